@@ -1,0 +1,1 @@
+"""The synthetic world: problems whose every parameter, dependency, value and step is known exactly."""

@@ -1,0 +1,157 @@
+"""Streams of problems and documents by index: document i is a pure function of (spec, seed, split, stream, i).
+
+    source = Source(preset("tiny"), seed=0, split="train")
+    docs = source.documents(range(1000))          # tokens, offsets, and the truth for every token
+
+There are no files and no state, so any worker can make any part at any time, in any order.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from synth import hashing
+from synth import problem as P
+from synth.document import CAPACITY, write_prompt, write_solution
+from synth.jit import jit
+from synth.mistakes import KINDS
+from synth.problem import Problems
+from synth.sample import draw
+from synth.spec import BINS, CHOICES, TRAIN_BINS, Spec
+
+SPLITS = {"train": (0, TRAIN_BINS - 1), "test": (TRAIN_BINS, BINS - 1), "all": (0, BINS - 1)}
+
+
+class Documents(NamedTuple):
+    """N documents end to end, T tokens in all; document i is columns offsets[i]:offsets[i+1]."""
+
+    tokens: np.ndarray  # int32[T]
+    segment: np.ndarray  # int32[T] 1 sentences, 2 question, 3 solution, 4 answer and end
+    step: np.ndarray  # int32[T] sentence or step number inside its segment, -1 none
+    param: np.ndarray  # int32[T] slot the sentence or step is about, -1 none
+    mistake: np.ndarray  # int32[T] 1 on the tokens of an inserted mistake
+    loss: np.ndarray  # int32[T] 1 where the token is a target: the response, less masked mistakes
+    logp: np.ndarray  # float64[T] generator's log-probability of a response token (nan where it has no closed form)
+    offsets: np.ndarray  # int64[N+1]
+    prompt: np.ndarray  # int32[N] length of the prompt, `<solution>` included
+    problems: Problems
+
+    def __len__(self) -> int:  # type: ignore[override]
+        return len(self.prompt)
+
+    def response(self, i: int) -> np.ndarray:
+        """Tokens of document i after `<solution>`."""
+        return self.tokens[self.offsets[i] + self.prompt[i] : self.offsets[i + 1]]
+
+    def prompt_tokens(self, i: int) -> np.ndarray:
+        """Tokens of document i up to and including `<solution>`."""
+        return self.tokens[self.offsets[i] : self.offsets[i] + self.prompt[i]]
+
+
+@jit
+def _one(a, i):
+    return P.Problems(
+        a.scalars[i : i + 1], a.widths[i : i + 1], a.items[i : i + 1], a.categories[i : i + 1], a.exists[i : i + 1],
+        a.constant[i : i + 1], a.constant_op[i : i + 1], a.combine[i : i + 1], a.n_terms[i : i + 1], a.terms[i : i + 1],
+        a.value[i : i + 1], a.needed[i : i + 1], a.sentences[i : i + 1], a.topo[i : i + 1],
+    )  # fmt: skip
+
+
+@jit
+def _draw_problems(states, law, pool, categories, problems):
+    """Draw problem i from states[i]; returns the number drawn (fewer than asked means the settings admit none)."""
+    for i in range(states.shape[0]):
+        if not draw(states[i], law, pool, categories, _one(problems, i)):
+            return i
+    return states.shape[0]
+
+
+@jit
+def _write_documents(states, problems, law, rate, question_first, phrases, first_number, first_letter, n_letters, offsets, prompt):
+    """Documents of drawn problems; returns (truth int32[6, T], logp float64[T])."""
+    truth = np.zeros((6, CAPACITY * 2), dtype=np.int32)
+    logp = np.zeros(CAPACITY * 2)
+    scratch = np.zeros((6, CAPACITY), dtype=np.int32)
+    chances = np.zeros(CAPACITY)
+    total = 0
+    for i in range(states.shape[0]):
+        p = _one(problems, i)
+        prompt[i] = write_prompt(p, question_first, phrases, first_number, scratch)
+        n = write_solution(
+            states[i], p, law, phrases, first_number, first_letter, n_letters, rate, scratch, chances, prompt[i]
+        )
+        if total + n > truth.shape[1]:
+            larger = np.zeros((6, truth.shape[1] * 2), dtype=np.int32)
+            larger[:, :total] = truth[:, :total]
+            truth = larger
+            larger_logp = np.zeros(logp.shape[0] * 2)
+            larger_logp[:total] = logp[:total]
+            logp = larger_logp
+        truth[:, total : total + n] = scratch[:, :n]
+        logp[total : total + n] = chances[:n]
+        chances[:n] = 0.0
+        total += n
+        offsets[i + 1] = total
+    return truth[:, :total].copy(), logp[:total].copy()
+
+
+class Source:
+    """An endless stream of problems of one spec.
+
+    split: "train", "test" or "all"; stream: a name that separates independent uses of the same seed. Raises ValueError
+    on an unknown split.
+    """
+
+    def __init__(self, spec: Spec, seed: int, split: str = "train", stream: str = "data") -> None:
+        if split not in SPLITS:
+            raise ValueError(f"split={split!r} is unknown; accepted: {', '.join(SPLITS)}")
+        self.spec, self.seed, self.split, self.stream = spec, seed, split, stream
+        self.world = spec.load_world()
+        published = spec.solution_order == "published"
+        self._law = np.array(
+            [
+                spec.ops, spec.exact_ops, spec.edges, spec.max_depth, spec.max_width, spec.modulus, spec.shuffle, published,
+                spec.split_by == "problem", *SPLITS[split],
+            ],
+            dtype=np.int64,
+        )  # fmt: skip
+        self._solution_law = np.array(
+            [
+                published, spec.letter_order == "random", KINDS.index(spec.retry_kind),
+                CHOICES["mask_mistakes"].index(spec.mask_mistakes), spec.modulus,
+            ],
+            dtype=np.int64,
+        )  # fmt: skip
+
+    def _draw(self, indices: Sequence[int]) -> tuple[np.ndarray, Problems]:
+        states = hashing.states(self.seed, f"{self.stream}/{self.split}", indices)
+        problems = P.empty(len(states))
+        drawn = _draw_problems(states, self._law, self.world.pool, self.world.categories, problems)
+        if drawn < len(states):
+            raise ValueError(
+                f"no problem found for ops={self.spec.ops}, edges={self.spec.edges}, max_depth={self.spec.max_depth}, "
+                f"max_width={self.spec.max_width}, split={self.split!r}; accepted: more edges, or fewer ops"
+            )
+        return states, problems
+
+    def problems(self, indices: Sequence[int]) -> Problems:
+        """Problems at the given indices, without documents."""
+        return self._draw(indices)[1]
+
+    def documents(self, indices: Sequence[int]) -> Documents:
+        """Problems at the given indices with their documents."""
+        states, problems = self._draw(indices)
+        n = len(states)
+        offsets, prompt = np.zeros(n + 1, dtype=np.int64), np.zeros(n, dtype=np.int32)
+        w = self.world
+        truth, logp = _write_documents(
+            states, problems, self._solution_law, float(self.spec.retry_rate), self.spec.order == "qp", w.phrases,
+            w.first_number, w.first_letter, w.n_letters, offsets, prompt,
+        )  # fmt: skip
+        return Documents(*truth, logp, offsets, prompt, problems)
+
+    def batches(self, start: int, stop: int, size: int) -> Iterator[Documents]:
+        """Documents start..stop-1 in consecutive pieces of at most `size`."""
+        for first in range(start, stop, size):
+            yield self.documents(range(first, min(first + size, stop)))

@@ -1,0 +1,215 @@
+"""The truth: a problem as small integer arrays over 72 fixed parameter slots.
+
+A structure graph has at most 4 layers of at most 4 items. Instance parameter (i, j, k), "how many of item k of layer
+i+1 each item j of layer i has", is slot i*16 + j*4 + k (48 of them); abstract parameter (i, j; K), the total number of
+layer-K things in item j of layer i, is slot 48 + pair(i, K)*4 + j (24 of them). Slots make every array rectangular, so
+kernels, checker, oracle and labels share one layout; nothing ever re-parses English to know the truth.
+
+value = constant (add or multiply) combine(product of each term), mod `modulus`; no terms and a constant: the constant;
+neither: 0. Source of the construction: Part 2.1 (2407.20311), section 2 and appendix.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from synth.jit import jit
+from synth.world import World
+
+DEPTH, WIDTH = 4, 4
+INSTANCES, SLOTS, MAX_TERMS = 48, 72, 4
+ADD, MULTIPLY = 1, 2  # constant_op
+SUM, DIFFERENCE = 1, 2  # combine
+
+_PAIRS = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+PAIR = np.full((DEPTH, DEPTH), -1, dtype=np.int64)  # (layer, target layer) -> which group of four abstract slots
+for _n, (_i, _k) in enumerate(_PAIRS):
+    PAIR[_i, _k] = _n
+LAYER = np.array([s // 16 for s in range(INSTANCES)] + [i for i, _ in _PAIRS for _ in range(WIDTH)])
+OWNER = np.array([s // 4 % 4 for s in range(INSTANCES)] + [j for _ in _PAIRS for j in range(WIDTH)])
+CHILD = np.array([s % 4 for s in range(INSTANCES)] + [-1] * (SLOTS - INSTANCES))  # instance: k
+TARGET = np.array([-1] * INSTANCES + [k for _, k in _PAIRS for _ in range(WIDTH)])  # abstract: K
+
+# columns of `scalars`
+DEPTH_, QUERY, OPS, N_SENTENCES, N_NEEDED, EDGES, SPLIT_BIN = range(7)
+
+
+class Problems(NamedTuple):
+    """N problems; `take(i)` is a view of one (N = 1). All int32 unless said; -1 means none."""
+
+    scalars: np.ndarray  # [N, 7] depth, query slot, ops, sentences, needed parameters, edges, split bin
+    widths: np.ndarray  # [N, 4] items in each layer
+    items: np.ndarray  # [N, 16] name token of item (layer, j) at layer*4 + j
+    categories: np.ndarray  # [N, 4] name token of each layer's category
+    exists: np.ndarray  # [N, 72] instance: the edge exists; abstract: the structure graph has it
+    constant: np.ndarray  # [N, 72] the number in the sentence
+    constant_op: np.ndarray  # [N, 72] 0 none or constant alone, ADD, MULTIPLY
+    combine: np.ndarray  # [N, 72] 0 fewer than two terms, SUM, DIFFERENCE
+    n_terms: np.ndarray  # [N, 72]
+    terms: np.ndarray  # [N, 72, 4, 2] slots of each term's one or two factors
+    value: np.ndarray  # [N, 72]
+    needed: np.ndarray  # [N, 72] 1 for the query and its ancestors
+    sentences: np.ndarray  # [N, 48] instance slots in the order of their sentences
+    topo: np.ndarray  # [N, 72] needed slots in the order of construction, query last
+
+    def take(self, i: int) -> "Problems":
+        """View of problem i as a batch of one."""
+        return Problems(*(a[i : i + 1] for a in self))
+
+    @property
+    def query(self) -> np.ndarray:
+        """Slot of the queried parameter, [N]."""
+        return self.scalars[:, QUERY]
+
+    @property
+    def ops(self) -> np.ndarray:
+        """Number of operations of the shortest solution, [N]."""
+        return self.scalars[:, OPS]
+
+    @property
+    def answer(self) -> np.ndarray:
+        """Value of the query, [N]."""
+        return self.value[np.arange(len(self.value)), self.query]
+
+    def slot_names(self) -> np.ndarray:
+        """Name tokens (owner, thing) of every slot, int32[N, 72, 2]; meaningful where `exists`."""
+        owner = self.items[:, LAYER * 4 + OWNER]
+        child = self.items[:, np.clip((LAYER + 1) * 4 + CHILD, 0, 15)]
+        thing = np.where(TARGET < 0, child, self.categories[:, TARGET])
+        return np.stack([owner, thing], axis=-1)
+
+
+def empty(n: int) -> Problems:
+    """Arrays for n problems, filled with -1."""
+
+    def array(*shape: int) -> np.ndarray:
+        return np.full((n, *shape), -1, dtype=np.int32)
+
+    return Problems(
+        array(7), array(4), array(16), array(4), *(array(SLOTS) for _ in range(5)), array(SLOTS, MAX_TERMS, 2),
+        array(SLOTS), array(SLOTS), array(INSTANCES), array(SLOTS),
+    )  # fmt: skip
+
+
+def concatenate(parts: list[Problems]) -> Problems:
+    """One batch of several."""
+    return Problems(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+@jit
+def depends(n_terms, terms, a, b):
+    """Whether parameter a depends directly on parameter b (arrays of one problem)."""
+    for t in range(n_terms[a]):
+        if terms[a, t, 0] == b or terms[a, t, 1] == b:
+            return True
+    return False
+
+
+@jit
+def ready(n_terms, terms, known, a):
+    """Whether every direct dependency of a is known (arrays of one problem)."""
+    for t in range(n_terms[a]):
+        if not known[terms[a, t, 0]]:
+            return False
+        if terms[a, t, 1] >= 0 and not known[terms[a, t, 1]]:
+            return False
+    return True
+
+
+def dependencies(problem: Problems, slot: int) -> list[int]:
+    """Direct dependencies of a slot in a batch of one, in the order of its expression."""
+    n = max(int(problem.n_terms[0, slot]), 0)
+    return [int(s) for s in problem.terms[0, slot, :n].ravel() if s >= 0]
+
+
+def to_record(problem: Problems, world: World, order: str) -> dict:
+    """The JSON record of design section 6 for a batch of one, without the texts, the id and the mistakes."""
+    names = problem.slot_names()[0]
+    text = {s: world.name_of(*names[s]) for s in range(SLOTS) if problem.exists[0, s]}
+    depth, widths = int(problem.scalars[0, DEPTH_]), problem.widths[0]
+    layers = [
+        {
+            "category": world.vocabulary[problem.categories[0, i]].strip(),
+            "items": [world.vocabulary[problem.items[0, i * 4 + j]].strip() for j in range(widths[i])],
+        }
+        for i in range(depth)
+    ]
+    sentences = [int(s) for s in problem.sentences[0, : problem.scalars[0, N_SENTENCES]]]
+    parameters = []
+    for s in [*sentences, *(s for s in range(INSTANCES, SLOTS) if s in text)]:
+        n = int(problem.n_terms[0, s])
+        parameters.append(
+            {
+                "name": text[s],
+                "kind": "instance" if s < INSTANCES else "abstract",
+                "value": int(problem.value[0, s]),
+                "needed": bool(problem.needed[0, s]),
+                "constant": c if (c := int(problem.constant[0, s])) >= 0 else None,
+                "combine_constant": (None, "add", "mul")[problem.constant_op[0, s]],
+                "combine": (None, "sum", "difference")[problem.combine[0, s]],
+                "terms": [[text[int(f)] for f in term if f >= 0] for term in problem.terms[0, s, :n]],
+            }
+        )
+    return {
+        "answer": int(problem.answer[0]),
+        "ops": int(problem.ops[0]),
+        "edges": int(problem.scalars[0, EDGES]),
+        "modulus": world.modulus,
+        "split_bin": int(problem.scalars[0, SPLIT_BIN]),
+        "order": order,
+        "query": text[int(problem.query[0])],
+        "needed_order": [text[int(s)] for s in problem.topo[0, : problem.scalars[0, N_NEEDED]]],
+        "layers": layers,
+        "parameters": parameters,
+    }
+
+
+def from_record(record: dict, world: World) -> Problems:
+    """The problem of a JSON record, as a batch of one; the inverse of `to_record`.
+
+    Raises ValueError naming the first field that is missing or inconsistent.
+    """
+    try:
+        return _from_record(record, world)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError(f"record {record.get('id', '?') if isinstance(record, dict) else '?'}: bad or missing field {error}") from None
+
+
+def _from_record(record: dict, world: World) -> Problems:
+    p = empty(1)
+    tokens = {text.strip(): i for i, text in enumerate(world.vocabulary) if i >= world.first_name}
+    layers = record["layers"]
+    p.widths[0] = 0
+    for i, layer in enumerate(layers):
+        p.widths[0, i] = len(layer["items"])
+        p.categories[0, i] = tokens[layer["category"]]
+        p.items[0, i * 4 : i * 4 + len(layer["items"])] = [tokens[item] for item in layer["items"]]
+    names = p.slot_names()[0]
+    depth = len(layers)
+    slots = {}
+    for s in range(SLOTS):
+        inside = LAYER[s] < depth and OWNER[s] < p.widths[0, LAYER[s]]
+        inside = inside and (TARGET[s] < depth if s >= INSTANCES else LAYER[s] + 1 < depth and CHILD[s] < p.widths[0, LAYER[s] + 1])
+        if inside:
+            slots[world.name_of(*names[s])] = s
+    for a in (p.exists, p.n_terms, p.constant_op, p.combine, p.needed):
+        a[0] = 0
+    for parameter in record["parameters"]:
+        s = slots[parameter["name"]]
+        p.exists[0, s] = 1
+        p.value[0, s] = parameter["value"]
+        p.needed[0, s] = int(parameter["needed"])
+        p.constant[0, s] = -1 if parameter["constant"] is None else parameter["constant"]
+        p.constant_op[0, s] = (None, "add", "mul").index(parameter["combine_constant"])
+        p.combine[0, s] = (None, "sum", "difference").index(parameter["combine"])
+        p.n_terms[0, s] = len(parameter["terms"])
+        for t, term in enumerate(parameter["terms"]):
+            p.terms[0, s, t, : len(term)] = [slots[name] for name in term]
+    sentences = [slots[q["name"]] for q in record["parameters"] if q["kind"] == "instance"]
+    topo = [slots[name] for name in record["needed_order"]]
+    p.sentences[0, : len(sentences)] = sentences
+    p.topo[0, : len(topo)] = topo
+    p.scalars[0] = [
+        depth, slots[record["query"]], record["ops"], len(sentences), len(topo), record["edges"], record["split_bin"],
+    ]  # fmt: skip
+    return p

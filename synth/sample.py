@@ -1,0 +1,368 @@
+"""Draws problems: hyper-parameters, structure, dependencies, values, names, sentence order (Part 2.1, appendix).
+
+`draw` is one compiled loop that redraws until the problem has exactly the wanted number of operations and lies in the
+wanted split. The op count is drawn first and stays (the exact op law; the published sampler draws it once per object).
+Everything is a pure function of the generator state it is given.
+"""
+
+import math
+
+import numpy as np
+
+from synth import problem as P
+from synth.hashing import below, shuffle, uniform
+from synth.jit import jit
+from synth.problem import ADD, CHILD, DIFFERENCE, INSTANCES, LAYER, MULTIPLY, OWNER, PAIR, SLOTS, SUM, TARGET, ready
+from synth.split import problem_bin, template_bin
+from synth.structure import abstract_ops, close, draw_needed, draw_order, draw_structure, pick
+
+STRUCTURES = 1000  # structure redraws before the hyper-parameters are redrawn (published)
+HYPER = 2000  # hyper-parameter redraws before the settings are declared impossible
+
+
+@jit
+def draw_ops(s, most, exact):
+    """Operations wanted: `most`, or the minimum of two uniforms on 1..most."""
+    if exact:
+        return most
+    return 1 + min(below(s, most), below(s, most))
+
+
+@jit
+def _draw_size(s, relative, most):
+    """2, 3 or 4 (at most `most`) by softmax of -(relative - x)^2, x in (0.2, 0.5, 0.8)."""
+    total = 0.0
+    for v in range(2, most + 1):
+        total += math.exp(-((relative - (0.3 * v - 0.4)) ** 2))
+    chosen = uniform(s) * total
+    for v in range(2, most + 1):
+        chosen -= math.exp(-((relative - (0.3 * v - 0.4)) ** 2))
+        if chosen < 0.0:
+            return v
+    return most
+
+
+@jit
+def set_abstract(exists, x, n_terms, terms):
+    """Write the terms of abstract slot x, children in item order; level one: instances, above: instance * abstract."""
+    i, j, target = LAYER[x], OWNER[x], TARGET[x]
+    n = 0
+    for k in range(4):
+        if exists[i * 16 + j * 4 + k]:
+            terms[x, n, 0] = i * 16 + j * 4 + k
+            terms[x, n, 1] = INSTANCES + PAIR[i + 1, target] * 4 + k if target > i + 1 else -1
+            n += 1
+    n_terms[x] = n
+
+
+@jit
+def _draw_counts(s, topo, count, wanted, ops):
+    """Step C, first half: operations per instance until the total is `wanted`; False when no instance has room."""
+    total = 0
+    for i in range(count):
+        total += ops[topo[i]]
+    room = np.zeros(SLOTS, dtype=np.int64)
+    while total < wanted:
+        room[:] = 0
+        for i in range(count):
+            if topo[i] < INSTANCES and ops[topo[i]] < min(3, max(1, i)):
+                room[topo[i]] = 1
+        x = pick(s, room)
+        if x < 0:
+            return False
+        ops[x] += 1
+        total += 1
+    return total == wanted
+
+
+@jit
+def _write_expression(s, x, chosen, n, random_number, modulus, p):
+    """Give instance x the terms chosen[:n] and a constant if `random_number` (section 1.6: kinds, operators, ranges)."""
+    shuffle(s, chosen, n)  # operand order is random (paper; the published code keeps insertion order)
+    p.n_terms[0, x] = n
+    for t in range(n):
+        p.terms[0, x, t, 0] = chosen[t]
+        p.terms[0, x, t, 1] = -1
+    p.combine[0, x] = 0
+    if n == 2:
+        p.combine[0, x] = SUM if uniform(s) < 0.5 else DIFFERENCE
+    elif n > 2:
+        p.combine[0, x] = SUM
+    p.constant[0, x] = -1
+    p.constant_op[0, x] = 0
+    if random_number:
+        if n == 0:
+            p.constant[0, x] = below(s, modulus)
+        elif uniform(s) < 0.5:
+            p.constant_op[0, x] = ADD
+            p.constant[0, x] = below(s, modulus)
+        else:
+            p.constant_op[0, x] = MULTIPLY
+            p.constant[0, x] = 1 + below(s, modulus - 1)
+
+
+@jit
+def _draw_needed_expressions(s, topo, count, ops, inward, modulus, p):
+    """Step C, second half (algorithm 4): dependencies of every needed instance, from those placed before it."""
+    pool = np.zeros(SLOTS, dtype=np.int64)
+    chosen = np.zeros(SLOTS, dtype=np.int64)
+    for i in range(count):
+        x = topo[i]
+        if x >= INSTANCES:
+            continue
+        size = i  # pool without the random number
+        pool[:size] = topo[:size]
+        k = 1 + below(s, 2) if ops[x] == 1 else ops[x] + 1
+        k = min(k, size + 1, 4)
+        n, number = 0, False
+        if k == size + 1:
+            chosen[:size] = pool[:size]
+            n, number = size, True
+        else:
+            if inward[x] >= 0:
+                chosen[0] = inward[x]
+                n, k = 1, k - 1
+                for t in range(size):
+                    if pool[t] == inward[x]:
+                        pool[t] = pool[size - 1]
+                        break
+                size -= 1
+            random_in_pool = True
+            if k > 0 and uniform(s) < 0.5:
+                number, random_in_pool, k = True, False, k - 1
+            while k > 0:  # the random number stays in the pool when the coin failed (published code)
+                t = below(s, size + (1 if random_in_pool else 0))
+                if t == size:
+                    number, random_in_pool = True, False
+                else:
+                    chosen[n] = pool[t]
+                    n += 1
+                    pool[t] = pool[size - 1]
+                    size -= 1
+                k -= 1
+        _write_expression(s, x, chosen, n, number, modulus, p)
+
+
+@jit
+def _computable(exists, x, placed, scratch):
+    """Whether abstract slot x can be computed from placed parameters alone."""
+    scratch[:] = 0
+    close(exists, x, scratch)
+    for y in range(INSTANCES):
+        if scratch[y] and not placed[y]:
+            return False
+    return True
+
+
+@jit
+def _draw_unneeded(s, needed, modulus, p):
+    """Step D (algorithm 5): sentences for the instances that the query does not need."""
+    exists = p.exists[0]
+    placed = needed.copy()
+    absent = np.zeros(SLOTS, dtype=np.int64)
+    for x in range(INSTANCES):
+        absent[x] = 1 if exists[x] and not placed[x] else 0
+    independent = np.zeros(SLOTS, dtype=np.int64)
+    pool = np.zeros(SLOTS, dtype=np.int64)
+    scratch = np.zeros(SLOTS, dtype=np.int64)
+    while True:
+        x = pick(s, absent)
+        if x < 0:
+            return
+        absent[x] = 0
+        size = 0
+        alone = uniform(s) < 0.5
+        for y in range(SLOTS):
+            if alone:
+                inside = independent[y] > 0
+            else:
+                inside = placed[y] > 0 or (y >= INSTANCES and exists[y] > 0 and _computable(exists, y, placed, scratch))
+            if inside:
+                pool[size] = y
+                size += 1
+        k = 1
+        while k < min(4, size + 1) and uniform(s) < 0.5:
+            k += 1
+        number = k == size + 1 or uniform(s) < 0.5
+        n = k - 1 if number else k
+        for t in range(n):
+            other = t + below(s, size - t)
+            kept = pool[t]
+            pool[t] = pool[other]
+            pool[other] = kept
+            if pool[t] >= INSTANCES:
+                close(exists, pool[t], placed)
+        _write_expression(s, x, pool, n, number, modulus, p)
+        placed[x] = 1
+        if alone:
+            independent[x] = 1
+
+
+@jit
+def evaluate(p, modulus):
+    """Values of all parameters, in dependency order (every parameter is computable: the graph has no cycle)."""
+    known = np.zeros(SLOTS, dtype=np.int64)
+    left = True
+    while left:
+        left = False
+        for x in range(SLOTS):
+            if p.exists[0, x] and not known[x]:
+                if ready(p.n_terms[0], p.terms[0], known, x):
+                    p.value[0, x] = _value(p, x, modulus)
+                    known[x] = 1
+                else:
+                    left = True
+
+
+@jit
+def _value(p, x, modulus):
+    total = 0
+    for t in range(p.n_terms[0, x]):
+        v = int(p.value[0, p.terms[0, x, t, 0]])
+        if p.terms[0, x, t, 1] >= 0:
+            v = v * int(p.value[0, p.terms[0, x, t, 1]])
+        total = total - v if p.combine[0, x] == DIFFERENCE and t == 1 else total + v
+    constant = int(p.constant[0, x])
+    if p.constant_op[0, x] == MULTIPLY:
+        total = total * constant
+    elif constant >= 0:
+        total = total + constant
+    return total % modulus
+
+
+@jit
+def _order_sentences(s, shuffled, p, count):
+    """Sentence order: uniform, or a random topological order of the whole graph."""
+    sentences = p.sentences[0]
+    n = 0
+    if shuffled:
+        for x in range(INSTANCES):
+            if p.exists[0, x]:
+                sentences[n] = x
+                n += 1
+        shuffle(s, sentences, n)
+        return
+    known = np.zeros(SLOTS, dtype=np.int64)
+    free = np.zeros(SLOTS, dtype=np.int64)
+    while n < count:
+        for x in range(SLOTS):
+            free[x] = 1 if p.exists[0, x] and not known[x] and ready(p.n_terms[0], p.terms[0], known, x) else 0
+        x = pick(s, free)
+        known[x] = 1
+        if x < INSTANCES:
+            sentences[n] = x
+            n += 1
+
+
+@jit
+def _order_operands(p, count):
+    """Abstract sums follow the order of their children's sentences, so that the visible text determines them."""
+    rank = np.zeros(SLOTS, dtype=np.int64)
+    for i in range(count):
+        rank[p.sentences[0, i]] = i
+    for x in range(INSTANCES, SLOTS):
+        if p.exists[0, x]:
+            for t in range(1, p.n_terms[0, x]):
+                u = t
+                while u > 0 and rank[p.terms[0, x, u, 0]] < rank[p.terms[0, x, u - 1, 0]]:
+                    for f in range(2):
+                        kept = p.terms[0, x, u, f]
+                        p.terms[0, x, u, f] = p.terms[0, x, u - 1, f]
+                        p.terms[0, x, u - 1, f] = kept
+                    u -= 1
+
+
+@jit
+def _draw_names(s, pool, categories, p):
+    """Categorisation, window of layers, sub-category and names of each layer (section 1.1)."""
+    depth = p.scalars[0, P.DEPTH_]
+    group = below(s, pool.shape[0])
+    first = below(s, 4 - depth + 1)
+    names = np.zeros(pool.shape[3], dtype=np.int64)
+    for i in range(depth):
+        p.categories[0, i] = categories[group, first + i]
+        names[:] = pool[group, first + i, below(s, pool.shape[2])]
+        shuffle(s, names, names.shape[0])
+        for j in range(p.widths[0, i]):
+            p.items[0, i * 4 + j] = names[j]
+
+
+@jit
+def _draw_graph(s, wanted, edges, max_depth, max_width, modulus, p):
+    """One try at structure, needed parameters and expressions with exactly `wanted` operations; False on failure."""
+    relative = (wanted - 1) / (edges - 1)
+    n = 1 + max(below(s, wanted), below(s, wanted))
+    m = n + below(s, wanted - n + 1)
+    depth = _draw_size(s, relative, max_depth)
+    a, b = _draw_size(s, relative, max_width), _draw_size(s, relative, max_width)
+    low, high = min(a, b), max(a, b)
+    fewest = (depth - 1) * low
+    if fewest > edges:
+        return False
+    span = edges - fewest + 1
+    e = min(fewest + min(below(s, span), below(s, span)), (depth - 1) * high * high)
+    exists, n_terms, terms, topo = p.exists[0], p.n_terms[0], p.terms[0], p.topo[0]
+    needed = np.zeros(SLOTS, dtype=np.int64)
+    inward = np.zeros(SLOTS, dtype=np.int64)
+    ops = np.zeros(SLOTS, dtype=np.int64)
+    for _ in range(STRUCTURES):
+        draw_structure(s, e, depth, low, high, p.widths[0], exists)
+        terms[:] = -1
+        n_terms[:] = 0
+        ceiling = 0
+        for x in range(SLOTS):
+            ops[x] = 1
+            if exists[x] and x >= INSTANCES:
+                set_abstract(exists, x, n_terms, terms)
+                ops[x] = abstract_ops(exists, x)
+            ceiling += ops[x] if exists[x] else 0
+        if draw_needed(s, exists, depth, min(n, ceiling), m, needed) > wanted:
+            continue
+        count = draw_order(s, needed, n_terms, terms, topo, inward)
+        if count < 0:
+            continue
+        if not _draw_counts(s, topo, count, wanted, ops):
+            return False
+        p.scalars[0, P.DEPTH_] = depth
+        p.scalars[0, P.QUERY] = topo[count - 1]
+        p.scalars[0, P.OPS] = wanted
+        p.scalars[0, P.N_NEEDED] = count
+        p.scalars[0, P.EDGES] = e
+        p.scalars[0, P.N_SENTENCES] = e
+        topo[count:] = -1
+        p.constant[0, :] = -1
+        p.constant_op[0, :] = 0
+        p.combine[0, :] = 0
+        p.needed[0, :] = needed
+        for x in range(INSTANCES, SLOTS):
+            p.combine[0, x] = SUM if exists[x] and n_terms[x] > 1 else 0
+        _draw_needed_expressions(s, topo, count, ops, inward, modulus, p)
+        _draw_unneeded(s, needed, modulus, p)
+        return True
+    return False
+
+
+@jit
+def draw(s, law, pool, categories, p):
+    """Draw one problem into `p` (a batch of one). Returns False when the settings admit none.
+
+    law: int64 [ops, exact, edges, max_depth, max_width, modulus, shuffle, published order, split by problem, first bin,
+    last bin].
+    """
+    wanted = draw_ops(s, law[0], law[1])
+    for _ in range(HYPER):
+        p.sentences[0, :] = -1
+        p.value[0, :] = -1
+        if not _draw_graph(s, wanted, law[2], law[3], law[4], law[5], p):
+            continue
+        count = p.scalars[0, P.N_SENTENCES]
+        _order_sentences(s, law[6], p, count)
+        if not law[7]:
+            _order_operands(p, count)
+        evaluate(p, law[5])
+        _draw_names(s, pool, categories, p)
+        found = problem_bin(p) if law[8] else template_bin(p, law[7])
+        p.scalars[0, P.SPLIT_BIN] = found
+        if law[9] <= found <= law[10]:
+            return True
+    return False

@@ -1,0 +1,106 @@
+"""`Spec`: the settings that determine the distribution of problems and documents, and the presets made of them.
+
+A spec is plain data. The world it names, the law of the problems, the order of sentences, the solution's order, the
+mistakes mixed in and the split rule are all here, so two sources with equal specs and seeds give equal documents.
+
+    >>> preset("med").modulus, preset("med", ops=5).ops
+    (23, 5)
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from synth import world as worlds
+
+PRESETS = Path(__file__).parent / "presets.json"
+MAX_EDGES, MAX_OPS, BINS, TRAIN_BINS = 48, 64, 23, 17  # bins 0..16 train, 17..22 test (Part 2.1, both places)
+CHOICES = {
+    "order": ("pq", "qp"),
+    "letter_order": ("random", "ordered"),
+    "solution_order": ("uniform", "published"),
+    "split_by": ("template", "problem"),
+    "retry_kind": ("retry", "weak", "miss"),
+    "mask_mistakes": ("none", "name", "step"),
+}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything that determines the distribution of problems and documents (Part 2.1 and 2.2, sources per field)."""
+
+    world: str = "english"  # data file in synth/worlds
+    modulus: int = 23
+    categorisations: int = 4  # how much of the world's name lists is used
+    subcategories: int = 5
+    names: int = 20
+    letters: int = 52
+    letter_order: str = "random"  # published: random; ordered: a, b, c in order of use
+    ops: int = 15  # most operations
+    exact_ops: bool = False  # exactly `ops`, else the minimum of two uniforms on 1..ops
+    edges: int = 20  # most instance parameters (ip)
+    max_depth: int = 4  # most layers of the structure graph
+    max_width: int = 4  # most items in a layer
+    order: str = "pq"  # problem then question, or question then problem
+    shuffle: bool = True  # sentences in uniform random order (published perm_level 5), else topological order
+    solution_order: str = "uniform"  # redrawn step by step (the oracle is exact), or as constructed
+    retry_rate: float = 0.0  # probability of an inserted mistake at the start of a solution sentence
+    retry_kind: str = "retry"
+    mask_mistakes: str = "none"  # which tokens of an inserted mistake carry no loss
+    split_by: str = "template"  # hash the solution's template (published) or the whole problem
+
+    def __post_init__(self) -> None:
+        for setting, accepted in CHOICES.items():
+            if getattr(self, setting) not in accepted:
+                raise ValueError(f"{setting}={getattr(self, setting)!r} is unknown; accepted: {', '.join(accepted)}")
+        for setting, low, high in (
+            ("modulus", 2, 997),
+            ("names", 2, 20),
+            ("ops", 1, MAX_OPS),
+            ("edges", 2, MAX_EDGES),
+            ("max_depth", 2, 4),
+            ("max_width", 2, 4),
+            ("letters", 1, 104),
+        ):
+            value = getattr(self, setting)
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                raise ValueError(f"{setting}={value!r} is not possible; accepted: a whole number from {low} to {high}")
+        if not 0.0 <= self.retry_rate < 1.0:
+            raise ValueError(f"retry_rate={self.retry_rate} is not possible; accepted: 0 <= rate < 1")
+        if self.letters < self.ops:
+            raise ValueError(f"letters={self.letters} is too few; accepted: at least ops={self.ops} (one letter per operation)")
+        if self.names < self.max_width:
+            raise ValueError(f"names={self.names} is too few; accepted: at least max_width={self.max_width}")
+        if self.ops > 3 * self.edges:
+            raise ValueError(f"ops={self.ops} cannot be reached with edges={self.edges}; accepted: edges >= {-(-self.ops // 3)}")
+        self.load_world()
+
+    def load_world(self) -> worlds.World:
+        """The spec's world; ValueError when the data file does not hold it."""
+        return worlds.load(self.world, self.modulus, self.categorisations, self.subcategories, self.names, self.letters)
+
+    @property
+    def oracle_is_exact(self) -> bool:
+        """Whether the generator's next-token law is a function of the visible text (design, section 2)."""
+        return self.solution_order == "uniform"
+
+
+def presets() -> dict[str, dict]:
+    """Name -> settings that differ from `Spec()`, from the data file `synth/presets.json`."""
+    return json.loads(PRESETS.read_text(encoding="utf-8"))
+
+
+def preset(name: str, **overrides) -> Spec:
+    """The preset `name` with some settings replaced.
+
+    Raises ValueError on an unknown preset or setting, or an impossible value.
+    """
+    known = presets()
+    if name not in known:
+        raise ValueError(f"preset={name!r} does not exist; accepted: {', '.join(sorted(known))}")
+    fields = {f.name for f in dataclasses.fields(Spec)}
+    for setting in overrides:
+        if setting not in fields:
+            raise ValueError(f"{setting!r} is no setting of a world; accepted: {', '.join(sorted(fields))}")
+    return Spec(**(known[name] | overrides))
