@@ -1,0 +1,115 @@
+"""A problem as a person likes to read it: text, the graph of parameters with values, the solution with its mistakes."""
+
+import textwrap
+
+import numpy as np
+
+from synth import problem as P
+from synth.dataset import Documents, Source
+from synth.problem import INSTANCES, SLOTS, dependencies
+
+WIDTH = 100
+STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+
+
+class Printer:
+    """Formats text, with colours only when asked for."""
+
+    def __init__(self, colour: bool) -> None:
+        self.colour = colour
+
+    def __call__(self, text: str, style: str) -> str:
+        return f"\x1b[{STYLES[style]}m{text}\x1b[0m" if self.colour else text
+
+
+def _wrapped(text: str, indent: str, hanging: str = "") -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=indent, subsequent_indent=indent + hanging)
+
+
+def _sentences(text: str) -> list[str]:
+    """Split at full stops and question marks; no name holds either."""
+    out = text.strip().replace("? ", "?\n").replace(". ", ".\n").split("\n")
+    return [s for s in out if s]
+
+
+def expression(problem: P.Problems, slot: int, names: dict[int, str]) -> str:
+    """The right-hand side of a parameter in plain arithmetic."""
+    n = int(problem.n_terms[0, slot])
+    constant = int(problem.constant[0, slot])
+    if n == 0:
+        return str(constant) if constant >= 0 else "nothing below it"
+    terms = [" x ".join(names[int(f)] for f in term if f >= 0) for term in problem.terms[0, slot, :n]]
+    text = (" - " if problem.combine[0, slot] == P.DIFFERENCE else " + ").join(terms)
+    if problem.constant_op[0, slot] == 0:
+        return text
+    sign = "+" if problem.constant_op[0, slot] == P.ADD else "x"
+    return f"{constant} {sign} ({text})" if n > 1 else f"{constant} {sign} {text}"
+
+
+def graph(problem: P.Problems, names: dict[int, str], paint: Printer) -> list[str]:
+    """The query and what it depends on as an indented list, then what it does not need."""
+    lines: list[str] = []
+    seen: set[int] = set()
+
+    def visit(slot: int, level: int) -> None:
+        head = "  " + "   " * level + f"{names[slot]} = {paint(str(problem.value[0, slot]), 'bold')}"
+        if slot in seen:
+            lines.append(head + paint("   (above)", "dim"))
+            return
+        seen.add(slot)
+        lines.append(head + paint(f"   <- {expression(problem, slot, names)}", "cyan"))
+        for below in dependencies(problem, slot):
+            visit(below, level + 1)
+
+    visit(int(problem.query[0]), 0)
+    rest = [s for s in range(INSTANCES) if problem.exists[0, s] and not problem.needed[0, s]]
+    if rest:
+        lines.append(paint("  not needed:", "dim"))
+        for s in rest:
+            lines.append(paint(f"     {names[s]} = {problem.value[0, s]}   <- {expression(problem, s, names)}", "dim"))
+    return lines
+
+
+def _why(problem: P.Problems, slot: int, done: set[int], names: dict[int, str]) -> str:
+    missing = [names[s] for s in dependencies(problem, slot) if s not in done]
+    if missing:
+        return f"{missing[0]} is not known yet"
+    return "it comes later" if problem.needed[0, slot] else "it is not needed"
+
+
+def show(source: Source, documents: Documents, i: int, index: int, colour: bool) -> str:
+    """Document i of `documents` (index `index` of the stream) as text for a terminal."""
+    paint, world = Printer(colour), source.world
+    span = slice(documents.offsets[i], documents.offsets[i + 1])
+    problem = documents.problems.take(i)
+    slot_names = problem.slot_names()[0]
+    names = {s: world.name_of(*slot_names[s]) for s in range(SLOTS) if problem.exists[0, s]}
+    scalars = problem.scalars[0]
+    side = "train" if scalars[P.SPLIT_BIN] < 17 else "test"
+    counts = f"{scalars[P.OPS]} operations, {scalars[P.EDGES]} edges, arithmetic modulo {world.modulus}"
+    lines = [paint(f"Problem {index}", "bold") + f"   {counts}, split bin {scalars[P.SPLIT_BIN]} ({side})", ""]
+    text = world.decode(documents.tokens[span][: documents.prompt[i]])
+    lines += [_wrapped(s, "  ", "    ") for s in _sentences(text)]
+    lines += ["", paint("Parameters", "bold") + ", from the question down to what it rests on", *graph(problem, names, paint), ""]
+    lines += [paint("Solution", "bold"), *_solution_lines(world, documents, span, problem, names, paint), ""]
+    lines.append(f"{paint('Answer', 'bold')}  {paint(str(problem.answer[0]), 'green')}")
+    return "\n".join(lines)
+
+
+def _solution_lines(world, documents: Documents, span: slice, problem: P.Problems, names: dict[int, str], paint: Printer) -> list[str]:
+    tokens, step = documents.tokens[span], documents.step[span]
+    inside = documents.segment[span] == 3
+    lines, done = [], set()
+    for k in np.unique(step[inside]):
+        here = inside & (step == k)
+        slot = int(documents.param[span][here][0])
+        text = world.decode(tokens[here]).strip()
+        if documents.mistake[span][here].any():
+            text += f"   <- mistake, taken back: {_why(problem, slot, done, names)}"
+            lines.append(paint(_wrapped(text, f"  {k + 1:>2}. ", "      "), "red"))
+        else:
+            done.add(slot)
+            lines.append(_wrapped(text, f"  {k + 1:>2}. ", "      "))
+    return lines
+
+
