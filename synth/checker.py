@@ -12,8 +12,8 @@ step that fails none is right. Mistakes are MALFORMED and after; the three kinds
     not ready                   something the parameter directly depends on is not defined yet
     wrong dependencies          the letters reach something else than exactly what the parameter depends on: too much,
                                 too little, a letter that stands for nothing, or a clause that the step never uses
-    wrong reference             a letter does not stand for one value: it is given a second meaning, or the numbers are not
-                                the letter expression with its letters' values put in
+    wrong reference             a letter does not stand for one value: it is given a second meaning, or the numbers are
+                                not the letter expression with its letters' values put in
     wrong constant or operator  the expression is not the problem's (as a tree: operands of + and * in any order, sums
                                 folded in any way; products are not multiplied out)
     wrong arithmetic            a result is not its number expression mod the modulus
@@ -32,38 +32,33 @@ neither a final full stop nor `<eos>`. A strictly right solution is always publi
 Try: `python -m synth.generate --out - | python -m synth.check -`.
 """
 
+import itertools
 import re
 from typing import NamedTuple
 
 import numpy as np
 
-from synth.clauses import COPY, LEFT, LEFT_VALUE, MINUS, NUMBER, OPERATION, PLUS, RESULT, RIGHT, RIGHT_VALUE, TARGET_LETTER
-from synth.expression import EXPRESSION_COLUMNS, combine, equals_problem, is_number, set_invalid, set_number, set_parameter
-from synth.grammar import (
-    BACK, CLAUSE_COLUMNS, COMPLETE, COUNT, LEFT_NUMBER, LETTER, MALFORMED_STEP, MODULUS, N_LETTERS, OWNER_TOKEN,
-    RIGHT_NUMBER, SECOND_OPERATION, THING_TOKEN, UNSTOPPED, grammar, number_of, parse_step, solution_end, step_end,
-)  # fmt: skip
+from synth import expression as E
+from synth import grammar as G
+from synth import world as W
+from synth.clauses import RESULT
 from synth.jit import jit
 from synth.problem import CHILD, DEPTH_, INSTANCES, LAYER, OWNER, QUERY, SLOTS, TARGET, Problems, ready
-from synth.world import ANSWER, DEFINE, EOS, PAD, STOP, World
 
 KINDS = (
     "right", "unneeded", "retry", "malformed", "unknown parameter", "repeated", "not ready", "wrong dependencies",
     "wrong reference", "wrong constant or operator", "wrong arithmetic", "wrong value", "uncorrected mistake",
 )  # fmt: skip
 (
-    RIGHT, UNNEEDED, RETRY, MALFORMED, UNKNOWN, REPEATED, NOT_READY, WRONG_DEPENDENCIES, WRONG_REFERENCE, WRONG_EXPRESSION,
-    WRONG_ARITHMETIC, WRONG_VALUE, UNCORRECTED,
+    RIGHT, UNNEEDED, RETRY, MALFORMED, UNKNOWN, REPEATED, NOT_READY, WRONG_DEPENDENCIES, WRONG_REFERENCE,
+    WRONG_EXPRESSION, WRONG_ARITHMETIC, WRONG_VALUE, UNCORRECTED,
 ) = range(len(KINDS))  # fmt: skip
 ENDINGS = ("right", "early", "late", "never")
 ENDED, EARLY, LATE, NEVER = range(len(ENDINGS))
 
-# reach of a letter: int64[2] bit masks over instance slots, and over abstract slots and these two
-_FOREIGN, _UNDEFINED = 1 << 24, 1 << 25
-# what can be wrong with the clauses of a step, as bits
-_UNUSED, _REUSED, _REFERENCE, _ARITHMETIC = 1, 2, 4, 8
-# columns of the summary
-_STEPS, _FIRST, _RETRIES, _UNNEEDED, _ENDING, _ANSWER, _ANSWER_RIGHT, _PUBLISHED = range(8)
+# columns of a step as the kernels write it, and of the summary of a solution
+_KIND, _PARAM, _START, _STOP = range(4)
+_STEPS, _FIRST, _RETRIES, _UNNEEDED, _ENDING, _ANSWER, _PUBLISHED = range(7)
 
 
 class Verdicts(NamedTuple):
@@ -84,6 +79,15 @@ class Verdicts(NamedTuple):
     answer: np.ndarray  # int32[N] the number written as answer, or -1
 
 
+class _Work(NamedTuple):
+    """Scratch arrays of the kernels, made once per call."""
+
+    head: np.ndarray  # int64[4] head of the step at work
+    rows: np.ndarray  # int64[T + 1, columns] its clauses
+    defined: np.ndarray  # int64[72] 1 where a step defined the parameter
+    letters: E.Letters
+
+
 @jit
 def _find(p, i, names, owner, thing):
     """Slot with these name tokens: (slot, exists). An edge that the structure lacks has a slot too; -1 without any."""
@@ -91,234 +95,232 @@ def _find(p, i, names, owner, thing):
     for s in range(SLOTS):
         if names[i, s, 0] != owner or names[i, s, 1] != thing:
             continue
-        layer = LAYER[s]
-        if layer >= p.scalars[i, DEPTH_] or OWNER[s] >= p.widths[i, layer]:
+        layer, depth = LAYER[s], p.scalars[i, DEPTH_]
+        if layer >= depth or OWNER[s] >= p.widths[i, layer]:
             continue
         if p.exists[i, s] > 0:
             return s, True
-        if s < INSTANCES and layer + 1 < p.scalars[i, DEPTH_] and CHILD[s] < p.widths[i, layer + 1]:
-            possible = s
-        if s >= INSTANCES and TARGET[s] < p.scalars[i, DEPTH_]:
-            possible = s
+        if s >= INSTANCES:
+            inside = TARGET[s] < depth
+        else:
+            inside = layer + 1 < depth and CHILD[s] < p.widths[i, layer + 1]
+        possible = s if inside else possible
     return possible, False
 
 
 @jit
-def _add_reach(reach, row, s):
-    if s < INSTANCES:
-        reach[row, 0] |= 1 << s
-    else:
-        reach[row, 1] |= 1 << (s - INSTANCES)
-
-
-@jit
-def _operand(letter, number, scratch, values, reach, expressions):
-    """Row of an operand: the letter's own, or `scratch` filled with the number."""
-    if letter >= 0:
-        return letter
-    values[scratch] = number
-    reach[scratch, 0] = 0
-    reach[scratch, 1] = 0
-    set_number(expressions[scratch], number)
-    return scratch
-
-
-@jit
-def _arithmetic(operation, a, b, modulus):
-    if operation == PLUS:
-        return (a + b) % modulus
-    return (a - b) % modulus if operation == MINUS else (a * b) % modulus
-
-
-@jit
-def _work_clause(row, n_letters, modulus, values, reach, expressions, used):
-    """Expression, reach and value of a clause into the last scratch row; returns its faults as bits."""
-    faults, out = 0, n_letters + 2
-    operation = row[OPERATION]
-    values[out] = row[RESULT]
-    left = _operand(row[LEFT], row[LEFT_NUMBER], n_letters, values, reach, expressions)
-    used[left] = 1
-    if operation == NUMBER or operation == COPY:
-        expressions[out] = expressions[left]
-        reach[out] = reach[left]
-        return _REFERENCE if operation == COPY and row[RESULT] != values[left] else 0
-    right = _operand(row[RIGHT], row[RIGHT_NUMBER], n_letters + 1, values, reach, expressions)
-    used[right] = 1
-    reach[out, 0] = reach[left, 0] | reach[right, 0]
-    reach[out, 1] = reach[left, 1] | reach[right, 1]
-    combine(expressions[left], expressions[right], operation, expressions[out])
-    if values[left] != row[LEFT_VALUE] or values[right] != row[RIGHT_VALUE] or operation != row[SECOND_OPERATION]:
-        faults |= _REFERENCE
-    if _arithmetic(row[SECOND_OPERATION], row[LEFT_VALUE], row[RIGHT_VALUE], modulus) != row[RESULT]:
-        faults |= _ARITHMETIC
-    return faults
-
-
-@jit
-def _bind(letter, row, values, reach, expressions):
-    """Give a letter the meaning of a scratch row; returns the fault bit when it had one already."""
-    fault = _REUSED if values[letter] >= 0 else 0
-    values[letter] = values[row]
-    reach[letter] = reach[row]
-    expressions[letter] = expressions[row]
-    return fault
-
-
-@jit
-def _work_step(rows, count, n_letters, modulus, values, reach, expressions, used):
-    """All clauses of a step; binds the intermediate letters, leaves the last clause in the last scratch row."""
-    faults, out = 0, n_letters + 2
-    for c in range(count):
-        faults |= _work_clause(rows[c], n_letters, modulus, values, reach, expressions, used)
-        if c < count - 1:
-            used[rows[c, TARGET_LETTER]] = 0
-            faults |= _bind(rows[c, TARGET_LETTER], out, values, reach, expressions)
-    for c in range(count - 1):
-        if not used[rows[c, TARGET_LETTER]]:
-            faults |= _UNUSED
-    return faults
-
-
-@jit
-def _reaches_dependencies(p, i, s, exists, reach, out, scratch):
-    """Whether the last clause reaches exactly the direct dependencies of s (none, where s does not exist)."""
-    reach[scratch, 0] = 0
-    reach[scratch, 1] = 0
-    if exists:
-        for t in range(p.n_terms[i, s]):
-            for f in range(2):
-                if p.terms[i, s, t, f] >= 0:
-                    _add_reach(reach, scratch, p.terms[i, s, t, f])
-    return reach[out, 0] == reach[scratch, 0] and reach[out, 1] == reach[scratch, 1]
-
-
-@jit
-def _judge(p, i, s, faults, defined, dependencies_right, expression, value):
-    """Kind of a parsed step for the existing parameter s: the tests of the module's table in their order."""
+def _kind(p, i, s, letters, defined, faults, reached, value):
+    """Kind of a sentence that defines the existing parameter s: the tests of the table above, in their order."""
     if defined[s]:
         return REPEATED
     if not ready(p.n_terms[i], p.terms[i], defined, s):
         return NOT_READY
-    if not dependencies_right or faults & _UNUSED:
+    if not reached or faults & E.UNUSED:
         return WRONG_DEPENDENCIES
-    if faults & (_REFERENCE | _REUSED):
+    if faults & (E.REFERENCE | E.REUSED):
         return WRONG_REFERENCE
-    if p.n_terms[i, s] == 0 and p.constant[i, s] < 0 and is_number(expression):
-        if faults & _ARITHMETIC:
-            return WRONG_ARITHMETIC
-        if value != p.value[i, s]:
-            return WRONG_VALUE
-    elif not equals_problem(expression, p.n_terms[i, s], p.terms[i, s], p.combine[i, s], p.constant[i, s], p.constant_op[i, s]):
+    form = letters.form[letters.form.shape[0] - 2]
+    if not E.equals_problem(
+        form, p.n_terms[i, s], p.terms[i, s], p.combine[i, s], p.constant[i, s], p.constant_op[i, s]
+    ):
         return WRONG_EXPRESSION
-    if faults & _ARITHMETIC:
+    if faults & E.ARITHMETIC:
         return WRONG_ARITHMETIC
     if value != p.value[i, s]:
-        return UNCORRECTED
+        return WRONG_VALUE if p.n_terms[i, s] == 0 else UNCORRECTED
     return RIGHT if p.needed[i, s] > 0 else UNNEEDED
 
 
 @jit
-def _check_one(p, i, names, g, tokens, length, bare, kind, param, start, stop, head, rows, defined, values, reach, expressions, used):
-    """Judge one response; writes its steps and returns its summary as a tuple in the order of the summary's columns."""
-    n_letters, query = g[N_LETTERS], p.scalars[i, QUERY]
-    scratch, out = n_letters, n_letters + 2
-    defined[:] = 0
-    values[:] = -1
-    reach[:, 0] = 0
-    reach[:, 1] = _UNDEFINED
-    for letter in range(n_letters):
-        set_invalid(expressions[letter])
-    end = solution_end(tokens, length)
-    n, first, retries, unneeded, late = 0, -1, 0, 0, False
-    last_slot, last_value, published, unstopped = -1, -1, True, False
-    at = 0
+def _judge_step(p, i, s, exists, parsed, g, work):
+    """Judge the parsed sentence for slot s and note what it defines: (kind, whether it passes as published)."""
+    letter, count = work.head[G.LETTER], work.head[G.COUNT]
+    if parsed == G.MALFORMED_STEP or (letter < 0 and parsed == G.UNSTOPPED):
+        return MALFORMED, False
+    if letter < 0:
+        return RETRY if exists else UNKNOWN, True
+    faults = E.work_step(work.letters, work.rows, count, g[G.MODULUS])
+    reached = E.reaches(work.letters, p.n_terms[i, s] if exists else 0, p.terms[i, max(s, 0)])
+    passes = s >= 0 and reached and faults & (E.REFERENCE | E.REUSED | E.ARITHMETIC) == 0
+    kind = MALFORMED
+    if parsed == G.COMPLETE:
+        kind = UNKNOWN
+        if exists:
+            kind = _kind(p, i, s, work.letters, work.defined, faults, reached, work.rows[count - 1, RESULT])
+    E.define(work.letters, letter, s if exists else -1)
+    if exists:
+        work.defined[s] = 1
+    return kind, passes
+
+
+@jit
+def _read_answer(tokens, end, length):
+    """Read what follows the steps: (position of the answer's number or -1, goes on after it, ended by `<eos>`)."""
+    at, number, goes_on = end, -1, False
+    if at < length and tokens[at] == W.ANSWER:
+        number = at + 1 if at + 1 < length else -1
+        at += 1
+        if number >= 0 and tokens[at] != W.EOS and tokens[at] != W.PAD:
+            at += 1
+        while at < length and tokens[at] != W.EOS and tokens[at] != W.PAD:
+            goes_on = True
+            at += 1
+    return number, goes_on, at < length and tokens[at] == W.EOS
+
+
+@jit
+def _contains(tokens, start, stop, phrase):
+    at = start
+    while at < stop and tokens[at] != phrase:
+        at += 1
+    return phrase >= 0 and at < stop
+
+
+@jit
+def _judge(p, i, names, g, tokens, length, bare, steps, work, summary):
+    """Judge one response: writes its steps int32[S, 4] and its summary."""
+    query = p.scalars[i, QUERY]
+    work.defined[:] = 0
+    E.forget(work.letters)
+    end = G.solution_end(tokens, length)
+    n, at, first, retries, unneeded = 0, 0, -1, 0, 0
+    late, published, unstopped, last_slot, last_value = False, True, False, -1, -1
     while at < end:
-        after = step_end(tokens, at, end, g)
-        parsed = parse_step(tokens, at, after, g, head, rows)
-        with_back = False
-        for t in range(at, after):
-            with_back = with_back or (g[BACK] >= 0 and tokens[t] == g[BACK])
+        after = G.step_end(tokens, at, end, g)
+        parsed = G.parse_step(tokens, at, after, g, work.head, work.rows)
         s, exists = -1, False
-        if head[OWNER_TOKEN] >= 0:
-            s, exists = _find(p, i, names, head[OWNER_TOKEN], head[THING_TOKEN])
-        late = late or defined[query] > 0
-        verdict = MALFORMED
-        published = published and not unstopped  # only the last step may lack its full stop
-        if parsed == MALFORMED_STEP:
-            published = published and with_back
-        elif head[LETTER] < 0:
-            if parsed == COMPLETE:
-                verdict = RETRY if exists else UNKNOWN
-        else:
-            unstopped = parsed == UNSTOPPED
-            faults = _work_step(rows, head[COUNT], n_letters, g[MODULUS], values, reach, expressions, used)
-            dependencies_right = _reaches_dependencies(p, i, s, exists, reach, out, scratch)
-            if values[head[LETTER]] >= 0:
-                faults |= _REUSED
-            published = published and s >= 0 and dependencies_right and faults & ~_UNUSED == 0
-            if parsed == COMPLETE:
-                verdict = UNKNOWN
-                if exists:
-                    verdict = _judge(p, i, s, faults, defined, dependencies_right, expressions[out], values[out])
-            last_slot, last_value = s, values[out]
-            reach[out, 0] = 0
-            reach[out, 1] = 0 if exists else _FOREIGN
-            if exists:
-                _add_reach(reach, out, s)
-                set_parameter(expressions[out], s)
-                defined[s] = 1
-            else:
-                set_invalid(expressions[out])
-            _bind(head[LETTER], out, values, reach, expressions)
-        kind[n], param[n], start[n], stop[n] = verdict, s if exists else -1, at, after
-        retries += 1 if verdict == RETRY else 0
-        unneeded += 1 if verdict == UNNEEDED else 0
-        if verdict >= MALFORMED and first < 0:
+        if work.head[G.OWNER_TOKEN] >= 0:
+            s, exists = _find(p, i, names, work.head[G.OWNER_TOKEN], work.head[G.THING_TOKEN])
+        late = late or work.defined[query] > 0
+        kind, passes = _judge_step(p, i, s, exists, parsed, g, work)
+        # the published checker splits at full stops, so only the last may lack, and skips whatever contains BACK
+        published = published and not unstopped and (passes or _contains(tokens, at, after, g[W.BACK]))
+        if parsed != G.MALFORMED_STEP and work.head[G.LETTER] >= 0:
+            last_slot, last_value = s, work.rows[work.head[G.COUNT] - 1, RESULT]
+        unstopped = parsed == G.UNSTOPPED
+        steps[n, _KIND], steps[n, _PARAM], steps[n, _START], steps[n, _STOP] = kind, s if exists else -1, at, after
+        retries += 1 if kind == RETRY else 0
+        unneeded += 1 if kind == UNNEEDED else 0
+        if kind >= MALFORMED and first < 0:
             first = n
         n += 1
         at = after
 
-    answer, supplied, ended = -1, False, bare
-    if bare:
-        answer = last_value
-    else:
-        if end < length and tokens[end] == ANSWER:
-            supplied = True
-            at = end + 1
-            if at < length:
-                answer = number_of(g, tokens[at])
-                at += 1 if answer >= 0 else 0
-            while at < length and tokens[at] != EOS and tokens[at] != PAD:
-                late = True
-                at += 1
-        ended = at < length and tokens[at] == EOS
+    answer, truth, ended = last_value, p.value[i, query], True
+    if not bare:
+        number, goes_on, ended = _read_answer(tokens, end, length)
+        late = late or goes_on
+        answer = G.number_of(g, tokens[number]) if number >= 0 else -1
+        published = published and (end == length or tokens[end] != W.ANSWER or answer == truth)
     ending = ENDED
     if not ended:
         ending = NEVER
-    elif not defined[query]:
+    elif not work.defined[query]:
         ending = EARLY
     elif late:
         ending = LATE
-    truth = p.value[i, query]
-    published = published and last_slot == query and last_value == truth and (not supplied or answer == truth)
-    return n, first, retries, unneeded, ending, answer, 1 if answer == truth else 0, 1 if published else 0
+    published = published and last_slot == query and last_value == truth
+    summary[_STEPS], summary[_FIRST], summary[_RETRIES], summary[_UNNEEDED] = n, first, retries, unneeded
+    summary[_ENDING], summary[_ANSWER], summary[_PUBLISHED] = ending, answer, 1 if published else 0
 
 
 @jit
-def _check_all(p, names, g, tokens, lengths, bare, kind, param, start, stop, summary):
-    n_letters = g[N_LETTERS]
-    head = np.zeros(4, dtype=np.int64)
-    rows = np.zeros((tokens.shape[1] + 1, CLAUSE_COLUMNS), dtype=np.int64)
-    defined = np.zeros(SLOTS, dtype=np.int64)
-    # one row per letter, then two scratch rows for numbers and one for the clause at work
-    values = np.zeros(n_letters + 3, dtype=np.int64)
-    reach = np.zeros((n_letters + 3, 2), dtype=np.int64)
-    expressions = np.zeros((n_letters + 3, EXPRESSION_COLUMNS), dtype=np.int64)
-    used = np.zeros(n_letters + 3, dtype=np.int64)
+def _judge_all(p, names, g, tokens, lengths, bare, steps, work, summary):
     for i in range(tokens.shape[0]):
-        result = _check_one(
-            p, i, names, g, tokens[i], lengths[i], bare, kind[i], param[i], start[i], stop[i], head, rows, defined, values,
-            reach, expressions, used,
-        )  # fmt: skip
-        for c in range(8):
-            summary[i, c] = result[c]
+        _judge(p, i, names, g, tokens[i], lengths[i], bare, steps[i], work, summary[i])
+
+
+def _most_steps(tokens: np.ndarray, world: W.World) -> int:
+    """An upper bound on the number of steps in any row: each ends at a full stop, or where the next begins."""
+    stop, start = world.phrases[W.STOP], world.phrases[W.DEFINE]
+    if start < 0:
+        return tokens.shape[1]
+    marks = (tokens == start) | (tokens == stop) if stop >= 0 else tokens == start
+    return int(marks.sum(axis=1).max(initial=0)) + 1
+
+
+def check(
+    problems: Problems, world: W.World, tokens: np.ndarray, lengths: np.ndarray, *, bare: bool = False
+) -> Verdicts:
+    """Judge N responses, the tokens after `<solution>`: int[N, T] of which the first lengths[i] count.
+
+    What follows the first `<eos>` or `<pad>` is not looked at. With `bare` the tokens are the steps alone: their end is
+    the end, and the value of the last step is the answer. Raises ValueError when N is not the same everywhere.
+    """
+    tokens = np.ascontiguousarray(tokens, dtype=np.int64)
+    lengths = np.clip(np.asarray(lengths, dtype=np.int64), 0, tokens.shape[1] if tokens.ndim == 2 else 0)
+    n = len(problems.value)
+    if tokens.ndim != 2 or tokens.shape[0] != n or lengths.shape != (n,):
+        raise ValueError(f"tokens {tokens.shape} and lengths {lengths.shape} do not belong to {n} problems")
+    problems = Problems(*(np.require(a, np.int32, ["C", "W"]) for a in problems))
+    rows = np.zeros((tokens.shape[1] + 1, G.CLAUSE_COLUMNS), dtype=np.int64)
+    work = _Work(np.zeros(4, dtype=np.int64), rows, np.zeros(SLOTS, dtype=np.int64), E.letters_buffer(world.n_letters))
+    steps = np.full((n, _most_steps(tokens, world), 4), -1, dtype=np.int32)
+    summary = np.zeros((n, 7), dtype=np.int32)
+    names = np.ascontiguousarray(problems.slot_names())
+    _judge_all(problems, names, G.layout(world), tokens, lengths, bare, steps, work, summary)
+    steps = steps[:, : summary[:, _STEPS].max(initial=0)]
+    answer_right = summary[:, _ANSWER] == problems.answer
+    return Verdicts(
+        right=(summary[:, _FIRST] < 0) & (summary[:, _ENDING] == ENDED) & answer_right,
+        published=summary[:, _PUBLISHED] > 0,
+        answer_right=answer_right,
+        steps=summary[:, _STEPS],
+        kind=steps[:, :, _KIND].astype(np.int8),
+        param=steps[:, :, _PARAM].astype(np.int16),
+        start=steps[:, :, _START].copy(),
+        stop=steps[:, :, _STOP].copy(),
+        first_mistake=summary[:, _FIRST],
+        retries=summary[:, _RETRIES],
+        unneeded=summary[:, _UNNEEDED],
+        ending=summary[:, _ENDING].astype(np.int8),
+        answer=summary[:, _ANSWER],
+    )
+
+
+def _tokenize(text: str, world: W.World) -> tuple[list[int], list[int]]:
+    """Tokens of a text and the character at which each begins, and the text's length at the end.
+
+    A sentence that is no text of the world becomes one token that nothing accepts, and its full stop.
+    """
+    stop = int(world.phrases[W.STOP])
+    full_stop = world.vocabulary[stop] if stop >= 0 else ""
+    sentences = re.split(f"(?<={re.escape(full_stop)})(?= )", text) if full_stop else [text]
+    tokens: list[int] = []
+    starts: list[int] = []
+    position = 0
+    for sentence in filter(None, sentences):
+        try:
+            ids = world.encode(sentence)
+        except ValueError:
+            ids = None
+        if ids is None or world.decode(ids) != sentence:
+            closed = bool(full_stop) and sentence.endswith(full_stop)
+            tokens += [W.PAD - 1, stop] if closed else [W.PAD - 1]
+            starts += [position, position + len(sentence) - len(full_stop)] if closed else [position]
+        else:
+            tokens += ids
+            lengths = [
+                len(world.vocabulary[token])
+                + (len(W.POSSESSIVE) if k > 0 and min(token, ids[k - 1]) >= world.first_name else 0)
+                for k, token in enumerate(ids)
+            ]
+            starts += [position + n for n in itertools.accumulate(lengths[:-1], initial=0)]
+        position += len(sentence)
+    return tokens, [*starts, position]
+
+
+def check_text(problem: Problems, world: W.World, text: str, answer: int | None = None) -> Verdicts:
+    """Judge a solution's text (without the answer) for a batch of one problem; spans are in characters of the text.
+
+    Without `answer` the value of the last step is the answer. A missing space at the start is forgiven; a sentence that
+    is no text of the world is one malformed step.
+    """
+    missing = "" if text.startswith(" ") or not text else " "
+    tokens, starts = _tokenize(missing + text, world)
+    if answer is not None:
+        inside = isinstance(answer, int | np.integer) and 0 <= answer < world.modulus
+        tokens += [W.ANSWER, world.first_number + int(answer) if inside else W.PAD - 1, W.EOS]
+    verdicts = check(problem, world, np.array([tokens], dtype=np.int64), np.array([len(tokens)]), bare=answer is None)
+    places = np.maximum(np.array(starts, dtype=np.int32) - len(missing), 0)
+    return verdicts._replace(start=places[verdicts.start], stop=places[verdicts.stop])

@@ -21,7 +21,7 @@ EXAMPLE = """examples:
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        fail(message.removeprefix("argument "))
+        fail(message.removeprefix("argument ") + ("; accepted: see --help" if "accepted" not in message else ""))
 
 
 def fail(message: str) -> NoReturn:
@@ -59,14 +59,15 @@ def rate(text: str) -> float:
 
 def build_parser() -> Parser:
     parser = Parser(
-        prog="python -m synth.generate", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m synth.generate", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--preset", default="med", help="tiny, med or hard: the settings to start from (default med)")
     parser.add_argument("--ops", type=whole(1, 64), help="most operations in a solution")
     parser.add_argument("--exact-ops", action="store_true", help="exactly --ops, instead of the minimum of two uniforms")
     parser.add_argument("--edges", type=whole(2, 48), help="most instance parameters (default: 4/3 of --ops, at least 20)")
     parser.add_argument("--modulus", type=whole(2, 997), help="arithmetic modulo this (default 23)")
-    parser.add_argument("--count", type=whole(1), default=2, help="how many problems (default 2)")
+    parser.add_argument("--count", type=whole(1), default=3, help="how many problems (default 3)")
     parser.add_argument("--start", type=whole(0), default=0, help="index of the first problem (default 0)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", choices=("train", "test", "all"), default="all")

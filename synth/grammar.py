@@ -12,23 +12,20 @@ of `synth.clauses`, and three more for what only a reader has to distinguish.
 
 import numpy as np
 
-from synth.clauses import COPY, LEFT, LEFT_VALUE, MINUS, NUMBER, OPERATION, PLUS, RESULT, RIGHT, RIGHT_VALUE, TARGET_LETTER, TIMES
+from synth import clauses as C
+from synth import world as W
 from synth.jit import jit
-from synth.world import ANSWER, AS, BACK, DEFINE, EOS, IS, PAD, ROLES, SEMICOLON, SO, STOP, World
-from synth.world import MINUS as MINUS_SIGN
-from synth.world import PLUS as PLUS_SIGN
-from synth.world import TIMES as TIMES_SIGN
 
-# a clause row: the columns of synth.clauses (LEFT and RIGHT are -1 where the operand is a number), then
+# a clause row: the columns of synth.clauses (C.LEFT and C.RIGHT are -1 where the operand is a number), then
 LEFT_NUMBER, RIGHT_NUMBER, SECOND_OPERATION = 7, 8, 9  # numbers in the letter expression, sign of the number expression
 CLAUSE_COLUMNS = 10
 OWNER_TOKEN, THING_TOKEN, LETTER, COUNT = range(4)  # a step's head; LETTER is -1 in a BACK step
 MALFORMED_STEP, COMPLETE, UNSTOPPED = range(3)  # what parse_step returns; UNSTOPPED: only the full stop is missing
 # a grammar is int64: the phrases of the world, then
-FIRST_NUMBER, MODULUS, FIRST_LETTER, N_LETTERS, FIRST_NAME, SIZE = range(len(ROLES), len(ROLES) + 6)
+FIRST_NUMBER, MODULUS, FIRST_LETTER, N_LETTERS, FIRST_NAME, SIZE = range(len(W.ROLES), len(W.ROLES) + 6)
 
 
-def grammar(world: World) -> np.ndarray:
+def layout(world: W.World) -> np.ndarray:
     """What the kernels know of a world: int64[roles + 6], phrase tokens and the ranges of the vocabulary."""
     layout = [world.first_number, world.modulus, world.first_letter, world.n_letters, world.first_name, world.size]
     return np.array([*world.phrases, *layout], dtype=np.int64)
@@ -55,8 +52,8 @@ def _is_name(g, token):
 
 @jit
 def _begins_step(tokens, at, g):
-    if g[DEFINE] >= 0:
-        return tokens[at] == g[DEFINE]
+    if g[W.DEFINE] >= 0:
+        return tokens[at] == g[W.DEFINE]
     return _is_name(g, tokens[at]) and not _is_name(g, tokens[at - 1])
 
 
@@ -64,7 +61,7 @@ def _begins_step(tokens, at, g):
 def solution_end(tokens, length):
     """Position of the first `<answer>`, `<eos>` or `<pad>`, or `length`."""
     at = 0
-    while at < length and tokens[at] != ANSWER and tokens[at] != EOS and tokens[at] != PAD:
+    while at < length and tokens[at] != W.ANSWER and tokens[at] != W.EOS and tokens[at] != W.PAD:
         at += 1
     return at
 
@@ -76,7 +73,7 @@ def step_end(tokens, start, end, g):
     while at < end:
         if at > start and _begins_step(tokens, at, g):
             return at
-        if g[STOP] >= 0 and tokens[at] == g[STOP]:
+        if g[W.STOP] >= 0 and tokens[at] == g[W.STOP]:
             return at + 1
         at += 1
     return end
@@ -95,11 +92,11 @@ def _sign(tokens, at, stop, g):
     """Operation whose sign stands at `at`, or -1."""
     if at < 0 or at >= stop or tokens[at] < 0:
         return -1
-    if tokens[at] == g[PLUS_SIGN]:
-        return PLUS
-    if tokens[at] == g[MINUS_SIGN]:
-        return MINUS
-    return TIMES if tokens[at] == g[TIMES_SIGN] else -1
+    if tokens[at] == g[W.PLUS]:
+        return C.PLUS
+    if tokens[at] == g[W.MINUS]:
+        return C.MINUS
+    return C.TIMES if tokens[at] == g[W.TIMES] else -1
 
 
 @jit
@@ -115,35 +112,36 @@ def _letter(tokens, at, stop, g):
 @jit
 def _parse_clause(tokens, at, stop, g, row):
     """Read one clause into `row`; position after it, or -1."""
-    row[:] = -1
-    row[TARGET_LETTER] = _letter(tokens, at, stop, g)
-    if row[TARGET_LETTER] < 0:
+    for c in range(CLAUSE_COLUMNS):
+        row[c] = -1
+    row[C.TARGET_LETTER] = _letter(tokens, at, stop, g)
+    if row[C.TARGET_LETTER] < 0:
         return -1
-    at = _phrase(tokens, at + 1, stop, g[IS])
-    row[LEFT], row[LEFT_NUMBER] = _letter(tokens, at, stop, g), _number(tokens, at, stop, g)
-    if row[LEFT] < 0 and row[LEFT_NUMBER] < 0:
+    at = _phrase(tokens, at + 1, stop, g[W.IS])
+    row[C.LEFT], row[LEFT_NUMBER] = _letter(tokens, at, stop, g), _number(tokens, at, stop, g)
+    if row[C.LEFT] < 0 and row[LEFT_NUMBER] < 0:
         return -1
     at += 1
     sign = _sign(tokens, at, stop, g)
     if sign < 0:
-        if row[LEFT] < 0:
-            row[OPERATION], row[RESULT] = NUMBER, row[LEFT_NUMBER]
+        if row[C.LEFT] < 0:
+            row[C.OPERATION], row[C.RESULT] = C.NUMBER, row[LEFT_NUMBER]
             return at
-        row[OPERATION] = COPY
-        at = _phrase(tokens, at, stop, g[IS])
-        row[RESULT] = _number(tokens, at, stop, g)
-        row[LEFT_VALUE] = row[RESULT]
-        return at + 1 if row[RESULT] >= 0 else -1
-    row[OPERATION] = sign
-    row[RIGHT], row[RIGHT_NUMBER] = _letter(tokens, at + 1, stop, g), _number(tokens, at + 1, stop, g)
-    at = _phrase(tokens, at + 2, stop, g[IS])
-    row[LEFT_VALUE] = _number(tokens, at, stop, g)
+        row[C.OPERATION] = C.COPY
+        at = _phrase(tokens, at, stop, g[W.IS])
+        row[C.RESULT] = _number(tokens, at, stop, g)
+        row[C.LEFT_VALUE] = row[C.RESULT]
+        return at + 1 if row[C.RESULT] >= 0 else -1
+    row[C.OPERATION] = sign
+    row[C.RIGHT], row[RIGHT_NUMBER] = _letter(tokens, at + 1, stop, g), _number(tokens, at + 1, stop, g)
+    at = _phrase(tokens, at + 2, stop, g[W.IS])
+    row[C.LEFT_VALUE] = _number(tokens, at, stop, g)
     row[SECOND_OPERATION] = _sign(tokens, at + 1 if at >= 0 else -1, stop, g)
-    row[RIGHT_VALUE] = _number(tokens, at + 2 if at >= 0 else -1, stop, g)
-    at = _phrase(tokens, at + 3 if at >= 0 else -1, stop, g[IS])
-    row[RESULT] = _number(tokens, at, stop, g)
-    whole = row[LEFT_VALUE] >= 0 and row[SECOND_OPERATION] >= 0 and row[RIGHT_VALUE] >= 0 and row[RESULT] >= 0
-    return at + 1 if whole and (row[RIGHT] >= 0 or row[RIGHT_NUMBER] >= 0) else -1
+    row[C.RIGHT_VALUE] = _number(tokens, at + 2 if at >= 0 else -1, stop, g)
+    at = _phrase(tokens, at + 3 if at >= 0 else -1, stop, g[W.IS])
+    row[C.RESULT] = _number(tokens, at, stop, g)
+    whole = row[C.LEFT_VALUE] >= 0 and row[SECOND_OPERATION] >= 0 and row[C.RIGHT_VALUE] >= 0 and row[C.RESULT] >= 0
+    return at + 1 if whole and (row[C.RIGHT] >= 0 or row[RIGHT_NUMBER] >= 0) else -1
 
 
 @jit
@@ -152,16 +150,16 @@ def _parse_clauses(tokens, at, stop, g, letter, head, rows):
 
     Where `;` and `; so` are written alike (or not at all), the clause that defines the step's letter is the last.
     """
-    same = g[SO] == g[SEMICOLON]
+    same = g[W.SO] == g[W.SEMICOLON]
     last = False
     while not last:
-        if at < stop and g[SO] >= 0 and tokens[at] == g[SO]:
+        if at < stop and g[W.SO] >= 0 and tokens[at] == g[W.SO]:
             last = not same
             at += 1
-        elif at < stop and g[SEMICOLON] >= 0 and tokens[at] == g[SEMICOLON]:
+        elif at < stop and g[W.SEMICOLON] >= 0 and tokens[at] == g[W.SEMICOLON]:
             at += 1
-        elif g[SO] < 0 or g[SEMICOLON] < 0:
-            last = g[SO] < 0 and not same
+        elif g[W.SO] < 0 or g[W.SEMICOLON] < 0:
+            last = g[W.SO] < 0 and not same
         else:
             return -1
         row = rows[head[COUNT]]
@@ -169,9 +167,9 @@ def _parse_clauses(tokens, at, stop, g, letter, head, rows):
         if at < 0:
             return -1
         if same:
-            last = row[TARGET_LETTER] == letter
+            last = row[C.TARGET_LETTER] == letter
         head[COUNT] += 1
-    return at if rows[head[COUNT] - 1, TARGET_LETTER] == letter else -1
+    return at if rows[head[COUNT] - 1, C.TARGET_LETTER] == letter else -1
 
 
 @jit
@@ -180,23 +178,22 @@ def parse_step(tokens, start, stop, g, head, rows):
 
     Returns MALFORMED_STEP, COMPLETE or UNSTOPPED; the head's names are set as far as they were read.
     """
-    head[:] = -1
-    head[COUNT] = 0
-    at = _phrase(tokens, start, stop, g[DEFINE])
+    head[OWNER_TOKEN], head[THING_TOKEN], head[LETTER], head[COUNT] = -1, -1, -1, 0
+    at = _phrase(tokens, start, stop, g[W.DEFINE])
     if at < 0 or at + 2 > stop or not (_is_name(g, tokens[at]) and _is_name(g, tokens[at + 1])):
         return MALFORMED_STEP
     head[OWNER_TOKEN], head[THING_TOKEN] = tokens[at], tokens[at + 1]
-    at = _phrase(tokens, at + 2, stop, g[AS])
+    at = _phrase(tokens, at + 2, stop, g[W.AS])
     if at < 0 or at >= stop:
         return MALFORMED_STEP
-    if g[BACK] >= 0 and tokens[at] == g[BACK]:
+    if g[W.BACK] >= 0 and tokens[at] == g[W.BACK]:
         at += 1
     else:
         head[LETTER] = letter_of(g, tokens[at])
         at = _parse_clauses(tokens, at + 1, stop, g, head[LETTER], head, rows) if head[LETTER] >= 0 else -1
     if at < 0:
         return MALFORMED_STEP
-    if g[STOP] >= 0 and at == stop:
+    if g[W.STOP] >= 0 and at == stop:
         return UNSTOPPED
-    at = _phrase(tokens, at, stop, g[STOP])
+    at = _phrase(tokens, at, stop, g[W.STOP])
     return COMPLETE if at == stop else MALFORMED_STEP

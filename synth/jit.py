@@ -4,8 +4,8 @@ The kernels of this room are written on small integer arrays so that both give i
 in the environment selects plain Python: slower by a few hundred times, but it starts at once, which is what a person
 who wants to look at one problem needs.
 
-Numba's cache does not notice when a *called* kernel changed, so the cache lives in a folder named by a hash of this
-room's sources: editing any of them can never run stale machine code.
+Numba's cache does not notice when a *called* kernel changed, so the cache lives in a folder named by a hash of the
+sources that hold kernels, or constants compiled into them: editing one can never run stale machine code.
 """
 
 import hashlib
@@ -26,7 +26,9 @@ if ENABLED:
         here = Path(__file__).parent
         digest = hashlib.blake2b(digest_size=6)
         for source in sorted(here.glob("*.py")):
-            digest.update(source.read_bytes())
+            text = source.read_bytes()
+            if b"@jit" in text or source.name == "world.py":
+                digest.update(text)
         base = here / "__pycache__" if os.access(here, os.W_OK) else Path(tempfile.gettempdir())
         return str(base / f"numba-{digest.hexdigest()}")
 

@@ -22,8 +22,8 @@ class Printer:
         return f"\x1b[{STYLES[style]}m{text}\x1b[0m" if self.colour else text
 
 
-def _wrapped(text: str, indent: str, hanging: str = "") -> str:
-    return textwrap.fill(text, WIDTH, initial_indent=indent, subsequent_indent=indent + hanging)
+def _wrapped(text: str, indent: str, hanging: str = "    ") -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=indent, subsequent_indent=" " * len(indent) + hanging)
 
 
 def _sentences(text: str) -> list[str]:
@@ -89,7 +89,7 @@ def show(source: Source, documents: Documents, i: int, index: int, colour: bool)
     counts = f"{scalars[P.OPS]} operations, {scalars[P.EDGES]} edges, arithmetic modulo {world.modulus}"
     lines = [paint(f"Problem {index}", "bold") + f"   {counts}, split bin {scalars[P.SPLIT_BIN]} ({side})", ""]
     text = world.decode(documents.tokens[span][: documents.prompt[i]])
-    lines += [_wrapped(s, "  ", "    ") for s in _sentences(text)]
+    lines += [_wrapped(s, "  ") for s in _sentences(text)]
     lines += ["", paint("Parameters", "bold") + ", from the question down to what it rests on", *graph(problem, names, paint), ""]
     lines += [paint("Solution", "bold"), *_solution_lines(world, documents, span, problem, names, paint), ""]
     lines.append(f"{paint('Answer', 'bold')}  {paint(str(problem.answer[0]), 'green')}")
@@ -106,10 +106,10 @@ def _solution_lines(world, documents: Documents, span: slice, problem: P.Problem
         text = world.decode(tokens[here]).strip()
         if documents.mistake[span][here].any():
             text += f"   <- mistake, taken back: {_why(problem, slot, done, names)}"
-            lines.append(paint(_wrapped(text, f"  {k + 1:>2}. ", "      "), "red"))
+            lines.append(paint(_wrapped(text, f"  {k + 1:>2}. "), "red"))
         else:
             done.add(slot)
-            lines.append(_wrapped(text, f"  {k + 1:>2}. ", "      "))
+            lines.append(_wrapped(text, f"  {k + 1:>2}. "))
     return lines
 
 

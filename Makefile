@@ -1,0 +1,68 @@
+# make demo   install from the lock file, grow a teacher and a student, distil, probe, and write one page about it
+# make test   every test that needs no GPU
+# The other targets are parts of these two; `make help` lists them.
+
+# The first Python of 3.11 to 3.13 that runs. Choose another with `make PYTHON=/path/to/python ...`.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
+
+# Flags for pip. On Linux the index PyPI serves a CUDA build of torch (several GB). For the small CPU build:
+#   make demo PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu'
+PIP_FLAGS ?=
+
+# Test processes side by side. Every process keeps to one thread, see tests/conftest.py.
+JOBS ?= 2
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+ENTRY_PACKAGES := synth models train probes
+RUN_TESTS := $(PY) -m pytest -q -n $(JOBS) --dist loadfile
+
+.PHONY: help env demo test unit numeric golden cli lint bench lock clean
+
+help:
+	@echo "make demo   the whole lab on two CPU cores in under ten minutes; report in runs/quickstart/report.html"
+	@echo "make test   all tests: unit, numeric, golden, cli (or one of these names alone)"
+	@echo "make lint   ruff           make bench  speed against the peers (needs the extra 'dev')"
+	@echo "make env    .venv from requirements.lock       make lock   remake requirements.lock"
+	@echo "make clean  removes caches and .venv, keeps runs/"
+
+env: $(STAMP)
+
+# The last command compiles the generator once, so that the first problem a person asks for comes at once.
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 found; give one: make PYTHON=/path/to/python" >&2; exit 2; }
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	$(PY) -m synth.generate --ops 5 --count 64 --out - > /dev/null
+	touch $@
+
+demo: env
+	$(PY) -m train.recipe recipe=quickstart
+
+test: env
+	$(RUN_TESTS) tests/unit tests/numeric tests/golden tests/cli
+
+unit numeric golden cli: env
+	$(RUN_TESTS) tests/$@
+
+lint: env
+	$(PY) -m ruff check $(ENTRY_PACKAGES) tests
+	$(PY) -m ruff format --check $(ENTRY_PACKAGES) tests
+
+bench: env
+	$(PY) -m pytest -q -s tests/bench
+
+lock:
+	$(PYTHON) -m venv --clear .venv-lock
+	.venv-lock/bin/python -m pip install --quiet $(PIP_FLAGS) '.[test]'
+	@{ grep '^#' requirements.lock; .venv-lock/bin/python -m pip freeze --all --exclude pip --exclude wheel --exclude glasshouse \
+		| grep -viE '^(nvidia|cuda|triton)' | sed 's/+cpu$$//' | tr 'A-Z_' 'a-z-' | sort; } > .requirements.tmp
+	mv .requirements.tmp requirements.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf $(VENV) .venv-lock build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find $(ENTRY_PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,308 @@
+"""A decoder-only transformer with the parts that the experiments vary, fast on one CPU thread.
+
+The invariant that matters: position t of the output depends on tokens 0..t only, and the same tokens give the same
+logits whether they arrive at once, in pieces through a `KVCache`, or followed by right padding.
+
+Try it:  python -c "from models import GPT, GPTConfig; print(GPT(GPTConfig(97, 2, 2, 32, 64)))"
+
+Legend: B batch, T tokens, C channels (n_embd), H heads, D channels of one head, R half of the rotated channels,
+        S token shift, V vocabulary, N chosen positions, L layers.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.cache import KVCache
+from models.elementwise import Rope, relu2, rms_norm, rope_tables, rotate
+
+NORMS = ("rmsnorm", "layernorm")
+MLPS = ("gelu", "swiglu", "relu2")
+NORM_EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Everything that determines the shape of a model and the law of its initial weights.
+
+    `ValueError` names the setting, its value and what is accepted.
+    """
+
+    vocab_size: int
+    n_layer: int
+    n_head: int
+    n_embd: int
+    context: int  # the longest sequence, in tokens
+    norm: str = "rmsnorm"
+    mlp: str = "gelu"
+    mlp_ratio: float = 4.0  # hidden width / n_embd; 8/3 gives a SwiGLU the parameters of a two-matrix MLP at 4
+    rope_base: float = 10000.0
+    rope_fraction: float = 1.0  # share of each head's channels that rotate; 0 means no positions at all
+    qk_norm: bool = False  # RMS norm of every query and key, with a learned scale per channel (Qwen3)
+    tied: bool = True  # one matrix for embedding and unembedding
+    token_shift: int = 0  # learned mix of the embeddings of this many previous tokens
+    init_std: float = 0.02
+    bias: bool = False  # biases in the linear maps, as in GPT-2 and GPT-NeoX
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "n_layer", "n_head", "n_embd", "context", "token_shift"):
+            least = 0 if name == "token_shift" else 1
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name}={value!r}: expected an integer of at least {least}")
+        for name in ("qk_norm", "tied", "bias"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected true or false")
+        for name in ("mlp_ratio", "rope_base", "init_std", "rope_fraction"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+                raise ValueError(f"{name}={value!r}: expected a number")
+            if value <= 0 and name != "rope_fraction":
+                raise ValueError(f"{name}={value!r}: expected a number above 0")
+        if self.norm not in NORMS:
+            raise ValueError(f"norm={self.norm!r}: expected one of {', '.join(NORMS)}")
+        if self.mlp not in MLPS:
+            raise ValueError(f"mlp={self.mlp!r}: expected one of {', '.join(MLPS)}")
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd={self.n_embd}: expected a multiple of n_head={self.n_head}")
+        if not 0 <= self.rope_fraction <= 1:
+            raise ValueError(f"rope_fraction={self.rope_fraction!r}: expected a number from 0 to 1")
+        if self.rotated % 2:
+            raise ValueError(
+                f"rope_fraction={self.rope_fraction!r}: rotates {self.rotated} of {self.head_dim} channels of a head, "
+                "expected an even number of them"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        return self.n_embd // self.n_head
+
+    @property
+    def rotated(self) -> int:
+        """Channels of each head that RoPE rotates."""
+        return int(self.head_dim * self.rope_fraction)
+
+    @property
+    def hidden(self) -> int:
+        """Width of the MLP's hidden layer."""
+        return max(1, round(self.mlp_ratio * self.n_embd))
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` that leaves its weights to `init_weights`: building a model draws from no global generator."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight (Zhang and Sennrich 2019)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, NORM_EPS)
+
+
+def build_norm(config: GPTConfig) -> nn.Module:
+    return RMSNorm(config.n_embd) if config.norm == "rmsnorm" else nn.LayerNorm(config.n_embd, eps=NORM_EPS)
+
+
+class Embed(nn.Module):
+    """Token embedding, optionally mixed with the embeddings of the previous S tokens.
+
+    x[t] = E[t] + sum_j w_j * E[t-j], j = 1..S, w_j per channel, E[t] = 0 before the start (a causal depthwise
+    convolution; ours, after RWKV's token shift, Peng et al. 2023).
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(config.vocab_size, config.n_embd))
+        self.shift = nn.Parameter(torch.empty(config.token_shift, config.n_embd)) if config.token_shift else None
+
+    def forward(self, tokens_BT: Tensor, cache: KVCache | None) -> Tensor:
+        x_BTC = F.embedding(tokens_BT, self.weight)
+        if self.shift is None:
+            return x_BTC
+        n, n_tokens = self.shift.shape[0], tokens_BT.shape[1]
+        if cache is None:
+            seen_BTC = F.pad(x_BTC, (0, 0, n, 0))
+        else:
+            past_BS, real_BS = cache.previous(n)
+            past_BSC = F.embedding(past_BS, self.weight) * real_BS[..., None]
+            seen_BTC = torch.cat((past_BSC, x_BTC), dim=1)
+        for j in range(1, n + 1):
+            x_BTC = torch.addcmul(x_BTC, seen_BTC[:, n - j : n - j + n_tokens], self.shift[j - 1])
+        return x_BTC
+
+
+class Attention(nn.Module):
+    """Causal multi-head attention with rotary positions and, optionally, normalised queries and keys."""
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.config, self.layer = config, layer
+        self.qkv = Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)  # rows: all queries, all keys, all values
+        self.out = Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.q_scale = nn.Parameter(torch.empty(config.head_dim)) if config.qk_norm else None
+        self.k_scale = nn.Parameter(torch.empty(config.head_dim)) if config.qk_norm else None
+
+    def forward(self, x_BTC: Tensor, rope: Rope, cache: KVCache | None) -> Tensor:
+        c, (n_rows, n_tokens, _) = self.config, x_BTC.shape
+        heads = (n_rows, n_tokens, c.n_head, c.head_dim)
+        qk_BTE, v_BTC = self.qkv(x_BTC).split((2 * c.n_embd, c.n_embd), dim=-1)
+        if self.q_scale is not None:
+            scale_21D = torch.stack((self.q_scale, self.k_scale))[:, None]
+            qk_BTE = rms_norm(qk_BTE.view(n_rows, n_tokens, 2, c.n_head, c.head_dim), scale_21D, NORM_EPS).flatten(2)
+        if c.rotated:
+            qk_BTE = rotate(qk_BTE, rope, c.rotated // 2)
+        q_BTC, k_BTC = qk_BTE.split((c.n_embd, c.n_embd), dim=-1)
+        q_BHTD, k_BHTD, v_BHTD = (a.view(heads).transpose(1, 2) for a in (q_BTC, k_BTC, v_BTC))
+        if cache is None:
+            y_BHTD = F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, is_causal=True)
+        else:
+            y_BHTD = cache.attend(self.layer, q_BHTD, k_BHTD, v_BHTD)
+        return self.out(y_BHTD.transpose(1, 2).reshape(x_BTC.shape))
+
+
+class MLP(nn.Module):
+    """gelu: erf GELU; relu2: squared ReLU (So et al. 2021); swiglu: silu(gate) * up in one matmul (Shazeer 2020)."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.kind = config.mlp
+        gates = 2 if config.mlp == "swiglu" else 1  # swiglu rows: all gates, then all ups
+        self.up = Linear(config.n_embd, gates * config.hidden, bias=config.bias)
+        self.down = Linear(config.hidden, config.n_embd, bias=config.bias)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        h = self.up(x_BTC)
+        if self.kind == "gelu":
+            h = F.gelu(h)
+        elif self.kind == "relu2":
+            h = relu2(h)
+        else:
+            gate, h = h.chunk(2, dim=-1)
+            h = F.silu(gate) * h
+        return self.down(h)
+
+
+class Block(nn.Module):
+    """Pre-norm residual block: x + attn(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.norm_attn, self.attn = build_norm(config), Attention(config, layer)
+        self.norm_mlp, self.mlp = build_norm(config), MLP(config)
+
+    def forward(self, x_BTC: Tensor, rope: Rope, cache: KVCache | None) -> Tensor:
+        x_BTC = x_BTC + self.attn(self.norm_attn(x_BTC), rope, cache)
+        return x_BTC + self.mlp(self.norm_mlp(x_BTC))
+
+
+class GPT(nn.Module):
+    """The model. `GPT(config, seed)` always has the same weights; a meta device gives shapes without memory."""
+
+    def __init__(self, config: GPTConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = Embed(config)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.ln_final = build_norm(config)
+        self.unembed = None if config.tied else Linear(config.n_embd, config.vocab_size, bias=False)
+        self.rope_tables: Tensor | None = None  # made when first needed; no buffer, for it must stay float32
+        init_weights(self, seed)
+
+    def forward(self, tokens_BT: Tensor, cache: KVCache | None = None, at_N: Tensor | None = None) -> Tensor:
+        """Next-token logits, float32: [B, T, V], or [N, V] at the flat positions `at_N` = b * T + t only.
+
+        Without a cache the tokens start at position 0. With one, row b of `tokens_BT` continues row b of the cache,
+        which afterwards holds it too. Right padding needs no mask here: it cannot reach the positions before it.
+        Raises ValueError if a sequence would outgrow `config.context` or the cache.
+        """
+        x_BTC = self.hidden(tokens_BT, cache)
+        if at_N is not None:
+            x_BTC = x_BTC.flatten(0, 1).index_select(0, at_N)
+        return F.linear(x_BTC, self.embed.weight if self.unembed is None else self.unembed.weight).float()
+
+    def hidden(self, tokens_BT: Tensor, cache: KVCache | None = None) -> Tensor:
+        """What the unembedding reads: the residual stream after the final norm, [B, T, C]."""
+        n_tokens = tokens_BT.shape[1]
+        if n_tokens > self.config.context:
+            raise ValueError(f"context={self.config.context}: too short for {n_tokens} tokens")
+        rope = self._rope(slice(n_tokens) if cache is None else cache.begin(tokens_BT), tokens_BT.device)
+        x_BTC = self.embed(tokens_BT, cache)
+        for block in self.blocks:
+            x_BTC = block(x_BTC, rope, cache)
+        if cache is not None:
+            cache.commit(tokens_BT)
+        return self.ln_final(x_BTC)
+
+    def _rope(self, positions: slice | Tensor, device: torch.device) -> Rope:
+        c = self.config
+        if self.rope_tables is None or self.rope_tables.device != device:
+            self.rope_tables = rope_tables(c.context, c.head_dim, c.rotated, c.rope_base, 2 * c.n_head).to(device)
+        keep, ahead, behind = self.rope_tables[:, positions]
+        return keep, ahead, behind
+
+
+@torch.no_grad()
+def init_weights(model: GPT, seed: int) -> None:
+    """Fill every tensor from (seed, its name), so that a new part never changes the initial weights of the others.
+
+    embed.weight, unembed.weight, *.qkv.weight, *.up.weight   normal, std init_std
+    *.out.weight, *.down.weight                               normal, std init_std / sqrt(2 n_layer)   (GPT-2)
+    norm weights, q_scale, k_scale                            one
+    biases, embed.shift                                       zero (the shift starts as no shift)
+    """
+    config = model.config
+    for name, tensor in model.named_parameters():
+        kind = name.removesuffix(".weight").rsplit(".", 1)[-1]
+        if tensor.is_meta:
+            continue
+        if kind in ("bias", "shift"):
+            tensor.zero_()
+        elif tensor.ndim == 1:
+            tensor.fill_(1.0)
+        else:
+            std = config.init_std / math.sqrt(2 * config.n_layer) if kind in ("out", "down") else config.init_std
+            digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * std)
+
+
+def matmul_params(config: GPTConfig) -> int:
+    """Entries of the matrices that multiply every token: L (4 C^2 + m C hidden) + C V; m = 3 for SwiGLU, else 2."""
+    c = config
+    mlp = (3 if c.mlp == "swiglu" else 2) * c.n_embd * c.hidden
+    return c.n_layer * (4 * c.n_embd**2 + mlp) + c.n_embd * c.vocab_size
+
+
+def n_params(config: GPTConfig) -> int:
+    """Number of trainable numbers: `matmul_params`, plus
+
+    C V if not tied (the embedding), S C (token shift), (2L + 1) C for the norms' weights (twice that for layer norm),
+    2 L D with QK-norm, and L (4 C + hidden + C) biases of the linear maps (2 hidden for SwiGLU).
+    """
+    c = config
+    total = matmul_params(c) + (0 if c.tied else c.n_embd * c.vocab_size) + c.token_shift * c.n_embd
+    total += (2 * c.n_layer + 1) * c.n_embd * (2 if c.norm == "layernorm" else 1)
+    total += 2 * c.n_layer * c.head_dim if c.qk_norm else 0
+    total += c.n_layer * (5 * c.n_embd + c.hidden * (2 if c.mlp == "swiglu" else 1)) if c.bias else 0
+    return total
+
+
+def flops_per_token(config: GPTConfig, context: float) -> float:
+    """Multiply-adds count as two. Forward pass of one token: 2 matmul_params + 4 L C context.
+
+    `context` is the mean number of positions that a token attends to, itself included: (T + 1) / 2 for a causal
+    sequence of T tokens (a count that ignores causality, as that of `torch.utils.flop_counter`, takes T). Training
+    costs three times this. Element-wise work and the embedding look-up are left out (Kaplan et al. 2020, section 2.1).
+    """
+    return 2.0 * matmul_params(config) + 4.0 * config.n_layer * config.n_embd * context

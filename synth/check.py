@@ -1,0 +1,129 @@
+"""Judge solutions in a file: `python -m synth.check FILE.jsonl`.
+
+Each line is a JSON record of a problem (as `python -m synth.generate --out -` writes it) with a solution's text in it.
+One line per record says right, or wrong with the first mistake and its kind (the table of kinds: `synth.checker`); the
+last line counts. The solution's last value is its answer. Nothing is printed when any record is bad.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+from synth.generate import Parser, fail
+
+PLAIN_PYTHON_UP_TO = 100  # below this, starting numba takes longer than the checking
+MODULI = range(2, 998)
+WHOLE_ENGLISH = {"categorisations": 4, "subcategories": 5, "names": 20, "letters": 104}
+
+EXAMPLE = """examples:
+  python -m synth.check records.jsonl
+  python -m synth.check rollouts.jsonl --field completion --strict
+  python -m synth.generate --ops 15 --count 50 --out - | python -m synth.check -"""
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="python -m synth.check",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", metavar="FILE", help="JSON lines, or - for standard input")
+    parser.add_argument("--field", default="solution", help="the key of the text to judge (default: solution)")
+    parser.add_argument("--strict", action="store_true", help="exit code 1 when any solution is wrong")
+    return parser
+
+
+def read(file: str) -> list[tuple[int, dict]]:
+    """(line number, record) of every line that is not blank; exit 2 naming the first line that is no record."""
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        fail(f"{file} cannot be read ({error.strerror}); accepted: a file of JSON lines, or -")
+    except UnicodeDecodeError:
+        fail(f"{file} is not UTF-8 text; accepted: a file of JSON lines")
+    records = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            fail(f"{file} line {number} is not JSON ({error}); accepted: one JSON record per line")
+        if not isinstance(record, dict):
+            fail(f"{file} line {number} is no record; accepted: a JSON object with the keys of synth.generate --out -")
+        records.append((number, record))
+    if not records:
+        fail(f"{file} holds no record; accepted: one JSON record per line")
+    return records
+
+
+def judge(record: dict, field: str):
+    """Verdict on one record's text and the text itself. Raises ValueError when the record is bad."""
+    from synth import world
+    from synth.checker import check_text
+    from synth.problem import from_record
+
+    modulus = record.get("modulus")
+    if type(modulus) is not int or modulus not in MODULI:
+        raise ValueError(f"modulus={modulus!r}; accepted: a whole number from {MODULI[0]} to {MODULI[-1]}")
+    text = record.get(field)
+    if not isinstance(text, str):
+        raise ValueError(f"no text under the key {field!r}; accepted: --field with one of its text keys")
+    english = world.load("english", modulus, **WHOLE_ENGLISH)
+    try:
+        problem = from_record(record, english)
+    except OverflowError as error:
+        raise ValueError(str(error)) from None
+    return check_text(problem, english, text), text
+
+
+def describe(verdict, text: str) -> tuple[str, str]:
+    """(the verdict in words, what is wrong first or "right") for a batch of one."""
+    from synth.checker import ENDINGS, KINDS
+
+    if verdict.right[0]:
+        counts = [f"{n} {name}" for n, name in ((verdict.retries[0], "taken back"), (verdict.unneeded[0], "unneeded")) if n]
+        return ", ".join(["right", *counts]), "right"
+    first = verdict.first_mistake[0]
+    if first >= 0:
+        kind = KINDS[verdict.kind[0, first]]
+        step = " ".join(text[verdict.start[0, first] : verdict.stop[0, first]].split())
+        return f"wrong, step {first + 1} {kind}: {step}", kind
+    ending = ENDINGS[verdict.ending[0]]
+    return f"wrong, ends {ending}", f"ends {ending}"
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
+    records = read(args.file)
+    if len(records) <= PLAIN_PYTHON_UP_TO:
+        os.environ.setdefault("GLASSHOUSE_JIT", "0")  # must be set before the kernels are imported
+    from tqdm import tqdm
+
+    lines, reasons, published = [], Counter(), 0
+    for number, record in tqdm(records, unit="record", delay=2, disable=None, leave=False):
+        try:
+            verdict, text = judge(record, args.field)
+        except ValueError as error:
+            fail(f"{args.file} line {number}: {error}")
+        line, reason = describe(verdict, text)
+        lines.append(f"{record.get('id', f'line {number}')}: {line}")
+        reasons[reason] += 1
+        published += int(verdict.published[0])
+    right = reasons.pop("right", 0)
+    first = "; first mistakes: " + ", ".join(f"{kind} {n}" for kind, n in reasons.most_common()) if reasons else ""
+    lines.append(f"{len(records)} solutions, {right} right, {published} right as published{first}")
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(1 if args.strict and right < len(records) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Runs one training many times, killing it in every way there is, and prints what each run ended with (for test_resume).
+
+Every run is a forked process that does what `python -m train.pretrain` does; the parent does no work of its own, so a
+fork is safe and costs no imports. Usage: python dying_runs.py FOLDER WORDS...
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import numpy as np
+
+from train import checkpoint, pretrain
+from train.config import load
+from train.rundir import read_lines
+
+NOT_SHARED = ("seconds", "tokens_per_second")  # wall time differs from run to run
+
+
+def fork(folder: Path, words: list[str], arm=lambda: None) -> int:
+    """Starts the training in a child, after `arm` has set its trap; returns the process id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        sys.stdout = sys.stderr
+        arm()
+        pretrain.main(load("pretrain", pretrain.PretrainConfig, [*words, f"out.folder={folder}"]))
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def end(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def die_at_step(step: int):
+    def arm():
+        whole = pretrain.NextToken.__call__
+
+        def call(self, model, k):
+            if k == step:
+                os._exit(9)
+            return whole(self, model, k)
+
+        pretrain.NextToken.__call__ = call
+
+    return arm
+
+
+def die_before_the_index(which: int):
+    def arm():
+        count, whole = 0, checkpoint.append_line
+
+        def append(*arguments):
+            nonlocal count
+            count += 1
+            if count == which:
+                os._exit(9)
+            whole(*arguments)
+
+        checkpoint.append_line = append
+
+    return arm
+
+
+def die_writing_weights(which: int):
+    def arm():
+        count, whole = 0, checkpoint.save_weights
+
+        def save(model, path, metadata):
+            nonlocal count
+            count += 1
+            whole(model, path, metadata=metadata)
+            if count == which:
+                os.truncate(path, 100)
+                os._exit(9)
+
+        checkpoint.save_weights = save
+
+    return arm
+
+
+def kill_at_random(folder: Path, words: list[str], times: int) -> list[int]:
+    """Starts the run again and again, each time killing it some milliseconds after it has begun to write."""
+    delays = np.random.default_rng(int(os.environ.get("KILL_SEED", "0"))).uniform(0.0, 0.4, times)
+    codes = []
+    for delay in delays:
+        pid = fork(folder, words)
+        before = len(read_lines(folder / checkpoint.INDEX))
+        deadline = time.monotonic() + 60
+        while len(read_lines(folder / checkpoint.INDEX)) == before and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(delay)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        codes.append(end(pid))
+    return codes
+
+
+def damage(folder: Path) -> None:
+    """Flips one bit of the weights of the newest checkpoint."""
+    victim = checkpoint.latest(folder) / "model.safetensors"
+    content = bytearray(victim.read_bytes())
+    content[-5] ^= 1
+    victim.write_bytes(content)
+
+
+def outcome(folder: Path, deaths: list[int]) -> dict:
+    last = checkpoint.latest(folder)
+    rows = read_lines(folder / "metrics.jsonl")
+    return {
+        "deaths": deaths,
+        "final": hashlib.sha256((last / "model.safetensors").read_bytes()).hexdigest(),
+        "step": int(last.name.removeprefix("step-")),
+        "rows": [{k: v for k, v in row.items() if k not in NOT_SHARED} for row in rows],
+        "tokens": json.loads((folder / "ledger.json").read_text())["tokens"],
+        "complete": (folder / "summary.json").exists(),
+        "leftovers": sorted(p.name for p in folder.rglob("*.tmp")),
+    }
+
+
+def main(root: Path, words: list[str]) -> None:
+    traps = {
+        "straight": None,
+        "step": die_at_step(12),
+        "first step": die_at_step(3),
+        "index": die_before_the_index(2),
+        "weights": die_writing_weights(2),
+        "damage": die_at_step(13),
+    }
+    results = {}
+    for name, trap in traps.items():
+        folder, deaths = root / name, []
+        if trap:
+            deaths.append(end(fork(folder, words, trap)))
+        if name == "damage":
+            damage(folder)
+        deaths.append(end(fork(folder, words)))
+        results[name] = outcome(folder, deaths)
+    folder = root / "random"
+    deaths = kill_at_random(folder, words, times=3)
+    deaths.append(end(fork(folder, words)))
+    results["random"] = outcome(folder, deaths)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

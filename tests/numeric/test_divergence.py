@@ -1,0 +1,302 @@
+"""Divergences against closed forms, finite differences and exact expectations, on vocabularies of a few symbols."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from train.opd.divergence import ESTIMATORS, KINDS, DivergenceConfig, divergence
+from train.opd.regularizer import negative_entropy, reference_kl
+from train.opd.teacher import Scored, TeacherConfig, power, temper
+
+V = 7
+EXACT = [
+    DivergenceConfig(kind="fkl"),
+    DivergenceConfig(kind="rkl"),
+    DivergenceConfig(kind="jsd", beta=0.0),
+    DivergenceConfig(kind="jsd", beta=0.3),
+    DivergenceConfig(kind="jsd", beta=1.0),
+    DivergenceConfig(kind="skew_fkl", alpha=0.1),
+    DivergenceConfig(kind="skew_rkl", alpha=0.1),
+]
+TRUNCATED = [
+    DivergenceConfig(kind=kind, support=support, k=3, rest=rest, beta=0.4 if kind == "jsd" else None)
+    for kind in ("fkl", "rkl", "jsd")
+    for support in ("student_topk", "teacher_topk")
+    for rest in ("renorm", "tail", "general")
+]
+SAMPLED = [DivergenceConfig(support="sampled", estimator=name) for name in ("pg", "k2", "k3")]
+
+
+def name(config: DivergenceConfig) -> str:
+    return "-".join(str(value) for value in vars(config).values() if value is not None)
+
+
+def logits(seed: int, *shape: int) -> torch.Tensor:
+    return 1.5 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def record(z_NV: torch.Tensor, p_NV: torch.Tensor, token_N: torch.Tensor | None = None) -> Scored:
+    """Student logits and teacher log-probabilities as a scored record; tokens count as drawn from the student."""
+    student_NV = torch.log_softmax(z_NV, dim=-1)
+    token_N = torch.zeros(len(z_NV), dtype=torch.long) if token_N is None else token_N
+    behaviour_N = student_NV.detach().gather(-1, token_N[:, None]).squeeze(-1)
+    row_N = torch.zeros_like(token_N)
+    return Scored(student_NV, p_NV, None, token_N, behaviour_N, row_N, row_N)
+
+
+def pair(seed: int = 0, n: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    return logits(seed, n, V).requires_grad_(), torch.log_softmax(logits(seed + 1, n, V), dim=-1)
+
+
+def gradient(config: DivergenceConfig, z_NV: torch.Tensor, p_NV: torch.Tensor, token_N=None) -> torch.Tensor:
+    return torch.autograd.grad(divergence(record(z_NV, p_NV, token_N), config).sum(), z_NV)[0]
+
+
+def expected_gradient(config: DivergenceConfig, z_1V: torch.Tensor, p_1V: torch.Tensor) -> torch.Tensor:
+    """sum_v q(v) grad loss(v): the gradient that sampling the response token from the student has on average."""
+    q_V = torch.softmax(z_1V.detach(), dim=-1)[0]
+    parts = [q_V[v] * gradient(config, z_1V, p_1V, torch.tensor([v])) for v in range(V)]
+    return torch.stack(parts).sum(dim=0)
+
+
+def test_values_are_the_closed_forms():
+    z_NV, p_log_NV = pair()
+    p, q = p_log_NV.exp(), torch.softmax(z_NV, dim=-1)
+    m = 0.3 * p + 0.7 * q
+    wanted = {
+        "fkl": (p * (p / q).log()).sum(-1),
+        "rkl": (q * (q / p).log()).sum(-1),
+        "jsd": 0.3 * (p * (p / m).log()).sum(-1) + 0.7 * (q * (q / m).log()).sum(-1),
+        "skew_fkl": (p * (p / (0.1 * p + 0.9 * q)).log()).sum(-1),
+        "skew_rkl": (q * (q / (0.9 * p + 0.1 * q)).log()).sum(-1),
+    }
+    assert set(wanted) == set(KINDS)
+    for kind, value_N in wanted.items():
+        config = DivergenceConfig(kind, beta=0.3 if kind == "jsd" else None, alpha=0.1 if "skew" in kind else None)
+        torch.testing.assert_close(divergence(record(z_NV, p_log_NV), config), value_N)
+
+
+def test_gradients_of_both_kls_are_the_closed_forms():
+    z_NV, p_log_NV = pair()
+    q = torch.softmax(z_NV, dim=-1).detach()
+    ratio = q.log() - p_log_NV
+    reverse = q * (ratio - (q * ratio).sum(-1, keepdim=True))
+    torch.testing.assert_close(gradient(DivergenceConfig("fkl"), z_NV, p_log_NV), q - p_log_NV.exp())
+    torch.testing.assert_close(gradient(DivergenceConfig("rkl"), z_NV, p_log_NV), reverse)
+
+
+@pytest.mark.parametrize("config", [*EXACT, *TRUNCATED], ids=name)
+def test_gradient_matches_finite_differences(config):
+    z_NV, p_NV = pair(seed=3)
+    assert torch.autograd.gradcheck(lambda z: divergence(record(z, p_NV), config), z_NV, atol=1e-6)
+
+
+@pytest.mark.parametrize("config", [*EXACT, *TRUNCATED, *SAMPLED], ids=name)
+def test_student_equal_to_teacher_is_a_fixed_point(config):
+    """Zero loss and zero gradient at p = q; for the sampled forms for each token on its own, not just on average."""
+    z_NV = logits(5, V, V).requires_grad_()
+    p_NV, token_N = torch.log_softmax(z_NV, dim=-1).detach(), torch.arange(V)
+    assert divergence(record(z_NV, p_NV, token_N), config).abs().max() < 1e-12
+    assert gradient(config, z_NV, p_NV, token_N).abs().max() < 1e-12
+
+
+def test_nll_is_no_fixed_point_and_needs_no_teacher():
+    z_NV = logits(5, 4, V).requires_grad_()
+    config, token_N = DivergenceConfig("nll"), torch.tensor([1, 0, 3, 2])
+    loss_N = divergence(record(z_NV, None, token_N), config)
+    torch.testing.assert_close(loss_N, torch.nn.functional.cross_entropy(z_NV, token_N, reduction="none"))
+    assert gradient(config, z_NV, torch.log_softmax(z_NV, -1).detach(), token_N).abs().max() > 0.1
+    assert not config.needs_teacher
+
+
+def test_expected_gradient_of_policy_gradient_and_k2_is_reverse_kl_and_of_k3_forward_kl():
+    z_1V, p_1V = logits(7, 1, V).requires_grad_(), torch.log_softmax(logits(8, 1, V), dim=-1)
+    reverse, forward = (gradient(DivergenceConfig(kind), z_1V, p_1V) for kind in ("rkl", "fkl"))
+    assert (reverse - forward).abs().max() > 0.05
+    for config, wanted in zip(SAMPLED, (reverse, reverse, forward), strict=True):
+        torch.testing.assert_close(expected_gradient(config, z_1V, p_1V), wanted)
+
+
+def test_expected_gradient_of_plain_log_ratio_is_zero_and_k1_is_refused():
+    z_1V, p_1V = logits(7, 1, V).requires_grad_(), torch.log_softmax(logits(8, 1, V), dim=-1)
+    q_V, total = torch.softmax(z_1V.detach(), dim=-1)[0], torch.zeros(1, V, dtype=torch.float64)
+    for v in range(V):
+        log_ratio = torch.log_softmax(z_1V, dim=-1)[0, v] - p_1V[0, v]
+        total += q_V[v] * torch.autograd.grad(log_ratio, z_1V)[0]
+    assert total.abs().max() < 1e-12
+    with pytest.raises(ValueError, match=r"k1.*cancels"):
+        DivergenceConfig(support="sampled", estimator="k1")
+
+
+def test_sampled_forms_correct_for_another_sampling_temperature():
+    """Tokens drawn from mu instead of q: the importance ratio q / mu keeps the expected gradients."""
+    z_1V, p_1V = logits(7, 1, V).requires_grad_(), torch.log_softmax(logits(8, 1, V), dim=-1)
+    mu_V = torch.softmax(z_1V.detach() / 1.7, dim=-1)[0]
+    kinds = ("rkl", "rkl", "fkl")
+    for config, kind in zip(SAMPLED, kinds, strict=True):
+        total = torch.zeros(1, V, dtype=torch.float64)
+        for v in range(V):
+            scored = record(z_1V, p_1V, torch.tensor([v]))._replace(behaviour_N=mu_V[v].log()[None])
+            total += mu_V[v] * torch.autograd.grad(divergence(scored, config).sum(), z_1V)[0]
+        torch.testing.assert_close(total, gradient(DivergenceConfig(kind), z_1V, p_1V))
+
+
+def test_sampled_values_are_the_reverse_kl_on_average():
+    z_1V, p_1V = logits(7, 1, V), torch.log_softmax(logits(8, 1, V), dim=-1)
+    q_V, wanted = torch.softmax(z_1V, dim=-1)[0], divergence(record(z_1V, p_1V), DivergenceConfig())
+    for config in (SAMPLED[0], SAMPLED[2]):
+        values = [divergence(record(z_1V, p_1V, torch.tensor([v])), config) for v in range(V)]
+        torch.testing.assert_close(sum(q * value for q, value in zip(q_V, values, strict=True)), wanted)
+
+
+@pytest.mark.parametrize("beta, kind", [(1e-5, "fkl"), (1.0 - 1e-5, "rkl")])
+def test_scaled_jsd_tends_to_each_kl(beta, kind):
+    z_NV, p_NV = pair(seed=11)
+    scale = beta if kind == "fkl" else 1.0 - beta
+    config, limit = DivergenceConfig("jsd", beta=beta), DivergenceConfig(kind)
+    scaled = gradient(config, z_NV, p_NV) / scale
+    torch.testing.assert_close(scaled, gradient(limit, z_NV, p_NV), atol=1e-3, rtol=1e-3)
+    at_the_end = DivergenceConfig("jsd", beta=round(beta))
+    torch.testing.assert_close(gradient(at_the_end, z_NV, p_NV), gradient(limit, z_NV, p_NV))
+
+
+def test_skew_is_bounded_by_minus_log_alpha():
+    far = torch.log_softmax(torch.tensor([[60.0, 0.0, 0.0], [0.0, 60.0, 0.0]], dtype=torch.float64), dim=-1)
+    for kind in ("skew_fkl", "skew_rkl"):
+        value_N = divergence(record(far, far.flip(0)), DivergenceConfig(kind, alpha=0.1))
+        assert (value_N <= -math.log(0.1) + 1e-9).all() and (value_N > 2.0).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    k=st.integers(1, V - 1),
+    kind=st.sampled_from(["fkl", "rkl", "jsd"]),
+    support=st.sampled_from(["student_topk", "teacher_topk"]),
+)
+def test_tail_is_at_most_the_full_divergence_and_general_at_least_zero(seed, k, kind, support):
+    z_NV, p_NV = pair(seed)
+    beta = 0.4 if kind == "jsd" else None
+    full_N = divergence(record(z_NV, p_NV), DivergenceConfig(kind, beta=beta))
+    tail_N, general_N, renormalised_N = (
+        divergence(record(z_NV, p_NV), DivergenceConfig(kind, support, beta=beta, k=k, rest=rest))
+        for rest in ("tail", "general", "renorm")
+    )
+    assert (tail_N <= full_N + 1e-9).all() and (tail_N >= -1e-9).all()
+    assert (general_N >= -1e-9).all() and (renormalised_N >= -1e-9).all()
+    if k == V - 1:
+        torch.testing.assert_close(tail_N, full_N)
+
+
+def test_student_top_k_takes_the_student_s_tokens():
+    z_1V = torch.tensor([[3.0, 2.0, -1.0, -2.0]], dtype=torch.float64)
+    p_1V = torch.log_softmax(z_1V.flip(1), dim=-1)
+    values = [
+        divergence(record(z_1V, p_1V), DivergenceConfig("rkl", support, k=2, rest="general"))
+        for support in ("student_topk", "teacher_topk")
+    ]
+    q, p = torch.softmax(z_1V, -1)[0], p_1V.exp()[0]
+    for value, kept in zip(values, ([0, 1], [2, 3]), strict=True):
+        wanted = sum(q[v] * (q[v] / p[v]).log() - q[v] + p[v] for v in kept)
+        torch.testing.assert_close(value[0], wanted)
+
+
+def test_tail_keeps_its_digits_when_almost_all_mass_is_in_the_support():
+    z_1V = torch.tensor([[40.0, 0.0, 0.0]], dtype=torch.float32).requires_grad_()
+    p_1V = torch.log_softmax(torch.tensor([[60.0, 0.0, 0.0]]), dim=-1)
+    config = DivergenceConfig("rkl", "student_topk", k=1, rest="tail")
+    value = divergence(record(z_1V, p_1V), config)
+    assert torch.isfinite(value).all() and torch.isfinite(gradient(config, z_1V, p_1V)).all()
+    torch.testing.assert_close(value.item(), 2 * math.exp(-40) * 20, rtol=0.2, atol=1e-12)
+
+
+def test_clips():
+    z_NV, p_NV = pair(seed=2)
+    p, q = p_NV.exp(), torch.softmax(z_NV, dim=-1)
+    clipped_N = divergence(record(z_NV, p_NV), DivergenceConfig("fkl", entry_clip=0.05))
+    torch.testing.assert_close(clipped_N, (p * (p / q).log()).clamp(max=0.05).sum(-1))
+    token_N = torch.arange(5)
+    config = DivergenceConfig(support="sampled", estimator="pg", adv_clip=0.3)
+    advantage_N = (p_NV - q.log()).gather(-1, token_N[:, None]).squeeze(-1)
+    assert (advantage_N.abs() > 0.3).any()
+    torch.testing.assert_close(divergence(record(z_NV, p_NV, token_N), config), -advantage_N.clamp(-0.3, 0.3))
+
+
+def test_only_the_student_carries_gradient():
+    z_NV, p_NV = pair(seed=9)
+    p_NV = p_NV.requires_grad_()
+    config = DivergenceConfig(support="sampled", estimator="pg")
+    divergence(record(z_NV, p_NV), config).sum().backward()
+    assert z_NV.grad.abs().max() > 0 and p_NV.grad is None
+
+
+def test_power_target():
+    """Exponent 1 is the teacher, 0 the reference, and above 1 the fixed point is p^l r^(1-l)."""
+    p_NV, r_NV = (torch.log_softmax(logits(seed, 3, V), dim=-1) for seed in (1, 2))
+
+    def target(exponent: float) -> torch.Tensor:
+        return power(p_NV, r_NV, TeacherConfig(transform="power", power=exponent))
+
+    torch.testing.assert_close(target(1.0), p_NV)
+    torch.testing.assert_close(target(0.0), r_NV)
+    beyond = p_NV.exp() ** 1.25 * r_NV.exp() ** -0.25
+    torch.testing.assert_close(target(1.25).exp(), beyond / beyond.sum(-1, keepdim=True))
+    z_NV = r_NV.clone().requires_grad_()
+    scored = record(z_NV, target(0.0))._replace(reference_NV=r_NV)
+    torch.testing.assert_close(divergence(scored, DivergenceConfig()), reference_kl(scored))
+
+
+def test_temper_target_softens_and_sharpens():
+    p_NV = torch.log_softmax(logits(1, 3, V), dim=-1)
+    soft, same, sharp = (
+        temper(p_NV, None, TeacherConfig(transform="temper", temperature=value)) for value in (2.0, 1.0, 0.5)
+    )
+    torch.testing.assert_close(same, p_NV)
+    entropies = [-(x.exp() * x).sum(-1) for x in (soft, same, sharp)]
+    assert (entropies[0] > entropies[1]).all() and (entropies[1] > entropies[2]).all()
+    torch.testing.assert_close(sharp.exp(), p_NV.exp() ** 2 / (p_NV.exp() ** 2).sum(-1, keepdim=True))
+
+
+def test_position_regularizers_match_finite_differences():
+    z_NV, r_NV = pair(seed=4)
+    assert torch.autograd.gradcheck(lambda z: reference_kl(record(z, None)._replace(reference_NV=r_NV)), z_NV)
+    assert torch.autograd.gradcheck(lambda z: negative_entropy(record(z, None)), z_NV)
+    uniform = record(torch.zeros(1, V, dtype=torch.float64), None)
+    torch.testing.assert_close(negative_entropy(uniform).item(), -math.log(V))
+
+
+@pytest.mark.parametrize(
+    "settings_, message",
+    [
+        ({"kind": "kl"}, "divergence.kind=kl.*accepted: fkl, rkl, jsd"),
+        ({"support": "top"}, "divergence.support=top.*student_topk"),
+        ({"support": "sampled", "estimator": "reinforce"}, "divergence.estimator=reinforce.*pg, k2, k3"),
+        ({"support": "sampled"}, "accepted there: pg, k2, k3"),
+        ({"estimator": "k2"}, "divergence.support=full.*exact"),
+        ({"kind": "fkl", "support": "sampled", "estimator": "pg"}, "reverse KL only"),
+        ({"kind": "nll", "support": "sampled", "estimator": "pg"}, "reverse KL only"),
+        ({"kind": "jsd"}, "divergence.beta=null"),
+        ({"kind": "jsd", "beta": 1.5}, "divergence.beta=1.5"),
+        ({"beta": 0.5}, "divergence.beta=0.5 has no effect"),
+        ({"kind": "skew_fkl", "alpha": 0.0}, "divergence.alpha=0.0"),
+        ({"support": "teacher_topk", "rest": "tail"}, "divergence.k=null"),
+        ({"support": "teacher_topk", "k": 0, "rest": "tail"}, "divergence.k=0"),
+        ({"support": "teacher_topk", "k": 4}, "divergence.rest=null"),
+        ({"support": "teacher_topk", "k": 4, "rest": "drop"}, "no divergence"),
+        ({"k": 4}, "divergence.k=4 has no effect"),
+        ({"adv_clip": 1.0}, "divergence.adv_clip=1.0 has no effect"),
+        ({"entry_clip": -1.0}, "divergence.entry_clip=-1.0"),
+        ({"kind": "nll", "entry_clip": 1.0}, "divergence.entry_clip=1.0 has no effect"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(settings_, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        DivergenceConfig(**settings_)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_estimator_is_covered_here():
+    assert set(ESTIMATORS) == {"exact", *(config.estimator for config in SAMPLED)}

@@ -1,0 +1,160 @@
+"""Settings: groups, words and types become a dataclass, and whatever is wrong is said in one line."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import yaml
+
+from train.config import REQUIRED, load, plain, run_entry, show
+from train.state import Budget, Diverged
+
+
+@dataclass(frozen=True)
+class Size:
+    width: int = 4
+    shape: str = "round"
+
+
+@dataclass(frozen=True)
+class Extra:
+    rate: float = 0.5
+
+
+@dataclass(frozen=True)
+class Toy:
+    seed: int = 0
+    lr: float = 0.1
+    fast: bool = False
+    path: str | None = None
+    size: Size = field(default_factory=Size)
+    extra: Extra | None = None
+    budget: Budget = field(default_factory=lambda: Budget(steps=5))
+    free: dict[str, Any] = field(default_factory=dict)
+    numbers: list[int] = field(default_factory=list)
+
+    def __post_init__(self):
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed}: accepted: 0 or more")
+
+
+@dataclass(frozen=True)
+class Needy:
+    checkpoint: str = REQUIRED
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "size").mkdir()
+    (tmp_path / "toy.yaml").write_text("defaults: [toy_schema, {size: small}, _self_]\nlr: 0.2\n")
+    (tmp_path / "size" / "small.yaml").write_text("width: 2\n")
+    (tmp_path / "size" / "big.yaml").write_text("width: 64\nshape: square\n")
+    (tmp_path / "needy.yaml").write_text("defaults: [needy_schema, _self_]\n")
+    (tmp_path / "bad.yaml").write_text("defaults: [bad_schema, _self_]\nlearning_rate: 1\n")
+    return tmp_path
+
+
+def test_dataclass_then_yaml_then_group_then_words(folder):
+    toy = load("toy", Toy, [], folder)
+    assert (toy.seed, toy.lr, toy.size) == (0, 0.2, Size(2))
+    toy = load("toy", Toy, ["size=big", "size.width=8", "lr=1e-3", "fast=true"], folder)
+    assert (toy.size, toy.lr, toy.fast) == (Size(8, "square"), 1e-3, True)
+
+
+@pytest.mark.parametrize("text", ["runs/a=b", "runs/x y", "12", "a, b: [c", "it's"])
+def test_a_text_setting_takes_any_text(folder, text):
+    assert load("toy", Toy, [f"path={text}"], folder).path == text
+
+
+def test_null_lists_and_open_mappings(folder):
+    toy = load("toy", Toy, ["path=null", "numbers=[1, 2]", "free.ops=3", "free.rate=0.5", "free.name=x"], folder)
+    assert toy.path is None and toy.numbers == [1, 2] and toy.free == {"ops": 3, "rate": 0.5, "name": "x"}
+
+
+def test_an_optional_group_can_be_filled_by_yaml(folder):
+    (folder / "toy.yaml").write_text("defaults: [toy_schema, {size: small}, _self_]\nextra: {rate: 0.9}\n")
+    assert load("toy", Toy, [], folder).extra == Extra(0.9)
+    assert load("toy", Toy, ["extra.rate=0.1"], folder).extra == Extra(0.1)
+    assert load("toy", Toy, ["extra=null"], folder).extra is None
+
+
+def test_one_budget_on_the_command_line_replaces_the_default(folder):
+    assert load("toy", Toy, ["budget.tokens=1_000"], folder).budget == Budget(tokens=1000)
+    with pytest.raises(ValueError, match=r"budget\.tokens/steps: 2 of tokens, steps and flops"):
+        load("toy", Toy, ["budget.tokens=10", "budget.steps=3"], folder)
+    with pytest.raises(ValueError, match="0 of tokens, steps and flops"):
+        load("toy", Toy, ["budget.steps=null"], folder)
+
+
+@pytest.mark.parametrize(
+    ("word", "parts"),
+    [
+        ("sed=1", ["sed=1", "unknown setting", "did you mean seed?", "accepted: seed, lr"]),
+        ("size.widht=1", ["size.widht=1", "did you mean width?", "size.width, size.shape"]),
+        ("nothing.there=1", ["nothing.there=1", "unknown setting"]),
+        ("seed.x=1", ["seed.x=1", "seed has no settings inside it"]),
+        ("extra.rate=1", ["extra.rate=1", "extra has no settings inside it"]),
+        ("seed=abc", ["seed=abc", "expected an integer"]),
+        ("seed=1.5", ["seed=1.5", "expected an integer"]),
+        ("seed=null", ["seed=null", "expected an integer"]),
+        ("lr=big", ["lr=big", "expected a number"]),
+        ("fast=7up", ["fast=7up", "expected true or false"]),
+        ("numbers=3", ["numbers=3", "expected a list"]),
+        ("size=medium", ["size=medium", "no such option", "accepted: big, small"]),
+        ("seed", ["seed: not understood"]),
+        ("+seed=1", ["+seed=1: not understood"]),
+        ("--seed=1", ["--seed=1: not understood"]),
+        ("=1", ["=1: not understood"]),
+        ("seed=-1", ["seed=-1: accepted: 0 or more"]),
+        ("budget=3", ["budget=3", "a group of settings", "budget.tokens"]),
+        ("seed=[1", ["seed=[1"]),
+        ("seed=${lr}", ["seed=${lr}: not understood"]),
+        ("seed=", ["seed=: expected an integer"]),
+    ],
+)
+def test_bad_words_are_one_line_on_stderr_and_exit_code_2(folder, capsys, monkeypatch, word, parts):
+    monkeypatch.setattr("train.config.CONFIGS", folder)
+    ran = []
+    monkeypatch.setattr("train.config.load", lambda name, schema, words: load(name, schema, words, folder))
+    assert run_entry("toy", Toy, ran.append, "doc", [word]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and not ran
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    for part in parts:
+        assert part in captured.err
+
+
+def test_a_wrong_yaml_file_is_an_error_too(folder):
+    with pytest.raises(ValueError, match=r"bad\.yaml.*learning_rate"):
+        load("bad", Toy, [], folder)
+
+
+def test_a_missing_setting_is_named_but_can_be_shown(folder):
+    with pytest.raises(ValueError, match=r"checkpoint: needs a value; give checkpoint=\.\.\."):
+        load("needy", Needy, [], folder)
+    assert yaml.safe_load(show("needy", Needy, [], folder)) == {"checkpoint": "???"}
+
+
+def test_show_is_the_whole_resolved_config(folder):
+    shown = yaml.safe_load(show("toy", Toy, ["size=big"], folder))
+    assert shown == plain(load("toy", Toy, ["size=big"], folder))
+
+
+def test_exit_codes(folder, capsys, monkeypatch):
+    monkeypatch.setattr("train.config.load", lambda name, schema, words: load(name, schema, words, folder))
+
+    def fails(error):
+        def main(config):
+            raise error
+
+        return main
+
+    assert run_entry("toy", Toy, lambda config: None, "doc", []) == 0
+    assert run_entry("toy", Toy, fails(ValueError("two\nlines")), "doc", []) == 2
+    assert capsys.readouterr().err == "error: two; lines\n"
+    assert run_entry("toy", Toy, fails(Diverged("loss nan")), "doc", []) == 1
+    assert run_entry("toy", Toy, fails(KeyboardInterrupt()), "doc", []) == 130
+    with pytest.raises(ValueError):
+        run_entry("toy", Toy, fails(ValueError("x")), "doc", ["--traceback"])
+    with pytest.raises(ZeroDivisionError):  # a bug is not the user's input
+        run_entry("toy", Toy, fails(ZeroDivisionError()), "doc", [])

@@ -1,0 +1,73 @@
+"""Intervals against independent references and against simulation.
+
+Try: `python -m pytest tests/unit/test_intervals.py`.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from train.intervals import difference, paired_difference, paired_share, share, wilson
+
+
+@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_is_scipys(pair):
+    right, n = pair
+    rate, expected = wilson(right, n), binomtest(right, n).proportion_ci(0.95, method="wilson")
+    assert rate.value == right / n and rate.n == n
+    assert rate.low == pytest.approx(expected.low, abs=1e-12) and rate.high == pytest.approx(expected.high, abs=1e-12)
+
+
+def test_wilson_of_nothing_and_of_nonsense():
+    assert np.isnan(wilson(0, 0).value) and wilson(0, 0)[1:] == (0.0, 1.0, 0)
+    with pytest.raises(ValueError, match="right = 3 is not a count out of n = 2"):
+        wilson(3, 2)
+
+
+def test_newcombe_is_the_published_example():
+    # Newcombe 1998, table II, example (a): 56/70 against 48/80, method 10
+    rate = difference(56, 70, 48, 80)
+    assert rate.value == pytest.approx(0.2) and (round(rate.low, 4), round(rate.high, 4)) == (0.0524, 0.3339)
+
+
+def drawn(rng, p_BA: np.ndarray, n: int) -> np.ndarray:
+    """Verdicts of three models on n problems that differ in difficulty, so that the models agree more than by chance."""
+    ease = rng.normal(0, 1, n)
+    return np.log(p_BA / (1 - p_BA))[:, None] + ease[None] + rng.logistic(0, 1, (len(p_BA), n)) > 0
+
+
+def test_the_intervals_of_a_share_cover_it():
+    """95% intervals hold the share of the population at least 90 times in 100 (binomial slack on 100 repetitions)."""
+    p = np.array([0.7, 0.35, 0.95])
+    goal = drawn(np.random.default_rng(99), p, 400_000).mean(axis=1)
+    truth = (goal[0] - goal[1]) / (goal[2] - goal[1])
+    inside = np.zeros(2)
+    for seed in range(100):
+        verdicts = drawn(np.random.default_rng(seed), p, 300)
+        counts = [(int(v.sum()), 300) for v in verdicts]
+        for i, rate in enumerate((paired_share(*verdicts), share(*counts))):
+            inside[i] += rate.low <= truth <= rate.high
+    assert (inside >= 90).all()
+
+
+def test_pairing_tightens_and_keeps_the_value():
+    rng = np.random.default_rng(0)
+    a, b, c = drawn(rng, np.array([0.7, 0.35, 0.95]), 500)
+    counts = [(int(v.sum()), 500) for v in (a, b, c)]
+    paired, loose = paired_share(a, b, c), share(*counts)
+    assert paired.value == pytest.approx(loose.value) and paired.high - paired.low < loose.high - loose.low
+    apart, together = difference(*counts[0], *counts[1]), paired_difference(a, b)
+    assert together.value == pytest.approx(apart.value) and together.high - together.low < apart.high - apart.low
+
+
+def test_no_gap_has_no_share():
+    for rate in (share((5, 10), (9, 10), (9, 10)), paired_share([True], [True], [True])):
+        assert np.isnan(rate.value) and rate.low == -np.inf and rate.high == np.inf
+    tiny = share((6, 10), (5, 10), (6, 10))
+    assert tiny.low == -np.inf or tiny.low < -1, "a gap that may be none leaves the share open"
+
+
+def test_the_same_counts_give_the_same_interval():
+    assert share((70, 100), (30, 100), (95, 100)) == share((70, 100), (30, 100), (95, 100))

@@ -1,0 +1,126 @@
+"""The loop: order of things, budgets, periods, the ledger, and stopping when numbers stop being numbers."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from train import checkpoint
+from train.loop import StepOutput, due, last_row, train
+from train.optim import OptimConfig, Schedule
+from train.rundir import TrainingOut, open_run, read_json, read_lines
+from train.state import Budget, Diverged, TrainState
+
+COUNTER = itertools.count()
+OPTIM = OptimConfig(lr=0.05, schedule=Schedule("linear", warmup_steps=0))
+
+
+def objective(model, step):
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+    loss = nn.functional.mse_loss(model(x), x.sum(1, keepdim=True))
+    return StepOutput(loss, {"mine": float(step)}, 8, {"update": 100.0, "teacher": 50.0}, {"update": 6, "teacher": 2})
+
+
+def start(tmp_path, **out):
+    model = nn.Linear(4, 1)
+    with torch.no_grad():
+        model.weight.fill_(0.1)
+        model.bias.zero_()
+    run = open_run({"n": next(COUNTER), "out": {"root": str(tmp_path), "name": "x", "folder": None}})
+    return run, model, TrainingOut(**{"log_every": 5, "save_every": 10, "keep": 0, **out})
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"), [(Budget(steps=7), 7), (Budget(tokens=41), 6), (Budget(flops=451.0), 4), (Budget(tokens=40), 5)]
+)
+def test_a_budget_is_spent_and_no_more_than_one_step_beyond(tmp_path, budget, steps):
+    run, model, out = start(tmp_path)
+    assert train(run, model, objective, OPTIM, budget, out).step == steps
+
+
+def test_what_is_written_when(tmp_path):
+    run, model, out = start(tmp_path)
+    seen = []
+
+    def evaluate(model, state):
+        seen.append(state.step)
+        return {"score": 1.0}
+
+    state = train(run, model, objective, OPTIM, Budget(steps=23), out, evaluate=evaluate, evaluate_every=7)
+    rows = read_lines(run.path / "metrics.jsonl")
+    assert seen == [0, 7, 14, 21, 23]
+    assert [r["step"] for r in rows] == [0, 5, 7, 10, 14, 15, 20, 21, 23]
+    assert [r["step"] for r in rows if "score" in r] == seen
+    assert [line["step"] for line in read_lines(run.path / checkpoint.INDEX)] == [10, 20, 23]
+    assert rows[-1] == last_row(run) and rows[-1]["mine"] == 22.0 and rows[-1]["tokens"] == 8 * 23
+    assert {"loss", "smooth_loss", "grad_norm", "lr_scale", "flops", "seconds", "tokens_per_second"} <= set(rows[-1])
+    assert rows[1]["lr_scale"] == pytest.approx(1 - 4 / 23)
+    ledger = read_json(run.path / "ledger.json")
+    assert ledger["tokens"] == {"update": 6 * 23, "teacher": 2 * 23}
+    assert ledger["flops"] == {"update": 2300.0, "teacher": 1150.0} and state.flops == 3450.0
+    assert set(ledger["seconds"]) == {"update", "evaluation"}
+    assert rows[-1]["loss"] < rows[1]["loss"]
+
+
+def test_zero_means_never_but_the_last_step_is_saved(tmp_path):
+    run, model, out = start(tmp_path, log_every=0, save_every=0)
+    train(run, model, objective, OPTIM, Budget(steps=3), out)
+    assert read_lines(run.path / "metrics.jsonl") == []
+    assert [line["step"] for line in read_lines(run.path / checkpoint.INDEX)] == [3]
+
+
+def test_due():
+    assert [s for s in range(1, 8) if due(s, 3, last=s == 7)] == [3, 6, 7]
+    assert not any(due(s, 0, last=True) for s in range(5))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_it_stops_with_a_clear_word_and_keeps_the_last_good_weights(tmp_path, bad):
+    run, model, out = start(tmp_path, save_every=2)
+
+    def poisoned(model, step):
+        output = objective(model, step)
+        return StepOutput(output.loss * (bad if step == 5 else 1), {}, 8, {"update": 1.0})
+
+    with pytest.raises(Diverged, match=r"diverged at step 5: loss (nan|inf).*lower optim\.lr=0\.05"):
+        train(run, model, poisoned, OPTIM, Budget(steps=9), out)
+    assert checkpoint.latest(run.path).name == "step-4"
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
+class Remembering:
+    """An objective with memory: it must come back on resume."""
+
+    def __init__(self):
+        self.seen = torch.zeros(1)
+
+    def __call__(self, model, step):
+        self.seen += step
+        return objective(model, step)
+
+    def state_dict(self):
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state):
+        self.seen = state["seen"]
+
+
+def test_a_second_call_continues_and_a_finished_run_is_left_alone(tmp_path):
+    run, model, out = start(tmp_path)
+    memory = Remembering()
+    train(run, model, memory, OPTIM, Budget(steps=10), out)
+    fresh, again = nn.Linear(4, 1), Remembering()
+    state = train(run, fresh, again, OPTIM, Budget(steps=10), out)
+    assert state.step == 10 and torch.equal(fresh.weight, model.weight) and torch.equal(again.seen, memory.seen)
+    assert train(run, fresh, again, OPTIM, Budget(steps=12), out).step == 12
+    assert again.seen.item() == sum(range(12))
+    assert [r["step"] for r in read_lines(run.path / "metrics.jsonl")] == [5, 10, 12]
+
+
+def test_smoothing_starts_at_the_first_loss():
+    state = TrainState()
+    state.observe(2.0)
+    state.observe(1.0)
+    assert state.smooth_loss == pytest.approx(2.0 * 0.98 + 0.02)

@@ -1,0 +1,253 @@
+"""Recipes: the graph of stages, references, seeds, what is skipped, what a failure or a kill leaves behind.
+
+Stages here are a stand-in command that makes a run folder as the real ones do, at once and without torch.
+Try: `python -m pytest tests/unit/test_recipe.py`.
+"""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from train.config import CONFIGS, load
+from train.recipe import RecipeConfig, entry, stages_of
+from train.stages import Record, Stage, StageFailed, check_graph, run
+from train.watch import last_line, state
+
+STAND_IN = '''
+"""A stage that takes `seconds`, writes when it ran, and prints its folder. `mode`: ok, fail, refuse, silent."""
+import hashlib, json, os, sys, time
+from pathlib import Path
+
+words = dict(word.split("=", 1) for word in sys.argv[1:])
+out, name = Path(words.pop("out.root")), words.pop("out.name")
+if words.get("mode") == "refuse":
+    print("error: mode=refuse: accepted: ok", file=sys.stderr)
+    sys.exit(2)
+folder = out / f"{name}-{hashlib.sha256(json.dumps(words).encode()).hexdigest()[:8]}"
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "config.yaml").write_text(json.dumps(words))
+with (folder / "runs").open("a") as file:
+    file.write(f"{os.getpid()}\\n")
+if not (folder / "summary.json").exists():
+    start = time.time()
+    time.sleep(float(words.get("seconds", 0)))
+    if words.get("mode") == "fail":
+        print("the reason it failed")
+        sys.exit(3)
+    threads = os.environ["OMP_NUM_THREADS"]
+    (folder / "summary.json").write_text(json.dumps({"start": start, "end": time.time(), "threads": threads}))
+if words.get("mode") != "silent":
+    print(folder)
+'''
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    """A folder for runs, with the stand-in importable by the processes of stages."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "stand_in.py").write_text(STAND_IN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"))
+    return tmp_path / "runs" / "demo"
+
+
+def stage(name: str, *needs: str, **settings) -> Stage:
+    return Stage(name, "stand_in", settings, needs)
+
+
+def go(root: Path, stages: list[Stage], seed: int = 0, slots: int = 2) -> dict[str, Path]:
+    return run(stages, Record(root / f"plan-seed{seed}.json", {"seed": seed}, stages), seed, slots)
+
+
+def starts(folder: Path) -> int:
+    return len((folder / "runs").read_text().splitlines())
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has asked about yet does not."""
+    if not Path("/proc/self").exists():
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_stages_run_in_order_two_at_a_time_on_one_thread(bench):
+    stages = [stage("a", seconds=0.4), stage("b", seconds=0.4), stage("c", seconds=0.4), stage("d", "a", "c", x="@b")]
+    folders = go(bench, stages)
+    spans = {name: json.loads((folder / "summary.json").read_text()) for name, folder in folders.items()}
+    for moment in (span["start"] + 0.01 for span in spans.values()):
+        assert sum(span["start"] <= moment <= span["end"] for span in spans.values()) <= 2
+    assert spans["a"]["start"] < spans["b"]["end"] and spans["b"]["start"] < spans["a"]["end"], "a and b side by side"
+    assert spans["d"]["start"] >= max(spans[name]["end"] for name in "abc")
+    assert {span["threads"] for span in spans.values()} == {"1"}
+    assert json.loads((folders["d"] / "config.yaml").read_text())["x"] == str(folders["b"])
+
+
+def test_values_become_words_and_references_are_resolved():
+    one = Stage(
+        "s", "e", {"a": 1, "b": None, "c": "@t", "d": "@seed", "e": "@seed/x", "f": True, "g": [1, 2], "h": "text"}
+    )
+    words = dict(word.split("=", 1) for word in one.words({"t": Path("runs/q/t-1")}, 7))
+    derived = words.pop("e")
+    assert words == {"a": "1", "b": "null", "c": "runs/q/t-1", "d": "7", "f": "true", "g": "[1, 2]", "h": "text"}
+    assert one.inputs == {"t"}
+    other = {seed: dict(w.split("=", 1) for w in one.words({"t": Path("t")}, seed))["e"] for seed in range(50)}
+    assert other[7] == derived and len(set(other.values())) == 50
+
+
+def test_what_is_complete_is_not_started_again_and_what_changed_is(bench):
+    stages = [stage("a"), stage("b", x="@a"), stage("c", x="@b")]
+    first = go(bench, stages)
+    assert go(bench, stages) == first
+    assert [starts(folder) for folder in first.values()] == [1, 1, 1]
+    changed = go(bench, [stages[0], stage("b", x="@a", y=1), stages[2]])
+    assert changed["a"] == first["a"] and starts(first["a"]) == 1
+    assert changed["b"] != first["b"] and changed["c"] != first["c"], "a change reaches everything built on it"
+
+
+def test_a_stage_whose_summary_is_gone_runs_again(bench):
+    stages = [stage("a"), stage("b", x="@a")]
+    folders = go(bench, stages)
+    (folders["a"] / "summary.json").unlink()
+    go(bench, stages)
+    assert starts(folders["a"]) == 2 and starts(folders["b"]) == 1
+
+
+def test_two_seeds_do_not_collide(bench):
+    stages = [stage("a", seed="@seed"), stage("b", x="@a")]
+    zero, one = go(bench, stages, seed=0), go(bench, stages, seed=1)
+    assert not set(zero.values()) & set(one.values())
+    assert go(bench, stages, seed=0) == zero
+    assert sorted(p.name for p in bench.glob("plan-*.json")) == ["plan-seed0.json", "plan-seed1.json"]
+
+
+def test_a_failure_ends_the_others_and_shows_the_end_of_the_log(bench):
+    with pytest.raises(StageFailed, match="the reason it failed") as failed:
+        go(bench, [stage("slow", seconds=60), stage("bad", seconds=0.2, mode="fail")])
+    assert not failed.value.usage and "stage bad ended with code 3" in str(failed.value)
+    assert not alive(int(next(bench.glob("slow-*/runs")).read_text()))
+
+
+def test_a_refused_setting_is_the_users_line(bench):
+    with pytest.raises(StageFailed, match=r"^stage bad: mode=refuse: accepted: ok$") as failed:
+        go(bench, [stage("bad", mode="refuse")])
+    assert failed.value.usage
+
+
+def test_a_stage_that_names_no_folder_is_a_failure(bench):
+    with pytest.raises(StageFailed, match="without naming its run folder"):
+        go(bench, [stage("bad", mode="silent")])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not end the children of a killed process")
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_recipe_leaves_no_process_and_continues(bench, root, blow):
+    stages = "[Stage('a', 'stand_in', {}), Stage('b', 'stand_in', {'x': '@a', 'seconds': 1.5})]"
+    code = (
+        "import sys; from pathlib import Path; from train.recipe import _interrupt; import signal;"
+        "signal.signal(signal.SIGTERM, _interrupt); from train.stages import *;"
+        f"stages = {stages}; run(stages, Record(Path(sys.argv[1]) / 'plan-seed0.json', {{}}, stages), 0, 2)"
+    )
+    path = os.pathsep.join([str(root), os.environ["PYTHONPATH"]])
+    process = subprocess.Popen([sys.executable, "-c", code, str(bench)], env={**os.environ, "PYTHONPATH": path})
+    deadline = time.time() + 30
+    while not (found := list(bench.glob("b-*/runs"))) and time.time() < deadline:
+        time.sleep(0.02)
+    child = int(found[0].read_text())
+    process.send_signal(blow)
+    process.wait(timeout=30)
+    deadline = time.time() + 5
+    while alive(child) and time.time() < deadline:
+        time.sleep(0.02)
+    assert not alive(child)
+    folders = go(bench, [stage("a"), stage("b", x="@a", seconds=1.5)])
+    assert starts(folders["a"]) == 1 and starts(folders["b"]) == 2
+
+
+def test_a_graph_that_cannot_run_is_refused():
+    with pytest.raises(ValueError, match="stage a needs techer, which the recipe lacks; accepted: a, teacher"):
+        check_graph([stage("a", x="@techer"), stage("teacher")])
+    with pytest.raises(ValueError, match="stages a, b need each other in a circle"):
+        check_graph([stage("a", "b"), stage("b", x="@a"), stage("c")])
+
+
+def test_progress_is_read_from_the_newest_line(tmp_path):
+    folder = tmp_path / "teacher-0123abcd"
+    folder.mkdir()
+    assert state(tmp_path, "teacher", 0.0) == (0.0, "")
+    (folder / "config.yaml").write_text("budget: {tokens: 200, steps: null}")
+    (folder / "metrics.jsonl").write_text(
+        '{"step": 1, "tokens": 20}\n{"step": 5, "tokens": 100, "smooth_loss": 0.5}\n{"st'
+    )
+    assert state(tmp_path, "teacher", 0.0) == (0.5, "step 5, loss 0.500")
+    assert state(tmp_path, "teacher", time.time() + 60) == (0.0, ""), "an older run of the same stage is not this one"
+    (folder / "metrics.jsonl").write_text("")
+    assert last_line(folder / "metrics.jsonl") == {}
+
+
+SCHEMAS = {
+    "train.pretrain": ("pretrain", "PretrainConfig"),
+    "train.opd.run": ("opd", "OpdConfig"),
+    "train.evaluate": ("evaluate", "EvaluateConfig"),
+    "probes.run": ("probe", "ProbeConfig"),
+}
+RECIPES = sorted(p.stem for p in (CONFIGS / "recipe").glob("*.yaml"))
+SCALES = sorted(p.stem for p in (CONFIGS / "scale").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_setting_of_every_recipe_is_accepted_by_its_stage(recipe, scale):
+    stages = stages_of(load("recipe", RecipeConfig, [f"recipe={recipe}", f"scale={scale}"]))
+    folders = {one.name: Path(f"runs/{recipe}/{one.name}-0123abcd") for one in stages}
+    for one in stages:
+        name, schema = SCHEMAS[one.entry]
+        load(name, getattr(importlib.import_module(one.entry), schema), one.words(folders, 0))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_arms_of_a_recipe_differ_in_their_method_alone(recipe):
+    stages = stages_of(load("recipe", RecipeConfig, [f"recipe={recipe}"]))
+    arms = [dict(one.settings) for one in stages if one.entry == "train.opd.run"]
+    methods = [arm.pop("method") for arm in arms]
+    for arm in arms:
+        arm.pop("teacher")
+    assert len(arms) == 3 and len(set(methods)) == 3
+    assert arms[0] == arms[1] == arms[2]
+    assert arms[0]["budget.flops"], "arms are compared at equal compute"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_smoke_makes_no_claims(recipe):
+    assert not load("recipe", RecipeConfig, [f"recipe={recipe}", "scale=smoke"]).scale.claims
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["recipe=nope"], "recipe=nope: no such option"),
+        (["scale=huge"], "scale=huge: no such option"),
+        (["seed=-1"], "seed=-1: accepted: 0 or more"),
+        (["slots=0"], "slots=0: accepted: 1 or more"),
+        (["sed=1"], "did you mean seed?"),
+        (["recipe.stages.techer.set=1"], "unknown setting (did you mean teacher?)"),
+        (["recipe.stages.opd.set.student='@stdent'"], "stage opd needs stdent, which the recipe lacks"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(words, said, tmp_path, capsys):
+    assert entry([*words, f"out={tmp_path / 'runs'}"]) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,124 @@
+"""Run folders: same work same folder, other work refused, nothing half-written."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from train.rundir import append_line, atomic_write, identity, open_run, read_json, read_lines, run_path
+from train.state import Budget, Ledger, TrainState
+
+
+def config(tmp_path, **changes):
+    return {"seed": 0, "init": None, "optim": {"lr": 0.1}, "out": {"root": str(tmp_path / "runs"), "name": "a", "folder": None}} | changes
+
+
+def test_a_run_folder_holds_its_config_and_where_it_came_from(tmp_path):
+    run = open_run(config(tmp_path), seeds={"weights": 0}, data="abc")
+    assert run.path == run_path(config(tmp_path)) and run.path.name == f"a-{identity(config(tmp_path))[:8]}"
+    assert yaml.safe_load((run.path / "config.yaml").read_text()) == config(tmp_path)
+    manifest = read_json(run.path / "manifest.json")
+    assert manifest["seeds"] == {"weights": 0} and manifest["data"] == "abc"
+    assert {"command", "commit", "changes", "versions", "hardware", "time", "config"} <= set(manifest)
+    assert str(tmp_path) not in json.dumps(manifest)
+    assert not run.resumed and not run.complete
+
+
+def test_the_same_config_resumes_and_says_so(tmp_path):
+    open_run(config(tmp_path)).close()
+    run = open_run(config(tmp_path))
+    assert run.resumed and len(read_json(run.path / "manifest.json")["resumed"]) == 1
+    run.write_json("summary.json", {"x": float("nan")})
+    assert run.complete and read_json(run.path / "summary.json") == {"x": None}
+
+
+def test_identity_ignores_where_and_sees_what(tmp_path):
+    base = identity(config(tmp_path))
+    assert identity(config(tmp_path, out={"root": "elsewhere", "name": "b", "log_every": 3})) == base
+    assert identity(config(tmp_path, seed=1)) != base
+    assert identity(config(tmp_path, optim={"lr": 0.2})) != base
+
+
+def test_an_input_counts_by_its_contents(tmp_path):
+    one, two = config(tmp_path, init="here/x"), config(tmp_path, init="there/y")
+    assert identity(one, {"init": "d1"}) == identity(two, {"init": "d1"}) != identity(one, {"init": "d2"})
+
+
+def test_another_config_in_an_exact_folder_is_refused_and_nothing_changes(tmp_path):
+    out = {"root": "", "name": "a", "folder": str(tmp_path / "mine")}
+    open_run(config(tmp_path, out=out)).close()
+    before = {p.name: p.read_bytes() for p in (tmp_path / "mine").iterdir()}
+    with pytest.raises(ValueError, match=r"mine: is a run of another config \(optim\.lr is 0\.1 there and 0\.2 here\)"):
+        open_run(config(tmp_path, out=out, optim={"lr": 0.2}))
+    assert {p.name: p.read_bytes() for p in (tmp_path / "mine").iterdir()} == before
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ValueError, match="is not a run folder"):
+        open_run(config(tmp_path, out={"root": "", "name": "a", "folder": str(tmp_path / "mine")}))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="is not a folder"):
+        open_run(config(tmp_path, out={"root": str(tmp_path / "file"), "name": "a", "folder": None}))
+
+
+def test_two_processes_cannot_write_one_run(tmp_path):
+    run = open_run(config(tmp_path))
+    code = (
+        "import json, sys\nfrom train.rundir import open_run\n"
+        "try: open_run(json.loads(sys.argv[1]))\nexcept ValueError as e: print(e)"
+    )
+    argument = json.dumps(config(tmp_path))
+    say = subprocess.run([sys.executable, "-c", code, argument], capture_output=True, text=True, check=True)
+    assert "is in use by another process" in say.stdout
+    run.close()
+    say = subprocess.run([sys.executable, "-c", code, argument], capture_output=True, text=True, check=True)
+    assert say.stdout == ""
+
+
+def test_atomic_write_leaves_no_temporary_file_and_keeps_the_old_one_on_failure(tmp_path, monkeypatch):
+    target = tmp_path / "x.json"
+    atomic_write(target, "old")
+
+    def broken(_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError):
+        atomic_write(target, "new")
+    assert target.read_text() == "old"
+    monkeypatch.undo()
+    atomic_write(target, "new")
+    assert target.read_text() == "new"
+
+
+def test_a_half_line_is_dropped_by_reader_and_writer(tmp_path):
+    path = tmp_path / "m.jsonl"
+    append_line(path, {"a": 1})
+    with path.open("a") as file:
+        file.write('{"a": 2, "b')
+    assert read_lines(path) == [{"a": 1}]
+    append_line(path, {"a": 3})
+    assert read_lines(path) == [{"a": 1}, {"a": 3}]
+
+
+def test_state_goes_through_json_unchanged():
+    state = TrainState(3, 7, 0.1 + 0.2, Ledger({"update": 7}, {"update": 1e17 / 3}, {"update": 0.1}))
+    back = TrainState()
+    back.load_state_dict(json.loads(json.dumps(state.state_dict())))
+    assert back == state
+
+
+def test_progress_in_each_unit():
+    state = TrainState(step=5, tokens=100)
+    state.ledger.add(flops={"update": 30.0, "teacher": 10.0})
+    assert state.progress(Budget(steps=10)) == 0.5
+    assert state.progress(Budget(tokens=400)) == 0.25
+    assert state.progress(Budget(flops=80)) == 0.5
+    assert state.progress(Budget(steps=3)) == 1.0
+    for bad in ({}, {"steps": 1, "tokens": 2}, {"steps": 0}, {"flops": -1.0}):
+        with pytest.raises(ValueError, match="budget"):
+            Budget(**bad)

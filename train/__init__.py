@@ -1,0 +1,1 @@
+"""Training: one loop for pretraining and distillation, run folders, checkpoints, evaluation, recipes, reports."""

@@ -1,0 +1,162 @@
+"""Checkpoints that survive being killed: written aside, made durable, renamed, and only then entered into an index.
+
+    checkpoints/step-N/model.safetensors   weights
+                       optimizer.pt        moments (and the objective's own state), loadable without pickle
+                       state.json          step, ledger, model config, notes, versions
+    checkpoints.jsonl                      one line a save, with the sha256 of each file
+
+Reading takes the last line whose files have the hashes it names, and warns for each line it has to pass over. Weights
+go to disk and back without a change of one bit. Try: `load_model("runs/.../teacher-1a2b3c4d")`.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_model as load_weights
+from safetensors.torch import save_model as save_weights
+from torch import nn
+
+from models.gpt import GPT, GPTConfig
+from train.rundir import append_line, atomic_write, read_json, read_lines, sync
+from train.state import TrainState
+
+INDEX = "checkpoints.jsonl"
+FILES = ("model.safetensors", "optimizer.pt", "state.json")
+
+
+def save(
+    run: Path,
+    model: nn.Module,
+    optimizer: Any,
+    state: TrainState,
+    notes: Mapping[str, Any] | None = None,
+    objective: Mapping[str, Any] | None = None,
+    keep: int = 0,
+) -> Path:
+    """Writes checkpoints/step-N for `state.step` and enters it; afterwards only the `keep` newest stay (0: all).
+
+    `notes` is JSON that readers of the weights need (the data's fingerprint); `objective` is a state_dict of its own.
+    """
+    folder = run / "checkpoints"
+    folder.mkdir(exist_ok=True)
+    for leftover in folder.glob(".*.tmp"):
+        shutil.rmtree(leftover)
+    temporary, final = folder / f".step-{state.step}.tmp", folder / f"step-{state.step}"
+    temporary.mkdir()
+    save_weights(model, str(temporary / FILES[0]), metadata={"format": "pt"})
+    torch.save({"optimizer": optimizer.state_dict(), "objective": dict(objective or {})}, temporary / FILES[1])
+    config = getattr(model, "config", None)
+    record = {
+        "state": state.state_dict(),
+        "model": asdict(config) if is_dataclass(config) else None,
+        "notes": dict(notes or {}),
+        "versions": {"torch": torch.__version__},
+    }
+    atomic_write(temporary / FILES[2], json.dumps(record, indent=2) + "\n")
+    for name in FILES:
+        _sync_file(temporary / name)
+    sync(temporary)
+    if final.exists():  # left by a save that was never entered, or one whose hashes failed
+        final.rename(folder / f".replaced-{state.step}.tmp")
+        shutil.rmtree(folder / f".replaced-{state.step}.tmp")
+    temporary.rename(final)
+    sync(folder)
+    hashes = {name: _sha256(final / name) for name in FILES}
+    append_line(run / INDEX, {"step": state.step, "path": f"checkpoints/{final.name}", "sha256": hashes})
+    if keep:
+        _prune(run, keep)
+    return final
+
+
+def latest(run: Path) -> Path | None:
+    """The newest checkpoint of a run whose files verify; None when there is none."""
+    return next(_verified(run), None)
+
+
+def restore(folder: Path, model: nn.Module, optimizer: Any, state: TrainState) -> dict[str, Any]:
+    """Fills model, optimiser and state from a step folder; returns the objective's state."""
+    load_weights(model, str(folder / FILES[0]))
+    device = next(model.parameters()).device
+    moments = torch.load(folder / FILES[1], map_location=device, weights_only=True)
+    optimizer.load_state_dict(moments["optimizer"])
+    state.load_state_dict(read_json(folder / FILES[2])["state"])
+    return moments["objective"]
+
+
+def find(path: str | Path, setting: str = "checkpoint") -> Path:
+    """The step folder that `path` means: itself, or the last verified checkpoint of a run folder.
+
+    Raises ValueError, naming the setting and the path, when there is none.
+    """
+    path = Path(path)
+    accepted = "accepted: a run folder, or one of its checkpoints/step-N folders"
+    if not path.exists():
+        raise ValueError(f"{setting}={path}: does not exist; {accepted}")
+    if all((path / name).is_file() for name in FILES):
+        return path
+    found = latest(path) if path.is_dir() else None
+    if found is None:
+        raise ValueError(f"{setting}={path}: holds no complete checkpoint; {accepted}")
+    return found
+
+
+def load_model(path: str | Path, setting: str = "checkpoint", device: str = "cpu") -> GPT:
+    """The model saved at `path` (see `find`), in evaluation mode. Raises ValueError naming `setting` and the path."""
+    folder = find(path, setting)
+    config = read_json(folder / FILES[2])["model"]
+    if config is None:
+        raise ValueError(f"{setting}={path}: was not written by a GPT, so its architecture is not known")
+    model = GPT(GPTConfig(**config))
+    load_weights(model, str(folder / FILES[0]))
+    return model.to(device).eval()
+
+
+def notes(path: str | Path, setting: str = "checkpoint") -> dict[str, Any]:
+    """What was noted beside the weights at `path`."""
+    return read_json(find(path, setting) / FILES[2])["notes"]
+
+
+def digest(path: str | Path, setting: str = "checkpoint") -> str:
+    """sha256 of the weights at `path`: what a run that starts from them depends on."""
+    return _sha256(find(path, setting) / FILES[0])
+
+
+def _verified(run: Path) -> Iterator[Path]:
+    for line in reversed(read_lines(run / INDEX)):
+        folder = run / line["path"]
+        bad = [name for name, h in line["sha256"].items() if not _matches(folder / name, h)]
+        if not bad:
+            yield folder
+        elif folder.exists():  # a folder that retention has removed is no reason to warn
+            print(f"warning: {folder}: {', '.join(bad)} is damaged; trying the checkpoint before it", file=sys.stderr)
+
+
+def _matches(path: Path, sha256: str) -> bool:
+    return path.is_file() and _sha256(path) == sha256
+
+
+def _prune(run: Path, keep: int) -> None:
+    folders = list(dict.fromkeys(line["path"] for line in reversed(read_lines(run / INDEX))))
+    for path in folders[keep:]:
+        if (run / path).exists():
+            doomed = run / "checkpoints" / f".{Path(path).name}.tmp"
+            (run / path).rename(doomed)
+            shutil.rmtree(doomed)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

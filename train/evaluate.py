@@ -1,0 +1,85 @@
+"""Evaluation: has a saved model solve problems of the test split, and counts what the checker finds.
+
+    python -m train.evaluate checkpoint=runs/pretrain/pretrain-1a2b3c4d problems=512
+
+`checkpoint` is a run folder (its last checkpoint is taken) or a checkpoints/step-N folder. Results go to a run folder:
+summary.json holds counts and rates with 95% intervals by number of operations, samples.jsonl some rollouts.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from train import checkpoint
+from train.config import REQUIRED, plain, run_entry
+from train.data import DataConfig, check_world
+from train.evaluation import BATCH, Sampling, evaluate, held_out_loss, write_samples
+from train.machine import set_up
+from train.rundir import Out, open_run, read_json
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Settings of the command."""
+
+    checkpoint: str = REQUIRED
+    data: DataConfig = field(default_factory=DataConfig)
+    problems: int = 512
+    samples: int = 32
+    split: str = "test"
+    sampling: Sampling = field(default_factory=Sampling)
+    batch: int = BATCH
+    threads: int = 1
+    device: str = "cpu"
+    out: Out = field(default_factory=lambda: Out("runs/evaluate", "evaluate"))
+
+    def __post_init__(self):
+        for name in ("problems", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: accepted: 1 or more")
+        if self.samples < 0:
+            raise ValueError(f"samples={self.samples}: accepted: 0 or more")
+        if self.split not in ("train", "test"):
+            raise ValueError(f"split={self.split}: accepted: train, test")
+
+
+def main(config: EvaluateConfig) -> None:
+    """Evaluates one checkpoint into a run folder; a complete one is only shown again."""
+    device = set_up(config.threads, config.device)
+    check_world(checkpoint.notes(config.checkpoint), config.data, config.checkpoint)
+    model = checkpoint.load_model(config.checkpoint, device=device)
+    source = config.data.source(config.split, "evaluation")
+    inputs = {"checkpoint": checkpoint.digest(config.checkpoint)}
+    seeds = {"data": config.data.seed, "sampling": config.sampling.seed}
+    run = open_run(plain(config), inputs, seeds, config.data.fingerprint())
+    if not run.complete:
+        done = evaluate(model, source, range(config.problems), config.sampling, config.batch)
+        write_samples(run.path, done.samples(source, config.samples))
+        loss = held_out_loss(model, source, range(config.problems), config.batch)
+        verdicts = {"index": done.index.tolist(), "right": done.verdicts.right.astype(int).tolist()}
+        run.write_json("summary.json", {**done.summary(), "held_out": loss, "verdicts": verdicts})
+    print(table(read_json(run.path / "summary.json")))
+    print(run.path)
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The result for a person: a line for each number of operations and one for all."""
+
+    def line(name: str, n: int, full: dict[str, float], answer: float, floor: float) -> str:
+        interval = f"{full['rate']:6.1%} [{full['low']:5.1%}, {full['high']:6.1%}]"
+        return f"{name:>4} {n:6} {interval:>24} {answer:8.1%} {floor:8.1%}"
+
+    lines = [f"{'ops':>4} {'n':>6} {'fully right [95%]':>24} {'answer':>8} {'floor':>8}"]
+    for row in summary["by_ops"]:
+        n = row["n"]
+        lines.append(line(str(row["ops"]), n, row["full"], row["answer_right"] / n, row["floor_right"] / n))
+    lines.append(line("all", summary["n"], summary["full"], summary["answer"]["rate"], summary["floor"]))
+    lines.append(
+        f"length {summary['length_mean']:.1f} tokens, cut off {summary['truncation']:.1%}, "
+        f"looping {summary['repetition']:.1%}, KL to oracle {summary['held_out']['kl']:.4f} nats a token"
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry("evaluate", EvaluateConfig, main, __doc__ or ""))

@@ -1,0 +1,210 @@
+"""Judging a model: it solves problems, the checker looks at each step, and the results are counted.
+
+A solution is right when every step is (`full`); the final answer alone is reported beside what the best constant answer
+would reach. Problems are taken by index, so all models are asked the same ones and can be compared problem by problem.
+Try: `python -m train.evaluate --help`.
+
+Legend: N problems, B problems of a batch, R response tokens, T document tokens.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from models.gpt import GPT
+from models.sampling import sample
+from synth.checker import Verdicts, check
+from synth.dataset import Documents, Source
+from synth.hashing import key
+from synth.world import EOS, PAD
+from train.data import collate
+from train.intervals import wilson
+from train.opd.repetition import periods
+from train.rundir import atomic_write, finite
+from train.state import TrainState
+from train.transcript import transcript
+
+BATCH = 128  # rollouts side by side: the cache of a small model stays inside the CPU's own
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn: temperature 0 is greedy. `max_new_tokens` null: twice the longest right solution."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    max_new_tokens: int | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.temperature < 0:
+            raise ValueError(f"sampling.temperature={self.temperature}: accepted: 0 (greedy) or more")
+        if self.top_k < 0:
+            raise ValueError(f"sampling.top_k={self.top_k}: accepted: 0 (off) or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"sampling.top_p={self.top_p}: accepted: 0 < top_p <= 1")
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise ValueError(f"sampling.max_new_tokens={self.max_new_tokens}: accepted: 1 or more, or null")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The answers to N problems, in the order asked, and what the checker says.
+
+    index, ops, answer: int[N], the problem, its operations, its true answer. tokens_NR: int, responses padded with PAD.
+    length: int[N], with the end token. finished: bool[N], ended by it.
+    """
+
+    index: np.ndarray
+    ops: np.ndarray
+    answer: np.ndarray
+    tokens_NR: np.ndarray
+    length: np.ndarray
+    finished: np.ndarray
+    verdicts: Verdicts
+    documents: Documents
+
+    def summary(self) -> dict[str, Any]:
+        """Counts and rates with Wilson's 95% intervals, overall and by number of operations; JSON."""
+        v, n = self.verdicts, len(self.index)
+        values, counts = np.unique(self.answer, return_counts=True)
+        constant = values[counts.argmax()]
+        floor = self.answer == constant
+        loops = periods(self.tokens_NR, self.length) > 0
+        rows = []
+        for ops in np.unique(self.ops):
+            of = self.ops == ops
+            row = {"ops": int(ops), "n": int(of.sum()), "right": int(v.right[of].sum())}
+            row |= {"published": int(v.published[of].sum()), "answer_right": int(v.answer_right[of].sum())}
+            rows.append(row | {"floor_right": int(floor[of].sum()), "full": rate(v.right[of])})
+        return {
+            "n": n,
+            "full": rate(v.right),
+            "published": rate(v.published),
+            "answer": rate(v.answer_right),
+            "floor": float(floor.mean()),
+            "floor_answer": int(constant),
+            "length_mean": float(self.length.mean()),
+            "truncation": float(1 - self.finished.mean()),
+            "repetition": float(loops.mean()),
+            "retries": float(v.retries.mean()),
+            "unneeded": float(v.unneeded.mean()),
+            "by_ops": rows,
+        }
+
+    def samples(self, source: Source, count: int) -> list[dict[str, Any]]:
+        """The first `count` rollouts as text, each step with the checker's word for it."""
+        world, documents = source.world, self.documents
+        records = []
+        for i in range(min(count, len(self.index))):
+            response = self.tokens_NR[i, : self.length[i]]
+            facts = {"index": int(self.index[i]), "ops": int(self.ops[i]), "answer": int(self.answer[i])}
+            text = transcript(world, documents.prompt_tokens(i), response, self.verdicts, i)
+            records.append(facts | {"finished": bool(self.finished[i])} | text)
+        return records
+
+
+def rate(right_N: np.ndarray) -> dict[str, float]:
+    """{"rate", "low", "high"} of a yes-no column."""
+    r = wilson(int(right_N.sum()), len(right_N))
+    return {"rate": r.value, "low": r.low, "high": r.high}
+
+
+def evaluate(
+    model: GPT, source: Source, indices: Sequence[int], sampling: Sampling | None = None, batch: int = BATCH
+) -> Evaluation:
+    """Has `model` solve the problems `indices` of `source`. A pure function of its arguments."""
+    sampling = sampling or Sampling()
+    documents = source.documents(indices)
+    offsets, prompt_N = np.asarray(documents.offsets), np.asarray(documents.prompt)
+    prompts = [documents.tokens[o : o + p].tolist() for o, p in zip(offsets, prompt_N, strict=False)]
+    longest = int((np.diff(offsets) - prompt_N).max())
+    budget = sampling.max_new_tokens or min(2 * longest, model.config.context - int(prompt_N.max()))
+    tokens_NR = np.full((len(prompts), budget), PAD, dtype=np.int64)
+    length, finished = np.zeros(len(prompts), dtype=np.int64), np.zeros(len(prompts), dtype=bool)
+    order = np.argsort(prompt_N, kind="stable")
+    for k in range(0, len(order), batch):
+        rows = order[k : k + batch]
+        generator = torch.Generator().manual_seed(key(sampling.seed, "evaluation", k))
+        out = sample(
+            model,
+            [prompts[i] for i in rows],
+            budget,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            eos=EOS,
+            pad=PAD,
+            generator=generator,
+        )
+        tokens_NR[rows, : out.tokens_BT.shape[1]] = out.tokens_BT.cpu().numpy()
+        length[rows], finished[rows] = out.lengths_B.cpu().numpy(), out.finished_B.cpu().numpy()
+    problems = documents.problems
+    verdicts = check(problems, source.world, tokens_NR, length)
+    index = np.asarray(indices, dtype=np.int64)
+    return Evaluation(index, problems.ops, problems.answer, tokens_NR, length, finished, verdicts, documents)
+
+
+@torch.no_grad()
+def held_out_loss(model: GPT, source: Source, indices: Sequence[int], batch: int = BATCH) -> dict[str, float]:
+    """Mean loss of solution tokens, the oracle's entropy on the same tokens, and their difference, all in nats a token.
+
+    The difference estimates KL(generator || model): 0 for a model that knows everything that can be known.
+    """
+    documents = source.documents(indices)
+    order = np.argsort(np.diff(documents.offsets), kind="stable")
+    device, total, floor, count = next(model.parameters()).device, 0.0, 0.0, 0
+    for k in range(0, len(order), batch):
+        b = collate(documents, order[k : k + batch]).to(device)
+        at_N = b.solution_BT[:, 1:].flatten().nonzero().squeeze(1)
+        logits_NV = model(b.tokens_BT[:, :-1], at_N=at_N)
+        total += float(F.cross_entropy(logits_NV, b.tokens_BT[:, 1:].flatten()[at_N], reduction="sum"))
+        floor += b.floor * len(at_N)
+        count += len(at_N)
+    return {"loss": total / count, "floor": floor / count, "kl": (total - floor) / count}
+
+
+@dataclass(frozen=True)
+class PeriodicConfig:
+    """Evaluation during training, every `every` steps (0: never): greedy solutions of `problems` problems, and the loss
+    on `documents` documents, all from the test split's own stream `validation`, which no final evaluation reads."""
+
+    every: int = 500
+    problems: int = 128
+    documents: int = 256
+    samples: int = 16
+
+    def __post_init__(self):
+        for name, least in (("every", 0), ("problems", 1), ("documents", 1), ("samples", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"evaluate.{name}={getattr(self, name)}: accepted: {least} or more")
+
+
+class Periodic:
+    """The loop's `evaluate`: numbers for the log, and the newest rollouts in samples.jsonl of the run (None: unwritten)."""
+
+    def __init__(self, source: Source, config: PeriodicConfig, run: Path | None):
+        self.source, self.config, self.run = source, config, run
+
+    def __call__(self, model: GPT, state: TrainState) -> dict[str, Any]:
+        """held_out_loss, held_out_floor, kl_to_oracle (nats a token), and `eval_*`, the summary of greedy solutions."""
+        loss = held_out_loss(model, self.source, range(self.config.documents))
+        done = evaluate(model, self.source, range(self.config.problems))
+        if self.run is not None:
+            write_samples(self.run, done.samples(self.source, self.config.samples), step=state.step)
+        summary = done.summary()
+        flat = {f"eval_{k}": summary[k]["rate"] for k in ("full", "published", "answer")}
+        flat |= {f"eval_{k}": summary[k] for k in ("n", "floor", "length_mean", "truncation", "repetition", "by_ops")}
+        return {"held_out_loss": loss["loss"], "held_out_floor": loss["floor"], "kl_to_oracle": loss["kl"], **flat}
+
+
+def write_samples(run: Path, records: list[dict[str, Any]], **more: Any) -> None:
+    """samples.jsonl: one rollout a line with the verdict of each step."""
+    atomic_write(run / "samples.jsonl", "".join(json.dumps(finite(r | more)) + "\n" for r in records))

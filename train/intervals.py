@@ -1,0 +1,91 @@
+"""Intervals for counts: Wilson for one rate, simulation for what is computed from several rates.
+
+Every number of a report comes with n and a 95% interval, and all of them are made here. Rates measured on the same
+problems are compared problem by problem where the verdicts are at hand (`paired_*`), else as independent samples
+(`share`), which is wider and so errs on the careful side. Draws come from a fixed key: the same counts give the same
+interval. Try: `python -c "from train.intervals import wilson; print(wilson(46, 50))"`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+Z = 1.959963984540054  # two-sided 95%
+DRAWS = 10_000
+
+
+class Rate(NamedTuple):
+    """A measured value with its 95% interval and the number of problems behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def wilson(right: int, n: int) -> Rate:
+    """Rate right/n with Wilson's score interval (Wilson 1927, JASA 22:209). n = 0 gives nan and the interval [0, 1]."""
+    if not 0 <= right <= n:
+        raise ValueError(f"right = {right} is not a count out of n = {n}; accepted: 0 <= right <= n")
+    if n == 0:
+        return Rate(float("nan"), 0.0, 1.0, 0)
+    p = right / n
+    middle = p + Z * Z / (2 * n)
+    half = Z * np.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
+    scale = 1 + Z * Z / n
+    low = 0.0 if right == 0 else float((middle - half) / scale)
+    high = 1.0 if right == n else float((middle + half) / scale)
+    return Rate(p, low, high, n)
+
+
+def difference(right_a: int, n_a: int, right_b: int, n_b: int) -> Rate:
+    """Rate a minus rate b of independent samples, with Newcombe's hybrid score interval (Newcombe 1998, method 10)."""
+    a, b = wilson(right_a, n_a), wilson(right_b, n_b)
+    d = a.value - b.value
+    low = d - np.hypot(a.value - a.low, b.high - b.value)
+    high = d + np.hypot(a.high - a.value, b.value - b.low)
+    return Rate(d, float(low), float(high), min(n_a, n_b))
+
+
+def share(after: tuple[int, int], before: tuple[int, int], goal: tuple[int, int]) -> Rate:
+    """Share of the gap before -> goal that `after` closes; each argument is (right, n). Ours.
+
+    The interval is that of the ratio (after - before) / (goal - before) under independent Jeffreys posteriors of the
+    three rates. A gap of zero or less has no share: nan with an infinite interval.
+    """
+    rng = np.random.default_rng(0)
+    drawn = [rng.beta(right + 0.5, n - right + 0.5, DRAWS) for right, n in (after, before, goal)]
+    return _ratio(*(right / n for right, n in (after, before, goal)), *drawn, n=min(after[1], before[1], goal[1]))
+
+
+def paired_share(after: Sequence[bool], before: Sequence[bool], goal: Sequence[bool]) -> Rate:
+    """`share` for verdicts on the same problems in the same order: bootstrap over problems, which keeps pairs."""
+    verdicts = np.asarray([after, before, goal], dtype=float)
+    n = verdicts.shape[1]
+    # Resampling n problems = weighting each by a multinomial count; only the 8 patterns of three verdicts differ.
+    patterns, counts = np.unique(verdicts, axis=1, return_counts=True)
+    drawn = np.random.default_rng(0).multinomial(n, counts / n, DRAWS) @ patterns.T / n
+    return _ratio(*verdicts.mean(axis=1), *drawn.T, n=n)
+
+
+def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> Rate:
+    """Rate a minus rate b for verdicts on the same problems in the same order: bootstrap over problems."""
+    n = len(a)
+    counts = np.array(
+        [sum(x and not y for x, y in zip(a, b, strict=True)), sum(y and not x for x, y in zip(a, b, strict=True))]
+    )
+    drawn_D2 = np.random.default_rng(0).multinomial(n, [*counts / n, 1 - counts.sum() / n], DRAWS)[:, :2]
+    low, high = np.quantile((drawn_D2[:, 0] - drawn_D2[:, 1]) / n, [0.025, 0.975])
+    return Rate(float((counts[0] - counts[1]) / n), float(low), float(high), n)
+
+
+def _ratio(after, before, goal, after_D, before_D, goal_D, n: int) -> Rate:
+    """The ratio and the quantiles of its draws (axis D); draws without a gap count as infinitely far on their side."""
+    if goal <= before:
+        return Rate(float("nan"), float("-inf"), float("inf"), n)
+    gap_D = goal_D - before_D
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio_D = np.where(gap_D > 0, (after_D - before_D) / gap_D, np.sign(after_D - before_D) * np.inf)
+    low, high = np.quantile(np.nan_to_num(ratio_D, nan=0.0), [0.025, 0.975], method="nearest")
+    return Rate(float((after - before) / (goal - before)), float(low), float(high), n)

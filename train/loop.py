@@ -1,0 +1,162 @@
+"""The one training loop: batch, forward, backward, clip, step, log, evaluate, save, stop, whatever the method.
+
+An objective makes the batch and the loss for a step index; the loop knows nothing else about it. Because every random
+thing is a function of that index, a run that is killed at any moment and started again ends with the same weights, bit
+for bit on a CPU.
+
+    result = train(run, model, objective, optim, budget, out, evaluate=..., evaluate_every=500)
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from train import checkpoint
+from train.optim import OptimConfig, Optimizer
+from train.recorder import Recorder
+from train.rundir import RunDir, TrainingOut, read_lines
+from train.state import Budget, Diverged, TrainState
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What an objective hands back for one step.
+
+    loss: a scalar with a graph. metrics: numbers for the log. tokens: counted against the budget. flops: by kind of
+    work (generation, teacher, update). tokens_by_kind and seconds split the ledger's other columns where a method does
+    more than updates; left out, all tokens and all time are the update's.
+    """
+
+    loss: Tensor
+    metrics: Mapping[str, float]
+    tokens: int
+    flops: Mapping[str, float]
+    tokens_by_kind: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+class Objective(Protocol):
+    """A pure function of (weights, step). One with memory (an EMA teacher) has state_dict and load_state_dict."""
+
+    def __call__(self, model: nn.Module, step: int) -> StepOutput:
+        """The loss of step `step` for the current weights."""
+
+
+Evaluate = Callable[[nn.Module, TrainState], Mapping[str, Any]]
+
+
+def due(step: int, every: int, last: bool) -> bool:
+    """Whether a periodic action happens after `step` steps: at multiples of its period and at the end; 0: never."""
+    return every > 0 and (last or step % every == 0)
+
+
+def train(
+    run: RunDir,
+    model: nn.Module,
+    objective: Objective,
+    optim: OptimConfig,
+    budget: Budget,
+    out: TrainingOut,
+    *,
+    evaluate: Evaluate | None = None,
+    evaluate_every: int = 0,
+    notes: Mapping[str, Any] | None = None,
+) -> TrainState:
+    """Trains `model` in place until the budget is spent, continuing from the run's last checkpoint if it has one.
+
+    `evaluate(model, state)` returns numbers for the log; it is called before the first step, every `evaluate_every`
+    steps and at the end. `notes` goes into every checkpoint. Raises Diverged when loss or gradient stop being numbers;
+    the checkpoints before that stay.
+    """
+    optimizer, state = Optimizer(model, optim), TrainState()
+    found = checkpoint.latest(run.path)
+    if found is not None:
+        memory = checkpoint.restore(found, model, optimizer, state)
+        if hasattr(objective, "load_state_dict"):
+            objective.load_state_dict(memory)
+    evaluating = evaluate is not None and evaluate_every > 0
+    with Recorder(run, state, budget) as recorder:
+        if evaluating and state.step == 0:
+            recorder.record(0, _position(state) | _evaluate(evaluate, model, state))
+        while (before := state.progress(budget)) < 1:
+            started = time.perf_counter()
+            scale = optim.schedule(before, state.step)
+            output = objective(model, state.step)
+            output.loss.backward()
+            norm = optimizer.clip()
+            row = {"loss": output.loss.item(), "grad_norm": norm.item(), "lr_scale": scale, **output.metrics}
+            _check_finite(row, state.step, optim)
+            optimizer.step(scale)
+            optimizer.zero_grad()
+            seconds = time.perf_counter() - started
+            _account(state, output, row["loss"], seconds)
+
+            last = state.progress(budget) >= 1
+            evaluated = evaluating and due(state.step, evaluate_every, last)
+            if evaluated:
+                row |= _evaluate(evaluate, model, state)
+            if evaluated or due(state.step, out.log_every, last):
+                row |= {"smooth_loss": state.smooth_loss, "tokens_per_second": output.tokens / seconds}
+                recorder.record(state.step, _position(state) | row)
+            recorder.show(state)
+            if last or due(state.step, out.save_every, last):
+                _save(run, recorder, model, optimizer, objective, state, notes, out.keep)
+    return state
+
+
+def last_row(run: RunDir) -> dict[str, Any]:
+    """The metrics of the run's last logged step, which holds its last evaluation."""
+    rows = read_lines(run.path / "metrics.jsonl")
+    return rows[-1] if rows else {}
+
+
+def _position(state: TrainState) -> dict[str, Any]:
+    return {"tokens": state.tokens, "flops": state.flops, "seconds": round(sum(state.ledger.seconds.values()), 3)}
+
+
+def _check_finite(row: Mapping[str, float], step: int, optim: OptimConfig) -> None:
+    if math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"]):
+        return
+    rates = f"optim.lr={optim.lr}" + (f", optim.muon.lr={optim.muon.lr}" if optim.muon else "")
+    raise Diverged(
+        f"training diverged at step {step}: loss {row['loss']}, gradient norm {row['grad_norm']}; "
+        f"lower {rates}, or optim.clip"
+    )
+
+
+def _account(state: TrainState, output: StepOutput, loss: float, seconds: float) -> None:
+    state.step += 1
+    state.tokens += output.tokens
+    state.observe(loss)
+    own = max(0.0, seconds - sum(output.seconds.values()))
+    state.ledger.add(
+        tokens=output.tokens_by_kind or {"update": output.tokens},
+        flops=output.flops,
+        seconds={**output.seconds, "update": output.seconds.get("update", 0.0) + own},
+    )
+
+
+def _evaluate(evaluate: Evaluate, model: nn.Module, state: TrainState) -> dict[str, Any]:
+    started = time.perf_counter()
+    values = dict(evaluate(model, state))
+    state.ledger.add(seconds={"evaluation": time.perf_counter() - started})
+    return values
+
+
+def _save(
+    run: RunDir,
+    recorder: Recorder,
+    model: nn.Module,
+    optimizer: Optimizer,
+    objective: Objective,
+    state: TrainState,
+    notes: Mapping[str, Any] | None,
+    keep: int,
+) -> None:
+    recorder.settle(state)
+    memory = objective.state_dict() if hasattr(objective, "state_dict") else None
+    checkpoint.save(run.path, model, optimizer, state, notes, memory, keep)

@@ -1,0 +1,22 @@
+"""The torch settings that make a run repeatable, in one place.
+
+Small models are fastest on one thread (two threads fight at barriers when the other core is busy), and the number of
+threads is a setting of the run because it changes the order of sums, hence the last bits of a result.
+"""
+
+import torch
+
+
+def set_up(threads: int = 1, device: str = "cpu") -> torch.device:
+    """Deterministic kernels, full float32 precision, and the number of threads. Raises ValueError on a bad setting."""
+    if threads < 1:
+        raise ValueError(f"threads={threads}: accepted: 1 or more")
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"device={device}: accepted: cpu, cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda: no CUDA device is available; accepted: cpu")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
+    torch.set_float32_matmul_precision("highest")
+    torch.set_flush_denormal(True)  # gradients of a solved task turn denormal, which slows a CPU many times over
+    return torch.device(device)

@@ -1,0 +1,114 @@
+"""The one batch record of distillation: prompts with responses, where they came from and what the checker says.
+
+The invariant that matters: response token t (from 0) of row b stands at column prompt_B[b] + t of `tokens_BT`, and the
+model's output at column prompt_B[b] + t - 1 predicts it. Rows are padded on the right only; a response includes its
+end-of-sequence token, and a response without one was cut at the token budget.
+
+Legend: B rows, T columns (prompt and response), R response columns, N response positions, row after row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synth.checker import Verdicts
+from synth.problem import Problems
+from synth.world import EOS, PAD
+
+ORIGINS = ("student", "gold", "teacher")  # who wrote a response
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Responses of one step. All tensors are on one device.
+
+    tokens_BT: int64, prompt and response, padded with PAD.
+    prompt_B, length_B: int64, tokens of the prompt and of the response (its end-of-sequence token counted).
+    trainable_BR: bool, response tokens that may be learned from: False on padding, and on the tokens that a document's
+        own label mask leaves out.
+    behaviour_BR: float32, log-probability of each response token under the distribution it was drawn from (for gold
+        documents the generator's own), 0 on padding.
+    group_B: int64, which prompt of the step the row answers.
+    origin_B: int64, index in ORIGINS.
+    problems: what is asked, one for each row.
+    verdicts: the checker's judgement of each row.
+    """
+
+    tokens_BT: Tensor
+    prompt_B: Tensor
+    length_B: Tensor
+    trainable_BR: Tensor
+    behaviour_BR: Tensor
+    group_B: Tensor
+    origin_B: Tensor
+    problems: Problems
+    verdicts: Verdicts
+
+    def __len__(self) -> int:
+        return len(self.prompt_B)
+
+    @property
+    def response_BR(self) -> Tensor:
+        """int64[B, R]: the responses alone, padded with PAD."""
+        return responses(self.tokens_BT, self.prompt_B, self.length_B)
+
+    @property
+    def finished_B(self) -> Tensor:
+        """bool[B]: whether the response ended by itself, that is by its end-of-sequence token."""
+        last_B1 = (self.prompt_B + self.length_B - 1)[:, None]
+        return (self.tokens_BT.gather(1, last_B1).squeeze(1) == EOS) & (self.length_B > 0)
+
+    def rows(self, index_M: Tensor) -> "Rollouts":
+        """The chosen rows, in that order, with columns that only padded other rows cut off."""
+        take = index_M.cpu().numpy()
+        n_columns = int((self.prompt_B + self.length_B)[index_M].max())
+        n_response = int(self.length_B[index_M].max())
+        return replace(
+            self,
+            tokens_BT=self.tokens_BT[index_M, :n_columns],
+            trainable_BR=self.trainable_BR[index_M, :n_response],
+            behaviour_BR=self.behaviour_BR[index_M, :n_response],
+            problems=Problems(*(field[take] for field in self.problems)),
+            verdicts=Verdicts(*(field[take] for field in self.verdicts)),
+            **{name: getattr(self, name)[index_M] for name in ("prompt_B", "length_B", "group_B", "origin_B")},
+        )
+
+    def chunks(self, size: int) -> list[Tensor]:
+        """Row indices in blocks of at most `size` rows (0: all at once), sorted by length so that blocks pad little."""
+        order_B = torch.argsort(self.prompt_B + self.length_B, stable=True)
+        return list(order_B.split(size or len(self)))
+
+
+def positions(length_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and response column of every response position, row after row: two int64[N] with N = length_B.sum()."""
+    row_N = torch.repeat_interleave(torch.arange(len(length_B), device=length_B.device), length_B)
+    start_B = length_B.cumsum(0) - length_B
+    return row_N, torch.arange(len(row_N), device=length_B.device) - start_B[row_N]
+
+
+def responses(tokens_BT: Tensor, prompt_B: Tensor, length_B: Tensor) -> Tensor:
+    """int64[B, R]: the response part of each row, padded with PAD."""
+    n_response = int(length_B.max()) if len(length_B) else 0
+    column_R = torch.arange(n_response, device=tokens_BT.device)
+    at_BR = (prompt_B[:, None] + column_R).clamp(max=tokens_BT.shape[1] - 1)
+    return tokens_BT.gather(1, at_BR).masked_fill(column_R >= length_B[:, None], PAD)
+
+
+def join(prompts: Sequence[Sequence[int]], response_BR: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Prompts with their responses behind them.
+
+    Returns:
+        int64[B, T] padded on the right with PAD, and the prompts' lengths int64[B].
+    """
+    device = response_BR.device
+    prompt_B = torch.tensor([len(prompt) for prompt in prompts], dtype=torch.long, device=device)
+    n_columns = int((prompt_B + length_B).max())
+    tokens_BT = torch.full((len(prompts), n_columns), PAD, dtype=torch.long, device=device)
+    flat = torch.as_tensor(np.concatenate(prompts), dtype=torch.long, device=device)
+    tokens_BT[positions(prompt_B)] = flat
+    row_N, time_N = positions(length_B)
+    tokens_BT[row_N, prompt_B[row_N] + time_N] = response_BR[row_N, time_N]
+    return tokens_BT, prompt_B

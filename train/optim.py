@@ -1,0 +1,216 @@
+"""The optimiser: Muon for the matrices inside blocks, AdamW for everything else, one learning rate schedule for both.
+
+Muon (Jordan et al. 2024) replaces the momentum of a matrix by the nearest matrix with equal singular values, found by
+Newton-Schulz iteration; here matrices of one shape are iterated together, which costs a small model on one CPU thread a
+few milliseconds a step. AdamW is torch's own, fused. The schedule is a pure function of progress and step.
+
+Legend: N matrices of one shape, R rows <= C columns.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SHAPES = ("wsd", "linear", "cosine", "constant")
+# Quintic coefficients (Jordan et al. 2024): steepest at 0 at the price of singular values that end near 1, not at it.
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+STACKED = {
+    "qkv": 3
+}  # linear maps whose rows are several matrices that only share an input; each is orthogonalised alone
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Factor on every learning rate: warm-up, then a shape over progress p in [0, 1].
+
+    shape: `wsd` 1, then linear to `floor` over the last fraction `decay`; `linear` and `cosine` from 1 to `floor`;
+    `constant` 1.
+    Warm-up is linear over `warmup_steps` steps and over the first fraction `warmup`, whichever is lower at the time.
+    """
+
+    shape: str = "wsd"
+    warmup_steps: int = 20
+    warmup: float = 0.0
+    decay: float = 0.5
+    floor: float = 0.0
+
+    def __post_init__(self):
+        if self.shape not in SHAPES:
+            raise ValueError(f"schedule.shape={self.shape}: accepted: {', '.join(SHAPES)}")
+        if self.warmup_steps < 0:
+            raise ValueError(f"schedule.warmup_steps={self.warmup_steps}: accepted: 0 or more")
+        for name in ("warmup", "decay", "floor"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"schedule.{name}={getattr(self, name)}: accepted: 0 to 1")
+
+    def __call__(self, progress: float, step: int) -> float:
+        """The factor for the step with index `step` (from 0), taken when `progress` of the budget is spent."""
+        rise = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        if self.warmup and progress < self.warmup:
+            rise = min(rise, progress / self.warmup)
+        left = 1.0
+        if self.shape == "wsd" and self.decay:
+            left = min(1.0, (1 - progress) / self.decay)
+        elif self.shape == "linear":
+            left = 1 - progress
+        elif self.shape == "cosine":
+            left = 0.5 * (1 + math.cos(math.pi * progress))
+        return rise * (self.floor + (1 - self.floor) * left)
+
+
+@dataclass(frozen=True)
+class MuonConfig:
+    """Muon's part; `lr` is the size of an orthogonal update, so it does not depend on the gradient's scale."""
+
+    lr: float = 0.03
+    momentum: float = 0.95
+    weight_decay: float = 0.01
+    iterations: int = 5
+
+    def __post_init__(self):
+        if not self.lr > 0:
+            raise ValueError(f"optim.muon.lr={self.lr}: accepted: above 0")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"optim.muon.momentum={self.momentum}: accepted: 0 <= momentum < 1")
+        if self.weight_decay < 0:
+            raise ValueError(f"optim.muon.weight_decay={self.weight_decay}: accepted: 0 or more")
+        if self.iterations < 1:
+            raise ValueError(f"optim.muon.iterations={self.iterations}: accepted: 1 or more")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW for all (`muon: null`) or all but the matrices inside blocks. `clip` bounds the gradient norm, 0: off."""
+
+    lr: float = 5e-3
+    beta1: float = 0.9
+    beta2: float = 0.99
+    eps: float = 1e-8
+    weight_decay: float = 0.0  # on matrices only; scales and biases are never decayed
+    clip: float = 1.0
+    muon: MuonConfig | None = None
+    schedule: Schedule = field(default_factory=Schedule)
+
+    def __post_init__(self):
+        for name in ("lr", "eps"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"optim.{name}={getattr(self, name)}: accepted: above 0")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"optim.{name}={getattr(self, name)}: accepted: 0 <= {name} < 1")
+        for name in ("weight_decay", "clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"optim.{name}={getattr(self, name)}: accepted: 0 or more")
+
+
+def orthogonalise(g_NRC: Tensor, iterations: int = 5) -> Tensor:
+    """The matrices U V^T (nearly) of g = U S V^T, for a batch with R <= C; singular values end within 0.7 to 1.2."""
+    a, b, c = NEWTON_SCHULZ
+    x_NRC = g_NRC / (g_NRC.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
+    for _ in range(iterations):
+        s_NRR = torch.bmm(x_NRC, x_NRC.mT)
+        p_NRR = torch.baddbmm(s_NRR, s_NRR, s_NRR, beta=b, alpha=c)
+        x_NRC = torch.baddbmm(x_NRC, p_NRR, x_NRC, beta=a)
+    return x_NRC
+
+
+class Muon:
+    """Nesterov momentum, orthogonalised, times sqrt(max(1, rows / columns)) (Jordan et al. 2024), of matrices."""
+
+    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], config: MuonConfig):
+        self.config = config
+        self.groups: dict[tuple[int, int], list[tuple[str, nn.Parameter, int]]] = {}
+        for name, p in parameters:
+            parts = STACKED.get(name.removesuffix(".weight").rsplit(".", 1)[-1], 1)
+            rows, columns = p.shape[0] // parts, p.shape[1]
+            shape = (min(rows, columns), max(rows, columns))
+            self.groups.setdefault(shape, []).extend((name, p, i * rows) for i in range(parts))
+        self.momentum = {
+            shape: torch.zeros(len(group), *shape, device=group[0][1].device) for shape, group in self.groups.items()
+        }
+
+    @staticmethod
+    def _view(tensor: Tensor, start: int, shape: tuple[int, int]) -> Tensor:
+        """The part of `tensor` beginning at row `start`, turned so that it has no more rows than columns."""
+        short, long = shape
+        rows = short if tensor.shape[1] == long else long
+        part = tensor[start : start + rows]
+        return part if part.shape == shape else part.mT
+
+    @torch.no_grad()
+    def step(self, scale: float) -> None:
+        c = self.config
+        for shape, group in self.groups.items():
+            gradient = torch.stack([self._view(p.grad, start, shape) for _, p, start in group])
+            momentum = self.momentum[shape].lerp_(gradient, 1 - c.momentum)
+            update = orthogonalise(gradient.lerp_(momentum, c.momentum), c.iterations)
+            views = [self._view(p, start, shape) for _, p, start in group]
+            tall = [p.shape[1] < shape[1] for _, p, _ in group]
+            lr = c.lr * scale
+            if c.weight_decay:
+                torch._foreach_mul_(views, 1 - lr * c.weight_decay)
+            factors = [lr * math.sqrt(shape[1] / shape[0]) if t else lr for t in tall]
+            update *= torch.tensor(factors, device=update.device)[:, None, None]
+            torch._foreach_sub_(views, list(update.unbind(0)))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Momentum by name of the parameter (and first row of its part), free of how matrices were grouped."""
+        return {
+            f"{name}:{start}": self.momentum[shape][i].clone()
+            for shape, group in self.groups.items()
+            for i, (name, _, start) in enumerate(group)
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for shape, group in self.groups.items():
+            self.momentum[shape].copy_(torch.stack([state[f"{name}:{start}"] for name, _, start in group]))
+
+
+class Optimizer:
+    """Both parts behind one `step(scale)`; `scale` is the schedule's factor on the configured learning rates."""
+
+    def __init__(self, model: nn.Module, config: OptimConfig):
+        self.config = config
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        inside = [(n, p) for n, p in named if config.muon and n.startswith("blocks.") and p.ndim == 2]
+        taken = {n for n, _ in inside}
+        rest = [p for n, p in named if n not in taken]
+        self.parameters = [p for _, p in named]
+        self.muon = Muon(inside, config.muon) if config.muon and inside else None
+        groups = [
+            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        betas = (config.beta1, config.beta2)
+        self.adamw = torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=config.lr, betas=betas, eps=config.eps, fused=True
+        )
+
+    def clip(self) -> Tensor:
+        """The gradient norm before clipping, a scalar tensor."""
+        limit = self.config.clip or math.inf
+        return nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
+
+    def step(self, scale: float) -> None:
+        """One update with every learning rate times `scale`."""
+        for group in self.adamw.param_groups:
+            group["lr"] = self.config.lr * scale
+        self.adamw.step()
+        if self.muon is not None:
+            self.muon.step(scale)
+
+    def zero_grad(self) -> None:
+        for p in self.parameters:
+            p.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"adamw": self.adamw.state_dict(), "muon": self.muon.state_dict() if self.muon else {}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.adamw.load_state_dict(state["adamw"])
+        if self.muon is not None:
+            self.muon.load_state_dict(state["muon"])

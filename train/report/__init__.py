@@ -1,0 +1,89 @@
+"""The report: figures and one self-contained page, built from run folders only.
+
+    results.py    reads run folders; one experiment for each seed       verdicts.py   expectations -> met or not, with
+    numbers style.py      one look for all figures                              training.py   loss and oracle, health
+    of rollouts accuracy.py   accuracy by operations, arms, costs                   probing.py    layer-wise probe map
+    rollouts.py   ten rollouts, step by step                            sections.py   tables and prose       page.py
+    HTML
+
+A part whose data are missing becomes a note on the page, never an exception. Try: `python -m train.report
+runs/quickstart`.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from train.report import accuracy, page, probing, sections, style, training
+from train.report.results import Experiment, load
+from train.report.verdicts import Missing, Verdict, judge
+
+Maker = Callable[[list[Experiment]], style.Drawn]
+Section = Callable[[list[Experiment]], list[str]]
+
+# heading, figures by file name, and text below them; in the order a reader asks
+PARTS: tuple[tuple[str, dict[str, Maker], Section | None], ...] = (
+    ("What the models solve", {"accuracy": accuracy.by_operations}, sections.accuracy_table),
+    (
+        "The arms at equal compute",
+        {"arms": accuracy.arms, "compute": accuracy.over_compute, "cost": accuracy.cost},
+        sections.arms_table,
+    ),
+    ("Learning, and how far from perfect", {"loss": training.loss}, None),
+    ("Rollouts while distilling", {"rollouts": training.health}, None),
+    ("What the hidden states know", {"probe": probing.layer_map}, None),
+    ("Ten rollouts, step by step", {}, sections.ten_rollouts),
+    ("Where all of this comes from", {}, sections.provenance),
+)
+
+
+def build(paths: list[Path], out: Path | None = None) -> Path:
+    """Writes `out`/report.html and `out`/figures/*.png and returns the page's path.
+
+    `out` is the folder itself where only one is given. Raises ValueError for paths that hold no runs."""
+    if out is None and len(paths) > 1:
+        raise ValueError(f"{len(paths)} runs are given and no place for their report; accepted: --out FOLDER")
+    experiments = load(paths)
+    out = out or paths[0]
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is not a folder; accepted: a folder, new or old")
+    parts = _guarded(sections.headline, experiments)
+    for title, figures, section in PARTS:
+        parts.append(page.heading(title))
+        for name, maker in figures.items():
+            parts += _guarded(
+                lambda e, name=name, maker=maker: _figure(maker, e, out / "figures" / f"{name}.png"), experiments
+            )
+        if section is not None:
+            parts += _guarded(section, experiments)
+    plan = next((e.plan for e in experiments if e.plan), {})
+    target = out / "report.html"
+    temporary = out / f".report.{os.getpid()}.tmp"
+    out.mkdir(parents=True, exist_ok=True)
+    temporary.write_text(page.document(plan.get("title") or "Glasshouse report", parts), encoding="utf-8")
+    temporary.replace(target)
+    return target
+
+
+def judged(folder: Path) -> list[Verdict]:
+    """The verdicts on a recipe's expectations, for the terminal."""
+    experiments = load([folder])
+    plan = next((e.plan for e in experiments if e.plan), {})
+    return [judge(experiments, expectation) for expectation in plan.get("expect", [])]
+
+
+def _figure(maker: Maker, experiments: list[Experiment], path: Path) -> list[str]:
+    path.unlink(missing_ok=True)  # a figure of an earlier report must not stand for data that are gone
+    drawn = style.draw(maker, experiments)
+    style.save(drawn, path)
+    return [page.figure(path, drawn.title, drawn.caption)]
+
+
+def _guarded(section: Section, experiments: list[Experiment]) -> list[str]:
+    """The section, or a note on what is missing: a file torn or of an older form must not cost the other sections."""
+    try:
+        return section(experiments)
+    except Missing as missing:
+        return [page.note(f"Not shown: {missing}.")]
+    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError, AttributeError) as error:
+        return [page.note(f"Not shown: its data could not be read ({type(error).__name__}: {error}).")]

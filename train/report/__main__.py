@@ -1,0 +1,39 @@
+"""Writes the report of a recipe or of runs: PNG figures and one self-contained page.
+
+usage: python -m train.report RUN ... [--out FOLDER]
+
+RUN is a recipe's folder (all its seeds together) or a run folder; several run folders that point at each other are
+read as one experiment. Writes FOLDER/report.html and FOLDER/figures/*.png; FOLDER is RUN itself where there is only
+one. Example: python -m train.report runs/quickstart
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from train.report import build
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses the command line and writes the report; returns the exit code."""
+    about, _, rest = (__doc__ or "").partition("\n\nusage: ")
+    _, _, more = rest.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m train.report",
+        description=about,
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a recipe's folder or a run folder")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write; needed for several runs")
+    arguments = parser.parse_args(argv)
+    try:
+        print(build(arguments.runs, arguments.out))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

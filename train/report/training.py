@@ -1,0 +1,91 @@
+"""Figures of training: loss against the oracle's floor, and the health of rollouts while distilling.
+
+The floor is the generator's exact entropy of the very tokens in the batch, so `loss - floor` is the distance from a
+perfect model in nats per token. The rollout figures are where a collapse shows first: length grows, rollouts stop
+ending, and repeat. Try: `python -m train.report runs/quickstart`.
+"""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from train.report.results import Experiment, Run
+from train.report.style import Drawn, label, legend_once, looks, smooth
+from train.report.verdicts import Missing
+
+# panel title -> the metric as distillation logs it, and whether it is a fraction
+HEALTH = {
+    "mean length, tokens": ("length_mean", False),
+    "cut off before the end": ("truncation", True),
+    "ending in a loop": ("repetition", True),
+    "KL(student, teacher), nats per token": ("rkl", False),
+}
+
+
+def loss(experiments: list[Experiment]) -> Drawn:
+    """Pretraining loss over tokens, the oracle's entropy of the same tokens, and the distance between the two."""
+    runs = [run for e in experiments for run in e.of("training") if run.curve("loss")[0]]
+    if not runs:
+        raise Missing("no training run with logged losses")
+    axis = "tokens" if all(run.curve("loss", "tokens")[0] for run in runs) else "step"
+    with_floor = any(run.curve("floor", axis)[0] for run in runs)
+    figure = Figure(figsize=(7, 3.8), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, 2 if with_floor else 1))
+    for run in runs:
+        _loss_lines(axes, run, axis, experiments)
+    for ax, title in zip(axes, ("loss", "loss above the oracle"), strict=False):
+        ax.set(yscale="log", xlabel="tokens read" if axis == "tokens" else "step", title=title)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.ticklabel_format(axis="x", style="sci", scilimits=(0, 4))
+    axes[0].set_ylabel("nats per solution token")
+    legend_once(axes[0])
+    floor = "Dashed: the generator's exact entropy of the same tokens, which no model can beat." if with_floor else ""
+    caption = f"{len(runs)} runs, smoothed over a twentieth of each. {floor}"
+    return Drawn(figure, "Pretraining loss and the oracle's floor", caption.strip())
+
+
+def _loss_lines(axes: np.ndarray, run: Run, axis: str, experiments: list[Experiment]) -> None:
+    color = looks(experiments)[run.name].color
+    x, y = run.curve("loss", axis)
+    axes[0].plot(x, smooth(y), color=color, label=label(experiments, run.name))
+    floor_x, floor = run.curve("floor", axis)
+    if floor:
+        axes[0].plot(floor_x, smooth(floor), color="black", lw=1, ls="--", label="oracle")
+        # The difference is taken before smoothing: both move with the luck of the batch, their distance hardly does.
+        excess = smooth(np.interp(floor_x, x, y) - np.asarray(floor))
+        axes[1].plot(floor_x, np.where(excess > 0, excess, np.nan), color=color)
+
+
+def health(experiments: list[Experiment]) -> Drawn:
+    """Length, truncation and repetition of the student's rollouts while it is distilled, and the divergence."""
+    runs = [run for e in experiments for run in e.arms() if run.curve("length_mean")[0]]
+    if not runs:
+        raise Missing("no distillation that logged its rollouts")
+    panels = {title: spec for title, spec in HEALTH.items() if any(run.curve(spec[0])[0] for run in runs)}
+    figure = Figure(figsize=(7, 2.4 * ((len(panels) + 1) // 2) + 0.4), layout="constrained")
+    axes = figure.subplots((len(panels) + 1) // 2, 2, squeeze=False).flat
+    look = looks(experiments)
+    for ax, (title, (key, fraction)) in zip(axes, panels.items(), strict=False):
+        for run in runs:
+            x, y = run.curve(key)
+            ax.plot(x, smooth(y), color=look[run.name].color, label=label(experiments, run.name))
+        _health_axis(ax, title, fraction)
+    for ax in list(axes)[len(panels) :]:
+        ax.set_visible(False)
+    legend_once(figure.axes[0])
+    return Drawn(
+        figure,
+        "Rollouts while distilling",
+        f"Mean over the rollouts of a step, smoothed over a twentieth of the run; {len(runs)} runs. A collapse would "
+        "show as growing length with truncation and repetition rising.",
+    )
+
+
+def _health_axis(ax: Axes, title: str, fraction: bool) -> None:
+    ax.set(title=title, xlabel="step")
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.set_ylim(bottom=0)
+    if fraction:
+        ax.set_ylim(0, max(0.05, ax.get_ylim()[1]))
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))

@@ -1,0 +1,32 @@
+"""A response as text, step by step, with the checker's word for each step: what `samples.jsonl` holds.
+
+Try: `head -1 runs/*/*/samples.jsonl | python -m json.tool`.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from synth.checker import KINDS, Verdicts
+from synth.world import World
+
+
+def transcript(world: World, prompt: np.ndarray, response: np.ndarray, verdicts: Verdicts, row: int) -> dict[str, Any]:
+    """One response as JSON.
+
+    Args:
+        world: renders tokens as text.
+        prompt, response: token ids of one problem and its response, without padding.
+        verdicts: of a batch, in which the response is row `row`.
+    Returns:
+        prompt, response: text. right: whether every step and the answer are. steps: text and kind ("right" or the
+        mistake) of each.
+    """
+    spans = zip(verdicts.start[row], verdicts.stop[row], verdicts.kind[row], strict=True)
+    steps = list(spans)[: int(verdicts.steps[row])]
+    return {
+        "prompt": world.decode(prompt),
+        "response": world.decode(response),
+        "right": bool(verdicts.right[row]),
+        "steps": [{"text": world.decode(response[start:stop]), "kind": KINDS[kind]} for start, stop, kind in steps],
+    }
