@@ -6,7 +6,7 @@ tokens are written behind each row's last one, and there is no left padding; so 
 Try it:  cache = KVCache(model, 8, 64); model(prompts_BT, cache); cache.truncate(lengths_B); model(next_B1, cache)
 
 Legend: B rows in use, T new tokens, R rows (memory), K columns (capacity), H heads, D channels of one head, L layers,
-        S earlier tokens, M rows coming in.
+        C channels of the residual stream, S earlier tokens, M rows coming in.
 """
 
 from typing import TYPE_CHECKING
@@ -35,6 +35,9 @@ class KVCache:
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         shape = (config.n_layer, 2, rows, config.n_head, capacity, config.head_dim)
         self.kv_L2RHKD = torch.zeros(shape, dtype=dtype, device=weight.device)
+        # What the convolutions of each block read (models.gpt.Conv): attention's, then the MLP's.
+        inputs = (config.n_layer, 2, rows, capacity if config.conv else 0, config.n_embd)
+        self.inputs_L2RKC = torch.zeros(inputs, dtype=dtype, device=weight.device)
         self.tokens_RK = torch.zeros(rows, capacity, dtype=torch.long, device=weight.device)
         self.lengths_R = torch.zeros(rows, dtype=torch.long, device=weight.device)
         self.n_rows = 0 if empty else rows
@@ -58,6 +61,7 @@ class KVCache:
         """Add copies of rows `rows_M` of another cache of the same model behind the rows in use; repeats are fine."""
         rows, width = slice(self.n_rows, self.n_rows + len(rows_M)), other.longest
         self.kv_L2RHKD[:, :, rows, :, :width] = other.kv_L2RHKD[..., :width, :].index_select(2, rows_M)
+        self.inputs_L2RKC[:, :, rows, :width] = other.inputs_L2RKC[:, :, :, :width].index_select(2, rows_M)
         self.tokens_RK[rows, :width] = other.tokens_RK[rows_M, :width]
         self.lengths_R[rows] = other.lengths_R[rows_M]
         self.n_rows += len(rows_M)
@@ -69,6 +73,9 @@ class KVCache:
         hole_M = (~stay_B[:n]).nonzero()[:, 0]
         from_M = stay_B[n:].nonzero()[:, 0] + n
         self.kv_L2RHKD[:, :, hole_M, :, : self.longest] = self.kv_L2RHKD[..., : self.longest, :].index_select(2, from_M)
+        self.inputs_L2RKC[:, :, hole_M, : self.longest] = self.inputs_L2RKC[:, :, :, : self.longest].index_select(
+            2, from_M
+        )
         self.tokens_RK[hole_M], self.lengths_R[hole_M] = self.tokens_RK[from_M], self.lengths_R[from_M]
         old_B = torch.arange(n, device=stay_B.device)
         old_B[hole_M] = from_M
@@ -79,7 +86,7 @@ class KVCache:
     def _measure(self) -> None:
         self.longest = int(self.lengths_B.max()) if self.n_rows else 0
 
-    # The model calls the rest: begin, then previous and, once per layer, attend, then commit.
+    # The model calls the rest: begin, then previous and, once per layer, earlier and attend, then commit.
 
     def begin(self, tokens_BT: Tensor) -> Tensor:
         """Positions [B, T] that the new tokens take."""
@@ -102,6 +109,14 @@ class KVCache:
         """Ids [B, S] of the n tokens before the new ones, oldest first, and which of them exist."""
         column_BS = self.lengths_B[:, None] - torch.arange(n, 0, -1, device=self.lengths_R.device)
         return self.tokens_RK[: self.n_rows].gather(1, column_BS.clamp(min=0)), column_BS >= 0
+
+    def earlier(self, layer: int, part: int, x_BTC: Tensor, n: int) -> Tensor:
+        """Store what part `part` of a layer reads at the new tokens; what it read at the n tokens before, [B, S, C]."""
+        stored_BKC = self.inputs_L2RKC[layer, part, : self.n_rows]
+        column_BS = self.lengths_B[:, None] - torch.arange(n, 0, -1, device=self.lengths_R.device)
+        past_BSC = stored_BKC[self.row_B1, column_BS.clamp(min=0)] * (column_BS >= 0)[..., None]
+        stored_BKC[self.row_B1, self.position_BT] = x_BTC.to(stored_BKC.dtype)
+        return past_BSC
 
     def attend(self, layer: int, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> Tensor:
         """Store the new keys and values of one layer, and attend from each new token to everything up to itself."""

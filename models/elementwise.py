@@ -1,4 +1,4 @@
-"""Element-wise parts of the model in few passes over memory: RMS norm, rotary positions, squared ReLU.
+"""Element-wise parts of the model in few passes over memory: RMS norm, rotary positions, squared ReLU, causal mixing.
 
 Written as plain tensor arithmetic, these cost a small model on a CPU as much time as its matrix products; with the
 gradients below, written by hand, about a third of that.
@@ -7,7 +7,8 @@ The invariant that matters: value and gradient equal the definition in each docs
 
 Try it:  python -m pytest tests/unit/test_elementwise.py
 
-Legend: B batch, T tokens, E channels of all queries and keys (2 n_embd), R rotated pairs of channels per head.
+Legend: B batch, T tokens, C channels, S earlier tokens, E channels of all queries and keys (2 n_embd), R rotated pairs of
+        channels per head.
 """
 
 from typing import Any
@@ -18,6 +19,11 @@ from torch import Tensor
 from torch.autograd import Function
 
 Rope = tuple[Tensor, Tensor, Tensor]
+
+
+def _by_hand() -> bool:
+    """Whether to use the gradients written by hand: not without gradients, nor in compiled code, which fuses by itself."""
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 class _ReLU2(Function):
@@ -35,7 +41,7 @@ class _ReLU2(Function):
 
 def relu2(x: Tensor) -> Tensor:
     """max(x, 0)^2 (So et al. 2021, Primer)."""
-    return _ReLU2.apply(x) if torch.is_grad_enabled() else F.relu(x).square_()
+    return _ReLU2.apply(x) if _by_hand() else F.relu(x).square()
 
 
 class _RMSNorm(Function):
@@ -58,7 +64,7 @@ class _RMSNorm(Function):
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight, mean over the last axis, weight broadcast (Zhang and Sennrich 2019)."""
-    if torch.is_grad_enabled() and not x.is_cuda:
+    if _by_hand() and not x.is_cuda:
         return _RMSNorm.apply(x, weight, eps)
     if weight.ndim == 1:  # one kernel on a GPU
         return F.rms_norm(x, weight.shape, weight, eps)
@@ -109,4 +115,32 @@ def rotate(x_BTE: Tensor, rope: Rope, half: int) -> Tensor:
     Rather than splitting every head, the whole row is shifted by R: y[i] = keep[i] x[i] + ahead[i] x[i+R] + behind[i]
     x[i-R], where `ahead` is -sin on first halves, `behind` is sin on second halves, and both are 0 elsewhere.
     """
-    return (_Rotate.apply if torch.is_grad_enabled() else _turn)(x_BTE, *rope, half)
+    return (_Rotate.apply if _by_hand() else _turn)(x_BTE, *rope, half)
+
+
+def _mix(x: Tensor, weight: Tensor) -> Tensor:
+    out = x.clone()
+    for j in range(1, min(len(weight), x.shape[1] - 1) + 1):
+        out[:, j:].addcmul_(x[:, :-j], weight[j - 1])
+    return out
+
+
+class _CausalMix(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _mix(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        grad_x, grad_weight = grad.clone(), torch.zeros_like(weight)
+        for j in range(1, min(len(weight), x.shape[1] - 1) + 1):
+            grad_x[:, :-j].addcmul_(grad[:, j:], weight[j - 1])
+            grad_weight[j - 1] = (grad[:, j:] * x[:, :-j]).sum((0, 1))
+        return grad_x, grad_weight
+
+
+def causal_mix(x_BTC: Tensor, weight_SC: Tensor) -> Tensor:
+    """x[t] + sum_j weight[j - 1] * x[t - j], j = 1..S, x = 0 before the start: a causal depthwise convolution."""
+    return (_CausalMix.apply if _by_hand() else _mix)(x_BTC, weight_SC)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.cache import KVCache
-from models.elementwise import Rope, relu2, rms_norm, rope_tables, rotate
+from models.elementwise import Rope, causal_mix, relu2, rms_norm, rope_tables, rotate
 
 NORMS = ("rmsnorm", "layernorm")
 MLPS = ("gelu", "swiglu", "relu2")
@@ -45,12 +45,13 @@ class GPTConfig:
     qk_norm: bool = False  # RMS norm of every query and key, with a learned scale per channel (Qwen3)
     tied: bool = True  # one matrix for embedding and unembedding
     token_shift: int = 0  # learned mix of the embeddings of this many previous tokens
+    conv: int = 0  # learned mix of this many previous tokens in what attention and MLP read (Canon layers A and C)
     init_std: float = 0.02
     bias: bool = False  # biases in the linear maps, as in GPT-2 and GPT-NeoX
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "n_layer", "n_head", "n_embd", "context", "token_shift"):
-            least = 0 if name == "token_shift" else 1
+        for name in ("vocab_size", "n_layer", "n_head", "n_embd", "context", "token_shift", "conv"):
+            least = 0 if name in ("token_shift", "conv") else 1
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name}={value!r}: expected an integer of at least {least}")
@@ -130,16 +131,30 @@ class Embed(nn.Module):
         x_BTC = F.embedding(tokens_BT, self.weight)
         if self.shift is None:
             return x_BTC
-        n, n_tokens = self.shift.shape[0], tokens_BT.shape[1]
         if cache is None:
-            seen_BTC = F.pad(x_BTC, (0, 0, n, 0))
-        else:
-            past_BS, real_BS = cache.previous(n)
-            past_BSC = F.embedding(past_BS, self.weight) * real_BS[..., None]
-            seen_BTC = torch.cat((past_BSC, x_BTC), dim=1)
-        for j in range(1, n + 1):
-            x_BTC = torch.addcmul(x_BTC, seen_BTC[:, n - j : n - j + n_tokens], self.shift[j - 1])
-        return x_BTC
+            return causal_mix(x_BTC, self.shift)
+        past_BS, real_BS = cache.previous(self.shift.shape[0])
+        past_BSC = F.embedding(past_BS, self.weight) * real_BS[..., None]
+        return causal_mix(torch.cat((past_BSC, x_BTC), dim=1), self.shift)[:, past_BS.shape[1] :]
+
+
+class Conv(nn.Module):
+    """Mixes what a part of block `layer` reads with what it read at the previous S tokens, per channel.
+
+    y[t] = x[t] + sum_j w_j * x[t-j], j = 1..S (Canon layers, Allen-Zhu 2025, "Physics of Language Models" 4.1). `part`
+    0 is the attention's, 1 the MLP's.
+    """
+
+    def __init__(self, config: GPTConfig, layer: int, part: int) -> None:
+        super().__init__()
+        self.layer, self.part = layer, part
+        self.shift = nn.Parameter(torch.empty(config.conv, config.n_embd))
+
+    def forward(self, x_BTC: Tensor, cache: KVCache | None) -> Tensor:
+        if cache is None:
+            return causal_mix(x_BTC, self.shift)
+        past_BSC = cache.earlier(self.layer, self.part, x_BTC, self.shift.shape[0])
+        return causal_mix(torch.cat((past_BSC, x_BTC), dim=1), self.shift)[:, past_BSC.shape[1] :]
 
 
 class Attention(nn.Module):
@@ -161,7 +176,7 @@ class Attention(nn.Module):
             scale_21D = torch.stack((self.q_scale, self.k_scale))[:, None]
             qk_BTE = rms_norm(qk_BTE.view(n_rows, n_tokens, 2, c.n_head, c.head_dim), scale_21D, NORM_EPS).flatten(2)
         if c.rotated:
-            qk_BTE = rotate(qk_BTE, rope, c.rotated // 2)
+            qk_BTE = rotate(qk_BTE, rope, c.rotated // 2).to(v_BTC.dtype)
         q_BTC, k_BTC = qk_BTE.split((c.n_embd, c.n_embd), dim=-1)
         q_BHTD, k_BHTD, v_BHTD = (a.view(heads).transpose(1, 2) for a in (q_BTC, k_BTC, v_BTC))
         if cache is None:
@@ -200,10 +215,17 @@ class Block(nn.Module):
         super().__init__()
         self.norm_attn, self.attn = build_norm(config), Attention(config, layer)
         self.norm_mlp, self.mlp = build_norm(config), MLP(config)
+        self.conv_attn, self.conv_mlp = (Conv(config, layer, part) if config.conv else None for part in (0, 1))
 
     def forward(self, x_BTC: Tensor, rope: Rope, cache: KVCache | None) -> Tensor:
-        x_BTC = x_BTC + self.attn(self.norm_attn(x_BTC), rope, cache)
-        return x_BTC + self.mlp(self.norm_mlp(x_BTC))
+        h_BTC = self.norm_attn(x_BTC)
+        if self.conv_attn is not None:
+            h_BTC = self.conv_attn(h_BTC, cache)
+        x_BTC = x_BTC + self.attn(h_BTC, rope, cache)
+        h_BTC = self.norm_mlp(x_BTC)
+        if self.conv_mlp is not None:
+            h_BTC = self.conv_mlp(h_BTC, cache)
+        return x_BTC + self.mlp(h_BTC)
 
 
 class GPT(nn.Module):
@@ -259,7 +281,7 @@ def init_weights(model: GPT, seed: int) -> None:
     embed.weight, unembed.weight, *.qkv.weight, *.up.weight   normal, std init_std
     *.out.weight, *.down.weight                               normal, std init_std / sqrt(2 n_layer)   (GPT-2)
     norm weights, q_scale, k_scale                            one
-    biases, embed.shift                                       zero (the shift starts as no shift)
+    biases, embed.shift, conv_*.shift                         zero (a mix starts as no mix)
     """
     config = model.config
     for name, tensor in model.named_parameters():
@@ -287,11 +309,12 @@ def matmul_params(config: GPTConfig) -> int:
 def n_params(config: GPTConfig) -> int:
     """Number of trainable numbers: `matmul_params`, plus
 
-    C V if not tied (the embedding), S C (token shift), (2L + 1) C for the norms' weights (twice that for layer norm),
-    2 L D with QK-norm, and L (4 C + hidden + C) biases of the linear maps (2 hidden for SwiGLU).
+    C V if not tied (the embedding), token_shift C, 2 L conv C, (2L + 1) C for the norms' weights (twice that for layer
+    norm), 2 L D with QK-norm, and L (4 C + hidden + C) biases of the linear maps (2 hidden for SwiGLU).
     """
     c = config
-    total = matmul_params(c) + (0 if c.tied else c.n_embd * c.vocab_size) + c.token_shift * c.n_embd
+    total = matmul_params(c) + (0 if c.tied else c.n_embd * c.vocab_size)
+    total += (c.token_shift + 2 * c.n_layer * c.conv) * c.n_embd
     total += (2 * c.n_layer + 1) * c.n_embd * (2 if c.norm == "layernorm" else 1)
     total += 2 * c.n_layer * c.head_dim if c.qk_norm else 0
     total += c.n_layer * (5 * c.n_embd + c.hidden * (2 if c.mlp == "swiglu" else 1)) if c.bias else 0

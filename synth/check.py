@@ -18,6 +18,8 @@ PLAIN_PYTHON_UP_TO = 100  # below this, starting numba takes longer than the che
 MODULI = range(2, 998)
 WHOLE_ENGLISH = {"categorisations": 4, "subcategories": 5, "names": 20, "letters": 104}
 
+STDIN = "standard input"
+
 EXAMPLE = """examples:
   python -m synth.check records.jsonl
   python -m synth.check rollouts.jsonl --field completion --strict
@@ -41,7 +43,7 @@ def build_parser() -> Parser:
 def read(file: str) -> list[tuple[int, dict]]:
     """(line number, record) of every line that is not blank; exit 2 naming the first line that is no record."""
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        text = sys.stdin.read() if file == STDIN else Path(file).read_text(encoding="utf-8")
     except OSError as error:
         fail(f"{file} cannot be read ({error.strerror}); accepted: a file of JSON lines, or -")
     except UnicodeDecodeError:
@@ -87,7 +89,9 @@ def describe(verdict, text: str) -> tuple[str, str]:
     from synth.checker import ENDINGS, KINDS
 
     if verdict.right[0]:
-        counts = [f"{n} {name}" for n, name in ((verdict.retries[0], "taken back"), (verdict.unneeded[0], "unneeded")) if n]
+        counts = [
+            f"{n} {name}" for n, name in ((verdict.retries[0], "taken back"), (verdict.unneeded[0], "unneeded")) if n
+        ]
         return ", ".join(["right", *counts]), "right"
     first = verdict.first_mistake[0]
     if first >= 0:
@@ -100,6 +104,7 @@ def describe(verdict, text: str) -> tuple[str, str]:
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
+    args.file = STDIN if args.file == "-" else args.file
     records = read(args.file)
     if len(records) <= PLAIN_PYTHON_UP_TO:
         os.environ.setdefault("GLASSHOUSE_JIT", "0")  # must be set before the kernels are imported

@@ -316,7 +316,7 @@ def check_text(problem: Problems, world: W.World, text: str, answer: int | None 
     Without `answer` the value of the last step is the answer. A missing space at the start is forgiven; a sentence that
     is no text of the world is one malformed step.
     """
-    missing = "" if text.startswith(" ") or not text else " "
+    missing = " " if text[:1].isalnum() else ""
     tokens, starts = _tokenize(missing + text, world)
     if answer is not None:
         inside = isinstance(answer, int | np.integer) and 0 <= answer < world.modulus

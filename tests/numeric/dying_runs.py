@@ -1,4 +1,4 @@
-"""Runs one training many times, killing it in every way there is, and prints what each run ended with (for test_resume).
+"""Runs one training many times, killing it in every way there is, and prints how each ended (for test_resume).
 
 Every run is a forked process that does what `python -m train.pretrain` does; the parent does no work of its own, so a
 fork is safe and costs no imports. Usage: python dying_runs.py FOLDER WORDS...

@@ -1,4 +1,4 @@
-"""The objective of distillation on real batches of small models: alignment, invariances, gradients, determinism, resume."""
+"""The objective of distillation on real batches of small models: alignment, invariances, gradients, resume."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -312,6 +312,6 @@ def test_a_killed_run_ends_with_the_same_weights_log_and_samples(source, tmp_pat
 
 
 def test_distillation_brings_the_student_closer_to_its_teacher(source, tmp_path):
-    distil(tmp_path / "run", source, 40)
+    distil(tmp_path / "run", source, 24)
     rkl = [row["rkl"] for row in read_lines(tmp_path / "run" / "metrics.jsonl")]
-    assert np.mean(rkl[-5:]) < 0.7 * np.mean(rkl[:5])
+    assert np.mean(rkl[-5:]) < 0.7 * np.mean(rkl[:5]), rkl

@@ -1,6 +1,7 @@
 """A run that is killed and started again ends with the same weights, bit for bit, and the same log."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ DEATHS = ["step", "first step", "index", "weights", "damage", "random"]
 def results(tmp_path_factory, root):
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("dying_runs.py")), str(tmp_path_factory.mktemp("runs")), *WORDS],
-        capture_output=True, text=True, cwd=root, env={**__import__("os").environ, "PYTHONPATH": str(root)}, timeout=240,
+        capture_output=True, text=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), done.stderr

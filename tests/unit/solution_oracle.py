@@ -68,7 +68,9 @@ def is_right(record: dict, text: str, answer: int | None) -> bool:
             else:
                 letters, numbers = parts[1].split(" "), parts[2].split(" ")
                 operands = letters[::2]
-                if not all(o.isdecimal() or o in value for o in operands) or len(parts) != (3 if len(operands) == 1 else 4):
+                if not all(o.isdecimal() or o in value for o in operands):
+                    return False
+                if (len(letters), len(parts)) not in ((1, 3), (3, 4)):
                     return False
                 known = [int(o) if o.isdecimal() else value[o] for o in operands]
                 forms = [({(): int(o)} if int(o) else {}) if o.isdecimal() else polynomial[o] for o in operands]
@@ -79,7 +81,7 @@ def is_right(record: dict, text: str, answer: int | None) -> bool:
                     form, true = forms[0], known[0]
                 else:
                     sign = letters[1]
-                    if len(letters) != 3 or sign not in SIGNS or numbers != [str(known[0]), sign, str(known[1])]:
+                    if sign not in SIGNS or numbers != [str(known[0]), sign, str(known[1])]:
                         return False
                     true = SIGNS[sign](*known) % record["modulus"]
                     form = _multiply(*forms) if sign == "*" else _add(*forms, 1 if sign == "+" else -1)
@@ -110,7 +112,9 @@ class Writer:
         needed = {p["name"] for p in self.parameters.values() if p["needed"]}
         order: list[str] = []
         while self.record["query"] not in order:
-            ready = [n for n in self.parameters if n not in order and all(f in order for t in self._terms(n) for f in t)]
+            ready = [
+                n for n in self.parameters if n not in order and all(f in order for t in self._terms(n) for f in t)
+            ]
             extra = [n for n in ready if n not in needed]
             ready = [n for n in ready if n in needed]
             if extra and unneeded > 0 and self.random.random() < 0.5:
@@ -118,8 +122,8 @@ class Writer:
             order.append(ready[self.random.integers(len(ready))])
         return [(name, self.sentence(name)) for name in order]
 
-    def _terms(self, name: str) -> list[list[str]]:
-        return self.parameters[name]["terms"]
+    def _factors(self, name: str) -> set[str]:
+        return {factor for term in self.parameters[name]["terms"] for factor in term}
 
     def sentence(self, name: str) -> str:
         """One step: the parameter's expression as a random tree, its clauses in the order of evaluation."""

@@ -70,7 +70,9 @@ def test_a_chunk_uses_every_document_once_and_pads_little():
     chunk = [stream.batch(k) for k in range(4)]
     rows = {tuple(t for t in row if t != PAD) for b in chunk for row in b.tokens_BT.tolist()}
     documents = SOURCE.documents(range(32))
-    assert rows == {tuple(documents.tokens[a:b].tolist()) for a, b in zip(documents.offsets, documents.offsets[1:], strict=False)}
+    assert rows == {
+        tuple(documents.tokens[a:b].tolist()) for a, b in zip(documents.offsets, documents.offsets[1:], strict=False)
+    }
     padded = sum(b.tokens_BT.numel() - b.tokens for b in chunk)
     plain = [collate(documents, np.arange(i, i + 8)) for i in range(0, 32, 8)]
     assert padded < 0.7 * sum(b.tokens_BT.numel() - b.tokens for b in plain)

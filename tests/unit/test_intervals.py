@@ -32,10 +32,10 @@ def test_newcombe_is_the_published_example():
     assert rate.value == pytest.approx(0.2) and (round(rate.low, 4), round(rate.high, 4)) == (0.0524, 0.3339)
 
 
-def drawn(rng, p_BA: np.ndarray, n: int) -> np.ndarray:
-    """Verdicts of three models on n problems that differ in difficulty, so that the models agree more than by chance."""
+def drawn(rng, p_M: np.ndarray, n: int) -> np.ndarray:
+    """Verdicts of M models on n problems of different difficulty, so that they agree more than by chance."""
     ease = rng.normal(0, 1, n)
-    return np.log(p_BA / (1 - p_BA))[:, None] + ease[None] + rng.logistic(0, 1, (len(p_BA), n)) > 0
+    return np.log(p_M / (1 - p_M))[:, None] + ease[None] + rng.logistic(0, 1, (len(p_M), n)) > 0
 
 
 def test_the_intervals_of_a_share_cover_it():

@@ -33,7 +33,8 @@ def start(tmp_path, **out):
 
 
 @pytest.mark.parametrize(
-    ("budget", "steps"), [(Budget(steps=7), 7), (Budget(tokens=41), 6), (Budget(flops=451.0), 4), (Budget(tokens=40), 5)]
+    ("budget", "steps"),
+    [(Budget(steps=7), 7), (Budget(tokens=41), 6), (Budget(flops=451.0), 4), (Budget(tokens=40), 5)],
 )
 def test_a_budget_is_spent_and_no_more_than_one_step_beyond(tmp_path, budget, steps):
     run, model, out = start(tmp_path)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import yaml
 
-from train.report import PARTS, build, judged, rollouts
+from train.report import PARTS, build, judged, rollouts, style
 from train.report.results import Run, folder_of, load
 from train.report.style import smooth
 from train.report.verdicts import gap_share, judge
@@ -73,14 +73,14 @@ def curve(start: float, floor: float, steps: int = 100) -> list[dict]:
 
 
 def rollout(index: int, right: bool) -> dict:
-    kind = "right" if right else "wrong_value"
+    kind = "right" if right else "wrong value"
     steps = [
         {"text": "Define each Barn's Goat as m = 4 .", "kind": "right"},
         {"text": "so q = m + 1 = 5 .", "kind": kind},
     ]
     text = " ".join(step["text"] for step in steps) + " Answer: 5 ."
-    return {"index": index, "ops": 2, "prompt": "The number of <each> Barn's Goat equals 4 .", "response": text, "answer": 5,
-            "right": right, "finished": right, "steps": steps}  # fmt: skip
+    problem = {"index": index, "ops": 2, "prompt": "The number of <each> Barn's Goat equals 4 .", "answer": 5}
+    return problem | {"response": text, "right": right, "finished": right, "steps": steps}
 
 
 def write_recipe(root: Path, seed: int = 0) -> Path:
@@ -94,15 +94,9 @@ def write_recipe(root: Path, seed: int = 0) -> Path:
     add("student", {}, summary={}, metrics=curve(3.0, 0.2, 30))
     for i, arm in enumerate(LABELS):
         config = {"student": str(made["student"]), "teacher": {"checkpoint": f"{made['teacher']}/checkpoints/step-10"}}
-        log = [
-            {"step": s, "flops": 2e11 * s, "eval_full": min(0.8, 0.4 + 0.01 * (3 - i) * s), "eval_n": 128}
-            | (
-                {"length_mean": 40 - s / 20, "truncation": 0.1 / s, "repetition": 0.0, "rkl": 1 / s}
-                if arm == "opd"
-                else {}
-            )
-            for s in range(1, 50)
-        ]
+        health = {"length_mean": 40.0, "truncation": 0.1, "repetition": 0.0, "rkl": 0.2} if arm == "opd" else {}
+        rise = [min(0.8, 0.4 + 0.01 * (3 - i) * step) for step in range(50)]
+        log = [{"step": s, "flops": 2e11 * s, "eval_full": rise[s], "eval_n": 128} | health for s in range(1, 50)]
         add(arm, config, summary={}, metrics=log)
         work = {"generation": 4e12 - 1e12 * i, "teacher": 3e12, "update": 2e12 + 1e12 * i}
         ledger = {"flops": work, "tokens": {"update": 5e5}, "seconds": {"update": 50.5}}
@@ -113,21 +107,27 @@ def write_recipe(root: Path, seed: int = 0) -> Path:
             f"eval-{stage}", {"checkpoint": str(made[stage])}, summary=evaluation(skill, 10 * seed + i), samples=samples
         )
     results = [
-        {"task": task, "probe": probe, "site": f"blocks.{layer}.hook_resid_post", "layer": layer, "accuracy": 0.6 + 0.07 * layer,
-         "low": 0.57 + 0.07 * layer, "high": 0.63 + 0.07 * layer, "n": 900, "majority": 0.55, "random": 0.58}
-        for task in ("nece", "value") for probe in ("linear", "vprobe") for layer in range(5)
-    ]  # fmt: skip
+        {"task": task, "probe": probe, "site": f"blocks.{layer}.hook_resid_post", "layer": layer, "n": 900}
+        | {"accuracy": 0.6 + 0.07 * layer, "low": 0.57 + 0.07 * layer, "high": 0.63 + 0.07 * layer}
+        | {"majority": 0.55, "random": 0.58}
+        for task in ("nece", "value")
+        for probe in ("linear", "vprobe")
+        for layer in range(5)
+    ]
     add("probe", {"model": str(made["teacher"])}, summary={"results": results})
     stages = [{"name": name, "label": LABELS.get(name, name), "folder": path.name} for name, path in made.items()]
-    plan = {"recipe": "quickstart", "scale": "cpu", "seed": seed, "title": "Quickstart", "about": "A walk through the house.",
-            "stages": stages, "expect": EXPECT}  # fmt: skip
+    plan = {"recipe": "quickstart", "scale": "cpu", "seed": seed, "title": "Quickstart", "about": "A walk."}
+    plan |= {"stages": stages, "expect": EXPECT}
     (root / f"plan-seed{seed}.json").write_text(json.dumps(plan))
     return root
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory) -> Path:
-    return write_recipe(tmp_path_factory.mktemp("runs") / "quickstart")
+    """A recipe's folder with its report."""
+    root = write_recipe(tmp_path_factory.mktemp("runs") / "quickstart")
+    assert build([root]) == root / "report.html"
+    return root
 
 
 class Page(HTMLParser):
@@ -166,9 +166,8 @@ def notes(path: Path) -> list[str]:
 
 
 def test_the_page_is_whole_and_needs_nothing_else(recipe):
-    path = build([recipe])
-    page = read(path)
-    assert path == recipe / "report.html" and notes(path) == []
+    page = read(recipe / "report.html")
+    assert notes(recipe / "report.html") == []
     assert "script" not in page.tags and "link" not in page.tags
     assert all(source.startswith("data:image/png;base64,") for source in page.loads)
     names = [name for _, figures, _ in PARTS for name in figures]
@@ -179,7 +178,7 @@ def test_the_page_is_whole_and_needs_nothing_else(recipe):
 
 
 def test_the_page_says_what_the_runs_say(recipe):
-    text = " ".join("".join(read(build([recipe])).text).split())
+    text = " ".join("".join(read(recipe / "report.html").text).split())
     teacher = sum(row["right"] for row in load([recipe])[0].evaluation_of("teacher").summary["by_ops"])
     assert f"{100 * teacher / (N * len(OPS)):.1f}%" in text
     assert "The teacher solves at least 90%" in text and text.count("wrong value") == 5
@@ -209,7 +208,7 @@ def test_the_gap_is_measured_from_the_student_to_the_teacher(recipe):
     assert measured.low < measured.value < measured.high and measured.n == N * len(OPS)
 
 
-def test_seeds_are_pooled_and_shown(tmp_path):
+def test_seeds_are_pooled_and_shown(undrawn, tmp_path):
     root = tmp_path / "quickstart"
     for seed in (0, 1, 2):
         write_recipe(root, seed)
@@ -220,6 +219,17 @@ def test_seeds_are_pooled_and_shown(tmp_path):
     path = build([root])
     text = "".join(read(path).text)
     assert notes(path) == [] and "seeds 0, 1, 2" in text and "range over seeds" in text
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures are made but not rendered, which takes most of a report's time."""
+
+    def save(drawn, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"png")
+
+    monkeypatch.setattr(style, "save", save)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +244,7 @@ def test_seeds_are_pooled_and_shown(tmp_path):
         ("*-*", ""),
     ],
 )
-def test_what_is_missing_becomes_a_note(tmp_path, gone, said):
+def test_what_is_missing_becomes_a_note(undrawn, tmp_path, gone, said):
     root = write_recipe(tmp_path / "quickstart")
     for path in list(root.glob(gone)):
         if path.is_dir():
@@ -250,15 +260,15 @@ def test_what_is_missing_becomes_a_note(tmp_path, gone, said):
 @pytest.mark.parametrize(
     "torn", ["summary.json", "metrics.jsonl", "manifest.json", "ledger.json", "samples.jsonl", "config.yaml"]
 )
-@pytest.mark.parametrize("content", ["", '{"by_ops": [{"ops": 1}], "results": [{}]}', "[1, 2", "[]\n3\n"])
-def test_torn_files_cost_only_what_they_held(tmp_path, torn, content):
+@pytest.mark.parametrize("content", ['{"by_ops": [{"ops": 1}], "results": [{}]}', "[]\n3\n{"])
+def test_torn_files_cost_only_what_they_held(undrawn, tmp_path, torn, content):
     root = write_recipe(tmp_path / "quickstart")
     for path in root.glob(f"*/{torn}"):
         path.write_text(content)
     read(build([root]))
 
 
-def test_a_scale_without_claims_gives_no_verdict(tmp_path):
+def test_a_scale_without_claims_gives_no_verdict(undrawn, tmp_path):
     root = write_recipe(tmp_path / "quickstart")
     plan = root / "plan-seed0.json"
     plan.write_text(json.dumps(json.loads(plan.read_text()) | {"claims": False}))
@@ -266,7 +276,7 @@ def test_a_scale_without_claims_gives_no_verdict(tmp_path):
     assert 'class="verdict"' not in path.read_text() and "far too small" in notes(path)[0]
 
 
-def test_runs_given_one_by_one_are_joined_by_what_they_point_at(tmp_path):
+def test_runs_given_one_by_one_are_joined_by_what_they_point_at(undrawn, tmp_path):
     root = write_recipe(tmp_path / "all")
     (root / "plan-seed0.json").unlink()
     folders = sorted(p for p in root.iterdir() if p.is_dir())

@@ -13,7 +13,12 @@ from train.state import Budget, Ledger, TrainState
 
 
 def config(tmp_path, **changes):
-    return {"seed": 0, "init": None, "optim": {"lr": 0.1}, "out": {"root": str(tmp_path / "runs"), "name": "a", "folder": None}} | changes
+    return {
+        "seed": 0,
+        "init": None,
+        "optim": {"lr": 0.1},
+        "out": {"root": str(tmp_path / "runs"), "name": "a", "folder": None},
+    } | changes
 
 
 def test_a_run_folder_holds_its_config_and_where_it_came_from(tmp_path):

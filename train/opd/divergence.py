@@ -35,40 +35,41 @@ def mixture(a_NK: Tensor, b_NK: Tensor, share: float) -> Tensor:
     return torch.logaddexp(a_NK + log(share), b_NK + log1p(-share))
 
 
+# The kinds below take log-probabilities of target and student on the support, how to weigh the entries of a KL, and the
+# share of their mixture (beta or alpha); they return entries whose sum over the support is the divergence.
 Entries = Callable[[Tensor, Tensor], Tensor]
 
 
-def fkl(p_NK: Tensor, q_NK: Tensor, entries: Entries, config: "DivergenceConfig") -> Tensor:
+def fkl(p_NK: Tensor, q_NK: Tensor, entries: Entries, share: float) -> Tensor:
     """Forward KL: sum p log(p/q). Gradient with respect to the logits: q - p. Covers the teacher's modes."""
     return entries(p_NK, q_NK)
 
 
-def rkl(p_NK: Tensor, q_NK: Tensor, entries: Entries, config: "DivergenceConfig") -> Tensor:
+def rkl(p_NK: Tensor, q_NK: Tensor, entries: Entries, share: float) -> Tensor:
     """Reverse KL: sum q log(q/p). Gradient with respect to the logits: q (log(q/p) - RKL). Seeks its modes."""
     return entries(q_NK, p_NK)
 
 
-def jsd(p_NK: Tensor, q_NK: Tensor, entries: Entries, config: "DivergenceConfig") -> Tensor:
+def jsd(p_NK: Tensor, q_NK: Tensor, entries: Entries, share: float) -> Tensor:
     """Generalised Jensen-Shannon, GKD (2306.13649): b KL(p, m) + (1-b) KL(q, m) with m = b p + (1-b) q.
 
     JSD_b / b tends to forward KL as b -> 0 and JSD_b / (1-b) to reverse KL as b -> 1, but at the very ends JSD is zero
     everywhere. So b = 0 means forward KL and b = 1 reverse KL here, as in the released implementations.
     """
-    beta = config.beta
-    if beta in (0.0, 1.0):
-        return (fkl if beta == 0.0 else rkl)(p_NK, q_NK, entries, config)
-    m_NK = mixture(p_NK, q_NK, beta)
-    return beta * entries(p_NK, m_NK) + (1.0 - beta) * entries(q_NK, m_NK)
+    if share in (0.0, 1.0):
+        return (fkl if share == 0.0 else rkl)(p_NK, q_NK, entries, share)
+    m_NK = mixture(p_NK, q_NK, share)
+    return share * entries(p_NK, m_NK) + (1.0 - share) * entries(q_NK, m_NK)
 
 
-def skew_fkl(p_NK: Tensor, q_NK: Tensor, entries: Entries, config: "DivergenceConfig") -> Tensor:
+def skew_fkl(p_NK: Tensor, q_NK: Tensor, entries: Entries, share: float) -> Tensor:
     """Skew forward KL, DistiLLM (2402.03898): KL(p, a p + (1-a) q), at most -log a."""
-    return entries(p_NK, mixture(p_NK, q_NK, config.alpha))
+    return entries(p_NK, mixture(p_NK, q_NK, share))
 
 
-def skew_rkl(p_NK: Tensor, q_NK: Tensor, entries: Entries, config: "DivergenceConfig") -> Tensor:
+def skew_rkl(p_NK: Tensor, q_NK: Tensor, entries: Entries, share: float) -> Tensor:
     """Skew reverse KL, DistiLLM (2402.03898): KL(q, (1-a) p + a q), at most -log a."""
-    return entries(q_NK, mixture(q_NK, p_NK, config.alpha))
+    return entries(q_NK, mixture(q_NK, p_NK, share))
 
 
 KINDS = {"fkl": fkl, "rkl": rkl, "jsd": jsd, "skew_fkl": skew_fkl, "skew_rkl": skew_rkl}
@@ -105,6 +106,7 @@ def student_topk(scored: Scored, k: int) -> Tensor:
 
 def teacher_topk(scored: Scored, k: int) -> Tensor:
     """Indices of the target's k likeliest tokens at each position."""
+    assert scored.teacher_NV is not None
     return scored.teacher_NV.topk(k, dim=-1).indices
 
 
@@ -118,12 +120,14 @@ def exact(scored: Scored, config: "DivergenceConfig") -> Tensor:
     Entry clip: OPSD (2601.18734), sum_v min(p log(p/q), tau). The clipped sum can be negative and its gradient is zero
     exactly at the worst entries: a heuristic against a few dominating tokens, no longer a divergence.
     """
+    assert scored.teacher_NV is not None
     p_NK, q_NK, entries = scored.teacher_NV, scored.student_NV, kl_entries
-    if config.support in TOPK:
+    if config.k is not None and config.rest is not None:
         index_NK = TOPK[config.support](scored, config.k)
         p_NK, q_NK = (RESTS[config.rest](log_NV, index_NK) for log_NV in (p_NK, q_NK))
         entries = generalised_kl_entries if config.rest == "general" else kl_entries
-    entries_NK = KINDS[config.kind](p_NK, q_NK, entries, config)
+    share = config.beta if config.kind == "jsd" else config.alpha
+    entries_NK = KINDS[config.kind](p_NK, q_NK, entries, share or 0.0)
     if config.entry_clip is not None:
         entries_NK = entries_NK.clamp(max=config.entry_clip)
     return entries_NK.sum(dim=-1)
@@ -164,6 +168,7 @@ ESTIMATORS = {"exact": exact, "pg": pg, "k2": k2, "k3": k3}
 
 def sampled(scored: Scored) -> tuple[Tensor, Tensor, Tensor]:
     """log p(y), log q(y) and log mu(y) of the response tokens, mu being the distribution they were drawn from."""
+    assert scored.teacher_NV is not None
     index_N1 = scored.token_N[:, None]
     log_p_N = scored.teacher_NV.gather(-1, index_N1).squeeze(-1)
     log_q_N = scored.student_NV.gather(-1, index_N1).squeeze(-1)

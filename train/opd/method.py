@@ -15,12 +15,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from models.gpt import GPT
 from train.flops import forward_flops, training_flops
 from train.loop import StepOutput
 from train.opd.diagnostics import distribution_sums, response_measures, stop_sums
-from train.opd.divergence import TOPK, DivergenceConfig, divergence, nll
+from train.opd.divergence import DivergenceConfig, divergence, nll
 from train.opd.outcome import COMBINERS, NORMALISER, OutcomeConfig, advantages, policy_gradient
 from train.opd.regularizer import RegularizerConfig, regularization
 from train.opd.rollouts import Rollouts
@@ -69,7 +70,7 @@ class Method:
                 f"divergence.support=sampled: source.kind={source.kind} at temperature {source.temperature} does not "
                 "draw tokens from the student; accepted: source.kind=student with source.temperature above 0"
             )
-        if self.outcome.kind != "none" and not (fresh and source.samples > 1):
+        if self.outcome.kind != "none" and not (fresh and (source.samples or 0) > 1):
             raise ValueError(
                 f"outcome.kind={self.outcome.kind} compares responses to one prompt; accepted: source.kind=student "
                 "with source.samples above 1 and source.temperature above 0"
@@ -101,7 +102,7 @@ class Method:
 
     def check_vocabulary(self, size: int) -> None:
         """Raise ValueError when the divergence's support does not fit a vocabulary of this size."""
-        if self.divergence.support in TOPK and self.divergence.k >= size:
+        if self.divergence.k is not None and self.divergence.k >= size:
             raise ValueError(
                 f"divergence.k={self.divergence.k}: accepted are whole numbers from 1 to {size - 1}, one less than the "
                 "vocabulary; divergence.support=full takes all of it"
@@ -160,14 +161,14 @@ class Objective:
         method: Method,
         prompts: Prompts,
         teacher: Teacher,
-        author: nn.Module | None = None,
+        author: GPT | None = None,
         micro_batch: int = 0,
         watch: Callable[[int, Rollouts], None] | None = None,
     ) -> None:
         self.method, self.prompts, self.teacher, self.author = method, prompts, teacher, author
         self.micro_batch, self.watch = micro_batch, watch
 
-    def __call__(self, model: nn.Module, step: int) -> StepOutput:
+    def __call__(self, model: GPT, step: int) -> StepOutput:
         """The loss of a step. With micro-batches, the gradients of all but the last are in `.grad` on return; the
         returned loss has the value of the whole batch and the graph of the last."""
         started = time.perf_counter()
@@ -192,7 +193,7 @@ class Objective:
             seconds={"generation": drawn - started, "teacher": batch.teacher_seconds},
         )
 
-    def _pieces(self, model: nn.Module, rollouts: Rollouts, batch: "Tally") -> Iterator[Callable[[], Tensor]]:
+    def _pieces(self, model: GPT, rollouts: Rollouts, batch: "Tally") -> Iterator[Callable[[], Tensor]]:
         """The micro-batches of the responses, each a function that returns its part of the loss."""
         counts = Coefficients.of(self.method, rollouts, self.prompts.max_new)
 
@@ -208,7 +209,7 @@ class Objective:
 
         return (partial(piece, index_M) for index_M in rollouts.chunks(self.micro_batch))
 
-    def _gold_pieces(self, model: nn.Module, step: int, batch: "Tally") -> Iterator[Callable[[], Tensor]]:
+    def _gold_pieces(self, model: GPT, step: int, batch: "Tally") -> Iterator[Callable[[], Tensor]]:
         """The micro-batches of the negative log-likelihood on the step's own documents, if the method has it."""
         weight = self.method.regularizer.gold_nll
         if weight == 0.0:
@@ -239,7 +240,7 @@ class Tally:
 
     def add(
         self,
-        model: nn.Module,
+        model: GPT,
         teacher: Teacher | None,
         part: Rollouts,
         terms: dict[str, Tensor],

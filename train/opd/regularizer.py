@@ -17,6 +17,7 @@ from train.opd.teacher import Scored
 
 def reference_kl(scored: Scored) -> Tensor:
     """KL(q, r) over the full vocabulary at the batch's own states, r the student at step 0 (StableOPD, 2604.08527)."""
+    assert scored.reference_NV is not None
     return kl_entries(scored.student_NV, scored.reference_NV).sum(dim=-1)
 
 

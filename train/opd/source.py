@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from models.gpt import GPT
 from models.sampling import sample
 from synth.checker import check
 from synth.dataset import Documents, Source
@@ -86,19 +87,18 @@ def responses_of(documents: Documents, values: np.ndarray, device: torch.device)
     return torch.from_numpy(pad(values, spans(documents), rows_B, 0)).to(device)
 
 
-def answered_by(
-    prompts: Prompts, config: SourceConfig, step: int, model: nn.Module, who: str
-) -> tuple[Rollouts, float]:
+def answered_by(prompts: Prompts, config: SourceConfig, step: int, model: GPT, who: str) -> tuple[Rollouts, float]:
     """Sample `config.samples` responses to each of the step's prompts from a model."""
-    documents, times = prompts.documents(step), config.samples
+    documents, times, temperature = prompts.documents(step), config.samples, config.temperature
+    assert times is not None and temperature is not None
     device = next(model.parameters()).device
     prompts_N = np.split(documents.tokens, spans(documents)[1:-1])[::2]
-    asked = [prompt for prompt in prompts_N for _ in range(times)]
+    asked = [tokens for prompt in prompts_N for tokens in [prompt.tolist()] * times]
     drawn = sample(
         model,
         asked,
         prompts.max_new,
-        temperature=config.temperature,
+        temperature=temperature,
         eos=EOS,
         pad=PAD,
         generator=torch.Generator().manual_seed(key(prompts.seed, "rollout", step)),
@@ -120,23 +120,24 @@ def answered_by(
     return rollouts, generation_flops(model, prompt_B, drawn.lengths_B, times)
 
 
-def generation_flops(model: nn.Module, prompt_B: Tensor, length_B: Tensor, times: int) -> float:
+def generation_flops(model: GPT, prompt_B: Tensor, length_B: Tensor, times: int) -> float:
     """What sampling took. A prompt is read once for all its samples, and the last token of a response never."""
     once = forward_flops(model.config, prompt_B[::times])
     return forward_flops(model.config, prompt_B + length_B - 1) - (times - 1) * once
 
 
-def student(prompts: Prompts, config: SourceConfig, step: int, model: nn.Module, teacher: nn.Module | None):
+def student(prompts: Prompts, config: SourceConfig, step: int, model: GPT, teacher: GPT | None):
     """Fresh samples of the student as it is now: on-policy."""
     return answered_by(prompts, config, step, model, "student")
 
 
-def teacher(prompts: Prompts, config: SourceConfig, step: int, model: nn.Module, teacher: nn.Module | None):
+def teacher(prompts: Prompts, config: SourceConfig, step: int, model: GPT, teacher: GPT | None):
     """Samples of the teacher: sequence-level distillation (Kim and Rush, 1606.07947)."""
+    assert teacher is not None
     return answered_by(prompts, config, step, teacher, "teacher")
 
 
-def gold(prompts: Prompts, config: SourceConfig, step: int, model: nn.Module, teacher: nn.Module | None):
+def gold(prompts: Prompts, config: SourceConfig, step: int, model: GPT, teacher: GPT | None):
     """The documents that the stream itself holds for the step's prompts. Costs nothing to make."""
     documents, device = prompts.documents(step), next(model.parameters()).device
     count = len(documents.prompt)
@@ -159,8 +160,9 @@ def gold(prompts: Prompts, config: SourceConfig, step: int, model: nn.Module, te
     return rollouts, 0.0
 
 
-def mix(prompts: Prompts, config: SourceConfig, step: int, model: nn.Module, teacher: nn.Module | None):
+def mix(prompts: Prompts, config: SourceConfig, step: int, model: GPT, teacher: GPT | None):
     """GKD's mixture (2306.13649): with probability `share`, drawn per batch, the student answers, else gold."""
+    assert config.share is not None
     chance = key(prompts.seed, "mix", step) / KEY_RANGE
     return (student if chance < config.share else gold)(prompts, config, step, model, teacher)
 

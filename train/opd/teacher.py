@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from models.gpt import GPT
 from train.opd.rollouts import Rollouts, positions
 from train.opd.settings import only, require
 
@@ -68,14 +69,14 @@ class TeacherConfig:
         return self.transform == "power"
 
 
-def external(student: nn.Module, checkpoint: nn.Module | None) -> nn.Module:
+def external(student: GPT, checkpoint: GPT | None) -> GPT:
     """Another model, loaded from the checkpoint that `teacher` names."""
     if checkpoint is None:
         raise ValueError("teacher=null: this method's teacher.params=external needs the path of a checkpoint")
     return checkpoint
 
 
-def initial(student: nn.Module, checkpoint: nn.Module | None) -> nn.Module:
+def initial(student: GPT, checkpoint: GPT | None) -> GPT:
     """The student itself as it was at step 0."""
     return deepcopy(student)
 
@@ -101,23 +102,25 @@ def power(p_NV: Tensor, reference_NV: Tensor | None, config: TeacherConfig) -> T
 
     l = 1 is the teacher, l = 0 the reference, l > 1 goes beyond the teacher in the direction away from the reference.
     """
+    assert config.power is not None and reference_NV is not None
     return torch.log_softmax(config.power * p_NV + (1.0 - config.power) * reference_NV, dim=-1)
 
 
 def temper(p_NV: Tensor, reference_NV: Tensor | None, config: TeacherConfig) -> Tensor:
     """p^(1/temperature), renormalised: above 1 softer, below 1 sharper (Hinton et al., 1503.02531, section 2)."""
+    assert config.temperature is not None
     return torch.log_softmax(p_NV / config.temperature, dim=-1)
 
 
 TRANSFORMS = {"id": identity, "power": power, "temper": temper}
 
 
-def frozen(model: nn.Module) -> nn.Module:
+def frozen(model: GPT) -> GPT:
     """The model in evaluation mode with all gradients off."""
     return model.eval().requires_grad_(False)
 
 
-def response_logprobs(model: nn.Module, tokens_BT: Tensor, prompt_B: Tensor, length_B: Tensor) -> Tensor:
+def response_logprobs(model: GPT, tokens_BT: Tensor, prompt_B: Tensor, length_B: Tensor) -> Tensor:
     """Log-probabilities of the next token at every response position.
 
     Only these positions go through the projection to the vocabulary, and the last column, which predicts nothing that
@@ -141,7 +144,7 @@ class Teacher:
     `model` is the teacher (None: the method has none) and `reference` the student at step 0 (None: nothing needs it).
     """
 
-    def __init__(self, config: TeacherConfig, model: nn.Module | None, reference: nn.Module | None) -> None:
+    def __init__(self, config: TeacherConfig, model: GPT | None, reference: GPT | None) -> None:
         self.config = config
         self.model = None if model is None else frozen(model)
         self.reference = None if reference is None else frozen(reference)
@@ -159,7 +162,7 @@ class Teacher:
         return teacher_NV, reference_NV
 
 
-def score(student: nn.Module, targets: tuple[Tensor | None, Tensor | None], rollouts: Rollouts) -> Scored:
+def score(student: GPT, targets: tuple[Tensor | None, Tensor | None], rollouts: Rollouts) -> Scored:
     """The student's forward pass over rows whose target and reference log-probabilities are `targets`."""
     student_NV = response_logprobs(student, rollouts.tokens_BT, rollouts.prompt_B, rollouts.length_B)
     row_N, time_N = positions(rollouts.length_B)

@@ -37,7 +37,6 @@ STYLE = {
     "lines.linewidth": 1.8,
     "lines.markersize": 6,
     "figure.dpi": 150,
-    "savefig.bbox": "tight",
     "axes.formatter.useoffset": False,
 }
 

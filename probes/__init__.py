@@ -1,0 +1,1 @@
+"""Probes: what can be read from a model's hidden states, beside what the same probe reads without the model's help."""

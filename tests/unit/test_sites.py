@@ -1,0 +1,85 @@
+"""Sites: what is recorded is what the model computes, and looking leaves no trace."""
+
+import pytest
+import torch
+
+from models.gpt import GPT, GPTConfig
+from models.sites import capture, site_names
+
+CONFIG = GPTConfig(13, 2, 2, 16, 24, mlp="relu2", qk_norm=True, token_shift=2, tied=False)
+TOKENS = torch.arange(20).view(2, 10) % 13
+
+
+def hooks(model: torch.nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def test_names_are_those_of_transformer_lens():
+    assert site_names(GPTConfig(13, 1, 2, 16, 24)) == (
+        "hook_embed",
+        "blocks.0.hook_resid_pre",
+        "blocks.0.hook_attn_out",
+        "blocks.0.hook_resid_mid",
+        "blocks.0.hook_mlp_out",
+        "blocks.0.hook_resid_post",
+        "ln_final.hook_normalized",
+    )
+
+
+def test_sites_equal_a_computation_by_hand():
+    model = GPT(CONFIG)
+    with torch.no_grad(), capture(model, site_names(CONFIG)) as store:
+        logits = model(TOKENS)
+    with torch.no_grad():
+        keep, ahead, behind = model.rope_tables[:, :10]
+        x = model.embed(TOKENS, None)
+        assert torch.equal(store["hook_embed"], x)
+        for layer, block in enumerate(model.blocks):
+            assert torch.equal(store[f"blocks.{layer}.hook_resid_pre"], x)
+            attn_out = block.attn(block.norm_attn(x), (keep, ahead, behind), None)
+            assert torch.equal(store[f"blocks.{layer}.hook_attn_out"], attn_out)
+            assert torch.equal(store[f"blocks.{layer}.hook_resid_mid"], x + attn_out)
+            mlp_out = block.mlp(block.norm_mlp(x + attn_out))
+            assert torch.equal(store[f"blocks.{layer}.hook_mlp_out"], mlp_out)
+            x = x + attn_out + mlp_out
+            assert torch.equal(store[f"blocks.{layer}.hook_resid_post"], x)
+        assert torch.equal(store["ln_final.hook_normalized"], model.ln_final(x))
+        assert torch.equal(store["ln_final.hook_normalized"] @ model.unembed.weight.T, logits)
+
+
+def test_nothing_stays_behind_also_after_an_error():
+    model = GPT(CONFIG)
+    with capture(model, site_names(CONFIG)):
+        assert hooks(model) == len(site_names(CONFIG))
+    assert hooks(model) == 0
+    with pytest.raises(KeyError), capture(model, ["hook_embed"]) as store:
+        raise KeyError(store)
+    assert hooks(model) == 0
+    with pytest.raises(ValueError, match="hook_embd"):
+        capture(model, ["hook_embed", "hook_embd"]).__enter__()
+    assert hooks(model) == 0
+
+
+def test_only_the_wanted_sites_in_the_wanted_form():
+    model = GPT(CONFIG)
+    with capture(model, ["blocks.1.hook_resid_mid"], dtype=torch.float16, device="cpu") as store:
+        model(TOKENS)
+    assert list(store) == ["blocks.1.hook_resid_mid"]
+    assert store["blocks.1.hook_resid_mid"].dtype == torch.float16
+
+
+def test_gradients_flow_through_a_recorded_site():
+    model = GPT(CONFIG)
+    with capture(model, ["blocks.0.hook_resid_post"]) as store:
+        model.hidden(TOKENS)
+    store["blocks.0.hook_resid_post"].square().sum().backward()
+    assert model.embed.weight.grad.abs().sum() > 0
+    assert model.blocks[1].mlp.up.weight.grad is None
+
+
+def test_errors_say_what_is_accepted():
+    model = GPT(CONFIG)
+    with pytest.raises(ValueError, match=r"site='blocks.2.hook_mlp_out': expected one of hook_embed, blocks.0"):
+        capture(model, ["blocks.2.hook_mlp_out"]).__enter__()
+    with pytest.raises(ValueError, match="_orig_mod"):
+        capture(torch.nn.Sequential(model), ["hook_embed"]).__enter__()
