@@ -35,7 +35,8 @@ class KVCache:
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         shape = (config.n_layer, 2, rows, config.n_head, capacity, config.head_dim)
         self.kv_L2RHKD = torch.zeros(shape, dtype=dtype, device=weight.device)
-        # What the convolutions of each block read (models.gpt.Conv): attention's, then the MLP's.
+        # What the convolutions of each block read (models.gpt.Conv), the attention's and the MLP's.
+        self.n_conv = config.conv
         inputs = (config.n_layer, 2, rows, capacity if config.conv else 0, config.n_embd)
         self.inputs_L2RKC = torch.zeros(inputs, dtype=dtype, device=weight.device)
         self.tokens_RK = torch.zeros(rows, capacity, dtype=torch.long, device=weight.device)
@@ -72,10 +73,9 @@ class KVCache:
         n = int(stay_B.sum())
         hole_M = (~stay_B[:n]).nonzero()[:, 0]
         from_M = stay_B[n:].nonzero()[:, 0] + n
-        self.kv_L2RHKD[:, :, hole_M, :, : self.longest] = self.kv_L2RHKD[..., : self.longest, :].index_select(2, from_M)
-        self.inputs_L2RKC[:, :, hole_M, : self.longest] = self.inputs_L2RKC[:, :, :, : self.longest].index_select(
-            2, from_M
-        )
+        used = slice(self.longest)
+        self.kv_L2RHKD[:, :, hole_M, :, used] = self.kv_L2RHKD[..., used, :].index_select(2, from_M)
+        self.inputs_L2RKC[:, :, hole_M, used] = self.inputs_L2RKC[:, :, :, used].index_select(2, from_M)
         self.tokens_RK[hole_M], self.lengths_R[hole_M] = self.tokens_RK[from_M], self.lengths_R[from_M]
         old_B = torch.arange(n, device=stay_B.device)
         old_B[hole_M] = from_M
@@ -103,20 +103,24 @@ class KVCache:
             unseen_BTK = torch.arange(columns, device=device) > self.position_BT[..., None]
             bias_BTK = torch.zeros(unseen_BTK.shape, dtype=self.kv_L2RHKD.dtype, device=device)
             self.bias_B1TK = bias_BTK.masked_fill_(unseen_BTK, float("-inf"))[:, None]
+        if self.n_conv:  # of all layers at once: many small look-ups would cost more than the convolutions
+            column_BS, real_BS = self._before(self.n_conv)
+            self.past_L2BSC = self.inputs_L2RKC[:, :, self.row_B1, column_BS] * real_BS[..., None]
         return self.position_BT
 
     def previous(self, n: int) -> tuple[Tensor, Tensor]:
         """Ids [B, S] of the n tokens before the new ones, oldest first, and which of them exist."""
-        column_BS = self.lengths_B[:, None] - torch.arange(n, 0, -1, device=self.lengths_R.device)
-        return self.tokens_RK[: self.n_rows].gather(1, column_BS.clamp(min=0)), column_BS >= 0
+        column_BS, real_BS = self._before(n)
+        return self.tokens_RK[: self.n_rows].gather(1, column_BS), real_BS
 
-    def earlier(self, layer: int, part: int, x_BTC: Tensor, n: int) -> Tensor:
-        """Store what part `part` of a layer reads at the new tokens; what it read at the n tokens before, [B, S, C]."""
-        stored_BKC = self.inputs_L2RKC[layer, part, : self.n_rows]
+    def _before(self, n: int) -> tuple[Tensor, Tensor]:
         column_BS = self.lengths_B[:, None] - torch.arange(n, 0, -1, device=self.lengths_R.device)
-        past_BSC = stored_BKC[self.row_B1, column_BS.clamp(min=0)] * (column_BS >= 0)[..., None]
-        stored_BKC[self.row_B1, self.position_BT] = x_BTC.to(stored_BKC.dtype)
-        return past_BSC
+        return column_BS.clamp(min=0), column_BS >= 0
+
+    def earlier(self, layer: int, part: int, x_BTC: Tensor) -> Tensor:
+        """Store what part `part` of a layer reads at the new tokens; what it read at the tokens before, [B, S, C]."""
+        self.inputs_L2RKC[layer, part][self.row_B1, self.position_BT] = x_BTC.to(self.inputs_L2RKC.dtype)
+        return self.past_L2BSC[layer, part]
 
     def attend(self, layer: int, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> Tensor:
         """Store the new keys and values of one layer, and attend from each new token to everything up to itself."""

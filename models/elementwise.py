@@ -7,8 +7,8 @@ The invariant that matters: value and gradient equal the definition in each docs
 
 Try it:  python -m pytest tests/unit/test_elementwise.py
 
-Legend: B batch, T tokens, C channels, S earlier tokens, E channels of all queries and keys (2 n_embd), R rotated pairs of
-        channels per head.
+Legend: B batch, T tokens, C channels, S earlier tokens, E channels of all queries and keys (2 n_embd), R rotated pairs
+        of channels per head.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ Rope = tuple[Tensor, Tensor, Tensor]
 
 
 def _by_hand() -> bool:
-    """Whether to use the gradients written by hand: not without gradients, nor in compiled code, which fuses by itself."""
+    """Whether to use the gradients written by hand: not where none are wanted, nor in code that is compiled anyway."""
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
@@ -141,6 +141,13 @@ class _CausalMix(Function):
         return grad_x, grad_weight
 
 
-def causal_mix(x_BTC: Tensor, weight_SC: Tensor) -> Tensor:
-    """x[t] + sum_j weight[j - 1] * x[t - j], j = 1..S, x = 0 before the start: a causal depthwise convolution."""
-    return (_CausalMix.apply if _by_hand() else _mix)(x_BTC, weight_SC)
+def causal_mix(x_BTC: Tensor, weight_SC: Tensor, past_BSC: Tensor | None = None) -> Tensor:
+    """x[t] + sum_j weight[j - 1] * x[t - j], j = 1..S: a causal depthwise convolution.
+
+    Before the start x is `past_BSC`, oldest first, or 0.
+    """
+    if past_BSC is None:
+        return (_CausalMix.apply if _by_hand() else _mix)(x_BTC, weight_SC)
+    if x_BTC.shape[1] == 1:
+        return x_BTC + (past_BSC * weight_SC.flip(0)).sum(1, keepdim=True)
+    return _mix(torch.cat((past_BSC, x_BTC), dim=1), weight_SC)[:, len(weight_SC) :]

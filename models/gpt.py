@@ -134,8 +134,7 @@ class Embed(nn.Module):
         if cache is None:
             return causal_mix(x_BTC, self.shift)
         past_BS, real_BS = cache.previous(self.shift.shape[0])
-        past_BSC = F.embedding(past_BS, self.weight) * real_BS[..., None]
-        return causal_mix(torch.cat((past_BSC, x_BTC), dim=1), self.shift)[:, past_BS.shape[1] :]
+        return causal_mix(x_BTC, self.shift, F.embedding(past_BS, self.weight) * real_BS[..., None])
 
 
 class Conv(nn.Module):
@@ -151,10 +150,7 @@ class Conv(nn.Module):
         self.shift = nn.Parameter(torch.empty(config.conv, config.n_embd))
 
     def forward(self, x_BTC: Tensor, cache: KVCache | None) -> Tensor:
-        if cache is None:
-            return causal_mix(x_BTC, self.shift)
-        past_BSC = cache.earlier(self.layer, self.part, x_BTC, self.shift.shape[0])
-        return causal_mix(torch.cat((past_BSC, x_BTC), dim=1), self.shift)[:, past_BSC.shape[1] :]
+        return causal_mix(x_BTC, self.shift, None if cache is None else cache.earlier(self.layer, self.part, x_BTC))
 
 
 class Attention(nn.Module):

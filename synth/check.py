@@ -84,22 +84,17 @@ def judge(record: dict, field: str):
     return check_text(problem, english, text), text
 
 
-def describe(verdict, text: str) -> tuple[str, str]:
-    """(the verdict in words, what is wrong first or "right") for a batch of one."""
-    from synth.checker import ENDINGS, KINDS
+def describe(verdict, text: str) -> str:
+    """The verdict on a batch of one in words."""
+    from synth.checker import reason
 
-    if verdict.right[0]:
-        counts = [
-            f"{n} {name}" for n, name in ((verdict.retries[0], "taken back"), (verdict.unneeded[0], "unneeded")) if n
-        ]
-        return ", ".join(["right", *counts]), "right"
-    first = verdict.first_mistake[0]
+    why, first = reason(verdict, 0), verdict.first_mistake[0]
     if first >= 0:
-        kind = KINDS[verdict.kind[0, first]]
         step = " ".join(text[verdict.start[0, first] : verdict.stop[0, first]].split())
-        return f"wrong, step {first + 1} {kind}: {step}", kind
-    ending = ENDINGS[verdict.ending[0]]
-    return f"wrong, ends {ending}", f"ends {ending}"
+        return f"wrong, step {first + 1} {why}: {step}"
+    words = ["right" if why == "right" else f"wrong, {why}"]
+    counts = {"taken back": verdict.retries[0], "unneeded": verdict.unneeded[0]}
+    return ", ".join(words + [f"{n} {name}" for name, n in counts.items() if n])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -110,20 +105,23 @@ def main(argv: list[str] | None = None) -> None:
         os.environ.setdefault("GLASSHOUSE_JIT", "0")  # must be set before the kernels are imported
     from tqdm import tqdm
 
+    from synth.checker import reason
+
     lines, reasons, published = [], Counter(), 0
     for number, record in tqdm(records, unit="record", delay=2, disable=None, leave=False):
         try:
             verdict, text = judge(record, args.field)
         except ValueError as error:
             fail(f"{args.file} line {number}: {error}")
-        line, reason = describe(verdict, text)
-        lines.append(f"{record.get('id', f'line {number}')}: {line}")
-        reasons[reason] += 1
+        name = " ".join(str(record.get("id", f"line {number}")).split())
+        lines.append(f"{name}: {describe(verdict, text)}")
+        reasons[reason(verdict, 0)] += 1
         published += int(verdict.published[0])
     right = reasons.pop("right", 0)
     first = "; first mistakes: " + ", ".join(f"{kind} {n}" for kind, n in reasons.most_common()) if reasons else ""
     lines.append(f"{len(records)} solutions, {right} right, {published} right as published{first}")
     try:
+        sys.stdout.reconfigure(errors="backslashreplace")  # a text may hold what the terminal cannot show
         print("\n".join(lines), flush=True)
     except BrokenPipeError:  # the reader (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

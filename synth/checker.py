@@ -20,7 +20,8 @@ step that fails none is right. Mistakes are MALFORMED and after; the three kinds
     wrong value                 a number given without arithmetic is not the value: the 0 of what has no parts
     uncorrected mistake         the step is right in itself, and wrong only because an earlier mistake is put in
 
-The whole solution is right (strict) when no step is a mistake, its ending is right, and so is the answer:
+The whole solution is right (strict) when no step is a mistake, its ending is right, and so is the answer; `reason`
+names the first of these that fails.
 
     ending   right | early (the query is not defined) | late (goes on after the query, or after the answer) | never (no
              `<eos>`; it wins over the others)
@@ -43,7 +44,7 @@ from synth import grammar as G
 from synth import world as W
 from synth.clauses import RESULT
 from synth.jit import jit
-from synth.problem import CHILD, DEPTH_, INSTANCES, LAYER, OWNER, QUERY, SLOTS, TARGET, Problems, ready
+from synth.problem import CHILD, DEPTH_, LAYER, OWNER, SLOTS, TARGET, Problems
 
 KINDS = (
     "right", "unneeded", "retry", "malformed", "unknown parameter", "repeated", "not ready", "wrong dependencies",
@@ -56,6 +57,9 @@ KINDS = (
 ENDINGS = ("right", "early", "late", "never")
 ENDED, EARLY, LATE, NEVER = range(len(ENDINGS))
 
+# columns of what is known of a slot; status: 0, no name of this problem; an edge that it lacks; a parameter
+_STATUS, _OWNER, _THING, _N_TERMS, _COMBINE, _CONSTANT, _CONSTANT_OP, _VALUE, _NEEDED = range(9)
+_POSSIBLE, _EXISTS = 1, 2
 # columns of a step as the kernels write it, and of the summary of a solution
 _KIND, _PARAM, _START, _STOP = range(4)
 _STEPS, _FIRST, _RETRIES, _UNNEEDED, _ENDING, _ANSWER, _PUBLISHED = range(7)
@@ -88,65 +92,73 @@ class _Work(NamedTuple):
     letters: E.Letters
 
 
+def _facts(problems: Problems) -> np.ndarray:
+    """What the kernels need to know of every slot, int32[N, 72, columns]."""
+    depth, widths = problems.scalars[:, DEPTH_, None], problems.widths
+    child_layer = np.minimum(LAYER + 1, 3)
+    child_inside = (depth > LAYER + 1) & (widths[:, child_layer] > CHILD)
+    possible = (depth > LAYER) & (widths[:, LAYER] > OWNER) & np.where(TARGET < 0, child_inside, depth > TARGET)
+    status = np.where(possible & (problems.exists > 0), _EXISTS, np.where(possible, _POSSIBLE, 0))
+    names = problems.slot_names()
+    columns = [status, names[..., 0], names[..., 1], problems.n_terms, problems.combine]
+    columns += [problems.constant, problems.constant_op, problems.value, problems.needed]
+    return np.stack(columns, axis=-1, dtype=np.int32, casting="unsafe")
+
+
 @jit
-def _find(p, i, names, owner, thing):
-    """Slot with these name tokens: (slot, exists). An edge that the structure lacks has a slot too; -1 without any."""
-    possible = -1
+def _find(facts, owner, thing):
+    """Slot with these name tokens, an existing one if there is any, or -1."""
+    found = -1
     for s in range(SLOTS):
-        if names[i, s, 0] != owner or names[i, s, 1] != thing:
-            continue
-        layer, depth = LAYER[s], p.scalars[i, DEPTH_]
-        if layer >= depth or OWNER[s] >= p.widths[i, layer]:
-            continue
-        if p.exists[i, s] > 0:
-            return s, True
-        if s >= INSTANCES:
-            inside = TARGET[s] < depth
-        else:
-            inside = layer + 1 < depth and CHILD[s] < p.widths[i, layer + 1]
-        possible = s if inside else possible
-    return possible, False
+        if facts[s, _OWNER] == owner and facts[s, _THING] == thing:
+            if facts[s, _STATUS] == _EXISTS:
+                return s
+            if facts[s, _STATUS] == _POSSIBLE:
+                found = s
+    return found
 
 
 @jit
-def _kind(p, i, s, letters, defined, faults, reached, value):
+def _kind(fact, s, terms, letters, defined, faults, reached, value):
     """Kind of a sentence that defines the existing parameter s: the tests of the table above, in their order."""
     if defined[s]:
         return REPEATED
-    if not ready(p.n_terms[i], p.terms[i], defined, s):
-        return NOT_READY
+    for t in range(fact[_N_TERMS]):
+        if not defined[terms[t, 0]] or (terms[t, 1] >= 0 and not defined[terms[t, 1]]):
+            return NOT_READY
     if not reached or faults & E.UNUSED:
         return WRONG_DEPENDENCIES
     if faults & (E.REFERENCE | E.REUSED):
         return WRONG_REFERENCE
     form = letters.form[letters.form.shape[0] - 2]
-    if not E.equals_problem(
-        form, p.n_terms[i, s], p.terms[i, s], p.combine[i, s], p.constant[i, s], p.constant_op[i, s]
-    ):
+    if not E.equals_problem(form, fact[_N_TERMS], terms, fact[_COMBINE], fact[_CONSTANT], fact[_CONSTANT_OP]):
         return WRONG_EXPRESSION
     if faults & E.ARITHMETIC:
         return WRONG_ARITHMETIC
-    if value != p.value[i, s]:
-        return WRONG_VALUE if p.n_terms[i, s] == 0 else UNCORRECTED
-    return RIGHT if p.needed[i, s] > 0 else UNNEEDED
+    if value != fact[_VALUE]:
+        return WRONG_VALUE if fact[_N_TERMS] == 0 else UNCORRECTED
+    return RIGHT if fact[_NEEDED] > 0 else UNNEEDED
 
 
 @jit
-def _judge_step(p, i, s, exists, parsed, g, work):
+def _judge_step(facts, terms, s, parsed, g, work):
     """Judge the parsed sentence for slot s and note what it defines: (kind, whether it passes as published)."""
     letter, count = work.head[G.LETTER], work.head[G.COUNT]
+    exists = s >= 0 and facts[s, _STATUS] == _EXISTS
     if parsed == G.MALFORMED_STEP or (letter < 0 and parsed == G.UNSTOPPED):
         return MALFORMED, False
     if letter < 0:
         return RETRY if exists else UNKNOWN, True
+    fact, factors = facts[max(s, 0)], terms[max(s, 0)]
     faults = E.work_step(work.letters, work.rows, count, g[G.MODULUS])
-    reached = E.reaches(work.letters, p.n_terms[i, s] if exists else 0, p.terms[i, max(s, 0)])
+    reached = E.reaches(work.letters, fact[_N_TERMS] if exists else 0, factors)
     passes = s >= 0 and reached and faults & (E.REFERENCE | E.REUSED | E.ARITHMETIC) == 0
     kind = MALFORMED
     if parsed == G.COMPLETE:
         kind = UNKNOWN
         if exists:
-            kind = _kind(p, i, s, work.letters, work.defined, faults, reached, work.rows[count - 1, RESULT])
+            value = work.rows[count - 1, RESULT]
+            kind = _kind(fact, s, factors, work.letters, work.defined, faults, reached, value)
     E.define(work.letters, letter, s if exists else -1)
     if exists:
         work.defined[s] = 1
@@ -177,9 +189,8 @@ def _contains(tokens, start, stop, phrase):
 
 
 @jit
-def _judge(p, i, names, g, tokens, length, bare, steps, work, summary):
+def _judge(facts, terms, query, g, tokens, length, bare, steps, work, summary):
     """Judge one response: writes its steps int32[S, 4] and its summary."""
-    query = p.scalars[i, QUERY]
     work.defined[:] = 0
     E.forget(work.letters)
     end = G.solution_end(tokens, length)
@@ -188,16 +199,15 @@ def _judge(p, i, names, g, tokens, length, bare, steps, work, summary):
     while at < end:
         after = G.step_end(tokens, at, end, g)
         parsed = G.parse_step(tokens, at, after, g, work.head, work.rows)
-        s, exists = -1, False
-        if work.head[G.OWNER_TOKEN] >= 0:
-            s, exists = _find(p, i, names, work.head[G.OWNER_TOKEN], work.head[G.THING_TOKEN])
+        s = _find(facts, work.head[G.OWNER_TOKEN], work.head[G.THING_TOKEN]) if work.head[G.OWNER_TOKEN] >= 0 else -1
         late = late or work.defined[query] > 0
-        kind, passes = _judge_step(p, i, s, exists, parsed, g, work)
+        kind, passes = _judge_step(facts, terms, s, parsed, g, work)
         # the published checker splits at full stops, so only the last may lack, and skips whatever contains BACK
         published = published and not unstopped and (passes or _contains(tokens, at, after, g[W.BACK]))
         if parsed != G.MALFORMED_STEP and work.head[G.LETTER] >= 0:
             last_slot, last_value = s, work.rows[work.head[G.COUNT] - 1, RESULT]
         unstopped = parsed == G.UNSTOPPED
+        exists = s >= 0 and facts[s, _STATUS] == _EXISTS
         steps[n, _KIND], steps[n, _PARAM], steps[n, _START], steps[n, _STOP] = kind, s if exists else -1, at, after
         retries += 1 if kind == RETRY else 0
         unneeded += 1 if kind == UNNEEDED else 0
@@ -206,7 +216,7 @@ def _judge(p, i, names, g, tokens, length, bare, steps, work, summary):
         n += 1
         at = after
 
-    answer, truth, ended = last_value, p.value[i, query], True
+    answer, truth, ended = last_value, facts[query, _VALUE], True
     if not bare:
         number, goes_on, ended = _read_answer(tokens, end, length)
         late = late or goes_on
@@ -225,9 +235,9 @@ def _judge(p, i, names, g, tokens, length, bare, steps, work, summary):
 
 
 @jit
-def _judge_all(p, names, g, tokens, lengths, bare, steps, work, summary):
+def _judge_all(facts, terms, queries, g, tokens, lengths, bare, steps, work, summary):
     for i in range(tokens.shape[0]):
-        _judge(p, i, names, g, tokens[i], lengths[i], bare, steps[i], work, summary[i])
+        _judge(facts[i], terms[i], queries[i], g, tokens[i], lengths[i], bare, steps[i], work, summary[i])
 
 
 def _most_steps(tokens: np.ndarray, world: W.World) -> int:
@@ -252,13 +262,12 @@ def check(
     n = len(problems.value)
     if tokens.ndim != 2 or tokens.shape[0] != n or lengths.shape != (n,):
         raise ValueError(f"tokens {tokens.shape} and lengths {lengths.shape} do not belong to {n} problems")
-    problems = Problems(*(np.require(a, np.int32, ["C", "W"]) for a in problems))
+    terms, queries = (np.require(a, np.int32, ["C", "W"]) for a in (problems.terms, problems.query))
     rows = np.zeros((tokens.shape[1] + 1, G.CLAUSE_COLUMNS), dtype=np.int64)
     work = _Work(np.zeros(4, dtype=np.int64), rows, np.zeros(SLOTS, dtype=np.int64), E.letters_buffer(world.n_letters))
     steps = np.full((n, _most_steps(tokens, world), 4), -1, dtype=np.int32)
     summary = np.zeros((n, 7), dtype=np.int32)
-    names = np.ascontiguousarray(problems.slot_names())
-    _judge_all(problems, names, G.layout(world), tokens, lengths, bare, steps, work, summary)
+    _judge_all(_facts(problems), terms, queries, G.layout(world), tokens, lengths, bare, steps, work, summary)
     steps = steps[:, : summary[:, _STEPS].max(initial=0)]
     answer_right = summary[:, _ANSWER] == problems.answer
     return Verdicts(
@@ -276,6 +285,16 @@ def check(
         ending=summary[:, _ENDING].astype(np.int8),
         answer=summary[:, _ANSWER],
     )
+
+
+def reason(verdicts: Verdicts, i: int) -> str:
+    """Why solution i is wrong: the kind of its first mistake, `ends early|late|never`, `wrong answer`; or `right`."""
+    first = verdicts.first_mistake[i]
+    if first >= 0:
+        return KINDS[verdicts.kind[i, first]]
+    if verdicts.ending[i] != ENDED:
+        return f"ends {ENDINGS[verdicts.ending[i]]}"
+    return "right" if verdicts.answer_right[i] else "wrong answer"
 
 
 def _tokenize(text: str, world: W.World) -> tuple[list[int], list[int]]:

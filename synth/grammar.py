@@ -34,15 +34,15 @@ def layout(world: W.World) -> np.ndarray:
 @jit
 def number_of(g, token):
     """The number that a token is, or -1."""
-    n = token - g[FIRST_NUMBER]
-    return n if 0 <= n < g[MODULUS] else -1
+    first = g[FIRST_NUMBER]
+    return token - first if first <= token < first + g[MODULUS] else -1
 
 
 @jit
 def letter_of(g, token):
     """The index of the letter that a token is, or -1."""
-    n = token - g[FIRST_LETTER]
-    return n if 0 <= n < g[N_LETTERS] else -1
+    first = g[FIRST_LETTER]
+    return token - first if first <= token < first + g[N_LETTERS] else -1
 
 
 @jit

@@ -101,6 +101,8 @@ def find(path: str | Path, setting: str = "checkpoint") -> Path:
     if not path.exists():
         raise ValueError(f"{setting}={path}: does not exist; {accepted}")
     if all((path / name).is_file() for name in FILES):
+        if _damaged(path):
+            raise ValueError(f"{setting}={path}: its files are not the ones that were saved; {accepted}")
         return path
     found = latest(path) if path.is_dir() else None
     if found is None:
@@ -137,6 +139,12 @@ def _verified(run: Path) -> Iterator[Path]:
             yield folder
         elif folder.exists():  # a folder that retention has removed is no reason to warn
             print(f"warning: {folder}: {', '.join(bad)} is damaged; trying the checkpoint before it", file=sys.stderr)
+
+
+def _damaged(step: Path) -> bool:
+    """Whether a step folder that its run's index knows has other contents than the index says."""
+    lines = [line for line in read_lines(step.parent.parent / INDEX) if Path(line["path"]).name == step.name]
+    return bool(lines) and not all(_matches(step / name, h) for name, h in lines[-1]["sha256"].items())
 
 
 def _matches(path: Path, sha256: str) -> bool:

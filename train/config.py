@@ -31,9 +31,10 @@ _KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "tex
 
 
 def load(name: str, schema: type[Config], words: Sequence[str] = (), folder: Path = CONFIGS) -> Config:
-    """The dataclass `schema` filled from `folder/name.yaml`, its groups, and `key=value` words, the last word winning.
+    """The dataclass `schema` filled from `folder/name.yaml`, its groups, and `key=value` words.
 
-    Raises ValueError, in one line, on an unknown setting or option, a wrong type, or a value the dataclass refuses.
+    A word that chooses a group's file acts before those that change single settings, wherever it stands. Raises
+    ValueError, in one line, on an unknown setting or option, a wrong type, or a value the dataclass refuses.
     """
     return _build(schema, _composed(name, schema, words, folder))
 

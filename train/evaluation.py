@@ -188,7 +188,7 @@ class PeriodicConfig:
 
 
 class Periodic:
-    """The loop's `evaluate`: numbers for the log, and the newest rollouts in samples.jsonl of the run (None: unwritten)."""
+    """The loop's `evaluate`: numbers for the log, and the newest rollouts in samples.jsonl of `run` (None: nowhere)."""
 
     def __init__(self, source: Source, config: PeriodicConfig, run: Path | None):
         self.source, self.config, self.run = source, config, run

@@ -128,12 +128,9 @@ def open_run(
 
 def _create(path: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
     """Builds the folder under a temporary name and renames it, so that a folder without a manifest is never ours."""
-    if path.parent.exists() and not path.parent.is_dir():
-        raise ValueError(f"{path.parent}: is not a folder, so no run folder can be made in it")
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.mkdir()
     try:
+        temporary.mkdir(parents=True)
         atomic_write(temporary / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
         atomic_write(temporary / "manifest.json", json.dumps(manifest, indent=2) + "\n")
         temporary.rename(path)

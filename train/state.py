@@ -1,8 +1,9 @@
 """What a run remembers between steps: where it is, and the ledger of what it has spent.
 
 Everything else is a function of the step index, so this state, the weights and the optimiser's moments are all that a
-checkpoint holds. The ledger counts by kind of work (`generation`, `teacher`, `update`, ...) and goes on counting over a
-resume; comparisons at equal compute read it. Its seconds are wall time, the only part that two runs do not share.
+checkpoint holds. The ledger counts by kind of work (`generation`, `teacher`, `update`, ...) the steps that made the
+weights, over all resumes; comparisons at equal compute read it. Its seconds are wall time, the only part that two runs
+of the same work do not share.
 """
 
 from collections.abc import Mapping

@@ -112,9 +112,7 @@ class Writer:
         needed = {p["name"] for p in self.parameters.values() if p["needed"]}
         order: list[str] = []
         while self.record["query"] not in order:
-            ready = [
-                n for n in self.parameters if n not in order and all(f in order for t in self._terms(n) for f in t)
-            ]
+            ready = [n for n in self.parameters if n not in order and self._factors(n) <= set(order)]
             extra = [n for n in ready if n not in needed]
             ready = [n for n in ready if n in needed]
             if extra and unneeded > 0 and self.random.random() < 0.5:

@@ -62,6 +62,16 @@ def test_a_path_without_a_checkpoint_is_named(tmp_path):
         checkpoint.load_model(tmp_path / "file")
 
 
+def test_a_damaged_step_folder_is_refused_when_asked_for_by_name(tmp_path):
+    model, optimizer, state = trained()
+    folder = checkpoint.save(tmp_path, model, optimizer, state)
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-3] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"checkpoint=.*step-3: its files are not the ones that were saved"):
+        checkpoint.load_model(folder)
+
+
 def test_weights_of_another_kind_of_model_are_refused(tmp_path):
     model = nn.Linear(2, 2)
     checkpoint.save(tmp_path, model, Optimizer(model, OptimConfig()), TrainState(step=1))

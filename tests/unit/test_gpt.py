@@ -108,7 +108,11 @@ def test_initial_law_of_every_tensor():
 def test_counts_of_parameters(settings):
     config = GPTConfig(**{**BASE, **settings})
     assert n_params(config) == sum(p.numel() for p in GPT(config).parameters())
-    matrices = {n: p for n, p in GPT(config).named_parameters() if n.startswith("blocks") and n.endswith(".weight") and p.ndim == 2}
+    matrices = {
+        n: p
+        for n, p in GPT(config).named_parameters()
+        if n.startswith("blocks") and n.endswith(".weight") and p.ndim == 2
+    }
     assert matmul_params(config) == sum(map(Tensor.numel, matrices.values())) + config.vocab_size * config.n_embd
 
 

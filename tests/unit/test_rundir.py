@@ -66,7 +66,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is not a run folder"):
         open_run(config(tmp_path, out={"root": "", "name": "a", "folder": str(tmp_path / "mine")}))
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ValueError, match="is not a folder"):
+    with pytest.raises(ValueError, match=r"file.*: cannot be created \(Not a directory\)"):
         open_run(config(tmp_path, out={"root": str(tmp_path / "file"), "name": "a", "folder": None}))
 
 

@@ -12,6 +12,7 @@ runs/quickstart`.
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from train.report import accuracy, page, probing, sections, style, training
@@ -20,6 +21,8 @@ from train.report.verdicts import Missing, Verdict, judge
 
 Maker = Callable[[list[Experiment]], style.Drawn]
 Section = Callable[[list[Experiment]], list[str]]
+
+NOT_SHOWN = '<p class="note">Not shown'
 
 # heading, figures by file name, and text below them; in the order a reader asks
 PARTS: tuple[tuple[str, dict[str, Maker], Section | None], ...] = (
@@ -47,22 +50,24 @@ def build(paths: list[Path], out: Path | None = None) -> Path:
     out = out or paths[0]
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is not a folder; accepted: a folder, new or old")
+    plan = next((e.plan for e in experiments if e.plan), {})
     parts = _guarded(sections.headline, experiments)
     for title, figures, section in PARTS:
-        parts.append(page.heading(title))
+        pieces = []
         for name, maker in figures.items():
-            parts += _guarded(
-                lambda e, name=name, maker=maker: _figure(maker, e, out / "figures" / f"{name}.png"), experiments
-            )
-        if section is not None:
-            parts += _guarded(section, experiments)
-    plan = next((e.plan for e in experiments if e.plan), {})
-    target = out / "report.html"
-    temporary = out / f".report.{os.getpid()}.tmp"
-    out.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(page.document(plan.get("title") or "Glasshouse report", parts), encoding="utf-8")
-    temporary.replace(target)
-    return target
+            pieces += _guarded(partial(_figure, maker, out / "figures" / f"{name}.png"), experiments)
+        pieces += _guarded(section, experiments) if section is not None else []
+        # A recipe says what belongs to it, so what is missing is news there; single runs have few of the parts.
+        if plan or not all(piece.startswith(NOT_SHOWN) for piece in pieces):
+            parts += [page.heading(title), *pieces]
+    return _write(out / "report.html", page.document(plan.get("title") or "Glasshouse report", parts))
+
+
+def _write(target: Path, text: str) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    return temporary.replace(target)
 
 
 def judged(folder: Path) -> list[Verdict]:
@@ -72,7 +77,7 @@ def judged(folder: Path) -> list[Verdict]:
     return [judge(experiments, expectation) for expectation in plan.get("expect", [])]
 
 
-def _figure(maker: Maker, experiments: list[Experiment], path: Path) -> list[str]:
+def _figure(maker: Maker, path: Path, experiments: list[Experiment]) -> list[str]:
     path.unlink(missing_ok=True)  # a figure of an earlier report must not stand for data that are gone
     drawn = style.draw(maker, experiments)
     style.save(drawn, path)
@@ -84,6 +89,6 @@ def _guarded(section: Section, experiments: list[Experiment]) -> list[str]:
     try:
         return section(experiments)
     except Missing as missing:
-        return [page.note(f"Not shown: {missing}.")]
+        return [f"{NOT_SHOWN}: {page.escape(str(missing))}.</p>"]
     except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError, AttributeError) as error:
-        return [page.note(f"Not shown: its data could not be read ({type(error).__name__}: {error}).")]
+        return [f"{NOT_SHOWN}: its data could not be read ({page.escape(repr(error))}).</p>"]

@@ -1,0 +1,155 @@
+"""The linear probe: multinomial logistic regression on the states of every layer, all layers fitted in one go.
+
+Each layer and each strength of the L2 penalty is a problem of its own, and convex; they are solved side by side as one
+batched problem. States are standardised, the penalty is chosen on the validation part, layer by layer.
+
+    fit(states_SNC, labels_N, classes, l2=(1e-3, 1e-2))
+
+Legend: S sites, R strengths, N queries, C channels, K classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.gpt import GPT
+from probes.activations import names_after_define, read, sites
+from probes.labels import TASKS, Queries
+from synth.world import World
+
+STEPS, TOLERANCE = 500, 1e-5  # most steps of L-BFGS; largest gradient entry at the optimum, in preconditioned variables
+
+
+@dataclass(frozen=True)
+class LinearConfig:
+    """`tasks` it is fitted for; strengths `l2` to choose from: loss = mean cross-entropy + l2/2 * squared weights."""
+
+    tasks: tuple[str, ...] = ("nece", "value")
+    l2: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
+
+    def __post_init__(self) -> None:
+        check_tasks("probe.linear.tasks", self.tasks)
+        if not self.l2 or not all(strength > 0 for strength in self.l2):
+            raise ValueError(f"probe.linear.l2={list(self.l2)}: accepted: a list of numbers above 0")
+
+
+class Split(NamedTuple):
+    """Queries to fit on and to choose with, both of the train split, and queries of the test split to report."""
+
+    fit: Queries
+    validation: Queries
+    test: Queries
+
+
+class Reading(NamedTuple):
+    """What a probe read at one site: accuracy on the validation part, and which test queries it got right."""
+
+    site: str
+    layer: int
+    validation: float
+    right: np.ndarray  # bool[Q]
+    chosen: dict[str, float]  # settings chosen on the validation part
+
+
+class Fit(NamedTuple):
+    """S x R classifiers: logits = (x - mean) / scale @ weight + bias."""
+
+    mean_SC: Tensor
+    scale_SC: Tensor
+    weight_SRCK: Tensor
+    bias_SRK: Tensor
+    loss_SR: Tensor  # at the optimum, penalty included
+
+    def predict(self, states_SNC: Tensor) -> Tensor:
+        """Most likely labels, int64 [S, R, N]."""
+        x_SNC = standardise(states_SNC, self.mean_SC, self.scale_SC)
+        return _logits(x_SNC, self.weight_SRCK, self.bias_SRK).argmax(-1).permute(0, 2, 1)
+
+
+def check_tasks(setting: str, tasks: Sequence[str]) -> None:
+    """Raises ValueError on a task that does not exist."""
+    for task in tasks:
+        if task not in TASKS:
+            raise ValueError(f"{setting}={task}: accepted: {', '.join(TASKS)}")
+
+
+def measure(model: GPT, world: World, split: Split, classes: int, config: LinearConfig) -> list[Reading]:
+    """Fits and tests the probe at every layer of the residual stream."""
+    names = sites(model)
+    states = [read(model, part, names_after_define(part, world), names) for part in split]
+    fitted = fit(states[0], torch.from_numpy(split.fit.label), classes, config.l2)
+    validation_SRN, test_SRN = fitted.predict(states[1]), fitted.predict(states[2])
+    accuracy_SR = (validation_SRN == torch.from_numpy(split.validation.label)).double().mean(-1)
+    readings = []
+    for layer, site in enumerate(names):
+        best = int(accuracy_SR[layer].argmax())
+        right = (test_SRN[layer, best] == torch.from_numpy(split.test.label)).numpy()
+        readings.append(Reading(site, layer, float(accuracy_SR[layer, best]), right, {"l2": config.l2[best]}))
+    return readings
+
+
+def standardise(states_SNC: Tensor, mean_SC: Tensor, scale_SC: Tensor) -> Tensor:
+    return (states_SNC - mean_SC[:, None]) / scale_SC[:, None]
+
+
+def fit(states_SNC: Tensor, labels_N: Tensor, classes: int, l2: Sequence[float]) -> Fit:
+    """Solves the S x R problems with one L-BFGS.
+
+    It starts at the label frequencies p, and its variables are preconditioned with the Hessian there,
+    (diag(p) - pp') x X'X / N + l2, so that problems of very different curvature converge together.
+    """
+    mean_SC, scale_SC = states_SNC.mean(1), states_SNC.std(1).clamp_min(1e-6)
+    x_SNC = standardise(states_SNC, mean_SC, scale_SC)
+    n_sites, n, width = x_SNC.shape
+    strength_R = torch.tensor(l2)
+    frequency_K = (labels_N.bincount(minlength=classes) + 0.5) / (n + 0.5 * classes)
+    spread_K, class_basis_KK = torch.linalg.eigh(frequency_K.diag() - frequency_K.outer(frequency_K))
+    spectrum_SC, basis_SCC = torch.linalg.eigh(x_SNC.mT @ x_SNC / n)
+    curvature_S1CK = spectrum_SC.clamp_min(0)[:, None, :, None] * spread_K.clamp_min(0)
+    shrink_SRCK = (curvature_S1CK + strength_R[:, None, None]).rsqrt()
+    z_SRCK = torch.zeros(n_sites, len(l2), width, classes, requires_grad=True)
+    bias_SRK = frequency_K.log().repeat(n_sites, len(l2), 1).requires_grad_()
+
+    def weights() -> Tensor:
+        return basis_SCC[:, None] @ (shrink_SRCK * z_SRCK) @ class_basis_KK.mT
+
+    def losses() -> Tensor:
+        weight_SRCK = weights()
+        nll_SR = _cross_entropy(_logits(x_SNC, weight_SRCK, bias_SRK), labels_N)
+        return nll_SR + strength_R / 2 * weight_SRCK.square().sum((2, 3))
+
+    optimizer = torch.optim.LBFGS(
+        [z_SRCK, bias_SRK], max_iter=STEPS, history_size=10, tolerance_grad=TOLERANCE, tolerance_change=0.0,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        total = losses().sum()
+        total.backward()
+        return total
+
+    optimizer.step(closure)
+    with torch.no_grad():
+        return Fit(mean_SC, scale_SC, weights(), bias_SRK.detach(), losses())
+
+
+def _logits(x_SNC: Tensor, weight_SRCK: Tensor, bias_SRK: Tensor) -> Tensor:
+    """[S, N, R, K]: one matrix product for each site."""
+    n_sites, strengths, width, classes = weight_SRCK.shape
+    flat_SCE = weight_SRCK.permute(0, 2, 1, 3).reshape(n_sites, width, strengths * classes)
+    logits_SNE = torch.baddbmm(bias_SRK.reshape(n_sites, 1, -1), x_SNC, flat_SCE)
+    return logits_SNE.unflatten(-1, (strengths, classes))
+
+
+def _cross_entropy(logits_SNRK: Tensor, labels_N: Tensor) -> Tensor:
+    """Mean over queries, [S, R]."""
+    n_sites, n, strengths, classes = logits_SNRK.shape
+    target = labels_N[None, :, None].expand(n_sites, n, strengths)
+    losses = F.cross_entropy(logits_SNRK.reshape(-1, classes), target.reshape(-1), reduction="none")
+    return losses.view(n_sites, n, strengths).mean(1)

@@ -1,0 +1,98 @@
+"""`python -m synth.check` as a user runs it: verdict lines, the summary, exit codes, one line for bad input."""
+
+import json
+
+import pytest
+
+from synth.dataset import Source
+from synth.export import record
+from synth.spec import preset
+
+
+@pytest.fixture(scope="module")
+def records() -> list[dict]:
+    source = Source(preset("med", ops=4, retry_rate=0.5), seed=2)
+    documents = source.documents(range(6))
+    return [record(source, documents, i, i) for i in range(6)]
+
+
+def write(path, records) -> str:
+    path.write_text("".join(json.dumps(r) + "\n" for r in records) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def test_right_solutions(command, tmp_path, records):
+    done = command("synth.check", write(tmp_path / "x.jsonl", records), "--strict")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and done.stderr == "" and len(lines) == 7
+    for line, r in zip(lines, records, strict=False):
+        back = f", {len(r['mistakes'])} taken back" if r["mistakes"] else ""
+        assert line == f"{r['id']}: right{back}"
+    assert lines[-1] == "6 solutions, 6 right, 6 right as published"
+
+
+def test_wrong_solutions_are_shown_with_the_first_mistake(command, tmp_path, records):
+    sentences = records[0]["solution"].split(". ")
+    value = int(sentences[-1].rstrip(".").split(" ")[-1])
+    changed = [
+        records[0] | {"other": records[0]["solution"].replace(f" = {value}.", f" = {(value + 1) % 23}.")},
+        records[1] | {"other": "\ud800 Not a sentence\nof the world. " + records[1]["solution"].lstrip()},
+        records[2] | {"other": ""},
+        records[3] | {"other": records[3]["solution"]},
+    ]
+    path = write(tmp_path / "x.jsonl", changed)
+    done = command("synth.check", path, "--field", "other")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and len(lines) == 5
+    assert f": wrong, step {len(sentences)} wrong " in lines[0] and sentences[-1].rstrip(".")[:30].strip() in lines[0]
+    assert lines[1].endswith("wrong, step 1 malformed: \\ud800 Not a sentence of the world.")
+    assert lines[2].endswith(": wrong, ends early")
+    assert ": right" in lines[3]
+    assert lines[4].startswith("4 solutions, 1 right, 1 right as published; first mistakes: ")
+    assert "malformed 1" in lines[4] and "ends early 1" in lines[4]
+    assert command("synth.check", path, "--field", "other", "--strict").returncode == 1
+
+
+def test_a_file_of_many_records_and_small_worlds(command, tmp_path):
+    source = Source(preset("tiny"), seed=2)
+    documents = source.documents(range(120))
+    path = write(tmp_path / "x.jsonl", [record(source, documents, i, i) for i in range(120)])
+    done = command("synth.check", path, "--strict")
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "120 solutions, 120 right, 120 right as published"
+
+
+def test_bad_input_is_one_line_and_exit_code_2(command, tmp_path, records):
+    good = records[0]
+    cases = {
+        "not JSON": ("{oops", "line 1 is not JSON"),
+        "no object": ("[1]", "line 1 is no record"),
+        "empty": ("\n", "holds no record"),
+        "no modulus": (json.dumps({"solution": "x"}), "line 1: modulus=None; accepted: a whole number"),
+        "no field": (json.dumps({"modulus": 23}), "line 1: no text under the key 'solution'"),
+        "no layers": (json.dumps({"modulus": 23, "solution": "x"}), "bad or missing field 'layers'"),
+        "huge": (json.dumps(good | {"ops": 10**30}), "line 1: "),
+        "unknown name": (json.dumps(good | {"query": "Nobody's Nothing"}), "bad or missing field"),
+        "second line": (json.dumps(good) + "\n" + json.dumps(good | {"solution": 7}), "line 2: no text"),
+    }
+    for name, (text, message) in cases.items():
+        path = tmp_path / "bad.jsonl"
+        path.write_text(text, encoding="utf-8")
+        done = command("synth.check", str(path))
+        assert done.returncode == 2 and done.stdout == "", name
+        assert len(done.stderr.splitlines()) == 1 and message in done.stderr, (name, done.stderr)
+
+
+def test_missing_files_arguments_and_help(command, tmp_path):
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    for arguments, message in (
+        ([str(tmp_path / "none.jsonl")], "cannot be read"),
+        ([str(tmp_path)], "cannot be read"),
+        ([str(tmp_path / "binary")], "is not UTF-8 text"),
+        ([], "required: FILE"),
+        (["x", "--wrong"], "--wrong"),
+    ):
+        done = command("synth.check", *arguments)
+        assert done.returncode == 2 and done.stdout == "", arguments
+        assert len(done.stderr.splitlines()) == 1 and message in done.stderr, done.stderr
+    done = command("synth.check", "--help")
+    assert done.returncode == 0 and "examples:" in done.stdout

@@ -1,0 +1,118 @@
+"""Evaluation: answers are matched to their problems, counts add up, and the held-out loss is what it says."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models.gpt import GPT, GPTConfig
+from models.sampling import Samples
+from synth.world import EOS, PAD
+from train import evaluation
+from train.data import DataConfig
+from train.evaluation import Periodic, PeriodicConfig, Sampling, evaluate, held_out_loss
+from train.rundir import read_lines
+from train.state import TrainState
+
+SOURCE = DataConfig("tiny", {"ops": 2, "edges": 4}).source("test", "validation")
+N = 24
+MODEL = GPT(GPTConfig(len(SOURCE.world.vocabulary), n_layer=1, n_head=2, n_embd=16, context=256))
+
+
+def answering(responses):
+    """A stand-in for `sample` that gives each prompt the response listed for it, cut at the budget."""
+
+    def sample(model, prompts, max_new_tokens, *, eos, pad, **settings):
+        rows = [responses[tuple(p)][:max_new_tokens] for p in prompts]
+        tokens = torch.full((len(rows), max(map(len, rows))), pad)
+        for i, row in enumerate(rows):
+            tokens[i, : len(row)] = torch.tensor(row)
+        lengths = torch.tensor([len(row) for row in rows])
+        finished = torch.tensor([row[-1] == eos for row in rows])
+        zeros = torch.zeros(tokens.shape)
+        return Samples(tokens, lengths, zeros, zeros, finished)
+
+    return sample
+
+
+def gold():
+    documents = SOURCE.documents(range(N))
+    return {tuple(documents.prompt_tokens(i).tolist()): documents.response(i).tolist() for i in range(N)}
+
+
+def test_right_answers_are_found_right_whatever_the_batching(monkeypatch):
+    monkeypatch.setattr(evaluation, "sample", answering(gold()))
+    for batch in (5, 128):
+        done = evaluate(MODEL, SOURCE, range(N), batch=batch)
+        summary = done.summary()
+        assert summary["full"]["rate"] == summary["answer"]["rate"] == 1.0 and summary["truncation"] == 0.0
+        assert summary["full"]["high"] == 1.0 > summary["full"]["low"] > 0.8
+        assert sum(row["n"] for row in summary["by_ops"]) == N == sum(row["right"] for row in summary["by_ops"])
+        documents = SOURCE.documents(range(N))
+        assert done.length.tolist() == [len(documents.response(i)) for i in range(N)]
+        answers, counts = np.unique(documents.problems.answer, return_counts=True)
+        assert summary["floor"] == counts.max() / N and summary["floor_answer"] in answers[counts == counts.max()]
+
+
+def test_some_wrong_some_cut_off_are_counted_in_their_own_rows(monkeypatch):
+    responses, documents = gold(), SOURCE.documents(range(N))
+    for i in (3, 7):  # a wrong final answer
+        row = responses[tuple(documents.prompt_tokens(i).tolist())]
+        wrong = SOURCE.world.first_number + (int(documents.problems.answer[i]) + 1) % SOURCE.world.modulus
+        row[-2] = wrong
+    row = responses[tuple(documents.prompt_tokens(11).tolist())]
+    row[:] = row[:1] * 500  # never ends
+    monkeypatch.setattr(evaluation, "sample", answering(responses))
+    done = evaluate(MODEL, SOURCE, range(N))
+    assert np.flatnonzero(~done.verdicts.right).tolist() == [3, 7, 11]
+    summary = done.summary()
+    assert summary["truncation"] == pytest.approx(1 / N) and summary["repetition"] == pytest.approx(1 / N)
+    assert summary["full"]["rate"] == pytest.approx((N - 3) / N)
+    by_ops = {row["ops"]: row for row in summary["by_ops"]}
+    for ops in (1, 2):
+        lost = sum(int(documents.problems.ops[i]) == ops for i in (3, 7, 11))
+        assert by_ops[ops]["n"] - by_ops[ops]["right"] == lost
+    records = done.samples(SOURCE, 12)
+    assert len(records) == 12 and [r["right"] for r in records] == [i not in (3, 7, 11) for i in range(12)]
+    assert not records[11]["finished"] and records[0]["steps"][0]["kind"] == "right"
+    assert records[0]["prompt"] == SOURCE.world.decode(documents.prompt_tokens(0))
+
+
+def test_held_out_loss_is_the_mean_over_solution_tokens_and_the_floor_is_the_generators():
+    source = DataConfig("tiny", {"ops": 2, "edges": 4, "letter_order": "random"}).source("test", "validation")
+    model = GPT(GPTConfig(len(source.world.vocabulary), n_layer=1, n_head=2, n_embd=16, context=256))
+    documents, losses, logp = source.documents(range(10)), [], []
+    for i in range(10):
+        tokens = torch.tensor(documents.tokens[documents.offsets[i] : documents.offsets[i + 1]], dtype=torch.long)
+        with torch.no_grad():
+            loss = F.cross_entropy(model(tokens[None, :-1])[0], tokens[1:], reduction="none")
+        losses += loss[documents.prompt[i] - 1 :].tolist()
+        logp += documents.logp[documents.offsets[i] + documents.prompt[i] : documents.offsets[i + 1]].tolist()
+    found = held_out_loss(model, source, range(10), batch=3)
+    assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert found["floor"] == pytest.approx(-np.mean(logp), rel=1e-6) and found["floor"] > 0
+    assert found["kl"] == pytest.approx(found["loss"] - found["floor"])
+
+
+def test_periodic_evaluation_is_repeatable_and_writes_the_newest_rollouts(tmp_path):
+    periodic = Periodic(SOURCE, PeriodicConfig(every=1, problems=6, documents=8, samples=2), tmp_path)
+    first = periodic(MODEL, TrainState(step=1))
+    assert periodic(MODEL, TrainState(step=2)) == first
+    assert {"held_out_loss", "held_out_floor", "kl_to_oracle", "eval_full", "eval_by_ops"} <= set(first)
+    lines = read_lines(tmp_path / "samples.jsonl")
+    assert [line["step"] for line in lines] == [2, 2] and [line["index"] for line in lines] == [0, 1]
+
+
+def test_sampled_evaluation_depends_on_its_seed_alone():
+    def tokens(seed):
+        sampling = Sampling(temperature=1.0, max_new_tokens=6, seed=seed)
+        return evaluate(MODEL, SOURCE, range(6), sampling, batch=4).tokens_NR.tolist()
+
+    assert tokens(0) == tokens(0) != tokens(1)
+    assert all(t in (PAD, EOS) or t > 0 for row in tokens(0) for t in row)
+
+
+@pytest.mark.parametrize("bad", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_k": -1}, {"max_new_tokens": 0}])
+def test_impossible_sampling_is_refused(bad):
+    with pytest.raises(ValueError, match=f"sampling.{next(iter(bad))}="):
+        Sampling(**bad)

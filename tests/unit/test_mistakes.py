@@ -1,0 +1,194 @@
+"""Inserted mistakes and the law of how a solution goes on, against definitions written out again in plain Python."""
+
+import math
+from itertools import groupby
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from synth.dataset import Source
+from synth.mistakes import KINDS, branch_law, candidates, name_law, name_tokens, next_needed
+from synth.problem import SLOTS, dependencies
+from synth.spec import preset
+
+RATE, COUNT = 0.4, 400
+DRAWN: dict = {}
+
+
+def drawn(kind: str, order: str = "uniform"):
+    """Documents of one kind of mistake, made once."""
+    if (kind, order) not in DRAWN:
+        spec = preset("med", retry_rate=RATE, retry_kind=kind, solution_order=order)
+        DRAWN[kind, order] = Source(spec, 1, "all").documents(range(COUNT))
+    return DRAWN[kind, order]
+
+
+def below(problem) -> dict[int, set[int]]:
+    """Slot -> the slots it depends on directly, for what exists."""
+    return {int(s): set(dependencies(problem, int(s))) for s in np.flatnonzero(problem.exists[0])}
+
+
+def wrong_by_definition(kind, problem, graph, done, coming) -> set[int]:
+    if kind == "retry":
+        return {s for s in graph if s not in done and not graph[s] <= done}
+    if kind == "weak":
+        return {s for s in graph if problem.needed[0, s] and s not in done and s != coming}
+    return {s for s in graph if s not in done and s != coming}
+
+
+def positions(documents, i: int):
+    """(problem, graph, done before, mistakes in order, right slot) for every solution position of document i."""
+    span = slice(documents.offsets[i], documents.offsets[i + 1])
+    inside = documents.segment[span] == 3
+    columns = (documents.step[span][inside], documents.param[span][inside], documents.mistake[span][inside])
+    sentences = [next(rows)[1:] for _, rows in groupby(zip(*columns, strict=True), key=lambda row: row[0])]
+    problem = documents.problems.take(i)
+    graph, done, wrong = below(problem), set(), []
+    for slot, mistake in sentences:
+        if mistake:
+            wrong.append(int(slot))
+        else:
+            yield problem, graph, frozenset(done), wrong, int(slot)
+            done.add(int(slot))
+            wrong = []
+    assert not wrong, "a mistake after the last step"
+
+
+@pytest.mark.parametrize("order", ["uniform", "published"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_mistakes_are_of_their_kind_and_never_repeated_in_one_place(kind, order):
+    seen = again = 0
+    for i in range(COUNT):
+        earlier: set[int] = set()
+        for problem, graph, done, wrong, right in positions(drawn(kind, order), i):
+            allowed = wrong_by_definition(kind, problem, graph, done, right)
+            assert set(wrong) <= allowed
+            assert len(set(wrong)) == len(wrong)
+            assert graph[right] <= done
+            assert problem.needed[0, right]
+            seen += len(wrong)
+            again += len(earlier & set(wrong))
+            earlier |= set(wrong)
+    assert seen > 500
+    assert again > 20  # without replacement inside one position only
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_number_of_mistakes_is_geometric_cut_at_the_candidates(kind):
+    counted, expected = np.zeros(4), np.zeros(4)
+    for i in range(COUNT):
+        for problem, graph, done, wrong, right in positions(drawn(kind), i):
+            most = len(wrong_by_definition(kind, problem, graph, done, right))
+            law = [RATE**j * (1 - RATE) if j < most else RATE**j if j == most else 0.0 for j in range(3)]
+            expected += [*law, 1 - sum(law)]
+            counted[min(len(wrong), 3)] += 1
+    assert stats.chisquare(counted, expected).pvalue > 1e-4
+
+
+def spread(choices: list[tuple[int, list[int]]]) -> float:
+    """p-value that each choice is uniform over its own sorted candidates (randomised probability transform)."""
+    generator = np.random.default_rng(0)
+    values = [(options.index(chosen) + generator.random()) / len(options) for chosen, options in choices]
+    return float(stats.kstest(values, "uniform").pvalue)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mistakes_and_steps_are_drawn_uniformly(kind):
+    wrongs, rights = [], []
+    for i in range(COUNT):
+        for problem, graph, done, wrong, right in positions(drawn(kind), i):
+            allowed = wrong_by_definition(kind, problem, graph, done, right)
+            for j, slot in enumerate(wrong):
+                wrongs.append((slot, sorted(allowed - set(wrong[:j]))))
+            ready = [s for s in graph if problem.needed[0, s] and s not in done and graph[s] <= done]
+            rights.append((right, sorted(ready)))
+    assert spread([c for c in wrongs if len(c[1]) > 1]) > 1e-4
+    assert spread([c for c in rights if len(c[1]) > 1]) > 1e-4
+
+
+def test_published_order_is_the_order_of_construction():
+    documents = drawn("retry", "published")
+    for i in range(COUNT):
+        written = [right for *_, right in positions(documents, i)]
+        assert written == [int(s) for s in documents.problems.topo[i] if s >= 0]
+
+
+def test_no_rate_no_mistakes_and_the_same_problems():
+    plain = Source(preset("med"), 1, "all").documents(range(50))
+    assert not plain.mistake.any()
+    assert np.array_equal(plain.problems.value, drawn("retry").problems.value[:50])
+
+
+def test_a_rate_near_one_names_every_candidate():
+    documents = Source(preset("hard", ops=30, edges=40, exact_ops=True, retry_rate=0.999), 0, "all").documents(range(8))
+    total = 0
+    for i in range(8):
+        for problem, graph, done, wrong, right in positions(documents, i):
+            total += len(wrong) == len(wrong_by_definition("retry", problem, graph, done, right))
+    assert total > 8 * 15
+
+
+# --- the law ------------------------------------------------------------------------------------------------------
+
+PROBLEMS = Source(preset("med", ops=8), 5, "all").problems(range(40))
+
+
+def walk(problem, fraction: float) -> np.ndarray:
+    """Mask of a prefix of the order of construction."""
+    done = np.zeros(SLOTS, dtype=np.int64)
+    order = [s for s in problem.topo[0] if s >= 0]
+    done[order[: int(fraction * len(order))]] = 1
+    return done
+
+
+@given(st.integers(0, 39), st.floats(0, 0.99), st.sampled_from([0, 1, 2]), st.integers(0, 3), st.floats(0, 0.9))
+def test_branch_law_sums_to_one_and_is_the_sampler(i, fraction, kind, tries, rate):
+    """Marginal over the coming step, worked out by listing every coming step; given tries that this coming allows."""
+    problem = PROBLEMS.take(i)
+    done, excluded, graph = walk(problem, fraction), np.zeros(SLOTS, dtype=np.int64), below(problem)
+    finished = {int(s) for s in np.flatnonzero(done)}
+    ready = [s for s in graph if problem.needed[0, s] and s not in finished and graph[s] <= finished]
+    options = sorted(wrong_by_definition(KINDS[kind], problem, graph, finished, ready[0]))
+    tried = set(options[:tries])
+    excluded[list(tried)] = 1
+    right, wrong = np.zeros((2, SLOTS))
+    branch_law(kind, rate, problem, done, excluded, right, wrong)
+    assert math.isclose(right.sum() + wrong.sum(), 1.0, rel_tol=1e-12)
+    coming = [x for x in ready if x not in tried]
+    law_right, law_wrong = np.zeros((2, SLOTS))
+    for x in coming:
+        left = wrong_by_definition(KINDS[kind], problem, graph, finished, x) - tried
+        p = rate if left else 0.0
+        law_right[x] += (1 - p) / len(coming)
+        for y in left:
+            law_wrong[y] += p / len(left) / len(coming)
+    assert np.allclose(right, law_right, rtol=1e-12, atol=0)
+    assert np.allclose(wrong, law_wrong, rtol=1e-12, atol=0)
+
+
+@given(st.integers(0, 39), st.floats(0, 0.99), st.sampled_from([0, 1, 2]))
+def test_name_law_multiplies_back_to_the_branches(i, fraction, kind):
+    problem = PROBLEMS.take(i)
+    law = np.zeros((2, SLOTS))
+    branch_law(kind, 0.3, problem, walk(problem, fraction), np.zeros(SLOTS, dtype=np.int64), law[0], law[1])
+    for x in np.flatnonzero(law.sum(axis=0)):
+        owner, thing, defined = name_law(problem, law, *name_tokens(problem, x))
+        assert math.isclose(owner * thing * defined, law[0, x], rel_tol=1e-12, abs_tol=1e-15)
+        assert math.isclose(owner * thing * (1 - defined), law[1, x], rel_tol=1e-12, abs_tol=1e-15)
+
+
+@given(st.integers(0, 39), st.floats(0, 0.99))
+def test_masks_and_their_counts(i, fraction):
+    problem, mask = PROBLEMS.take(i), np.full(SLOTS, 7, dtype=np.int64)
+    done, none = walk(problem, fraction), np.zeros(SLOTS, dtype=np.int64)
+    graph, finished = below(problem), {int(s) for s in np.flatnonzero(walk(problem, fraction))}
+    assert next_needed(problem, done, mask) == mask.sum() >= 1
+    ready = {int(s) for s in np.flatnonzero(mask)}
+    assert ready == {s for s in graph if problem.needed[0, s] and s not in finished and graph[s] <= finished}
+    coming = min(ready)
+    for number, kind in enumerate(KINDS):
+        assert candidates(number, problem, done, none, coming, mask) == mask.sum()
+        assert set(np.flatnonzero(mask)) == wrong_by_definition(kind, problem, graph, finished, coming)
