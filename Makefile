@@ -30,13 +30,18 @@ help:
 
 env: $(STAMP)
 
-# The last command compiles the generator once, so that the first problem a person asks for comes at once.
+# Compiles the generator and the checker once (about a minute), so that the first problem a person asks for comes at once.
+WARM_UP := from numpy import full, zeros; from synth.checker import check; from synth.dataset import Source; \
+	from synth.spec import preset; source = Source(preset("tiny"), 0); documents = source.documents(range(2)); \
+	check(documents.problems, source.world, zeros((2, 8), "int64"), full(2, 8))
+
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 found; give one: make PYTHON=/path/to/python" >&2; exit 2; }
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r requirements.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	$(PY) -m synth.generate --ops 5 --count 64 --out - > /dev/null
+	$(PY) -c '$(WARM_UP)'
 	touch $@
 
 demo: env

@@ -1,4 +1,9 @@
-"""Models: the transformer, its cache, sampling from it, and looking inside it. Knows nothing about the data."""
+"""Models: the transformer, its cache, sampling from it, and looking inside it.
+
+The invariant that matters: nothing in this room knows where tokens come from or what they mean.
+
+Try it:  python -c "from models import GPT, GPTConfig; print(GPT(GPTConfig(97, 2, 2, 32, 64)))"
+"""
 
 from models.cache import KVCache
 from models.gpt import GPT, GPTConfig, flops_per_token, n_params

@@ -4,16 +4,15 @@ import json
 
 import pytest
 
-from synth.dataset import Source
-from synth.export import record
-from synth.spec import preset
+
+def generate(command, *arguments: str) -> list[dict]:
+    done = command("synth.generate", *arguments, "--out", "-", GLASSHOUSE_JIT="0")
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.fixture(scope="module")
-def records() -> list[dict]:
-    source = Source(preset("med", ops=4, retry_rate=0.5), seed=2)
-    documents = source.documents(range(6))
-    return [record(source, documents, i, i) for i in range(6)]
+@pytest.fixture
+def records(command) -> list[dict]:
+    return generate(command, "--ops", "4", "--retry-rate", "0.5", "--seed", "2", "--count", "6")
 
 
 def write(path, records) -> str:
@@ -35,7 +34,7 @@ def test_wrong_solutions_are_shown_with_the_first_mistake(command, tmp_path, rec
     sentences = records[0]["solution"].split(". ")
     value = int(sentences[-1].rstrip(".").split(" ")[-1])
     changed = [
-        records[0] | {"other": records[0]["solution"].replace(f" = {value}.", f" = {(value + 1) % 23}.")},
+        records[0] | {"other": records[0]["solution"].removesuffix(f"{value}.") + f"{(value + 1) % 23}."},
         records[1] | {"other": "\ud800 Not a sentence\nof the world. " + records[1]["solution"].lstrip()},
         records[2] | {"other": ""},
         records[3] | {"other": records[3]["solution"]},
@@ -54,9 +53,7 @@ def test_wrong_solutions_are_shown_with_the_first_mistake(command, tmp_path, rec
 
 
 def test_a_file_of_many_records_and_small_worlds(command, tmp_path):
-    source = Source(preset("tiny"), seed=2)
-    documents = source.documents(range(120))
-    path = write(tmp_path / "x.jsonl", [record(source, documents, i, i) for i in range(120)])
+    path = write(tmp_path / "x.jsonl", generate(command, "--preset", "tiny", "--count", "120"))
     done = command("synth.check", path, "--strict")
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "120 solutions, 120 right, 120 right as published"
 

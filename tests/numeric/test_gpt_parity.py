@@ -1,4 +1,4 @@
-"""The model against models of `transformers` with the same weights: logits, gradients, generation.
+"""The model against models of `transformers` with the same weights, and its cost against torch's own count.
 
 GPT-NeoX (sequential residual) has layer norm, GELU, biases and partial rotary positions; Llama has RMS norm and SwiGLU;
 Qwen3 adds normalised queries and keys. Their code is independent of ours.
@@ -8,9 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from models.gpt import GPT, GPTConfig
+from models.gpt import GPT, GPTConfig, flops_per_token
 from models.sampling import sample, token_logprobs
 from models.sites import capture
 
@@ -163,6 +165,16 @@ def test_same_greedy_continuations_and_logprobs(pair):
             logp = theirs(text).logits.log_softmax(-1)[0, :-1].gather(1, text[0, 1:, None])[:, 0]
             assert torch.allclose(out.logprobs_BT[b], logp[len(prompt) - 1 :], atol=1e-5)
             assert torch.allclose(token_logprobs(ours, text)[0], logp, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"mlp": "swiglu", "mlp_ratio": 2.5}, {"conv": 2, "token_shift": 3, "bias": True}]
+)
+def test_flops_equal_those_of_the_flop_counter(settings):
+    model = GPT(GPTConfig(VOCAB, LAYERS, HEADS, WIDTH, CONTEXT, **settings))
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # it does not know the CPU's kernel
+        model(tokens(3, 10))
+    assert counter.get_total_flops() == pytest.approx(3 * 10 * flops_per_token(model.config, context=10))
 
 
 def test_a_compiled_model_refuses_to_be_looked_into():

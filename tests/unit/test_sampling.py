@@ -14,7 +14,7 @@ from models.sampling import Samples, draw, sample, sampling_law, token_logprobs
 
 VOCAB, EOS, PAD = 11, 1, 0
 SETTINGS = {
-    "quickstart": {"mlp": "relu2", "qk_norm": True, "rope_fraction": 0.5, "token_shift": 2, "tied": False},
+    "quickstart": {"mlp": "relu2", "qk_norm": True, "rope_fraction": 0.5, "token_shift": 2, "conv": 3, "tied": False},
     "gpt2": {"norm": "layernorm", "bias": True},
     "llama": {"mlp": "swiglu"},
 }

@@ -6,7 +6,7 @@ import torch
 from models.gpt import GPT, GPTConfig
 from models.sites import capture, site_names
 
-CONFIG = GPTConfig(13, 2, 2, 16, 24, mlp="relu2", qk_norm=True, token_shift=2, tied=False)
+CONFIG = GPTConfig(13, 2, 2, 16, 24, mlp="relu2", qk_norm=True, token_shift=2, conv=2, tied=False)
 TOKENS = torch.arange(20).view(2, 10) % 13
 
 
@@ -36,10 +36,10 @@ def test_sites_equal_a_computation_by_hand():
         assert torch.equal(store["hook_embed"], x)
         for layer, block in enumerate(model.blocks):
             assert torch.equal(store[f"blocks.{layer}.hook_resid_pre"], x)
-            attn_out = block.attn(block.norm_attn(x), (keep, ahead, behind), None)
+            attn_out = block.attn(block.conv_attn(block.norm_attn(x), None), (keep, ahead, behind), None)
             assert torch.equal(store[f"blocks.{layer}.hook_attn_out"], attn_out)
             assert torch.equal(store[f"blocks.{layer}.hook_resid_mid"], x + attn_out)
-            mlp_out = block.mlp(block.norm_mlp(x + attn_out))
+            mlp_out = block.mlp(block.conv_mlp(block.norm_mlp(x + attn_out), None))
             assert torch.equal(store[f"blocks.{layer}.hook_mlp_out"], mlp_out)
             x = x + attn_out + mlp_out
             assert torch.equal(store[f"blocks.{layer}.hook_resid_post"], x)

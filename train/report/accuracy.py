@@ -140,7 +140,7 @@ def over_compute(experiments: list[Experiment]) -> Drawn:
     for run, flops, value in curves:
         marker, color = look[run.name].marker, look[run.name].color
         ax.plot(flops, value, color=color, marker=marker, ms=4, alpha=0.8, label=label(experiments, run.name))
-    ax.set(title="fully correct, while training", xlabel="FLOPs spent")
+    ax.set(title="fully correct, while training", xlabel="FLOPs spent", ylim=(-0.02, max(0.1, 1.1 * ax.get_ylim()[1])))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     legend_once(ax)
     sizes = sorted({int(n) for run, *_ in curves for n in run.curve("eval_n")[1]})

@@ -120,8 +120,10 @@ def arms_table(experiments: list[Experiment]) -> list[str]:
 def _lead(experiments: list[Experiment], first: str, other: str) -> str:
     """By how much the first arm is ahead of the other, and whether that is more than the luck of these problems."""
     measured = full_difference(experiments, first, other)
-    names = f"{capital(label(experiments, first))} is ahead of {label(experiments, other)}"
-    text = f"{names} by {interval(measured.pooled, ' points')}."
+    names = capital(label(experiments, first)), label(experiments, other)
+    text = f"{names[0]} is ahead of {names[1]} by {interval(measured.pooled, ' points')}."
+    if measured.pooled.value == 0:
+        return f"{names[0]} and {names[1]} solve the same number of problems."
     if len(measured.seeds) > 1:
         text += f" It is ahead in {sum(d > 0 for d in measured.seeds)} of {len(measured.seeds)} seeds."
     if measured.pooled.low <= 0:

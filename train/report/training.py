@@ -8,7 +8,7 @@ ending, and repeat. Try: `python -m train.report runs/quickstart`.
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from train.report.results import Experiment, Run
 from train.report.style import Drawn, label, legend_once, looks, smooth
@@ -19,7 +19,7 @@ HEALTH = {
     "mean length, tokens": ("length_mean", False),
     "cut off before the end": ("truncation", True),
     "ending in a loop": ("repetition", True),
-    "KL(student, teacher), nats per token": ("rkl", False),
+    "KL to the teacher, nats a token": ("rkl", False),
 }
 
 
@@ -36,6 +36,7 @@ def loss(experiments: list[Experiment]) -> Drawn:
         _loss_lines(axes, run, axis, experiments)
     for ax, title in zip(axes, ("loss", "loss above the oracle"), strict=False):
         ax.set(yscale="log", xlabel="tokens read" if axis == "tokens" else "step", title=title)
+        _plain_log(ax)
         ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.ticklabel_format(axis="x", style="sci", scilimits=(0, 4))
     axes[0].set_ylabel("nats per solution token")
@@ -43,6 +44,13 @@ def loss(experiments: list[Experiment]) -> Drawn:
     floor = "Dashed: the generator's exact entropy of the same tokens, which no model can beat." if with_floor else ""
     caption = f"{len(runs)} runs, smoothed over a twentieth of each. {floor}"
     return Drawn(figure, "Pretraining loss and the oracle's floor", caption.strip())
+
+
+def _plain_log(ax: Axes) -> None:
+    """Labels 0.2, 0.5, 1, 2 on a logarithmic axis instead of powers of ten."""
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _loss_lines(axes: np.ndarray, run: Run, axis: str, experiments: list[Experiment]) -> None:

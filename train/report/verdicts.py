@@ -110,20 +110,27 @@ def full_difference(experiments: list[Experiment], stage: str, other: str) -> Me
     return Measured(difference(right_a, n_a, right_b, n_b), seeds)
 
 
-def _verdicts(run: Run) -> tuple[list[int], list[int]]:
-    """Index and verdict (0 or 1) of each problem, where the evaluation kept them."""
-    verdicts = run.summary.get("verdicts") or {}
-    return verdicts.get("index", []), verdicts.get("right", [])
+class Judged(NamedTuple):
+    """Verdict (0 or 1) on each problem of an evaluation that kept them, and which problems these were."""
+
+    problems: tuple
+    right: list[int]
 
 
-def _joined(verdicts: list[list[tuple[list[int], list[int]]]], i: int) -> list[bool]:
+def _verdicts(run: Run) -> Judged:
+    verdicts, data = run.summary.get("verdicts") or {}, run.config.get("data") or {}
+    source = (run.manifest.get("data"), data.get("seed"), run.config.get("split"))
+    return Judged((*source, *verdicts.get("index", [])), verdicts.get("right", []))
+
+
+def _joined(verdicts: list[list[Judged]], i: int) -> list[bool]:
     """The verdicts of model i on the problems of all seeds, one after another."""
-    return [right == 1 for models in verdicts for right in models[i][1]]
+    return [right == 1 for models in verdicts for right in models[i].right]
 
 
-def _same_problems(verdicts: list[tuple[list[int], list[int]]]) -> bool:
-    first = verdicts[0][0]
-    return bool(first) and all(index == first and len(right) == len(first) for index, right in verdicts)
+def _same_problems(models: list[Judged]) -> bool:
+    first = models[0]
+    return bool(first.right) and all(m.problems == first.problems and len(m.right) == len(first.right) for m in models)
 
 
 def _evaluation(experiment: Experiment, stage: str) -> Run:

@@ -1,0 +1,206 @@
+"""The log-probability beside every solution token is the generator's own law: frequencies, sums and entropies agree.
+
+One problem is kept and only the randomness of its solution is redrawn, thousands of times. Then the frequency of each
+whole solution, and of each next token after each prefix, is compared with exp(logp), and with a product written from
+the definition of the law.
+"""
+
+import math
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from synth.dataset import Documents, Source, _write_documents
+from synth.hashing import states
+from synth.problem import Problems, dependencies
+from synth.spec import Spec, preset
+
+DRAWS = 6000
+SMALL = {"ops": 4, "edges": 5, "letters": 5}
+SETTINGS = {
+    "order": preset("tiny", ops=7, edges=10, letters=7, max_width=4),
+    "letters": preset("tiny", letter_order="random", **SMALL),
+    "retry": preset("tiny", retry_rate=0.3, **SMALL),
+    "weak": preset("tiny", retry_rate=0.4, retry_kind="weak", **SMALL),
+    "miss": preset("tiny", retry_rate=0.3, retry_kind="miss", **SMALL),
+    "all": preset("tiny", retry_rate=0.2, letter_order="random", ops=3, edges=4, letters=4),
+}
+every_setting = pytest.mark.parametrize("name", SETTINGS)
+REDRAWN: dict = {}
+
+
+def redraw(source: Source, problem: Problems, count: int, stream: str) -> Documents:
+    """`count` documents of one problem, each with solution randomness of its own."""
+    tiled = Problems(*(np.repeat(a, count, axis=0) for a in problem))
+    offsets, prompt, w = np.zeros(count + 1, dtype=np.int64), np.zeros(count, dtype=np.int32), source.world
+    truth, logp = _write_documents(
+        states(0, stream, range(count)), tiled, source._solution_law, float(source.spec.retry_rate), False, w.phrases,
+        w.first_number, w.first_letter, w.n_letters, offsets, prompt,
+    )  # fmt: skip
+    return Documents(*truth, logp, offsets, prompt, tiled)
+
+
+def ways(problem: Problems) -> int:
+    """Number of orders in which the needed parameters can be defined."""
+    graph = {int(s): set(dependencies(problem, int(s))) for s in np.flatnonzero(problem.needed[0])}
+
+    def count(done: frozenset) -> int:
+        options = [s for s in graph if s not in done and graph[s] <= done]
+        return sum(count(done | {s}) for s in options) if options else 1
+
+    return count(frozenset())
+
+
+def redrawn(name: str) -> tuple[Source, Problems, Documents]:
+    """A problem with many orders (but few enough to see each often), and its solutions."""
+    if name not in REDRAWN:
+        source = Source(SETTINGS[name], 7, "all")
+        problems = source.problems(range(300))
+        best = max(range(300), key=lambda i: (min(ways(problems.take(i)), 24), i))
+        problem = problems.take(best)
+        REDRAWN[name] = source, problem, redraw(source, problem, DRAWS, name)
+    return REDRAWN[name]
+
+
+def whole(documents: Documents) -> tuple[Counter, dict[bytes, float]]:
+    """How often each solution occurs, and its log-probability (the same each time)."""
+    counts: Counter = Counter()
+    priced: dict[bytes, float] = {}
+    for i in range(len(documents)):
+        text = documents.response(i).tobytes()
+        logp = float(documents.logp[documents.offsets[i] : documents.offsets[i + 1]].sum())
+        counts[text] += 1
+        assert math.isclose(priced.setdefault(text, logp), logp, rel_tol=1e-12)
+    return counts, priced
+
+
+def law_by_definition(spec: Spec, documents: Documents, i: int) -> float:
+    """Log-probability of solution i: uniform next step, mistakes at the rate among their candidates, unused letters."""
+    problem = documents.problems.take(i)
+    graph = {int(s): set(dependencies(problem, int(s))) for s in np.flatnonzero(problem.exists[0])}
+    span = slice(documents.offsets[i], documents.offsets[i + 1])
+    steps, slots, mistakes = (getattr(documents, f)[span] for f in ("step", "param", "mistake"))
+    first = {int(k): n for n, k in reversed(list(enumerate(steps))) if documents.segment[span][n] == 3}
+    sentences = [(int(slots[n]), bool(mistakes[n])) for _, n in sorted(first.items())]
+    total, done, tried = 0.0, set(), set()
+    for place, (slot, wrong) in enumerate(sentences):
+        coming = next(s for s, w in sentences[place:] if not w)
+        candidates = [
+            s for s in graph
+            if s not in done and s not in tried and s != coming
+            and (not graph[s] <= done if spec.retry_kind == "retry" else spec.retry_kind == "miss" or problem.needed[0, s])
+        ]  # fmt: skip
+        if wrong:
+            total += math.log(spec.retry_rate / len(candidates))
+            tried.add(slot)
+            continue
+        if candidates:
+            total += math.log(1 - spec.retry_rate)
+        ready = [s for s in graph if problem.needed[0, s] and s not in done and graph[s] <= done]
+        total -= math.log(len(ready))
+        done.add(slot)
+        tried = set()
+    if spec.letter_order == "random":
+        total -= sum(math.log(spec.letters - k) for k in range(problem.ops[0]))
+    return total
+
+
+def agreement(counts: dict, law: dict) -> float:
+    """p-value of counts under a law; outcomes expected fewer than ten times, seen or not, are one cell together."""
+    total = sum(counts.values())
+    cells = [k for k, p in law.items() if total * p >= 10]
+    seen = [counts[k] for k in cells]
+    expected = [total * law[k] for k in cells]
+    rest, rest_expected = total - sum(seen), total - sum(expected)
+    if rest_expected > 1e-6:
+        seen.append(rest)
+        expected.append(rest_expected)
+    else:
+        assert rest == 0
+    if len(seen) == 1:
+        return 1.0
+    return float(stats.chi2.sf(sum((s - e) ** 2 / e for s, e in zip(seen, expected, strict=True)), len(seen) - 1))
+
+
+@every_setting
+def test_frequencies_of_whole_solutions(name):
+    counts, priced = whole(redrawn(name)[2])
+    probabilities = {text: math.exp(logp) for text, logp in priced.items()}
+    assert sum(p >= 10 / DRAWS for p in probabilities.values()) > 5
+    assert sum(probabilities.values()) < 1 + 1e-9
+    assert agreement(counts, probabilities) > 1e-4
+
+
+@every_setting
+def test_log_probabilities_follow_the_definition(name):
+    source, _, documents = redrawn(name)
+    for i in range(0, DRAWS, 40):
+        logp = documents.logp[documents.offsets[i] : documents.offsets[i + 1]].sum()
+        assert math.isclose(logp, law_by_definition(source.spec, documents, i), rel_tol=1e-9, abs_tol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["order", "letters"])
+def test_probabilities_of_all_solutions_sum_to_one(name):
+    """So many draws see every order, and every order with every choice of letters."""
+    source, problem, documents = redrawn(name)
+    letterings = math.perm(source.spec.letters, int(problem.ops[0])) if name == "letters" else 1
+    counts, priced = whole(documents)
+    assert len(counts) == ways(problem) * letterings > 5
+    assert math.isclose(sum(map(math.exp, priced.values())), 1.0, rel_tol=1e-9)
+
+
+@every_setting
+def test_next_token_after_every_prefix(name):
+    """The law is a function of what is written: one price for each continuation of a prefix, and it is the frequency."""
+    _, _, documents = redrawn(name)
+    following: dict[bytes, Counter] = defaultdict(Counter)
+    price: dict[tuple[bytes, int], float] = {}
+    for i in range(0, DRAWS, 2):
+        tokens = documents.response(i)
+        logp = documents.logp[documents.offsets[i] + documents.prompt[i] : documents.offsets[i + 1]]
+        for n, token in enumerate(tokens):
+            prefix = tokens[:n].tobytes()
+            following[prefix][int(token)] += 1
+            assert math.isclose(price.setdefault((prefix, int(token)), logp[n]), logp[n], rel_tol=1e-9, abs_tol=1e-12)
+    tested = []
+    for prefix, counts in following.items():
+        law = {token: math.exp(price[prefix, token]) for token in counts}
+        unseen = 1.0 - sum(law.values())
+        assert unseen > -1e-9
+        if len(counts) == 1 and unseen < 1e-9:
+            continue  # a token that is determined has probability one
+        if counts.total() >= 200:
+            tested.append(agreement(counts, law))
+    assert len(tested) > 3
+    assert min(tested) > 1e-4 / len(tested)
+
+
+@every_setting
+def test_mean_surprise_is_the_entropy(name):
+    """Mean of -logp against the plug-in entropy of the frequencies (Miller and Madow's correction), as nats per solution."""
+    counts, priced = whole(redrawn(name)[2])
+    frequency = np.array(list(counts.values())) / DRAWS
+    plug_in = -(frequency * np.log(frequency)).sum() + (len(counts) - 1) / (2 * DRAWS)
+    surprise = np.array([-priced[t] for t in counts])
+    mean = (frequency * surprise).sum()
+    spread = math.sqrt((frequency * (surprise - mean) ** 2).sum() / DRAWS)
+    rare = sum(1 for c in counts.values() if c < 5) / DRAWS  # what the correction cannot see
+    assert abs(mean - plug_in) < 4 * spread + 4 * rare + 0.01
+
+
+@pytest.mark.parametrize("name", ["order", "weak"])
+def test_floor_of_fresh_documents_is_the_mean_entropy_of_their_problems(name):
+    """The number a user reads as the entropy floor, against entropies of the same problems from redrawn solutions."""
+    spec = SETTINGS[name]
+    source = Source(spec, 3, "train")
+    fresh = source.documents(range(1500))
+    per_document = np.add.reduceat(-fresh.logp, fresh.offsets[:-1])
+    entropies = []
+    for i in range(0, 1500, 30):
+        counts, _ = whole(redraw(source, fresh.problems.take(i), 400, f"{name}/{i}"))
+        frequency = np.array(list(counts.values())) / 400
+        entropies.append(-(frequency * np.log(frequency)).sum() + (len(counts) - 1) / 800)
+    error = math.hypot(per_document.std() / math.sqrt(1500), np.std(entropies) / math.sqrt(len(entropies)))
+    assert abs(per_document.mean() - np.mean(entropies)) < 4 * error
