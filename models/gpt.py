@@ -168,7 +168,7 @@ class Attention(nn.Module):
         c, (n_rows, n_tokens, _) = self.config, x_BTC.shape
         heads = (n_rows, n_tokens, c.n_head, c.head_dim)
         qk_BTE, v_BTC = self.qkv(x_BTC).split((2 * c.n_embd, c.n_embd), dim=-1)
-        if self.q_scale is not None:
+        if self.q_scale is not None and self.k_scale is not None:
             scale_21D = torch.stack((self.q_scale, self.k_scale))[:, None]
             qk_BTE = rms_norm(qk_BTE.view(n_rows, n_tokens, 2, c.n_head, c.head_dim), scale_21D, NORM_EPS).flatten(2)
         if c.rotated:

@@ -22,7 +22,7 @@ from torch import Tensor
 from models.cache import KVCache
 from models.gpt import GPT
 
-READ_ROWS = 32  # prompts of similar length that are read together: more would read more padding
+READ_ROWS = 32  # different prompts of similar length that are read together: more would read more padding
 LEAVE_SHARE = 1 / 16  # finished rows leave the batch once they are this share of it, at the cost of moving as many
 
 
@@ -50,16 +50,18 @@ def sample(
     generator: torch.Generator | None = None,
     max_rows: int = 128,
 ) -> Samples:
-    """Continue every prompt until `eos` or for `max_new_tokens`. For several samples of a prompt, repeat it.
+    """Continue every prompt until `eos` or for `max_new_tokens`.
 
-    temperature 0 takes the most likely token and needs no generator. top_k keeps the k most likely tokens (and their
-    ties; 0 keeps all), then top_p the fewest likeliest ones that together have this probability (Holtzman et al. 2020).
-    The generator advances by one draw per prompt and possible new token, whatever is drawn. `max_rows` bounds the rows
-    of the batch, hence memory; it changes no result beyond rounding. Raises ValueError for a setting out of range, an
-    empty prompt, or one that leaves no room for `max_new_tokens` in the model's context.
+    For several samples of a prompt, repeat it: repeats that enter the batch together are read once. temperature 0 takes
+    the most likely token and needs no generator. top_k keeps the k most likely tokens (and their ties; 0 keeps all), then
+    top_p the fewest likeliest ones that together have this probability (Holtzman et al. 2020). The generator advances
+    by one draw per prompt and possible new token, whatever is drawn. `max_rows` bounds the rows of the batch, hence
+    memory; it changes no result beyond rounding. Raises ValueError for a setting out of range, an empty prompt, or one
+    that leaves no room for `max_new_tokens` in the model's context; FloatingPointError for logits that are not finite.
     """
     _check(model, prompts, max_new_tokens, temperature, top_k, top_p, generator, max_rows)
     if temperature > 0:
+        assert generator is not None  # checked above
         uniform_BT = torch.rand(len(prompts), max_new_tokens, generator=generator, device=generator.device)
         uniform_BT = uniform_BT.to(model.embed.weight.device)
     law = (temperature, top_k, top_p)
@@ -98,18 +100,31 @@ class _Batch:
     def fill(self) -> bool:
         """Let waiting prompts in where there is room for a good many. False when nothing is left to do."""
         while self.waiting and self.max_rows - self.cache.n_rows >= min(len(self.waiting), READ_ROWS, self.max_rows):
-            self._read(min(self.max_rows - self.cache.n_rows, READ_ROWS))
+            self._read()
         return self.cache.n_rows > 0
 
-    def _read(self, n_rows: int) -> None:
-        rows = [self.waiting.pop() for _ in range(min(n_rows, len(self.waiting)))]
-        unique = list(dict.fromkeys(self.prompts[row] for row in rows))
-        width, place = len(unique[0]), {prompt: i for i, prompt in enumerate(unique)}
+    def _next_rows(self) -> tuple[list[int], dict[tuple[int, ...], int]]:
+        """As many rows as there is room for and READ_ROWS different prompts allow; and the places of those prompts."""
+        rows: list[int] = []
+        place: dict[tuple[int, ...], int] = {}
+        while self.waiting and len(rows) < self.max_rows - self.cache.n_rows:
+            prompt = self.prompts[self.waiting[-1]]
+            if len(place) == READ_ROWS and prompt not in place:
+                break
+            place.setdefault(prompt, len(place))
+            rows.append(self.waiting.pop())
+        return rows, place
+
+    def _read(self) -> None:
+        rows, place = self._next_rows()
+        unique, width = list(place), len(self.prompts[rows[0]])
         lengths_U = torch.tensor([len(prompt) for prompt in unique], device=self.device)
         tokens_UT = torch.tensor([prompt + (0,) * (width - len(prompt)) for prompt in unique], device=self.device)
         last_U = lengths_U - 1 + width * torch.arange(len(unique), device=self.device)
         read = KVCache(self.model, len(unique), width)
         logits_UV = self.model.forward(tokens_UT, read, at_N=last_U)
+        if not logits_UV.isfinite().all():
+            raise FloatingPointError("the model's logits are not finite: its training has diverged")
         read.truncate(lengths_U)
         source_M = torch.tensor([place[self.prompts[row]] for row in rows], device=self.device)
         self.cache.admit(read, source_M)

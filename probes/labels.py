@@ -13,7 +13,7 @@ Legend: Q queries, N documents, T tokens of all documents.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -61,27 +61,40 @@ class Task:
     group: Callable[[np.ndarray, int], np.ndarray]
 
 
-def draw(task: Task, source: Source, indices: Sequence[int], most: int, seed: int) -> Queries:
+def draw(task: Task, source: Source, indices: Sequence[int], most: int, seed: int, balance: bool = False) -> Queries:
     """The queries of a task on the problems `indices` of a source, at most `most` for each problem.
 
-    The queries of a problem are a pure function of (seed, task, source, index), whatever the other indices are.
+    With `balance` a problem is asked about as many parameters of one group of labels as of the other, so that half of the
+    answers fall into each; a problem whose parameters are all of one group is then not asked about. The queries of a
+    problem are a pure function of (seed, task, source, index), whatever the other indices are. Raises ValueError when
+    no query is left.
     """
     documents = source.documents(indices)
     where, ends = task.ends(documents)
     first = np.searchsorted(where, np.arange(len(documents) + 1))
     stream = f"probe {task.name}/{source.stream}/{source.split}"
-    rows, cuts, slots = [], [], []
-    for i, index in enumerate(indices):
-        rng = np.random.Generator(np.random.Philox(key(seed, stream, int(index))))
-        cut = ends[rng.integers(first[i], first[i + 1])]
-        asked = rng.permutation(np.flatnonzero(documents.problems.exists[i] > 0))[:most]
-        rows.append(np.full(len(asked), i))
-        cuts.append(np.full(len(asked), cut))
-        slots.append(asked)
-    row, cut, slot = (np.concatenate(parts).astype(np.int64) for parts in (rows, cuts, slots))
+    rngs = [np.random.Generator(np.random.Philox(key(seed, stream, int(index)))) for index in indices]
+    cuts = np.array([ends[rng.integers(first[i], first[i + 1])] for i, rng in enumerate(rngs)])
+    row, slot = np.nonzero(documents.problems.exists > 0)
     name = documents.problems.slot_names()[row, slot].astype(np.int64)
-    table = Queries(documents, row, cut, slot, name, np.zeros_like(row))
-    return replace(table, label=task.label(table, source.world.modulus))
+    table = Queries(documents, row, cuts[row], slot, name, np.zeros_like(row))
+    label = task.label(table, source.world.modulus)
+    group = task.group(label, task.classes(source.world.modulus))
+    bounds = np.searchsorted(row, np.arange(len(documents) + 1))
+    chosen = [start + _choose(rng, group[start:stop], most, balance) for rng, start, stop in zip(rngs, bounds, bounds[1:], strict=False)]
+    q = np.concatenate(chosen)
+    if len(q) == 0:
+        raise ValueError(f"probe task {task.name}: no query on {len(documents)} problems; accepted: more problems, or balance=false")
+    return Queries(documents, row[q], table.cut[q], slot[q], name[q], label[q])
+
+
+def _choose(rng: np.random.Generator, group: np.ndarray, most: int, balance: bool) -> np.ndarray:
+    """Which parameters of one problem are asked about; `group` has 0 or 1 for each."""
+    order = rng.permutation(len(group))
+    if not balance:
+        return order[:most]
+    each = min(int(group.sum()), int((group == 0).sum()), most // 2)
+    return np.concatenate([order[group[order] == g][:each] for g in (0, 1)])
 
 
 def after_question(documents: Documents) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,9 @@
 usage: python -m train.compare PATTERN ... [--sort COLUMN]
 
 PATTERN is a run folder, or a pattern of them in quotes. An evaluation's row shows the model's accuracy with its 95%
-interval. Example: python -m train.compare 'runs/quickstart/*' --sort full
+interval.
+
+Example: python -m train.compare 'runs/quickstart/*' --sort full
 """
 
 import argparse
@@ -12,9 +14,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from train.report.measures import interval
 from train.report.results import Run, full_accuracy, is_number, is_run
 from train.report.sections import amount
-from train.report.verdicts import interval
 
 COLUMNS = ("run", "kind", "done", "steps", "tokens", "flops", "seconds", "loss", "full", "n")
 

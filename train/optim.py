@@ -171,7 +171,11 @@ class Muon:
 
 
 class Optimizer:
-    """Both parts behind one `step(scale)`; `scale` is the schedule's factor on the configured learning rates."""
+    """Both parts behind one `step(scale)`; `scale` is the schedule's factor on the configured learning rates.
+
+    Muon takes every two-dimensional weight inside a block: the linear maps, and the token mixes [positions, channels]
+    of a convolution, for which the quickstart's rates were found.
+    """
 
     def __init__(self, model: nn.Module, config: OptimConfig):
         self.config = config

@@ -7,6 +7,7 @@ started. Every process keeps to one thread: on small models two processes side b
 threads.
 """
 
+import contextlib
 import ctypes
 import hashlib
 import json
@@ -28,6 +29,9 @@ from train.watch import Watch
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("synth", "models", "train", "probes", "configs")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+LINUX = sys.platform == "linux"
+_LIBC = ctypes.CDLL(None) if LINUX else None  # opened here: little is safe between a fork and the command's start
+PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 PATIENCE = 10.0  # seconds between asking a process to end and ending it
 
 
@@ -184,15 +188,14 @@ def _start(stage: Stage, words: list[str], fingerprint: str, logs: Path, seed: i
             stderr=subprocess.STDOUT,
             env=environment,
             start_new_session=True,  # an interrupt from the keyboard reaches the recipe, and that ends its stages
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=_die_with_parent if LINUX else None,
         )
     return Running(stage, words, fingerprint, log, process, time.time())
 
 
 def _die_with_parent() -> None:
     """In the child, before it starts: be ended when the recipe is killed in a way that it cannot answer."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _folder(job: Running) -> Path:
@@ -216,7 +219,8 @@ def _end(processes: list[subprocess.Popen]) -> None:
     """Asks the processes and what they started to end, and ends those that do not."""
     for send in (signal.SIGTERM, signal.SIGKILL):
         for process in [p for p in processes if p.poll() is None]:
-            os.killpg(process.pid, send)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, send)
         deadline = time.monotonic() + PATIENCE
         while any(p.poll() is None for p in processes) and time.monotonic() < deadline:
             time.sleep(0.05)

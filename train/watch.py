@@ -61,7 +61,8 @@ class Watch:
                 bar.n = share
                 bar.set_postfix_str(text, refresh=True)
             else:
-                self._say(f"{name:<14} {share:4.0%}  {time.time() - started:.0f} s  {text}")
+                spent = f"{share:4.0%}  " if text else ""
+                self._say(f"{name:<14} {spent}{time.time() - started:.0f} s  {text}".rstrip())
 
     def _say(self, line: str) -> None:
         tqdm.write(line, file=sys.stderr)

@@ -16,6 +16,9 @@ SMALL = [
 ]  # fmt: skip
 
 
+pytestmark = pytest.mark.timeout(600)  # the first command may have to compile the checker
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run folder made in this process; the commands below run on it."""
@@ -29,7 +32,7 @@ def everything(folder):
 
 
 def test_a_run_folder_is_complete_and_doing_it_again_changes_nothing(command, tmp_path):
-    first = command("train.pretrain", *SMALL, f"out.root={tmp_path}")
+    first = command("train.pretrain", *SMALL, f"out.root={tmp_path}", timeout=500)
     assert first.returncode == 0, first.stderr
     folder = next(tmp_path.glob("pretrain-*"))
     assert first.stdout.strip() == str(folder) and first.stderr == ""

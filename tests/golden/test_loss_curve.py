@@ -12,24 +12,47 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.config import load, plain
-from train.data import Batches
+from models.gpt import GPT, GPTConfig
+from synth.dataset import Source
+from synth.spec import Spec
+from train.config import plain
+from train.data import BatchConfig, Batches
 from train.loop import train
 from train.machine import set_up
-from train.pretrain import NextToken, PretrainConfig, build
-from train.rundir import open_run, read_lines
+from train.optim import MuonConfig, OptimConfig, Schedule
+from train.pretrain import NextToken
+from train.rundir import TrainingOut, open_run, read_lines
+from train.state import Budget
 
 GOLDEN = Path(__file__).with_name("loss_curve.json")
 STEPS = 50
-WORDS = ["data=smoke", "model=smoke", f"budget.steps={STEPS}", "batch.documents=4", "batch.bucket=4", "out.log_every=1"]
+# Everything that matters is written out, so that presets and defaults may change without a word from this test.
+DATA = {
+    "world": "english", "modulus": 7, "categorisations": 1, "subcategories": 1, "names": 8, "letters": 16,
+    "letter_order": "random", "ops": 2, "exact_ops": False, "edges": 4, "max_depth": 3, "max_width": 2, "order": "pq",
+    "shuffle": True, "solution_order": "uniform", "retry_rate": 0.0, "retry_kind": "retry", "mask_mistakes": "none",
+    "split_by": "problem",
+}  # fmt: skip
+MODEL = {
+    "n_layer": 2, "n_head": 2, "n_embd": 32, "context": 256, "norm": "rmsnorm", "mlp": "relu2", "mlp_ratio": 4.0,
+    "rope_base": 1000.0, "rope_fraction": 0.5, "qk_norm": True, "tied": False, "token_shift": 2, "conv": 0,
+    "init_std": 0.02, "bias": False,
+}  # fmt: skip
+SCHEDULE = Schedule("wsd", warmup_steps=10, decay=0.5)
+OPTIM = {
+    "muon": OptimConfig(5e-3, 0.9, 0.99, 1e-8, 0.0, 1.0, MuonConfig(0.03, 0.95, 0.01, 5), SCHEDULE),
+    "adamw": OptimConfig(5e-3, 0.9, 0.99, 1e-8, 0.01, 1.0, None, SCHEDULE),
+}
 
 
 def curve(folder: Path, optim: str) -> dict:
     """Loss and gradient norm of every step, and the hash of the tokens that they were computed on."""
-    config, model = build(load("pretrain", PretrainConfig, [*WORDS, f"optim={optim}", f"out.folder={folder}"]))
-    batches = Batches(config.data.source("train"), config.batch)
-    run = open_run(plain(config))
-    train(run, model, NextToken(batches, set_up()), config.optim, config.budget, config.out)
+    source = Source(Spec(**DATA), seed=0, split="train")
+    batches = Batches(source, BatchConfig(documents=4, bucket=4, loss_on="solution"))
+    model = GPT(GPTConfig(vocab_size=len(source.world.vocabulary), **MODEL), seed=0)
+    out = TrainingOut(log_every=1, folder=str(folder))
+    run = open_run({"optim": plain(OPTIM[optim]), "out": plain(out)})
+    train(run, model, NextToken(batches, set_up()), OPTIM[optim], Budget(steps=STEPS), out)
     run.close()
     digest = hashlib.sha256()
     for k in range(STEPS):

@@ -87,11 +87,11 @@ def law_by_definition(spec: Spec, documents: Documents, i: int) -> float:
     total, done, tried = 0.0, set(), set()
     for place, (slot, wrong) in enumerate(sentences):
         coming = next(s for s, w in sentences[place:] if not w)
-        candidates = [
-            s for s in graph
-            if s not in done and s not in tried and s != coming
-            and (not graph[s] <= done if spec.retry_kind == "retry" else spec.retry_kind == "miss" or problem.needed[0, s])
-        ]  # fmt: skip
+        candidates = {s for s in graph if s not in done and s not in tried and s != coming}
+        if spec.retry_kind == "retry":
+            candidates = {s for s in candidates if not graph[s] <= done}
+        elif spec.retry_kind == "weak":
+            candidates = {s for s in candidates if problem.needed[0, s]}
         if wrong:
             total += math.log(spec.retry_rate / len(candidates))
             tried.add(slot)
@@ -153,7 +153,7 @@ def test_probabilities_of_all_solutions_sum_to_one(name):
 
 @every_setting
 def test_next_token_after_every_prefix(name):
-    """The law is a function of what is written: one price for each continuation of a prefix, and it is the frequency."""
+    """The law is a function of what is written: one price for each continuation of a prefix; it is its frequency."""
     _, _, documents = redrawn(name)
     following: dict[bytes, Counter] = defaultdict(Counter)
     price: dict[tuple[bytes, int], float] = {}
@@ -179,7 +179,7 @@ def test_next_token_after_every_prefix(name):
 
 @every_setting
 def test_mean_surprise_is_the_entropy(name):
-    """Mean of -logp against the plug-in entropy of the frequencies (Miller and Madow's correction), as nats per solution."""
+    """Mean of -logp against the plug-in entropy of the frequencies (Miller and Madow's correction), nats a solution."""
     counts, priced = whole(redrawn(name)[2])
     frequency = np.array(list(counts.values())) / DRAWS
     plug_in = -(frequency * np.log(frequency)).sum() + (len(counts) - 1) / (2 * DRAWS)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(900)  # fifteen short runs, each of which loads the compiled generator anew
 WORDS = [
-    "data=smoke", "model=smoke", "optim=muon", "budget.tokens=9_000", "batch.documents=4", "batch.bucket=4",
+    "data=smoke", "model=smoke", "optim=muon", "budget.tokens=5_000", "batch.documents=4", "batch.bucket=4",
     "evaluate.every=8", "evaluate.problems=4", "evaluate.documents=8", "evaluate.samples=2",
     "out.save_every=5", "out.log_every=2", "out.keep=3",
 ]  # fmt: skip
@@ -20,7 +21,7 @@ DEATHS = ["step", "first step", "index", "weights", "damage", "random"]
 def results(tmp_path_factory, root):
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("dying_runs.py")), str(tmp_path_factory.mktemp("runs")), *WORDS],
-        capture_output=True, text=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, timeout=240,
+        capture_output=True, text=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, timeout=840,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), done.stderr

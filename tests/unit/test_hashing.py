@@ -1,4 +1,4 @@
-"""Addressed randomness against other people's numbers: hashlib's SHA-256, the published xoshiro vector, scipy's laws."""
+"""Addressed randomness against other people's numbers: hashlib's SHA-256, a published xoshiro vector, scipy's laws."""
 
 import hashlib
 
@@ -84,7 +84,7 @@ def test_below_one_is_zero():
 def test_uniform_and_half_normal_have_their_laws():
     s = fresh(1)
     flat = np.array([uniform(s) for _ in range(5000)])
-    assert 0 <= flat.min()
+    assert flat.min() >= 0
     assert flat.max() < 1
     assert stats.kstest(flat, "uniform").pvalue > 1e-4
     assert len({x * 2**53 % 2 for x in flat}) == 2  # the last of 53 bits is used

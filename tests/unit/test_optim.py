@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from models.gpt import GPT, GPTConfig
 from train.optim import Muon, MuonConfig, OptimConfig, Optimizer, Schedule, orthogonalise
 
 
@@ -129,6 +130,18 @@ def test_muon_takes_the_matrices_in_blocks_and_adamw_all_else():
     assert sum(len(g["params"]) for g in optimizer.adamw.param_groups) == 1 + 2 * 3
     decays = {p.ndim: g["weight_decay"] for g in optimizer.adamw.param_groups for p in g["params"]}
     assert decays == {2: 0.0, 1: 0.0}
+
+
+def test_which_weights_of_a_gpt_go_where():
+    model = GPT(GPTConfig(20, 1, 2, 16, 32, conv=2, token_shift=2, qk_norm=True, tied=False))
+    optimizer = Optimizer(model, OptimConfig(muon=MuonConfig()))
+    assert {n.removeprefix("blocks.0.") for group in optimizer.muon.groups.values() for n, _, _ in group} == {
+        "attn.qkv.weight", "attn.out.weight", "mlp.up.weight", "mlp.down.weight", "conv_attn.shift", "conv_mlp.shift",
+    }  # fmt: skip
+    outside = {id(p) for g in optimizer.adamw.param_groups for p in g["params"]}
+    assert {n for n, p in model.named_parameters() if id(p) in outside and "blocks" not in n} == {
+        "embed.weight", "embed.shift", "ln_final.weight", "unembed.weight",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("muon", [None, MuonConfig()])

@@ -18,9 +18,10 @@ import pytest
 import yaml
 
 from train.report import PARTS, build, judged, rollouts, style
+from train.report.measures import gap_share
 from train.report.results import Run, folder_of, load
 from train.report.style import smooth
-from train.report.verdicts import gap_share, judge
+from train.report.verdicts import judge
 
 OPS = (1, 2, 3, 4)
 N = 64

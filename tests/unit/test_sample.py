@@ -1,4 +1,4 @@
-"""Drawn problems, judged from their records by plain Python: graph, values, names, op law, and purity of the streams."""
+"""Drawn problems, judged from their records by plain Python: graph, values, names, op law, purity of the streams."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -126,7 +127,7 @@ def test_shape_of_the_structure(name):
         assert 2 <= len(layers) <= spec.max_depth
         assert all(2 <= len(layer["items"]) <= spec.max_width for layer in layers)
         below = {p["name"]: p for p in record["parameters"]}
-        for upper, lower in zip(layers, layers[1:], strict=False):
+        for upper, lower in pairwise(layers):
             for child in lower["items"]:  # every item below the top has a parent
                 assert any(f"{item}'s {child}" in below for item in upper["items"])
         for p in record["parameters"]:
@@ -152,7 +153,7 @@ def test_names_are_distinct_and_from_one_subcategory_per_layer(name):
     for i, record in enumerate(records):
         names = [p["name"] for p in record["parameters"]]
         assert len(set(names)) == len(names)
-        items = [item for layer in record["layers"] for item in layer["items"]] + [x["category"] for x in record["layers"]]
+        items = [x for layer in record["layers"] for x in (*layer["items"], layer["category"])]
         assert len(set(items)) == len(items)
         first = documents.problems.categories[i, 0]
         group, top = (int(a[0]) for a in np.nonzero(world.categories == first))
@@ -308,8 +309,9 @@ def test_plain_python_in_another_process_gives_identical_bytes(root):
     counts = {name: (vars(spec), 2 if spec.ops > 30 else 6) for name, spec in SPECS.items()}
     environment = {**os.environ, "GLASSHOUSE_JIT": "0", "PYTHONPATH": str(root)}
     done = subprocess.run(
-        [sys.executable, "-c", DIGEST, json.dumps(counts)], capture_output=True, text=True, env=environment, cwd=root, timeout=280
-    )
+        [sys.executable, "-c", DIGEST, json.dumps(counts)],
+        capture_output=True, text=True, env=environment, cwd=root, timeout=280,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     enabled, plain = json.loads(done.stdout)
     assert not enabled

@@ -241,6 +241,22 @@ def test_errors_name_the_setting(settings, message):
         sample(lively(), eos=EOS, pad=PAD, **settings)
 
 
+def test_a_diverged_model_is_named_as_such():
+    model = lively()
+    with torch.no_grad():
+        model.ln_final.weight.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match="diverged"):
+        run(model)
+
+
+def test_a_repeated_prompt_is_read_once(monkeypatch):
+    model, read = lively(), []
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda x, *a, **k: read.append(x.shape) or forward(x, *a, **k))
+    run(model, [[5, 2, 9]] * 50 + [[7, 3]] * 50, n=1)
+    assert read == [(2, 3)]
+
+
 def test_the_context_can_be_filled_to_the_last_token():
     out = sample(lively(), [[2] * 30, [3]], 11, eos=99, pad=PAD, generator=seeded())
     assert out.lengths_B.tolist() == [11, 11]

@@ -1,4 +1,4 @@
-"""The split against templates made from the solutions' text with regular expressions and hashlib, never from the graph."""
+"""The split against templates made from the solutions' text with regular expressions and hashlib."""
 
 import hashlib
 import random
@@ -88,7 +88,10 @@ def test_written_template_is_the_template_of_the_text():
 @pytest.mark.parametrize("name", ["tiny", "med"])
 def test_bins_of_the_splits(name, split_by, order):
     spec = preset(name, split_by=split_by, solution_order=order)
-    bins = {split: set(Source(spec, 0, split).problems(range(300)).scalars[:, SPLIT_BIN]) for split in ("train", "test", "all")}
+    bins = {
+        split: set(Source(spec, 0, split).problems(range(300)).scalars[:, SPLIT_BIN])
+        for split in ("train", "test", "all")
+    }
     assert bins["train"] <= set(range(17))
     assert bins["test"] <= set(range(17, 23))
     assert len(bins["test"]) > 2
@@ -99,7 +102,7 @@ def test_bins_of_the_splits(name, split_by, order):
 @pytest.mark.parametrize("order", ["published", "uniform"])
 @pytest.mark.parametrize("ops", [2, 3, 5])
 def test_no_solution_template_is_on_both_sides(order, ops):
-    """Whatever orders are drawn: many problems, each written once per seed, with few operations and so few templates."""
+    """Whatever orders are drawn: many problems with few operations, and so few templates."""
     spec = preset("tiny", split_by="template", solution_order=order, ops=ops, edges=8, max_depth=4, max_width=3)
     train = {template_of_text(text) for text, _ in solutions(spec, "train", 2500)}
     test = {template_of_text(text) for text, _ in solutions(spec, "test", 1500)}
@@ -128,7 +131,7 @@ def another_order(record: dict, generator: random.Random) -> list[str]:
 
 
 def disguised(record: dict, seed: int, deep: bool) -> dict:
-    """The same problem with sentences, operands of sums and, if `deep`, items of layers and the solution in another order."""
+    """The same problem with sentences and operands of sums, and if `deep` items and the solution, in another order."""
     generator = random.Random(seed)
     out = {**record, "parameters": [{**p, "terms": list(p["terms"])} for p in record["parameters"]]}
     for p in out["parameters"]:
@@ -137,7 +140,7 @@ def disguised(record: dict, seed: int, deep: bool) -> dict:
     generator.shuffle(out["parameters"])
     if deep:
         out["needed_order"] = another_order(record, generator)
-        out["layers"] = [{**layer, "items": generator.sample(layer["items"], len(layer["items"]))} for layer in record["layers"]]
+        out["layers"] = [{**x, "items": generator.sample(x["items"], len(x["items"]))} for x in record["layers"]]
     return out
 
 

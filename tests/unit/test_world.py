@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synth import world as worlds
-from synth.spec import preset
 from synth.world import END, EOS, FOLDER, PAD, ROLES, SPECIALS, letter_names, load
 
-TINY = preset("tiny").load_world()
-MED = preset("med").load_world()
+TINY = load("english", 7, 1, 1, 8, 16)
+MED = load("english", 23, 4, 5, 20, 52)
 LARGE = load("english", 101, 4, 5, 20, 104)
 DATA = json.loads((FOLDER / "english.json").read_text(encoding="utf-8"))
 NAMES = [name for g in DATA["categorisations"] for layer in g["items"] for s in layer for name in s]
@@ -63,7 +62,7 @@ def test_a_smaller_world_is_a_cut_of_the_larger():
 
 def test_phrases_are_the_published_english():
     text = " ".join(DATA["phrases"].values())
-    for wanted in ("The number of each", "equals the difference of each", "times as much as the sum of each", "have?", "BACK"):
+    for wanted in ("The number of each", "equals the difference of each", "times as much as the sum of each", "BACK"):
         assert wanted in text
 
 

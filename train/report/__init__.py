@@ -1,10 +1,10 @@
 """The report: figures and one self-contained page, built from run folders only.
 
-    results.py    reads run folders; one experiment for each seed       verdicts.py   expectations -> met or not, with
-    numbers style.py      one look for all figures                              training.py   loss and oracle, health
-    of rollouts accuracy.py   accuracy by operations, arms, costs                   probing.py    layer-wise probe map
-    rollouts.py   ten rollouts, step by step                            sections.py   tables and prose       page.py
-    HTML
+    results.py    reads run folders; one experiment for each seed
+    measures.py   accuracies, shares of a gap, probe margins, with intervals     verdicts.py   expectations: met or not
+    style.py      one look for all figures          training.py   loss and oracle, health of rollouts
+    accuracy.py   accuracy, arms, compute, costs    probing.py    layer-wise probe map
+    rollouts.py   ten rollouts, step by step        sections.py   tables and prose        page.py   HTML
 
 A part whose data are missing becomes a note on the page, never an exception. Try: `python -m train.report
 runs/quickstart`.
@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 
 from train.report import accuracy, page, probing, sections, style, training
+from train.report.measures import Missing
 from train.report.results import Experiment, load
-from train.report.verdicts import Missing, Verdict, judge
+from train.report.verdicts import Verdict, judge
 
 Maker = Callable[[list[Experiment]], style.Drawn]
 Section = Callable[[list[Experiment]], list[str]]

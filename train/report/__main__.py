@@ -4,7 +4,9 @@ usage: python -m train.report RUN ... [--out FOLDER]
 
 RUN is a recipe's folder (all its seeds together) or a run folder; several run folders that point at each other are
 read as one experiment. Writes FOLDER/report.html and FOLDER/figures/*.png; FOLDER is RUN itself where there is only
-one. Example: python -m train.report runs/quickstart
+one.
+
+Example: python -m train.report runs/quickstart
 """
 
 import argparse

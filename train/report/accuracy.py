@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from train.intervals import Rate, wilson
+from train.report.measures import Measured, Missing, full, gap_share, roles
 from train.report.results import Experiment, Run, counts, is_number
 from train.report.style import GREY, KINDS_OF_WORK, Drawn, Look, bars, label, legend_once, looks
-from train.report.verdicts import Measured, Missing, full, gap_share, roles
 
 
 def evaluated(experiments: list[Experiment]) -> dict[str, list[Run]]:

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from train.intervals import Rate
+from train.report.measures import Missing
 from train.report.results import Experiment
 from train.report.style import BLUE, GREY, MARKERS, ORANGE, RED, Drawn, bars
-from train.report.verdicts import Missing
 
 COLORS = (BLUE, RED, ORANGE)
 

@@ -10,9 +10,10 @@ import yaml
 
 from train.report import page, rollouts
 from train.report.accuracy import compared_arms, evaluated, pooled_by_ops
+from train.report.measures import NONE, Missing, full, full_difference, gap_share, interval, roles, spread
 from train.report.results import Experiment, Run
 from train.report.style import label
-from train.report.verdicts import NONE, Missing, full, full_difference, gap_share, interval, judge, roles, spread
+from train.report.verdicts import judge
 
 NO_CLAIMS = "This scale only shows that every part works. It is far too small for its numbers to mean anything."
 HOW_TO_READ = (

@@ -5,6 +5,7 @@ besides. A stage has the same colour and marker in all figures: the teacher is b
 Figures are made without pyplot, so nothing global is left behind. Try: `python -m train.report runs/quickstart`.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from train.intervals import Rate
+from train.report.measures import roles
 from train.report.results import Experiment
-from train.report.verdicts import roles
 
 BLUE, GREY, RED, GREEN, PINK, ORANGE, SKY = "#0072B2", "#666666", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 CYCLE = (RED, GREEN, PINK, ORANGE, SKY)
@@ -63,7 +64,7 @@ def draw(maker: Callable[[list[Experiment]], Drawn], experiments: list[Experimen
 def save(drawn: Drawn, path: Path) -> None:
     """Writes the PNG under a temporary name, then renames it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with rc_context(STYLE):
         drawn.figure.savefig(temporary, format="png")
     temporary.replace(path)

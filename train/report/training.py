@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
+from train.report.measures import Missing
 from train.report.results import Experiment, Run
 from train.report.style import Drawn, label, legend_once, looks, smooth
-from train.report.verdicts import Missing
 
 # panel title -> the metric as distillation logs it, and whether it is a fraction
 HEALTH = {

@@ -1,0 +1,176 @@
+"""Measures: what the runs of one or several seeds say about a stage, each with n and a 95% interval.
+
+Seeds are pooled by counts, and each seed's own value is kept beside. A seed that lacks a run is left out; what no
+seed has is `Missing`. Models that were judged on the same problems are compared problem by problem. Try: `python -m
+train.report`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from train.intervals import Rate, difference, paired_difference, paired_share, share, wilson
+from train.report.results import Experiment, Run, counts, is_number
+
+Value = TypeVar("Value")
+NONE = "-"
+
+
+class Missing(Exception):
+    """A part of the report cannot be made; the message says what is not there."""
+
+
+class Measured(NamedTuple):
+    """One quantity: over all seeds together, and for each seed alone. `detail` is what to know besides."""
+
+    pooled: Rate
+    seeds: list[float]
+    unit: str = "%"
+    detail: str = ""
+
+    def __str__(self) -> str:
+        seeds = f", seeds {spread(self.seeds, self.unit)}" if len(self.seeds) > 1 else ""
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{interval(self.pooled, self.unit)}{detail}, n = {self.pooled.n}{seeds}"
+
+
+def interval(rate: Rate, unit: str = "%") -> str:
+    """91.4% [89.0, 93.3]"""
+    if not is_number(rate.value):
+        return "no gap to close"
+    ends = [f"{100 * end:.1f}" if abs(end) != float("inf") else "∞" for end in (rate.low, rate.high)]
+    return f"{100 * rate.value:.1f}{unit} [{', '.join(ends)}]"
+
+
+def spread(values: Sequence[float], unit: str = "%") -> str:
+    """The range over seeds."""
+    numbers = [value for value in values if is_number(value)]
+    return f"{100 * min(numbers):.1f} to {100 * max(numbers):.1f}{unit}" if numbers else NONE
+
+
+def roles(experiment: Experiment) -> dict[str, str]:
+    """Who is "teacher" and who is "student": the stages that the distillations point at."""
+    found: dict[str, str] = {}
+    for run in experiment.arms():
+        for role in ("teacher", "student"):
+            if role not in found and (pointed := experiment.input(run, role)) is not None:
+                found[role] = pointed.name
+    return found
+
+
+def each(experiments: list[Experiment], measure: Callable[[Experiment], Value]) -> list[Value]:
+    """The measure of every seed that has what it needs. Raises Missing, with a seed's reason, when none has."""
+    found, reason = [], "no runs"
+    for experiment in experiments:
+        try:
+            found.append(measure(experiment))
+        except Missing as missing:
+            reason = str(missing)
+    if not found:
+        raise Missing(reason)
+    return found
+
+
+def full(experiments: list[Experiment], stage: str) -> Measured:
+    """Share of fully correct solutions of the model that `stage` made."""
+    pairs = each(experiments, lambda e: counts(_evaluation(e, stage)))
+    return Measured(wilson(sum(r for r, _ in pairs), sum(n for _, n in pairs)), [r / n for r, n in pairs])
+
+
+def gap_share(experiments: list[Experiment], stage: str) -> Measured:
+    """Share of the gap between student before and teacher that `stage` closed."""
+    seeds = each(experiments, lambda e: _judged(e, stage, *_ends_of_the_gap(e)))
+    values = [share(*(model.counts for model in models)).value for models in seeds]
+    if all(_same_problems(models) for models in seeds):
+        return Measured(paired_share(*(_joined(seeds, i) for i in range(3))), values)
+    return Measured(share(*(_summed(seeds, i) for i in range(3))), values)
+
+
+def _ends_of_the_gap(experiment: Experiment) -> tuple[str, str]:
+    part = roles(experiment)
+    if len(part) < 2:
+        raise Missing("no teacher and student to measure a gap between")
+    return part["student"], part["teacher"]
+
+
+def full_difference(experiments: list[Experiment], stage: str, other: str) -> Measured:
+    """Fully correct share of `stage` minus that of `other`."""
+    seeds = each(experiments, lambda e: _judged(e, stage, other))
+    values = [a.counts[0] / a.counts[1] - b.counts[0] / b.counts[1] for a, b in seeds]
+    if all(_same_problems(models) for models in seeds):
+        return Measured(paired_difference(_joined(seeds, 0), _joined(seeds, 1)), values)
+    return Measured(difference(*_summed(seeds, 0), *_summed(seeds, 1)), values)
+
+
+class Judged(NamedTuple):
+    """An evaluation's (right, n), its verdict (0 or 1) on each problem, and what tells which problems these were."""
+
+    counts: tuple[int, int]
+    problems: tuple
+    right: list[int]
+
+
+def _judged(experiment: Experiment, *stages: str) -> list[Judged]:
+    judged = []
+    for run in (_evaluation(experiment, stage) for stage in stages):
+        verdicts, data = run.summary.get("verdicts") or {}, run.config.get("data") or {}
+        source = (run.manifest.get("data"), data.get("seed"), run.config.get("split"))
+        problems = (*source, *verdicts.get("index", []))
+        judged.append(Judged(counts(run), problems, verdicts.get("right", [])))
+    return judged
+
+
+def _same_problems(models: list[Judged]) -> bool:
+    first = models[0]
+    return bool(first.right) and all(m.problems == first.problems and len(m.right) == len(first.right) for m in models)
+
+
+def _joined(seeds: list[list[Judged]], i: int) -> list[bool]:
+    """The verdicts of model i on the problems of all seeds, one after another."""
+    return [right == 1 for models in seeds for right in models[i].right]
+
+
+def _summed(seeds: list[list[Judged]], i: int) -> tuple[int, int]:
+    return sum(models[i].counts[0] for models in seeds), sum(models[i].counts[1] for models in seeds)
+
+
+def _evaluation(experiment: Experiment, stage: str) -> Run:
+    run = experiment.evaluation_of(stage)
+    if run is None:
+        raise Missing(f"no evaluation of {stage}")
+    return run
+
+
+def probe_margin(experiments: list[Experiment], stage: str, task: str) -> Measured:
+    """Accuracy of the best probe of a task above the better of its two controls, in the interval of the accuracy."""
+    results = each(experiments, lambda e: _controlled(e, stage, task))
+    rates = []
+    for best in results:
+        control = max(best["majority"], best["random"])
+        rates.append(Rate(*(best[key] - control for key in ("accuracy", "low", "high")), best["n"]))
+    value, low, high = (float(np.mean([getattr(rate, key) for rate in rates])) for key in ("value", "low", "high"))
+    details = [
+        f"{best['probe']} probe, layer {best['layer']}: {best['accuracy']:.1%}; majority {best['majority']:.1%}; "
+        f"random weights {best['random']:.1%}"
+        for best in results
+    ]
+    pooled = Rate(value, low, high, sum(rate.n for rate in rates))
+    return Measured(pooled, [rate.value for rate in rates], " points", " | ".join(details))
+
+
+def _controlled(experiment: Experiment, stage: str, task: str) -> dict[str, Any]:
+    run = experiment.runs.get(stage)
+    best = best_probe(run.summary.get("results", []) if run else [], task)
+    if best is None:
+        raise Missing(f"no probe result for {task}")
+    if best.get("majority") is None or best.get("random") is None:
+        raise Missing(f"the probe for {task} lacks a control")
+    return best
+
+
+def best_probe(results: list[dict[str, Any]], task: str) -> dict[str, Any] | None:
+    """The result marked as selected (on a validation part), else the one with the highest accuracy."""
+    mine = [r for r in results if r.get("task") == task]
+    chosen = [r for r in mine if r.get("selected")] or mine
+    return max(chosen, key=lambda r: r["accuracy"], default=None)
