@@ -53,7 +53,7 @@ def sample(
     """Continue every prompt until `eos` or for `max_new_tokens`.
 
     For several samples of a prompt, repeat it: repeats that enter the batch together are read once. temperature 0 takes
-    the most likely token and needs no generator. top_k keeps the k most likely tokens (and their ties; 0 keeps all), then
+    the most likely token and needs no generator. top_k keeps the k most likely tokens (and ties; 0 keeps all), then
     top_p the fewest likeliest ones that together have this probability (Holtzman et al. 2020). The generator advances
     by one draw per prompt and possible new token, whatever is drawn. `max_rows` bounds the rows of the batch, hence
     memory; it changes no result beyond rounding. Raises ValueError for a setting out of range, an empty prompt, or one

@@ -150,3 +150,10 @@ TASKS = {
         ),
     )
 }
+
+
+def check_tasks(setting: str, tasks: Sequence[str]) -> None:
+    """Raises ValueError on a task that does not exist."""
+    for task in tasks:
+        if task not in TASKS:
+            raise ValueError(f"{setting}={task}: accepted: {', '.join(TASKS)}")

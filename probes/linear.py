@@ -19,7 +19,7 @@ from torch import Tensor
 
 from models.gpt import GPT
 from probes.activations import names_after_define, read, sites
-from probes.labels import TASKS, Queries
+from probes.labels import Queries, check_tasks
 from synth.world import World
 
 STEPS, TOLERANCE = 300, 3e-4  # most steps of L-BFGS; largest gradient entry at the end, in preconditioned variables
@@ -69,13 +69,6 @@ class Fit(NamedTuple):
         """Most likely labels, int64 [S, R, N]."""
         x_SNC = standardise(states_SNC, self.mean_SC, self.scale_SC)
         return _logits(x_SNC, self.weight_SRCK, self.bias_SRK).argmax(-1).permute(0, 2, 1)
-
-
-def check_tasks(setting: str, tasks: Sequence[str]) -> None:
-    """Raises ValueError on a task that does not exist."""
-    for task in tasks:
-        if task not in TASKS:
-            raise ValueError(f"{setting}={task}: accepted: {', '.join(TASKS)}")
 
 
 def measure(model: GPT, world: World, split: Split, classes: int, config: LinearConfig) -> list[Reading]:

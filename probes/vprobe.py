@@ -2,9 +2,10 @@
 
 Input: the text, then `<start> NAME <end>`. Trained are a rank-r update of the input embedding, E + U V for all tokens,
 and a linear head on the last hidden state at `<end>`. The model stays frozen: what the head reads has to be computed
-by the model's own weights. The paper's optimiser: AdamW, no warm-up, linear decay to 0.
+by the model's own weights. As in the paper: AdamW, no warm-up, linear decay to 0. Ours: a step takes texts with all of
+their queries, which costs little more than one query of each (`probes.shared`).
 
-Legend: Q queries, B rows, T tokens, C channels, R rank, S sites, V vocabulary.
+Legend: Q queries, P texts, C channels, R rank, K classes, V vocabulary.
 """
 
 import copy
@@ -16,50 +17,132 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from tqdm import tqdm
 
 from models.gpt import GPT
-from probes.activations import names_between_markers, read, right_padded
-from probes.labels import Queries
+from probes.activations import Batch, Texts, last_states, names_between_markers, read
+from probes.labels import Queries, check_tasks
+from probes.linear import Reading, Split
 from synth.hashing import key
 
 SITE = "ln_final.hook_normalized"
-BUCKET = 16  # batches sorted by length together: little padding
+BUCKET = 8  # steps whose texts are sorted by length together: little padding
+LOG_EVERY = 25
 
 
 @dataclass(frozen=True)
 class VProbeConfig:
-    """`rank` of the update; `steps` of `batch` queries each; `lr` and `weight_decay` of AdamW (defaults: the paper's)."""
+    """`tasks` it is trained for; `rank` of the update; `steps` of `texts` texts each; `lr` and `weight_decay` of AdamW.
+
+    The paper: rank 8, 100,000 steps of 256 queries, lr 2e-3, weight decay 0.01. A short budget needs a higher lr.
+    """
 
     tasks: tuple[str, ...] = ("nece", "value")
     rank: int = 8
     steps: int = 300
-    batch: int = 64
-    lr: float = 2e-3
+    texts: int = 32
+    lr: float = 1e-2
     weight_decay: float = 0.01
 
-
-class Hidden(nn.Module):
-    """The model up to its last hidden state, as a module of its own for `functional_call`."""
-
-    def __init__(self, model: GPT) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        return self.model.hidden(tokens_BT)
+    def __post_init__(self) -> None:
+        check_tasks("probe.vprobe.tasks", self.tasks)
+        for name in ("rank", "steps", "texts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"probe.vprobe.{name}={getattr(self, name)}: accepted: 1 or more")
+        if not self.lr > 0:
+            raise ValueError(f"probe.vprobe.lr={self.lr}: accepted: above 0")
+        if self.weight_decay < 0:
+            raise ValueError(f"probe.vprobe.weight_decay={self.weight_decay}: accepted: 0 or more")
 
 
 class VProbe(nn.Module):
-    """The trainable part. U starts at zero, so the first states are the model's own; V and the head are random."""
+    """The trainable part. U starts at zero, so that the first states are the model's own; V and the head start random."""
 
     def __init__(self, model: GPT, classes: int, rank: int, seed: int) -> None:
         super().__init__()
         c, generator = model.config, torch.Generator().manual_seed(key(seed, "vprobe weights", 0))
         self.u_VR = nn.Parameter(torch.zeros(c.vocab_size, rank))
-        self.v_RC = nn.Parameter(torch.randn(rank, c.n_embd, generator=generator) * VSTD)
-        self.head = nn.Parameter(torch.randn(classes, c.n_embd, generator=generator) / c.n_embd**0.5 * 0.1)
-        self.bias = nn.Parameter(torch.zeros(classes))
+        self.v_RC = nn.Parameter(torch.randn(rank, c.n_embd, generator=generator))
+        self.head_KC = nn.Parameter(torch.randn(classes, c.n_embd, generator=generator) * 0.1 / c.n_embd**0.5)
+        self.bias_K = nn.Parameter(torch.zeros(classes))
 
     def embedding(self, model: GPT) -> Tensor:
-        return model.embed.weight + self.u_VR @ self.v_RC
-VSTD=1.0
+        """The model's input embedding with the update, [V, C]."""
+        return model.embed.weight.detach() + self.u_VR @ self.v_RC
+
+    def forward(self, states_QC: Tensor) -> Tensor:
+        """Logits [Q, K] of last hidden states."""
+        return F.linear(states_QC, self.head_KC, self.bias_K)
+
+
+class _LastStates(nn.Module):
+    """`last_states` as a module, so that `functional_call` can put another embedding in the model's place."""
+
+    def __init__(self, model: GPT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Tensor:
+        return last_states(self.model, batch)
+
+
+def measure(
+    model: GPT, split: Split, classes: int, config: VProbeConfig, seed: int, log: Callable[[int, float], None]
+) -> list[Reading]:
+    """Trains and tests the probe. `model` is used as it is and not changed. `log(step, loss)` is called now and then."""
+    probe = train(model, split.fit, classes, config, seed, log)
+    right = [predict(model, probe, part) == part.label for part in (split.validation, split.test)]
+    return [Reading(SITE, model.config.n_layer, float(right[0].mean()), right[1], {})]
+
+
+def train(
+    model: GPT, queries: Queries, classes: int, config: VProbeConfig, seed: int, log: Callable[[int, float], None]
+) -> VProbe:
+    """A probe after `config.steps` steps: a pure function of its arguments."""
+    device = model.embed.weight.device
+    frozen = _LastStates(copy.deepcopy(model).requires_grad_(False))
+    probe = VProbe(model, classes, config.rank, seed).to(device)
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    texts, labels = Texts(queries, names_between_markers(queries)), torch.from_numpy(queries.label).to(device)
+    parts = order(texts.cut, config.texts, seed)
+    losses = []
+    for step in tqdm(range(config.steps), desc="V-probe", leave=False, disable=None):
+        batch = texts.batch(next(parts), device)
+        states_QC = functional_call(frozen, {"model.embed.weight": probe.embedding(model)}, (batch,))
+        loss = F.cross_entropy(probe(states_QC), labels[batch.which_Q])
+        optimizer.param_groups[0]["lr"] = config.lr * (1 - step / config.steps)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        if (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps:
+            log(step + 1, sum(losses) / len(losses))
+            losses.clear()
+    return probe
+
+
+@torch.no_grad()
+def predict(model: GPT, probe: VProbe, queries: Queries) -> np.ndarray:
+    """Most likely labels, int64[Q]."""
+    asking = copy.deepcopy(model)
+    asking.embed.weight.copy_(probe.embedding(model))
+    states_QC = read(asking, queries, names_between_markers(queries), [SITE])[0]
+    return probe.cpu()(states_QC).argmax(-1).numpy()
+
+
+def order(lengths_P: np.ndarray, size: int, seed: int) -> Iterator[np.ndarray]:
+    """Batches of `size` texts (all of them, if there are fewer) for ever: every epoch each text at most once.
+
+    Texts of similar length stand in one batch; the order is a pure function of (seed, epoch).
+    """
+    size = min(size, len(lengths_P))
+    epoch = 0
+    while True:
+        rng = np.random.Generator(np.random.Philox(key(seed, "vprobe order", epoch)))
+        shuffled = rng.permutation(len(lengths_P))
+        whole = shuffled[: len(shuffled) // size * size]
+        for k in range(0, len(whole), size * BUCKET):
+            bucket = whole[k : k + size * BUCKET]
+            batches = bucket[np.argsort(lengths_P[bucket], kind="stable")].reshape(-1, size)
+            yield from batches[rng.permutation(len(batches))]
+        epoch += 1

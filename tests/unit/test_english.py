@@ -163,10 +163,9 @@ def test_worked_example_c(world):
     assert problem == (
         " The number of each Robot Lab's Blue Sack equals 5 times as much as the sum of each Chess Room's Red Sack and"
         " each Robot Lab's Red Sack. The number of each Maple Hall's Chess Room equals 6. The number of each Robot"
-        " Lab's Red Sack equals the difference of each Maple Hall's Chess Room and each Chess Room's Red Sack. The number"
-        " of"
-        " each Chess Room's Red Sack equals 8. The number of each Maple Hall's Robot Lab equals 3 more than each Maple"
-        " Hall's Chess Room. How many Backpack does Maple Hall have?"
+        " Lab's Red Sack equals the difference of each Maple Hall's Chess Room and each Chess Room's Red Sack. The"
+        " number of each Chess Room's Red Sack equals 8. The number of each Maple Hall's Robot Lab equals 3 more than"
+        " each Maple Hall's Chess Room. How many Backpack does Maple Hall have?"
     )
     assert renamed(solution) == renamed(
         " Define Maple Hall's Chess Room as r; so r = 6. Define Maple Hall's Robot Lab as H; so H = 3 + r = 3 + 6 = 9."

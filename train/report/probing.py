@@ -16,6 +16,7 @@ from train.report.results import Experiment
 from train.report.style import BLUE, GREY, MARKERS, ORANGE, RED, Drawn, bars
 
 COLORS = (BLUE, RED, ORANGE)
+NAMES = {"linear": "linear probe", "vprobe": "V-probe"}
 
 
 def layer_map(experiments: list[Experiment]) -> Drawn:
@@ -59,7 +60,7 @@ def _task(ax: Axes, results: list[dict[str, Any]], seeds: int) -> None:
             mine = [r for r in results if r["probe"] == probe and r["seed"] == seed]
             mine.sort(key=lambda result: result["layer"])
             if mine:
-                _probe(ax, mine, color, marker, probe)
+                _probe(ax, mine, color, marker, NAMES.get(probe, probe))
     majority = [r["majority"] for r in results if r.get("majority") is not None]
     if majority:
         ax.axhline(sum(majority) / len(majority), color=GREY, ls=":", label="majority")
@@ -70,7 +71,7 @@ def _probe(ax: Axes, results: list[dict[str, Any]], color: str, marker: str, nam
     value, error = bars(
         [Rate(r["accuracy"], r.get("low", r["accuracy"]), r.get("high", r["accuracy"]), r["n"]) for r in results]
     )
-    ax.errorbar(layers, value, error, color=color, marker=marker, elinewidth=1.2, label=f"{name} probe")
+    ax.errorbar(layers, value, error, color=color, marker=marker, elinewidth=1.2, label=name)
     control = [(r["layer"], r["random"]) for r in results if r.get("random") is not None]
     if control:
         ax.plot(
@@ -80,5 +81,5 @@ def _probe(ax: Axes, results: list[dict[str, Any]], color: str, marker: str, nam
             mfc="white",
             ls="--",
             lw=1.2,
-            label=f"{name} probe, random weights",
+            label=f"{name}, random weights",
         )

@@ -93,7 +93,6 @@ def health(experiments: list[Experiment]) -> Drawn:
 def _health_axis(ax: Axes, title: str, fraction: bool) -> None:
     ax.set(title=title, xlabel="step")
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, max(0.05 if fraction else 1e-3, 1.05 * ax.get_ylim()[1]))
     if fraction:
-        ax.set_ylim(0, max(0.05, ax.get_ylim()[1]))
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
