@@ -81,10 +81,15 @@ def draw(task: Task, source: Source, indices: Sequence[int], most: int, seed: in
     label = task.label(table, source.world.modulus)
     group = task.group(label, task.classes(source.world.modulus))
     bounds = np.searchsorted(row, np.arange(len(documents) + 1))
-    chosen = [start + _choose(rng, group[start:stop], most, balance) for rng, start, stop in zip(rngs, bounds, bounds[1:], strict=False)]
+    chosen = [
+        start + _choose(rng, group[start:stop], most, balance)
+        for rng, start, stop in zip(rngs, bounds, bounds[1:], strict=False)
+    ]
     q = np.concatenate(chosen)
     if len(q) == 0:
-        raise ValueError(f"probe task {task.name}: no query on {len(documents)} problems; accepted: more problems, or balance=false")
+        raise ValueError(
+            f"probe task {task.name}: no query on {len(documents)} problems; accepted: more problems, or balance=false"
+        )
     return Queries(documents, row[q], table.cut[q], slot[q], name[q], label[q])
 
 

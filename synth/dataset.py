@@ -68,7 +68,9 @@ def _draw_problems(states, law, pool, categories, problems):
 
 
 @jit
-def _write_documents(states, problems, law, rate, question_first, phrases, first_number, first_letter, n_letters, offsets, prompt):
+def _write_documents(
+    states, problems, law, rate, question_first, phrases, first_number, first_letter, n_letters, offsets, prompt
+):
     """Documents of drawn problems; returns (truth int32[6, T], logp float64[T])."""
     truth = np.zeros((6, CAPACITY * 2), dtype=np.int32)
     logp = np.zeros(CAPACITY * 2)
@@ -111,8 +113,8 @@ class Source:
         published = spec.solution_order == "published"
         self._law = np.array(
             [
-                spec.ops, spec.exact_ops, spec.edges, spec.max_depth, spec.max_width, spec.modulus, spec.shuffle, published,
-                spec.split_by == "problem", *SPLITS[split],
+                spec.ops, spec.exact_ops, spec.edges, spec.max_depth, spec.max_width, spec.modulus, spec.shuffle,
+                published, spec.split_by == "problem", *SPLITS[split],
             ],
             dtype=np.int64,
         )  # fmt: skip

@@ -13,7 +13,19 @@ import math
 import numpy as np
 
 from synth import problem as P
-from synth.clauses import COPY, LEFT, LEFT_VALUE, MINUS, NUMBER, OPERATION, RESULT, RIGHT, RIGHT_VALUE, TARGET_LETTER, expand
+from synth.clauses import (
+    COPY,
+    LEFT,
+    LEFT_VALUE,
+    MINUS,
+    NUMBER,
+    OPERATION,
+    RESULT,
+    RIGHT,
+    RIGHT_VALUE,
+    TARGET_LETTER,
+    expand,
+)
 from synth.clauses import PLUS as ADDITION
 from synth.hashing import shuffle, uniform
 from synth.jit import jit
@@ -21,10 +33,33 @@ from synth.mistakes import branch_law, candidates, name_law, name_tokens, next_n
 from synth.problem import ADD, DIFFERENCE, SLOTS
 from synth.structure import pick
 from synth.world import (
-    AND_EACH, ANSWER, AS, BACK, COMMA_EACH, DEFINE, DOES, EOS, EQUALS, EQUALS_DIFFERENCE, EQUALS_EACH, EQUALS_SUM, HAVE,
-    HOW_MANY, IS, MINUS as MINUS_SIGN, MORE_DIFFERENCE, MORE_EACH, MORE_SUM, PLUS, PROBLEM, SEMICOLON, SO, SOLUTION, STOP,
-    THE_NUMBER, TIMES, TIMES_DIFFERENCE, TIMES_EACH, TIMES_SUM,
+    AND_EACH,
+    ANSWER,
+    AS,
+    BACK,
+    COMMA_EACH,
+    DEFINE,
+    DOES,
+    EOS,
+    EQUALS,
+    EQUALS_EACH,
+    HAVE,
+    HOW_MANY,
+    IS,
+    MORE_EACH,
+    PLUS,
+    PROBLEM,
+    SEMICOLON,
+    SO,
+    SOLUTION,
+    STOP,
+    THE_NUMBER,
+    TIMES,
+    TIMES_EACH,
 )  # fmt: skip
+from synth.world import (
+    MINUS as MINUS_SIGN,
+)
 
 # rows of the truth array
 TOKEN, SEGMENT, STEP, PARAM, MISTAKE, LOSS = range(6)
@@ -35,7 +70,7 @@ MASK_NONE, MASK_NAME, MASK_STEP = range(3)
 
 @jit
 def put(out, n, token, segment, step, param, mistake, loss):
-    """Write one token with its truth at column n; a phrase the world does not write (-1) is skipped. Returns the next n."""
+    """Write one token with its truth at column n, unless it is -1 (not written in this world). Returns the next n."""
     if token < 0:
         return n
     out[0, n], out[1, n], out[2, n], out[3, n], out[4, n], out[5, n] = token, segment, step, param, mistake, loss
@@ -177,7 +212,17 @@ def write_solution(s, p, law, phrases, first_number, first_letter, n_letters, re
         n, defined = _write_definition(p, x, step, 0, mask, chances, not published, phrases, out, logp, n)
         first = used
         count, used = expand(
-            x, p.n_terms[0], p.terms[0], p.combine[0], p.constant[0], p.constant_op[0], p.value[0], law[4], letter, used, rows
+            x,
+            p.n_terms[0],
+            p.terms[0],
+            p.combine[0],
+            p.constant[0],
+            p.constant_op[0],
+            p.value[0],
+            law[4],
+            letter,
+            used,
+            rows,
         )
         n = put(out, n, letters[first], STEP_SEGMENT, step, x, 0, 1)
         start = n - 1
@@ -202,4 +247,3 @@ def _price_letters(out, logp, letters, first, used, start, stop, n_letters):
             if out[0, n] == letters[i]:
                 logp[n] -= math.log(n_letters - i)
                 break
-

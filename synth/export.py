@@ -67,7 +67,7 @@ def _arrays(job: tuple[Spec, int, str, int, int]) -> Documents:
 
 
 def _map(function: Callable, spec: Spec, seed: int, split: str, start: int, stop: int, workers: int) -> Iterator:
-    """`function` over the chunks of a stream, in order, in `workers` processes, with a progress bar when it takes long."""
+    """`function` over the chunks of a stream, in order, in `workers` processes; a progress bar when it takes long."""
     from tqdm import tqdm
 
     jobs = [(spec, seed, split, first, min(first + CHUNK, stop)) for first in range(start, stop, CHUNK)]
@@ -106,7 +106,9 @@ def write_parquet(spec: Spec, seed: int, split: str, start: int, stop: int, work
         writer = None
         for chunk in _map(_lines, spec, seed, split, start, stop, workers):
             rows = [json.loads(line) for line in chunk]
-            flat = [{k: json.dumps(v, ensure_ascii=False) if isinstance(v, list) else v for k, v in r.items()} for r in rows]
+            flat = [
+                {k: json.dumps(v, ensure_ascii=False) if isinstance(v, list) else v for k, v in r.items()} for r in rows
+            ]
             table = pa.Table.from_pylist(flat)
             writer = writer or pq.ParquetWriter(temporary, table.schema)
             writer.write_table(table)
@@ -124,7 +126,9 @@ def write_shards(spec: Spec, seed: int, split: str, start: int, stop: int, worke
         lengths = np.concatenate([np.diff(p.offsets) for p in parts])
         np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
         np.save(folder / "prompt.npy", np.concatenate([p.prompt for p in parts]))
-        (folder / "vocabulary.json").write_text(json.dumps(spec.load_world().vocabulary, ensure_ascii=False), encoding="utf-8")
+        (folder / "vocabulary.json").write_text(
+            json.dumps(spec.load_world().vocabulary, ensure_ascii=False), encoding="utf-8"
+        )
         hashes = {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(folder.iterdir())}
         manifest = {
             "spec": dataclasses.asdict(spec), "seed": seed, "split": split, "first": start, "documents": stop - start,

@@ -59,23 +59,36 @@ def rate(text: str) -> float:
 
 def build_parser() -> Parser:
     parser = Parser(
-        prog="python -m synth.generate", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m synth.generate",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--preset", default="med", help="tiny, med or hard: the settings to start from (default med)")
     parser.add_argument("--ops", type=whole(1, 64), help="most operations in a solution")
-    parser.add_argument("--exact-ops", action="store_true", help="exactly --ops, instead of the minimum of two uniforms")
-    parser.add_argument("--edges", type=whole(2, 48), help="most instance parameters (default: 4/3 of --ops, at least 20)")
+    parser.add_argument(
+        "--exact-ops", action="store_true", help="exactly --ops, instead of the minimum of two uniforms"
+    )
+    parser.add_argument(
+        "--edges", type=whole(2, 48), help="most instance parameters (default: 4/3 of --ops, at least 20)"
+    )
     parser.add_argument("--modulus", type=whole(2, 997), help="arithmetic modulo this (default 23)")
     parser.add_argument("--count", type=whole(1), default=3, help="how many problems (default 3)")
     parser.add_argument("--start", type=whole(0), default=0, help="index of the first problem (default 0)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", choices=("train", "test", "all"), default="all")
     parser.add_argument("--order", choices=("pq", "qp"), help="problem then question (default), or question first")
-    parser.add_argument("--retry-rate", type=rate, help="probability of an inserted mistake before each step (default 0)")
+    parser.add_argument(
+        "--retry-rate", type=rate, help="probability of an inserted mistake before each step (default 0)"
+    )
     parser.add_argument("--retry-kind", choices=("retry", "weak", "miss"), help="which parameters a mistake may name")
-    parser.add_argument("--solution-order", choices=("uniform", "published"), help="redrawn step by step, or as constructed")
-    parser.add_argument("--out", metavar="PATH", help="- for JSON lines, x.jsonl, x.parquet, or a folder for token shards")
+    parser.add_argument(
+        "--solution-order", choices=("uniform", "published"), help="redrawn step by step, or as constructed"
+    )
+    parser.add_argument(
+        "--out", metavar="PATH", help="- for JSON lines, x.jsonl, x.parquet, or a folder for token shards"
+    )
     parser.add_argument("--workers", type=whole(1, 256), default=1, help="processes, for --out (default 1)")
     return parser
 

@@ -20,9 +20,10 @@ KINDS = ("retry", "weak", "miss")
 
 @jit
 def candidates(kind, p, done, excluded, coming, mask):
-    """Write the mask of wrong candidates at this position; `coming` is the slot to be written next. Returns their number.
+    """Write the mask of wrong candidates at this position; returns their number.
 
-    `excluded` marks what was already tried at this position. `coming` = -1 leaves the coming one in (used by the law).
+    `excluded` marks what was already tried at this position. `coming` is the slot to be written next, -1 to leave it in,
+    which is what the law needs.
     """
     count = 0
     for x in range(SLOTS):

@@ -97,15 +97,6 @@ def concatenate(parts: list[Problems]) -> Problems:
 
 
 @jit
-def depends(n_terms, terms, a, b):
-    """Whether parameter a depends directly on parameter b (arrays of one problem)."""
-    for t in range(n_terms[a]):
-        if terms[a, t, 0] == b or terms[a, t, 1] == b:
-            return True
-    return False
-
-
-@jit
 def ready(n_terms, terms, known, a):
     """Whether every direct dependency of a is known (arrays of one problem)."""
     for t in range(n_terms[a]):
@@ -171,8 +162,10 @@ def from_record(record: dict, world: World) -> Problems:
     """
     try:
         return _from_record(record, world)
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"record {record.get('id', '?') if isinstance(record, dict) else '?'}: bad or missing field {error}") from None
+    except (KeyError, IndexError, TypeError, AttributeError, OverflowError, ValueError) as error:
+        raise ValueError(
+            f"record {record.get('id', '?') if isinstance(record, dict) else '?'}: bad or missing field {error}"
+        ) from None
 
 
 def _from_record(record: dict, world: World) -> Problems:
@@ -189,7 +182,9 @@ def _from_record(record: dict, world: World) -> Problems:
     slots = {}
     for s in range(SLOTS):
         inside = LAYER[s] < depth and OWNER[s] < p.widths[0, LAYER[s]]
-        inside = inside and (TARGET[s] < depth if s >= INSTANCES else LAYER[s] + 1 < depth and CHILD[s] < p.widths[0, LAYER[s] + 1])
+        inside = inside and (
+            TARGET[s] < depth if s >= INSTANCES else LAYER[s] + 1 < depth and CHILD[s] < p.widths[0, LAYER[s] + 1]
+        )
         if inside:
             slots[world.name_of(*names[s])] = s
     for a in (p.exists, p.n_terms, p.constant_op, p.combine, p.needed):

@@ -12,7 +12,7 @@ import numpy as np
 from synth import problem as P
 from synth.hashing import below, shuffle, uniform
 from synth.jit import jit
-from synth.problem import ADD, CHILD, DIFFERENCE, INSTANCES, LAYER, MULTIPLY, OWNER, PAIR, SLOTS, SUM, TARGET, ready
+from synth.problem import ADD, DIFFERENCE, INSTANCES, LAYER, MULTIPLY, OWNER, PAIR, SLOTS, SUM, TARGET, ready
 from synth.split import problem_bin, template_bin
 from synth.structure import abstract_ops, close, draw_needed, draw_order, draw_structure, pick
 
@@ -77,7 +77,7 @@ def _draw_counts(s, topo, count, wanted, ops):
 
 @jit
 def _write_expression(s, x, chosen, n, random_number, modulus, p):
-    """Give instance x the terms chosen[:n] and a constant if `random_number` (section 1.6: kinds, operators, ranges)."""
+    """Give instance x the terms chosen[:n], and a constant if `random_number` (section 1.6: kinds and ranges)."""
     shuffle(s, chosen, n)  # operand order is random (paper; the published code keeps insertion order)
     p.n_terms[0, x] = n
     for t in range(n):

@@ -90,13 +90,20 @@ def show(source: Source, documents: Documents, i: int, index: int, colour: bool)
     lines = [paint(f"Problem {index}", "bold") + f"   {counts}, split bin {scalars[P.SPLIT_BIN]} ({side})", ""]
     text = world.decode(documents.tokens[span][: documents.prompt[i]])
     lines += [_wrapped(s, "  ") for s in _sentences(text)]
-    lines += ["", paint("Parameters", "bold") + ", from the question down to what it rests on", *graph(problem, names, paint), ""]
+    lines += [
+        "",
+        paint("Parameters", "bold") + ", from the question down to what it rests on",
+        *graph(problem, names, paint),
+        "",
+    ]
     lines += [paint("Solution", "bold"), *_solution_lines(world, documents, span, problem, names, paint), ""]
     lines.append(f"{paint('Answer', 'bold')}  {paint(str(problem.answer[0]), 'green')}")
     return "\n".join(lines)
 
 
-def _solution_lines(world, documents: Documents, span: slice, problem: P.Problems, names: dict[int, str], paint: Printer) -> list[str]:
+def _solution_lines(
+    world, documents: Documents, span: slice, problem: P.Problems, names: dict[int, str], paint: Printer
+) -> list[str]:
     tokens, step = documents.tokens[span], documents.step[span]
     inside = documents.segment[span] == 3
     lines, done = [], set()
@@ -111,5 +118,3 @@ def _solution_lines(world, documents: Documents, span: slice, problem: P.Problem
             done.add(slot)
             lines.append(_wrapped(text, f"  {k + 1:>2}. "))
     return lines
-
-

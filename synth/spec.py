@@ -69,11 +69,15 @@ class Spec:
         if not 0.0 <= self.retry_rate < 1.0:
             raise ValueError(f"retry_rate={self.retry_rate} is not possible; accepted: 0 <= rate < 1")
         if self.letters < self.ops:
-            raise ValueError(f"letters={self.letters} is too few; accepted: at least ops={self.ops} (one letter per operation)")
+            raise ValueError(
+                f"letters={self.letters} is too few; accepted: at least ops={self.ops} (one letter per operation)"
+            )
         if self.names < self.max_width:
             raise ValueError(f"names={self.names} is too few; accepted: at least max_width={self.max_width}")
         if self.ops > 3 * self.edges:
-            raise ValueError(f"ops={self.ops} cannot be reached with edges={self.edges}; accepted: edges >= {-(-self.ops // 3)}")
+            raise ValueError(
+                f"ops={self.ops} cannot be reached with edges={self.edges}; accepted: edges >= {-(-self.ops // 3)}"
+            )
         self.load_world()
 
     def load_world(self) -> worlds.World:

@@ -80,7 +80,9 @@ def write_template(order, count, n_terms, terms, combine, constant_op, text):
                         break
                     n = _operand(text, n, -1 if numeric else rows[c, 2])
                     if operation != COPY:
-                        sign = ADD_TEXT if operation == PLUS else (SUBTRACT_TEXT if operation == MINUS else MULTIPLY_TEXT)
+                        sign = (
+                            ADD_TEXT if operation == PLUS else (SUBTRACT_TEXT if operation == MINUS else MULTIPLY_TEXT)
+                        )
                         n = _write(text, n, sign)
                         n = _operand(text, n, -1 if numeric else rows[c, 3])
                     n = _write(text, n, IS)
@@ -163,10 +165,12 @@ def _before(hashes, terms, x, t, u):
 
 @jit
 def template_bin(p, published):
-    """Bin of the solution template of a batch of one; `published`: in the order of construction, operands as written."""
+    """Bin of the solution template of a batch of one; `published`: in the order of construction, as written."""
     text = np.zeros(MAX_TEXT, dtype=np.int64)
     if published:
-        n = write_template(p.topo[0], p.scalars[0, P.N_NEEDED], p.n_terms[0], p.terms[0], p.combine[0], p.constant_op[0], text)
+        n = write_template(
+            p.topo[0], p.scalars[0, P.N_NEEDED], p.n_terms[0], p.terms[0], p.combine[0], p.constant_op[0], text
+        )
     else:
         order = np.zeros(SLOTS, dtype=np.int32)
         terms = np.full((SLOTS, 4, 2), -1, dtype=np.int32)
@@ -185,7 +189,7 @@ def _name_hash(p, x):
 
 @jit
 def problem_bin(p):
-    """Bin of the whole problem of a batch of one; the order of sentences and of the operands of a sum does not matter."""
+    """Bin of the whole problem of a batch of one, whatever the order of sentences and of the operands of a sum."""
     total = 0
     for i in range(p.scalars[0, P.N_SENTENCES]):
         x = p.sentences[0, i]

@@ -122,7 +122,7 @@ def close(exists, x, chosen):
 
 @jit
 def draw_needed(s, exists, depth, n, m, needed):
-    """Step A: abstract parameters, hardest level first, while operations <= n; then instances up to m; returns the ops."""
+    """Step A: abstract parameters, hardest level first, up to n operations; then instances up to m. Returns the ops."""
     needed[:] = 0
     total = 0
     trial = np.zeros(SLOTS, dtype=np.int64)

@@ -201,7 +201,7 @@ SCHEMAS = {
     "train.pretrain": ("pretrain", "PretrainConfig"),
     "train.opd.run": ("opd", "OpdConfig"),
     "train.evaluate": ("evaluate", "EvaluateConfig"),
-    "probes.run": ("probe", "ProbeConfig"),
+    "probes.run": ("probe", "ProbeRunConfig"),
 }
 RECIPES = sorted(p.stem for p in (CONFIGS / "recipe").glob("*.yaml"))
 SCALES = sorted(p.stem for p in (CONFIGS / "scale").glob("*.yaml"))

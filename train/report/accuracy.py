@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from train.intervals import Rate, wilson
 from train.report.measures import Measured, Missing, full, gap_share, roles
 from train.report.results import Experiment, Run, counts, is_number
-from train.report.style import GREY, KINDS_OF_WORK, Drawn, Look, bars, label, legend_once, looks
+from train.report.style import GREY, KINDS_OF_WORK, Drawn, Look, bars, label, legend_once, looks, several
 
 
 def evaluated(experiments: list[Experiment]) -> dict[str, list[Run]]:
@@ -105,6 +105,8 @@ def arms(experiments: list[Experiment]) -> Drawn:
             except Missing:
                 right.set_visible(False)
     left.set_yticks(range(len(rows)), [label(experiments, stage) for stage in rows])
+    figure.get_layout_engine().set(w_pad=0.15)  # so that 100% of one axis keeps clear of 0% of the next
+    left.xaxis.set_major_locator(MaxNLocator(4))
     left.set(title="fully correct", xlim=(0, 1), ylim=(len(rows) - 0.5, -0.7))
     right.set(title="share of the gap closed")
     for ax in (left, right):
@@ -145,7 +147,9 @@ def over_compute(experiments: list[Experiment]) -> Drawn:
     legend_once(ax)
     sizes = sorted({int(n) for run, *_ in curves for n in run.curve("eval_n")[1]})
     size = f" of n = {' or '.join(map(str, sizes))} problems of a validation stream" if sizes else ""
-    caption = f"Greedy solutions{size}; {len(curves)} runs. Work of generation, teacher and update all count."
+    caption = (
+        f"Greedy solutions{size}; {several(len(curves), 'run')}. Work of generation, teacher and update all count."
+    )
     return Drawn(figure, "The arms over the compute they spend", caption)
 
 

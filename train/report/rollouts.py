@@ -52,9 +52,7 @@ def render(sample: dict[str, Any]) -> str:
     steps = "".join(_step(str(step.get("text", "")), str(step.get("kind", ""))) for step in sample.get("steps", []))
     rest = _remainder(sample)
     problem = folded("the problem", f"<p>{escape(str(sample.get('prompt', '')))}</p>")
-    return (
-        f'<div class="rollout">{top}{problem}{steps}{f"<span class=step>{escape(rest)}</span>" if rest else ""}</div>'
-    )
+    return f'<div class="rollout">{top}{problem}{steps}{_ending(rest)}</div>'
 
 
 def _step(text: str, kind: str) -> str:
@@ -62,6 +60,10 @@ def _step(text: str, kind: str) -> str:
         return f'<span class="step right">{escape(text)}</span>'
     group = "waste" if kind in WASTE else "wrong"
     return f'<span class="step {group}">{escape(text)} <small>{escape(kind)}</small></span>'
+
+
+def _ending(rest: str) -> str:
+    return f"<span class='step'>{escape(rest)} <small class='soft'>after the last step</small></span>" if rest else ""
 
 
 def _remainder(sample: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from train.report import page, rollouts
 from train.report.accuracy import compared_arms, evaluated, pooled_by_ops
 from train.report.measures import NONE, Missing, full, full_difference, gap_share, interval, roles, spread
 from train.report.results import Experiment, Run
-from train.report.style import label
+from train.report.style import label, several
 from train.report.verdicts import judge
 
 NO_CLAIMS = "This scale only shows that every part works. It is far too small for its numbers to mean anything."
@@ -58,7 +58,7 @@ def _what_ran(experiments: list[Experiment], plan: dict) -> str:
     runs = [run for e in experiments for run in e.runs.values()]
     unfinished = [run.folder.name for run in runs if not run.complete]
     seconds = sum(run.total("seconds") for run in runs)
-    facts = [f"recipe {plan['recipe']}, scale {plan['scale']}" if "recipe" in plan else "", f"{len(runs)} runs"]
+    facts = [f"recipe {plan['recipe']}, scale {plan['scale']}" if "recipe" in plan else "", several(len(runs), "run")]
     facts.append(f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}" if seeds else "")
     facts.append(f"{seconds / 60:.1f} minutes of work in the ledgers" if seconds else "")
     commits = {(run.manifest.get("commit") or "none")[:10] for run in runs if run.manifest}

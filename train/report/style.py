@@ -90,12 +90,17 @@ def label(experiments: list[Experiment], stage: str) -> str:
 
 
 def smooth(values: Iterable[float]) -> np.ndarray:
-    """Running mean over a twentieth of the points, centred, with shorter windows at the ends."""
+    """Running mean over a twentieth of the points, centred; at the ends over those of them that are there."""
     y = np.asarray(list(values), dtype=float)
     total = np.concatenate([[0.0], np.cumsum(y)])
-    index = np.arange(len(y))
-    width = np.minimum(len(y) // 40, np.minimum(index, len(y) - 1 - index))
-    return (total[index + width + 1] - total[index - width]) / (2 * width + 1)
+    index, half = np.arange(len(y)), len(y) // 40
+    start, stop = np.maximum(index - half, 0), np.minimum(index + half + 1, len(y))
+    return (total[stop] - total[start]) / (stop - start)
+
+
+def several(count: int, noun: str) -> str:
+    """1 run, 2 runs."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def bars(rates: list[Rate]) -> tuple[list[float], np.ndarray]:

@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFor
 
 from train.report.measures import Missing
 from train.report.results import Experiment, Run
-from train.report.style import Drawn, label, legend_once, looks, smooth
+from train.report.style import Drawn, label, legend_once, looks, several, smooth
 
 # panel title -> the metric as distillation logs it, and whether it is a fraction
 HEALTH = {
@@ -40,9 +40,11 @@ def loss(experiments: list[Experiment]) -> Drawn:
         ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.ticklabel_format(axis="x", style="sci", scilimits=(0, 4))
     axes[0].set_ylabel("nats per solution token")
+    if with_floor:
+        _floor_line(axes[0], runs)
     legend_once(axes[0])
-    floor = "Dashed: the generator's exact entropy of the same tokens, which no model can beat." if with_floor else ""
-    caption = f"{len(runs)} runs, smoothed over a twentieth of each. {floor}"
+    floor = "Oracle: the generator's exact entropy of the same tokens, which no model can beat." if with_floor else ""
+    caption = f"{several(len(runs), 'run')}, smoothed over a twentieth of each. {floor}"
     return Drawn(figure, "Pretraining loss and the oracle's floor", caption.strip())
 
 
@@ -53,13 +55,23 @@ def _plain_log(ax: Axes) -> None:
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
+def _floor_line(ax: Axes, runs: list[Run]) -> None:
+    """The mean entropy of the tokens read. In a world that is nearly determined it may lie far below every loss."""
+    floor = float(np.mean([value for run in runs for value in run.curve("floor")[1]]))
+    lowest = min(smooth(run.curve("loss")[1]).min() for run in runs)
+    bottom = max(floor / 2, lowest / 5, 1e-6)
+    ax.set_ylim(bottom=bottom)
+    ax.axhline(
+        floor, color="black", lw=1, ls="--", label=f"oracle: {floor:.2g}{'' if floor > bottom else ', below the axis'}"
+    )
+
+
 def _loss_lines(axes: np.ndarray, run: Run, axis: str, experiments: list[Experiment]) -> None:
     color = looks(experiments)[run.name].color
     x, y = run.curve("loss", axis)
     axes[0].plot(x, smooth(y), color=color, label=label(experiments, run.name))
     floor_x, floor = run.curve("floor", axis)
     if floor:
-        axes[0].plot(floor_x, smooth(floor), color="black", lw=1, ls="--", label="oracle")
         # The difference is taken before smoothing: both move with the luck of the batch, their distance hardly does.
         excess = smooth(np.interp(floor_x, x, y) - np.asarray(floor))
         axes[1].plot(floor_x, np.where(excess > 0, excess, np.nan), color=color)
@@ -85,7 +97,7 @@ def health(experiments: list[Experiment]) -> Drawn:
     return Drawn(
         figure,
         "Rollouts while distilling",
-        f"Mean over the rollouts of a step, smoothed over a twentieth of the run; {len(runs)} runs. A collapse would "
+        f"Mean over the rollouts of a step, smoothed over a twentieth of the run; {several(len(runs), 'run')}. A collapse would "
         "show as growing length with truncation and repetition rising.",
     )
 
