@@ -1,7 +1,7 @@
-"""Hidden states at the end of each query's input, for chosen sites: the text is read once, the queries about it behind it.
+"""Hidden states at the end of each query's input, for chosen sites; a text is read once for all queries about it.
 
 Only the states asked for are kept, in float32, so memory is sites x queries x channels whatever the texts' length.
-The invariant that matters: a state is the one of a forward pass over the query's own row (text, then ending), to rounding.
+The invariant that matters: a state is that of a forward pass over the query's own row, text then ending, to rounding.
 
     states_SQC = read(model, table, names_after_define(table, world), sites(model))
 
@@ -42,9 +42,9 @@ def names_between_markers(queries: Queries) -> np.ndarray:
     return np.concatenate([marks[0], queries.name, marks[1]], axis=1)
 
 
-def check_length(model: GPT, queries: Queries, ending: int, path: str) -> None:
-    """Raises ValueError when the model cannot read a text with an ending of so many tokens."""
-    longest = int(queries.cut.max()) + ending
+def check_length(model: GPT, queries: Queries, path: str) -> None:
+    """Raises ValueError when the model cannot read every text with a name between markers behind it."""
+    longest = int(queries.cut.max()) + 4
     if longest > model.config.context:
         raise ValueError(
             f"model={path}: reads {model.config.context} tokens and a query has {longest}; accepted: a model with a "
@@ -64,7 +64,7 @@ class Batch:
 
 
 class Texts:
-    """The distinct texts of a table of queries: text p is read up to `cut[p]`, its queries are first[p] and the next."""
+    """The distinct texts of a table: text p has `cut[p]` tokens and the `count[p]` queries from `first[p]` on."""
 
     def __init__(self, queries: Queries, endings_QU: np.ndarray) -> None:
         self.queries, self.endings = queries, torch.as_tensor(endings_QU, dtype=torch.long)
@@ -92,7 +92,7 @@ def last_states(model: GPT, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def read(model: GPT, queries: Queries, endings_QU: np.ndarray, names: Sequence[str], size: int = TEXTS) -> Tensor:
-    """States [S, Q, C] of the sites `names` at the last token of each query. `size` texts at a time, whatever the result."""
+    """States [S, Q, C] of the sites `names` at the last token of each query; `size` texts are read at a time."""
     texts, device = Texts(queries, endings_QU), model.embed.weight.device
     states_SQC = torch.empty(len(names), len(queries), model.config.n_embd)
     order = np.argsort(texts.cut, kind="stable")

@@ -1,4 +1,4 @@
-"""What a probe is asked: of a text that breaks off, something about one parameter. A table of queries with their labels.
+"""What a probe is asked: of a text that breaks off, something about one parameter. Tables of queries and their labels.
 
     nece    is A needed for the question?              text: the problem and its question      not needed | needed
     value   what is the value of A?                    text: + 0 or more solution steps        0 .. modulus-1 | unknown
@@ -49,8 +49,8 @@ class Queries:
 class Task:
     """One kind of question.
 
-    ends: where a text may break off: arrays (document, tokens read). label: labels of queries. classes: number of labels
-    for a modulus. groups: names of the two groups that results are split by; group: 0 or 1 for each label.
+    ends: where texts may break off, arrays (document, tokens read). label: labels of queries. classes: how many labels
+    for a modulus. groups: names of the two groups results are split by; group: 0 or 1 for each label.
     """
 
     name: str
@@ -64,10 +64,10 @@ class Task:
 def draw(task: Task, source: Source, indices: Sequence[int], most: int, seed: int, balance: bool = False) -> Queries:
     """The queries of a task on the problems `indices` of a source, at most `most` for each problem.
 
-    With `balance` a problem is asked about as many parameters of one group of labels as of the other, so that half of the
-    answers fall into each; a problem whose parameters are all of one group is then not asked about. The queries of a
-    problem are a pure function of (seed, task, source, index), whatever the other indices are. Raises ValueError when
-    no query is left.
+    With `balance` a problem is asked about as many parameters of one group of labels as of the other, so that half of
+    the answers fall into each; a problem whose parameters are all of one group is then not asked about. The queries of
+    a problem are a pure function of (seed, task, source, index), whatever the other indices are. Raises ValueError
+    when no query is left.
     """
     documents = source.documents(indices)
     where, ends = task.ends(documents)

@@ -1,8 +1,8 @@
 """From the queries that a probe got right to the rows of `summary.json`: accuracy, its interval, and both controls.
 
 Queries of one problem are not independent, so intervals are Wilson's at the effective number of queries: n divided by
-the design effect, how much wider the spread between problems is than that of independent queries (Kish 1965). One
-result for each task is `selected`: the best on the validation part, so that its test accuracy is not flattered by choice.
+the design effect, how much wider the spread between problems is than that of independent queries (Kish 1965). One row
+of each task is `selected`: the best on the validation part, so that its test accuracy is not flattered by the choice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -76,9 +76,7 @@ def table(summary: Mapping[str, Any]) -> str:
     for row in summary["results"]:
         accuracy = f"{row['accuracy']:6.1%} [{row['low']:5.1%}, {row['high']:6.1%}]"
         parts = ", ".join(f"{name} {part['accuracy']:.1%}" for name, part in row["by_label"].items() if part["n"])
-        mark = "*" if row.get("selected") else " "
-        lines.append(
-            f"{row['task']:<8} {row['probe']:<8} {row['layer']:>4}{mark} {accuracy:>24} {row['n']:6} {row['majority']:9.1%} "
-            f"{row['random']:8.1%}  {parts}"
-        )
+        head = f"{row['task']:<8} {row['probe']:<8} {row['layer']:>4}{'*' if row.get('selected') else ' '}"
+        controls = f"{row['majority']:9.1%} {row['random']:8.1%}"
+        lines.append(f"{head} {accuracy:>24} {row['n']:6} {controls}  {parts}")
     return "\n".join(lines)

@@ -9,8 +9,8 @@ the endings reaches the embedding of the text's tokens. Both classes speak to th
 
 The invariant that matters: states are those of a forward pass over each query's own row, text and ending, to rounding.
 
-Legend: P texts, Q queries, T tokens of a text, U tokens of an ending, K = T + U, H heads, D channels of a head, S earlier tokens,
-        C channels.
+Legend: P texts, Q queries, T tokens of a text, U tokens of an ending, K = T + U, H heads, D channels of a head,
+        S earlier tokens, C channels.
 """
 
 import torch
@@ -56,7 +56,7 @@ class Branch:
 
     def __init__(self, text: Text, row_Q: Tensor) -> None:
         self.text, self.row_Q, self.length_Q = text, row_Q, text.lengths_P[row_Q]
-        # A look-up as a product with 0 and 1, for its gradient is a product too, many times faster than adding by index.
+        # A look-up as a product with 0 and 1: its gradient is a product too, far faster than adding by index.
         self.pick_QP = F.one_hot(row_Q, len(text.lengths_P)).float()
 
     def begin(self, tokens_QU: Tensor) -> Tensor:

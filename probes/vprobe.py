@@ -56,7 +56,7 @@ class VProbeConfig:
 
 
 class VProbe(nn.Module):
-    """The trainable part. U starts at zero, so that the first states are the model's own; V and the head start random."""
+    """The trainable part. U starts at zero, so that the first states are the model's own; V and the head at random."""
 
     def __init__(self, model: GPT, classes: int, rank: int, seed: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class _LastStates(nn.Module):
 def measure(
     model: GPT, split: Split, classes: int, config: VProbeConfig, seed: int, log: Callable[[int, float], None]
 ) -> list[Reading]:
-    """Trains and tests the probe. `model` is used as it is and not changed. `log(step, loss)` is called now and then."""
+    """Trains and tests the probe; `model` is not changed. `log(step, mean loss since the last)` comes regularly."""
     probe = train(model, split.fit, classes, config, seed, log)
     right = [predict(model, probe, part) == part.label for part in (split.validation, split.test)]
     return [Reading(SITE, model.config.n_layer, float(right[0].mean()), right[1], {})]
@@ -126,8 +126,8 @@ def predict(model: GPT, probe: VProbe, queries: Queries) -> np.ndarray:
     """Most likely labels, int64[Q]."""
     asking = copy.deepcopy(model)
     asking.embed.weight.copy_(probe.embedding(model))
-    states_QC = read(asking, queries, names_between_markers(queries), [SITE])[0]
-    return probe.cpu()(states_QC).argmax(-1).numpy()
+    states_QC = read(asking, queries, names_between_markers(queries), [SITE])[0].to(probe.bias_K.device)
+    return probe(states_QC).argmax(-1).cpu().numpy()
 
 
 def order(lengths_P: np.ndarray, size: int, seed: int) -> Iterator[np.ndarray]:

@@ -22,7 +22,7 @@ KINDS = ("retry", "weak", "miss")
 def candidates(kind, p, done, excluded, coming, mask):
     """Write the mask of wrong candidates at this position; returns their number.
 
-    `excluded` marks what was already tried at this position. `coming` is the slot to be written next, -1 to leave it in,
+    `excluded` marks what was already tried at this position. `coming` is the slot written next, or -1 to leave it in,
     which is what the law needs.
     """
     count = 0

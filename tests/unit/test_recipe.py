@@ -5,8 +5,10 @@ Try: `python -m pytest tests/unit/test_recipe.py`.
 """
 
 import importlib
+import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -197,12 +199,6 @@ def test_progress_is_read_from_the_newest_line(tmp_path):
     assert last_line(folder / "metrics.jsonl") == {}
 
 
-SCHEMAS = {
-    "train.pretrain": ("pretrain", "PretrainConfig"),
-    "train.opd.run": ("opd", "OpdConfig"),
-    "train.evaluate": ("evaluate", "EvaluateConfig"),
-    "probes.run": ("probe", "ProbeRunConfig"),
-}
 RECIPES = sorted(p.stem for p in (CONFIGS / "recipe").glob("*.yaml"))
 SCALES = sorted(p.stem for p in (CONFIGS / "scale").glob("*.yaml"))
 
@@ -213,8 +209,9 @@ def test_every_setting_of_every_recipe_is_accepted_by_its_stage(recipe, scale):
     stages = stages_of(load("recipe", RecipeConfig, [f"recipe={recipe}", f"scale={scale}"]))
     folders = {one.name: Path(f"runs/{recipe}/{one.name}-0123abcd") for one in stages}
     for one in stages:
-        name, schema = SCHEMAS[one.entry]
-        load(name, getattr(importlib.import_module(one.entry), schema), one.words(folders, 0))
+        module = importlib.import_module(one.entry)
+        name, schema = re.search(r'run_entry\(\s*"(\w+)", (\w+), main', inspect.getsource(module)).groups()
+        load(name, getattr(module, schema), one.words(folders, 0))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -258,6 +258,18 @@ def test_what_is_missing_becomes_a_note(undrawn, tmp_path, gone, said):
         assert any(said in note for note in notes(path))
 
 
+def test_a_recipe_still_at_work_is_reported_as_far_as_it_got(undrawn, tmp_path):
+    root = write_recipe(tmp_path / "quickstart")
+    first, *rest = json.loads((root / "plan-seed0.json").read_text())["stages"]
+    stages = [first, *({"name": stage["name"], "label": stage["label"]} for stage in rest)]
+    (root / "plan-seed1.json").write_text(json.dumps({"seed": 1, "stages": stages, "expect": EXPECT}))
+    experiments = load([root])
+    assert [len(e.runs) for e in experiments] == [11, 1]
+    alone = judge(experiments[:1], EXPECT[1]).measured
+    assert judge(experiments, EXPECT[1]).measured == alone, "a seed without the stage is left out"
+    assert notes(build([root])) == []
+
+
 @pytest.mark.parametrize(
     "torn", ["summary.json", "metrics.jsonl", "manifest.json", "ledger.json", "samples.jsonl", "config.yaml"]
 )

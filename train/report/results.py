@@ -158,8 +158,9 @@ def load(paths: list[Path]) -> list[Experiment]:
 
 
 def _planned(folder: Path, plan: dict[str, Any]) -> Experiment:
-    runs = {s["name"]: Run(folder / s["folder"]) for s in plan.get("stages", []) if is_run(folder / s["folder"])}
-    return Experiment(runs, plan.get("seed"), plan)
+    """The stages of a plan that have run; a recipe that is still at work has named no folder for the others."""
+    named = {stage["name"]: folder / stage["folder"] for stage in plan.get("stages", []) if "folder" in stage}
+    return Experiment({name: Run(path) for name, path in named.items() if is_run(path)}, plan.get("seed"), plan)
 
 
 def _grouped(runs: list[Run]) -> list[Experiment]:

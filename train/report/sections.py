@@ -70,14 +70,14 @@ def _what_ran(experiments: list[Experiment], plan: dict) -> str:
 def accuracy_table(experiments: list[Experiment]) -> list[str]:
     """One row for each model: fully correct, final answer, and the constant-answer floor, with n."""
     rows = []
-    several = len(experiments) > 1
+    seeds = len(experiments) > 1
     for stage, runs in evaluated(experiments).items():
         measured = full([e for e in experiments if e.evaluation_of(stage) is not None], stage)
         answer, floor = (_overall(runs, key) for key in ("answer_right", "floor_right"))
         kl = [run.summary["held_out"]["kl"] for run in runs if run.summary.get("held_out")]
         distance = f"{sum(kl) / len(kl):.4f}" if kl else NONE
         row = [label(experiments, stage), interval(measured.pooled), answer, floor, distance, str(measured.pooled.n)]
-        rows.append(row + ([spread(measured.seeds)] if several else []))
+        rows.append(row + ([spread(measured.seeds)] if seeds else []))
     head = [
         "model",
         "fully correct [95%]",
@@ -85,7 +85,7 @@ def accuracy_table(experiments: list[Experiment]) -> list[str]:
         "constant answer",
         "KL to oracle",
         "n",
-        *(["range over seeds"] if several else []),
+        *(["range over seeds"] if seeds else []),
     ]
     return [page.table(head, rows)]
 

@@ -97,8 +97,8 @@ def health(experiments: list[Experiment]) -> Drawn:
     return Drawn(
         figure,
         "Rollouts while distilling",
-        f"Mean over the rollouts of a step, smoothed over a twentieth of the run; {several(len(runs), 'run')}. A collapse would "
-        "show as growing length with truncation and repetition rising.",
+        f"Mean over the rollouts of a step, smoothed over a twentieth of the run; {several(len(runs), 'run')}. "
+        "A collapse would show as growing length with truncation and repetition rising.",
     )
 
 

@@ -1,0 +1,107 @@
+"""What a notebook shows of a run: a problem, the model's solution of it, and the map of what probes read.
+
+Everything comes from saved runs; nothing is trained here. Without a run the problem is still shown, and the other two
+say what is missing and how to make it.
+
+    look = Look.at()                 # the newest teacher under runs/, or Look.at("runs/quickstart/teacher-1a2b3c4d")
+    print(look.problem(0))
+"""
+
+from dataclasses import dataclass
+from html import escape
+from io import BytesIO
+from pathlib import Path
+
+from matplotlib import rc_context
+
+from models.gpt import GPT
+from synth.dataset import Source
+from synth.show import show
+from train import checkpoint
+from train.data import DataConfig
+from train.evaluation import evaluate
+from train.report.page import STYLE as PAGE
+from train.report.probing import layer_map
+from train.report.results import Experiment, Run, folder_of
+from train.report.rollouts import render
+from train.report.style import STYLE, draw
+
+RUNS = Path(__file__).resolve().parent.parent / "runs"
+MAKE_ONE = "python -m train.recipe recipe=quickstart"
+
+
+@dataclass(frozen=True)
+class Look:
+    """A run and where its problems come from. `model` and `run` are None where there is no run, and `note` says so."""
+
+    source: Source
+    run: Path | None
+    model: GPT | None
+    note: str
+
+    @classmethod
+    def at(cls, path: str | Path | None = None, runs: Path = RUNS, stream: str = "look") -> "Look":
+        """The run at `path`, or the newest one under `runs`, the quickstart's teacher first.
+
+        Raises ValueError when `path` is given and holds no checkpoint.
+        """
+        run = Path(path) if path else newest(runs)
+        if run is None:
+            note = f"No trained model under {runs.name}/: first run `{MAKE_ONE}`, or name a run."
+            return cls(DataConfig().source("test", stream), None, None, note)
+        model = checkpoint.load_model(run, "run")
+        data = DataConfig(**checkpoint.notes(run, "run")["data"])
+        return cls(data.source("test", stream), run, model, f"{folder_of(str(run))}: {data.preset} world, test split")
+
+    def problem(self, index: int) -> str:
+        """Problem `index` as text: the question, the graph of parameters, and the generator's own solution."""
+        return show(self.source, self.source.documents([index]), 0, index, colour=False)
+
+    def solution(self, index: int) -> str:
+        """The model's greedy solution as HTML, each step with the checker's verdict."""
+        if self.model is None:
+            return f"<p>{escape(self.note)}</p>"
+        sample = evaluate(self.model, self.source, [index]).samples(self.source, 1)[0]
+        return f"<style>{rollout_style()}</style>{render(sample)}"
+
+    def layer_map(self) -> bytes | None:
+        """PNG of the newest finished probe run of this model, accuracy over layers beside controls; None without one."""
+        run = self.probe_run()
+        if run is None:
+            return None
+        with rc_context(STYLE):
+            image = BytesIO()
+            draw(layer_map, [Experiment({run.name: run})]).figure.savefig(image, format="png")
+        return image.getvalue()
+
+    def probe_run(self) -> Run | None:
+        """The newest finished probe run whose `model` is this run, beside it or under runs/probes."""
+        if self.run is None:
+            return None
+        name = folder_of(str(self.run))
+        home = next((p for p in (self.run, *self.run.parents) if p.name == name), self.run).parent
+        found = [Run(p.parent) for folder in (home, home.parent / "probes") for p in folder.glob("*/summary.json")]
+        mine = [run for run in found if run.kind == "probe" and folder_of(str(run.config.get("model"))) == name]
+        return max(mine, key=lambda run: (run.folder / "summary.json").stat().st_mtime, default=None)
+
+    @property
+    def no_probe(self) -> str:
+        """What to do when there is no probe run."""
+        if self.run is None:
+            return self.note
+        return f"No finished probe run of this model: first run `python -m probes.run model={self.run}`."
+
+
+def newest(runs: Path) -> Path | None:
+    """The quickstart's newest teacher, else the newest run of any kind that has a checkpoint."""
+    for pattern in ("quickstart/teacher-*/checkpoints.jsonl", "*/*/checkpoints.jsonl"):
+        found = [index for index in runs.glob(pattern) if checkpoint.latest(index.parent) is not None]
+        if found:
+            return max(found, key=lambda index: index.stat().st_mtime).parent
+    return None
+
+
+def rollout_style() -> str:
+    """The report's rules for rollouts, and the colours that they use; not those that would restyle the whole page."""
+    colours = PAGE[PAGE.index(":root") : PAGE.index("@media")]
+    return colours + "\n".join(line for line in PAGE.splitlines() if line.startswith((".rollout", ".step")))
