@@ -65,7 +65,7 @@ class Look:
         return f"<style>{rollout_style()}</style>{render(sample)}"
 
     def layer_map(self) -> bytes | None:
-        """PNG of the newest finished probe run of this model, accuracy over layers beside controls; None without one."""
+        """PNG of this model's newest finished probe run: accuracy over layers beside the controls. None without one."""
         run = self.probe_run()
         if run is None:
             return None

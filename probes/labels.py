@@ -50,7 +50,8 @@ class Task:
     """One kind of question.
 
     ends: where texts may break off, arrays (document, tokens read). label: labels of queries. classes: how many labels
-    for a modulus. groups: names of the two groups results are split by; group: 0 or 1 for each label.
+    for a modulus. groups: names of the two groups results are split by; group: 0 or 1 for each label. asked: which
+    parameters may be asked about.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Task:
     classes: Callable[[int], int]
     groups: tuple[str, str]
     group: Callable[[np.ndarray, int], np.ndarray]
+    asked: Callable[[Documents], np.ndarray]
 
 
 def draw(task: Task, source: Source, indices: Sequence[int], most: int, seed: int, balance: bool = False) -> Queries:
@@ -75,7 +77,7 @@ def draw(task: Task, source: Source, indices: Sequence[int], most: int, seed: in
     stream = f"probe {task.name}/{source.stream}/{source.split}"
     rngs = [np.random.Generator(np.random.Philox(key(seed, stream, int(index)))) for index in indices]
     cuts = np.array([ends[rng.integers(first[i], first[i + 1])] for i, rng in enumerate(rngs)])
-    row, slot = np.nonzero(documents.problems.exists > 0)
+    row, slot = np.nonzero(task.asked(documents))
     name = documents.problems.slot_names()[row, slot].astype(np.int64)
     table = Queries(documents, row, cuts[row], slot, name, np.zeros_like(row))
     label = task.label(table, source.world.modulus)
@@ -100,6 +102,22 @@ def _choose(rng: np.random.Generator, group: np.ndarray, most: int, balance: boo
         return order[:most]
     each = min(int(group.sum()), int((group == 0).sum()), most // 2)
     return np.concatenate([order[group[order] == g][:each] for g in (0, 1)])
+
+
+def every_parameter(documents: Documents) -> np.ndarray:
+    """bool[N, 72]: all parameters of the problem."""
+    return documents.problems.exists > 0
+
+
+def all_but_the_query(documents: Documents) -> np.ndarray:
+    """bool[N, 72]: all parameters but the one in the question.
+
+    The query is needed by definition, and in a small world it is most of what is needed: with it among the queries, a
+    probe that only compares names would look as if it read a plan.
+    """
+    asked = every_parameter(documents)
+    asked[np.arange(len(asked)), documents.problems.query] = False
+    return asked
 
 
 def after_question(documents: Documents) -> tuple[np.ndarray, np.ndarray]:
@@ -144,7 +162,7 @@ def _value(queries: Queries, modulus: int) -> np.ndarray:
 TASKS = {
     task.name: task
     for task in (
-        Task("nece", after_question, _needed, lambda modulus: 2, ("not needed", "needed"), lambda y, classes: y),
+        Task("nece", after_question, _needed, lambda modulus: 2, ("not needed", "needed"), lambda y, classes: y, all_but_the_query),
         Task(
             "value",
             between_steps,
@@ -152,6 +170,7 @@ TASKS = {
             lambda modulus: modulus + 1,
             ("known", "unknown"),
             lambda y, classes: (y == classes - 1).astype(np.int64),
+            every_parameter,
         ),
     )
 }

@@ -73,10 +73,10 @@ class Fit(NamedTuple):
 
 def measure(model: GPT, world: World, split: Split, classes: int, config: LinearConfig) -> list[Reading]:
     """Fits and tests the probe at every layer of the residual stream."""
-    names = sites(model)
-    states = [read(model, part, names_after_define(part, world), names) for part in split]
-    fitted = fit(states[0], torch.from_numpy(split.fit.label), classes, config.l2)
-    validation_SRN, test_SRN = fitted.predict(states[1]), fitted.predict(states[2])
+    names, device = sites(model), model.embed.weight.device
+    states = [read(model, part, names_after_define(part, world), names).to(device) for part in split]
+    fitted = fit(states[0], torch.from_numpy(split.fit.label).to(device), classes, config.l2)
+    validation_SRN, test_SRN = (fitted.predict(unseen_SNC).cpu() for unseen_SNC in states[1:])
     accuracy_SR = (validation_SRN == torch.from_numpy(split.validation.label)).double().mean(-1)
     readings = []
     for layer, site in enumerate(names):
@@ -99,13 +99,14 @@ def fit(states_SNC: Tensor, labels_N: Tensor, classes: int, l2: Sequence[float])
     mean_SC, scale_SC = states_SNC.mean(1), states_SNC.std(1).clamp_min(1e-6)
     x_SNC = standardise(states_SNC, mean_SC, scale_SC)
     n_sites, n, width = x_SNC.shape
-    strength_R = torch.tensor(l2)
+    device = x_SNC.device
+    strength_R = torch.tensor(l2, device=device)
     frequency_K = (labels_N.bincount(minlength=classes) + 0.5) / (n + 0.5 * classes)
     spread_K, class_basis_KK = torch.linalg.eigh(frequency_K.diag() - frequency_K.outer(frequency_K))
     spectrum_SC, basis_SCC = torch.linalg.eigh(x_SNC.mT @ x_SNC / n)
     curvature_S1CK = spectrum_SC.clamp_min(0)[:, None, :, None] * spread_K.clamp_min(0)
     shrink_SRCK = (curvature_S1CK + strength_R[:, None, None]).rsqrt()
-    z_SRCK = torch.zeros(n_sites, len(l2), width, classes, requires_grad=True)
+    z_SRCK = torch.zeros(n_sites, len(l2), width, classes, device=device, requires_grad=True)
     bias_SRK = frequency_K.log().repeat(n_sites, len(l2), 1).requires_grad_()
 
     def weights() -> Tensor:

@@ -6,7 +6,7 @@
 There are no files and no state, so any worker can make any part at any time, in any order.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -152,8 +152,3 @@ class Source:
             w.first_number, w.first_letter, w.n_letters, offsets, prompt,
         )  # fmt: skip
         return Documents(*truth, logp, offsets, prompt, problems)
-
-    def batches(self, start: int, stop: int, size: int) -> Iterator[Documents]:
-        """Documents start..stop-1 in consecutive pieces of at most `size`."""
-        for first in range(start, stop, size):
-            yield self.documents(range(first, min(first + size, stop)))

@@ -71,7 +71,7 @@ def build_parser() -> Parser:
         "--exact-ops", action="store_true", help="exactly --ops, instead of the minimum of two uniforms"
     )
     parser.add_argument(
-        "--edges", type=whole(2, 48), help="most instance parameters (default: 4/3 of --ops, at least 20)"
+        "--edges", type=whole(2, 48), help="most instance parameters (default: the preset's; for med 4/3 of --ops, at least 20)"
     )
     parser.add_argument("--modulus", type=whole(2, 997), help="arithmetic modulo this (default 23)")
     parser.add_argument("--count", type=whole(1), default=3, help="how many problems (default 3)")
@@ -95,14 +95,16 @@ def build_parser() -> Parser:
 
 def settings(args: argparse.Namespace) -> dict:
     """The settings named on the command line that differ from the preset."""
+    from synth.spec import presets
+
     names = ("ops", "edges", "modulus", "order", "retry_rate", "retry_kind", "solution_order")
     chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.exact_ops:
         chosen["exact_ops"] = True
     if args.ops and not args.edges and args.preset == "med":
         chosen["edges"] = min(48, max(20, -(-4 * args.ops // 3)))
-    if args.ops and args.ops > 52:
-        chosen["letters"] = 104
+    if args.ops and args.ops > presets().get(args.preset, {}).get("letters", 52):
+        chosen["letters"] = 52 if args.ops <= 52 else 104  # one letter per operation at least
     return chosen
 
 
@@ -119,7 +121,7 @@ def check_output(out: str) -> str:
         try:
             import pyarrow  # noqa: F401  (only to see whether it is there)
         except ImportError:
-            fail(f"--out {out} needs pyarrow; accepted: .jsonl or a folder, or pip install 'glasshouse[data]'")
+            fail(f"--out {out} needs pyarrow; accepted: .jsonl or a folder, or pip install -e '.[data]'")
         return "parquet"
     if path.suffix == ".jsonl":
         return "lines"

@@ -84,11 +84,6 @@ class Spec:
         """The spec's world; ValueError when the data file does not hold it."""
         return worlds.load(self.world, self.modulus, self.categorisations, self.subcategories, self.names, self.letters)
 
-    @property
-    def oracle_is_exact(self) -> bool:
-        """Whether the generator's next-token law is a function of the visible text (design, section 2)."""
-        return self.solution_order == "uniform"
-
 
 def presets() -> dict[str, dict]:
     """Name -> settings that differ from `Spec()`, from the data file `synth/presets.json`."""

@@ -75,11 +75,11 @@ def run_entry(
     except KeyboardInterrupt:
         print("interrupted: the same command continues from the last checkpoint", file=sys.stderr)
         return 130
-    except (ValueError, Diverged) as error:
+    except (ValueError, Diverged, FloatingPointError) as error:
         if traceback:
             raise
         print(f"error: {_one_line(error)}", file=sys.stderr)
-        return 1 if isinstance(error, Diverged) else 2
+        return 2 if isinstance(error, ValueError) else 1
     return 0
 
 

@@ -79,7 +79,7 @@ def state(root: Path, name: str, since: float) -> tuple[float, str]:
     budget = Run(log.parent).config.get("budget") or {}
     unit = next((unit for unit, amount in budget.items() if amount), None)
     spent = line.get(unit.removesuffix("s") if unit == "steps" else unit) if unit else None
-    share = min(1.0, spent / budget[unit]) if spent else 0.0
+    share = min(1.0, spent / budget[unit]) if spent else float(line.get("progress", 0.0))  # a stage without a budget
     numbers = [f"step {line['step']}"] if "step" in line else []
     numbers += [f"loss {line['smooth_loss']:.3f}"] if isinstance(line.get("smooth_loss"), float) else []
     return share, ", ".join(numbers)

@@ -246,16 +246,23 @@ def test_the_vprobe_is_a_function_of_its_seed(source):
     assert torch.equal(first.u_VR, same.u_VR) and not torch.equal(first.u_VR, other.u_VR)
 
 
-def test_the_vprobe_learns_what_the_name_tells(source):
-    """Whether the thing is a category stands in the name, which attention brings to the end; even random weights do."""
-    model = tiny_model(source, n_embd=32, init_std=0.3)
-    table = draw(TASKS["nece"], source, range(200), most=6, seed=0)
+@pytest.mark.parametrize("planted", [True, False])
+def test_the_vprobe_reads_what_is_there_and_no_more(source, planted):
+    """Whether the thing is a category: the shift brings the name to the last state; without it, nothing does here."""
+    model = tiny_model(source)
+    with torch.no_grad():
+        model.embed.shift.fill_(float(planted))
+        for block in model.blocks:
+            block.attn.out.weight.zero_()
+    table = draw(TASKS["nece"], source, range(80), most=4, seed=0)
     table = replaced(table, label=(table.slot >= 48).astype(np.int64))
-    config = VProbeConfig(("nece",), rank=4, steps=60, texts=16, lr=1e-2)
-    losses = []
-    probe = vprobe.train(model, table, 2, config, 0, lambda step, loss: losses.append(loss))
-    assert (vprobe.predict(model, probe, table) == table.label).mean() > 0.95 > 0.6 > majority(table, table).mean()
-    assert losses[-1] < losses[0] / 2
+    config = VProbeConfig(("nece",), rank=4, steps=50, texts=10, lr=2e-2)
+    probe = vprobe.train(model, table, 2, config, 0, lambda step, loss: None)
+    right = vprobe.predict(model, probe, table) == table.label
+    if planted:
+        assert right.all()
+    else:
+        assert min(majority(table, table).mean(), 1 - majority(table, table).mean()) <= right.mean() < 0.65
 
 
 def test_every_epoch_shows_each_text_at_most_once():

@@ -19,7 +19,7 @@ import pytest
 
 from train.config import CONFIGS, load
 from train.recipe import RecipeConfig, entry, stages_of
-from train.stages import Record, Stage, StageFailed, check_graph, run
+from train.stages import Record, Stage, StageFailed, check_graph, code_digest, run
 from train.watch import last_line, state
 
 STAND_IN = '''
@@ -56,6 +56,7 @@ def bench(tmp_path, monkeypatch):
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "stand_in.py").write_text(STAND_IN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"))
+    monkeypatch.setattr("train.stages.code_digest", lambda: "as it is")
     return tmp_path / "runs" / "demo"
 
 
@@ -127,6 +128,23 @@ def test_a_stage_whose_summary_is_gone_runs_again(bench):
     assert starts(folders["a"]) == 2 and starts(folders["b"]) == 1
 
 
+def test_changed_code_has_every_stage_look_again(bench, monkeypatch):
+    stages = [stage("a"), stage("b", x="@a")]
+    folders = go(bench, stages)
+    monkeypatch.setattr("train.stages.code_digest", lambda: "edited")
+    assert go(bench, stages) == folders and [starts(folder) for folder in folders.values()] == [2, 2]
+
+
+def test_the_digest_of_the_code_sees_sources_and_configs(tmp_path, monkeypatch):
+    monkeypatch.setattr("train.stages.ROOT", tmp_path)
+    (tmp_path / "train").mkdir()
+    digests = [code_digest()]
+    for name, text in (("a.py", "1"), ("a.py", "2"), ("a.yaml", "2"), ("a.txt", "2")):
+        (tmp_path / "train" / name).write_text(text)
+        digests.append(code_digest())
+    assert len(set(digests)) == 4 and digests[3] == digests[4]
+
+
 def test_two_seeds_do_not_collide(bench):
     stages = [stage("a", seed="@seed"), stage("b", x="@a")]
     zero, one = go(bench, stages, seed=0), go(bench, stages, seed=1)
@@ -160,6 +178,7 @@ def test_a_killed_recipe_leaves_no_process_and_continues(bench, root, blow):
     code = (
         "import sys; from pathlib import Path; from train.recipe import _interrupt; import signal;"
         "signal.signal(signal.SIGTERM, _interrupt); from train.stages import *;"
+        "import train.stages; train.stages.code_digest = lambda: 'as it is';"
         f"stages = {stages}; run(stages, Record(Path(sys.argv[1]) / 'plan-seed0.json', {{}}, stages), 0, 2)"
     )
     path = os.pathsep.join([str(root), os.environ["PYTHONPATH"]])

@@ -275,9 +275,6 @@ def test_a_document_is_the_same_alone_and_in_any_batch(name):
     assert same(pieces(alone, 0), pieces(batch, 11))
     problems = source.problems(range(12))
     assert all(np.array_equal(a, b) for a, b in zip(problems, batch.problems, strict=True))
-    parts = list(source.batches(0, 12, 5))
-    assert [len(p) for p in parts] == [5, 5, 2]
-    assert same(pieces(parts[2], 1), pieces(batch, 11))
 
 
 def test_seeds_streams_and_splits_are_separate():

@@ -72,5 +72,7 @@ def _remainder(sample: dict[str, Any]) -> str:
     if not steps:
         return response
     last = str(steps[-1].get("text", ""))
+    if not last:  # a step of special tokens only has no text
+        return ""
     _, found, rest = response.rpartition(last)
-    return rest.strip() if found and last else ""
+    return rest.strip() if found else ""
