@@ -3,7 +3,8 @@
     nece    is A needed for the question?              text: the problem and its question      not needed | needed
     value   what is the value of A?                    text: + 0 or more solution steps        0 .. modulus-1 | unknown
 
-A is uniform over the parameters of the problem, without replacement; a text of `value` breaks off at the start of the
+A is uniform over the parameters of the problem (`nece`: those with a sentence, but for the one in the question: see
+`sentences_but_the_query`), without replacement; a text of `value` breaks off at the start of the
 solution or at the end of any of its steps, each as likely (Part 2.1, section 4). Ours: the queries of one problem share
 one text, so that it is read once. Labels come from the problem's arrays and the document's truth, never from text.
 
@@ -20,7 +21,7 @@ import numpy as np
 from synth.dataset import Documents, Source
 from synth.document import STEP_SEGMENT
 from synth.hashing import key
-from synth.problem import SLOTS
+from synth.problem import INSTANCES, SLOTS
 
 NEVER = np.iinfo(np.int64).max
 
@@ -109,13 +110,14 @@ def every_parameter(documents: Documents) -> np.ndarray:
     return documents.problems.exists > 0
 
 
-def all_but_the_query(documents: Documents) -> np.ndarray:
-    """bool[N, 72]: all parameters but the one in the question.
+def sentences_but_the_query(documents: Documents) -> np.ndarray:
+    """bool[N, 72]: the parameters that have a sentence of their own, without the one in the question.
 
-    The query is needed by definition, and in a small world it is most of what is needed: with it among the queries, a
-    probe that only compares names would look as if it read a plan.
+    Both restrictions take away what a name alone would tell: the query is needed by definition and, in a small world, is
+    most of what is needed; an abstract parameter is almost never needed unless it is the query.
     """
     asked = every_parameter(documents)
+    asked[:, INSTANCES:] = False
     asked[np.arange(len(asked)), documents.problems.query] = False
     return asked
 
@@ -162,7 +164,15 @@ def _value(queries: Queries, modulus: int) -> np.ndarray:
 TASKS = {
     task.name: task
     for task in (
-        Task("nece", after_question, _needed, lambda modulus: 2, ("not needed", "needed"), lambda y, classes: y, all_but_the_query),
+        Task(
+            "nece",
+            after_question,
+            _needed,
+            lambda modulus: 2,
+            ("not needed", "needed"),
+            lambda y, classes: y,
+            sentences_but_the_query,
+        ),
         Task(
             "value",
             between_steps,

@@ -8,7 +8,7 @@ batched problem. States are standardised, the penalty is chosen on the validatio
 Legend: S sites, R strengths, N queries, C channels, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -91,29 +91,16 @@ def standardise(states_SNC: Tensor, mean_SC: Tensor, scale_SC: Tensor) -> Tensor
 
 
 def fit(states_SNC: Tensor, labels_N: Tensor, classes: int, l2: Sequence[float]) -> Fit:
-    """Solves the S x R problems with one L-BFGS.
-
-    It starts at the label frequencies p, and its variables are preconditioned with the Hessian there,
-    (diag(p) - pp') x X'X / N + l2, so that problems of very different curvature converge together.
-    """
+    """Solves the S x R problems with one L-BFGS, starting at the label frequencies."""
     mean_SC, scale_SC = states_SNC.mean(1), states_SNC.std(1).clamp_min(1e-6)
     x_SNC = standardise(states_SNC, mean_SC, scale_SC)
-    n_sites, n, width = x_SNC.shape
-    device = x_SNC.device
-    strength_R = torch.tensor(l2, device=device)
-    frequency_K = (labels_N.bincount(minlength=classes) + 0.5) / (n + 0.5 * classes)
-    spread_K, class_basis_KK = torch.linalg.eigh(frequency_K.diag() - frequency_K.outer(frequency_K))
-    spectrum_SC, basis_SCC = torch.linalg.eigh(x_SNC.mT @ x_SNC / n)
-    curvature_S1CK = spectrum_SC.clamp_min(0)[:, None, :, None] * spread_K.clamp_min(0)
-    shrink_SRCK = (curvature_S1CK + strength_R[:, None, None]).rsqrt()
-    z_SRCK = torch.zeros(n_sites, len(l2), width, classes, device=device, requires_grad=True)
-    bias_SRK = frequency_K.log().repeat(n_sites, len(l2), 1).requires_grad_()
-
-    def weights() -> Tensor:
-        return basis_SCC[:, None] @ (shrink_SRCK * z_SRCK) @ class_basis_KK.mT
+    strength_R = torch.tensor(l2, device=x_SNC.device)
+    frequency_K = (labels_N.bincount(minlength=classes) + 0.5) / (len(labels_N) + 0.5 * classes)
+    weights, z_SRCK = _coordinates(x_SNC, frequency_K, strength_R)
+    bias_SRK = frequency_K.log().repeat(len(x_SNC), len(l2), 1).requires_grad_()
 
     def losses() -> Tensor:
-        weight_SRCK = weights()
+        weight_SRCK = weights(z_SRCK)
         nll_SR = _cross_entropy(_logits(x_SNC, weight_SRCK, bias_SRK), labels_N)
         return nll_SR + strength_R / 2 * weight_SRCK.square().sum((2, 3))
 
@@ -130,7 +117,24 @@ def fit(states_SNC: Tensor, labels_N: Tensor, classes: int, l2: Sequence[float])
 
     optimizer.step(closure)
     with torch.no_grad():
-        return Fit(mean_SC, scale_SC, weights(), bias_SRK.detach(), losses())
+        return Fit(mean_SC, scale_SC, weights(z_SRCK), bias_SRK.detach(), losses())
+
+
+def _coordinates(x_SNC: Tensor, frequency_K: Tensor, strength_R: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """Coordinates z [S, R, C, K] of the weights, as a map z -> weights and the start z = 0.
+
+    In them the Hessian where only the label frequencies p are known, (diag(p) - pp') x X'X / N + l2, is the identity, so
+    that problems of very different curvature converge together.
+    """
+    spread_K, class_basis_KK = torch.linalg.eigh(frequency_K.diag() - frequency_K.outer(frequency_K))
+    spectrum_SC, basis_SCC = torch.linalg.eigh(x_SNC.mT @ x_SNC / x_SNC.shape[1])
+    curvature_S1CK = spectrum_SC.clamp_min(0)[:, None, :, None] * spread_K.clamp_min(0)
+    shrink_SRCK = (curvature_S1CK + strength_R[:, None, None]).rsqrt()
+
+    def weights(z_SRCK: Tensor) -> Tensor:
+        return basis_SCC[:, None] @ (shrink_SRCK * z_SRCK) @ class_basis_KK.mT
+
+    return weights, torch.zeros_like(shrink_SRCK, requires_grad=True)
 
 
 def _logits(x_SNC: Tensor, weight_SRCK: Tensor, bias_SRK: Tensor) -> Tensor:

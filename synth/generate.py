@@ -71,7 +71,7 @@ def build_parser() -> Parser:
         "--exact-ops", action="store_true", help="exactly --ops, instead of the minimum of two uniforms"
     )
     parser.add_argument(
-        "--edges", type=whole(2, 48), help="most instance parameters (default: the preset's; for med 4/3 of --ops, at least 20)"
+        "--edges", type=whole(2, 48), help="most instance parameters (default: the preset's; med: 4/3 of --ops)"
     )
     parser.add_argument("--modulus", type=whole(2, 997), help="arithmetic modulo this (default 23)")
     parser.add_argument("--count", type=whole(1), default=3, help="how many problems (default 3)")

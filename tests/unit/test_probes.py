@@ -246,6 +246,15 @@ def test_the_vprobe_is_a_function_of_its_seed(source):
     assert torch.equal(first.u_VR, same.u_VR) and not torch.equal(first.u_VR, other.u_VR)
 
 
+def test_nece_never_asks_what_the_name_alone_would_tell(source):
+    """Neither about the parameter in the question, nor about abstract ones; `value` asks about all."""
+    table = draw(TASKS["nece"], source, range(200), most=10, seed=0)
+    assert (table.slot != table.documents.problems.query[table.row]).all()
+    assert (table.slot < 48).all() and 0 < table.label.mean() < 1
+    table = draw(TASKS["value"], source, range(200), most=10, seed=0)
+    assert (table.slot == table.documents.problems.query[table.row]).any() and (table.slot >= 48).any()
+
+
 @pytest.mark.parametrize("planted", [True, False])
 def test_the_vprobe_reads_what_is_there_and_no_more(source, planted):
     """Whether the thing is a category: the shift brings the name to the last state; without it, nothing does here."""
@@ -254,7 +263,7 @@ def test_the_vprobe_reads_what_is_there_and_no_more(source, planted):
         model.embed.shift.fill_(float(planted))
         for block in model.blocks:
             block.attn.out.weight.zero_()
-    table = draw(TASKS["nece"], source, range(80), most=4, seed=0)
+    table = draw(TASKS["value"], source, range(80), most=4, seed=0)  # which asks about categories, too
     table = replaced(table, label=(table.slot >= 48).astype(np.int64))
     config = VProbeConfig(("nece",), rank=4, steps=50, texts=10, lr=2e-2)
     probe = vprobe.train(model, table, 2, config, 0, lambda step, loss: None)
