@@ -151,8 +151,8 @@ def test_branch_law_sums_to_one_and_is_the_sampler(i, fraction, kind, tries, rat
     done, excluded, graph = walk(problem, fraction), np.zeros(SLOTS, dtype=np.int64), below(problem)
     finished = {int(s) for s in np.flatnonzero(done)}
     ready = [s for s in graph if problem.needed[0, s] and s not in finished and graph[s] <= finished]
-    options = sorted(wrong_by_definition(KINDS[kind], problem, graph, finished, ready[0]))
-    tried = set(options[:tries])
+    options = wrong_by_definition(KINDS[kind], problem, graph, finished, ready[0])
+    tried = set(sorted(options, key=lambda s: (s not in ready, s))[:tries])  # other ready ones first: the hard case
     excluded[list(tried)] = 1
     right, wrong = np.zeros((2, SLOTS))
     branch_law(kind, rate, problem, done, excluded, right, wrong)
