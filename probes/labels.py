@@ -3,10 +3,10 @@
     nece    is A needed for the question?              text: the problem and its question      not needed | needed
     value   what is the value of A?                    text: + 0 or more solution steps        0 .. modulus-1 | unknown
 
-A is uniform over the parameters of the problem (`nece`: those with a sentence, but for the one in the question: see
-`sentences_but_the_query`), without replacement; a text of `value` breaks off at the start of the
-solution or at the end of any of its steps, each as likely (Part 2.1, section 4). Ours: the queries of one problem share
-one text, so that it is read once. Labels come from the problem's arrays and the document's truth, never from text.
+A is uniform over the parameters of the problem, without replacement; a text of `value` breaks off at the start of the
+solution or at the end of any of its steps, each as likely (Part 2.1, section 4). Ours: `nece` asks only about those
+whose name alone does not tell (`sentences_but_the_query`), and the queries of one problem share one text, so that it is
+read once. Labels come from the problem's arrays and the document's truth, never from text.
 
     table = draw(TASKS["nece"], source, range(100), most=10, seed=0)
 
@@ -113,8 +113,8 @@ def every_parameter(documents: Documents) -> np.ndarray:
 def sentences_but_the_query(documents: Documents) -> np.ndarray:
     """bool[N, 72]: the parameters that have a sentence of their own, without the one in the question.
 
-    Both restrictions take away what a name alone would tell: the query is needed by definition and, in a small world, is
-    most of what is needed; an abstract parameter is almost never needed unless it is the query.
+    Both restrictions take away what a name alone would tell: the query is needed by definition and, in a small world,
+    is most of what is needed; an abstract parameter is almost never needed unless it is the query.
     """
     asked = every_parameter(documents)
     asked[:, INSTANCES:] = False

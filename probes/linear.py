@@ -123,8 +123,8 @@ def fit(states_SNC: Tensor, labels_N: Tensor, classes: int, l2: Sequence[float])
 def _coordinates(x_SNC: Tensor, frequency_K: Tensor, strength_R: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     """Coordinates z [S, R, C, K] of the weights, as a map z -> weights and the start z = 0.
 
-    In them the Hessian where only the label frequencies p are known, (diag(p) - pp') x X'X / N + l2, is the identity, so
-    that problems of very different curvature converge together.
+    In them the Hessian where only the label frequencies p are known, (diag(p) - pp') x X'X / N + l2, is the identity,
+    so that problems of very different curvature converge together.
     """
     spread_K, class_basis_KK = torch.linalg.eigh(frequency_K.diag() - frequency_K.outer(frequency_K))
     spectrum_SC, basis_SCC = torch.linalg.eigh(x_SNC.mT @ x_SNC / x_SNC.shape[1])

@@ -14,7 +14,7 @@ from train.rundir import read_json, read_lines
 from train.state import TrainState
 
 SMALL = [
-    "data=smoke", "probe=smoke", "probe.queries.fit=16", "probe.queries.validation=8", "probe.queries.test=12",
+    "data=smoke", "probe=smoke", "probe.queries.fit=80", "probe.queries.validation=60", "probe.queries.test=60",
     "probe.vprobe.steps=2",
 ]  # fmt: skip
 SITES = ["hook_embed", "blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]
