@@ -93,7 +93,7 @@ def test_an_error_is_one_line_and_code_2_for_the_shell_too(command, tmp_path):
 
 
 BAD = [
-    (pretrain, ["data=huge"], "data=huge: no such option; accepted: hard, med, smoke, tiny"),
+    (pretrain, ["data=huge"], "data=huge: no such option; accepted: hard, med, overnight, smoke, tiny"),
     (pretrain, ["data.preset=huge"], "preset='huge'"),
     (pretrain, ["data.overrides.retry_rate=1.5"], "retry_rate=1.5"),
     (pretrain, ["data.overrides.opps=3"], "'opps'"),

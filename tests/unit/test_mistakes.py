@@ -133,7 +133,9 @@ def test_a_rate_near_one_names_every_candidate():
 
 # --- the law ------------------------------------------------------------------------------------------------------
 
-PROBLEMS = Source(preset("med", ops=8), 5, "all").problems(range(40))
+# No subnormal numbers: training in the same process may have told the processor to flush them to zero.
+RATES = st.floats(0, 0.99, allow_subnormal=False)
+PROBLEMS = Source(preset("hard", ops=18, exact_ops=True), 5, "all").problems(range(40))  # often several steps are ready
 
 
 def walk(problem, fraction: float) -> np.ndarray:
@@ -144,7 +146,7 @@ def walk(problem, fraction: float) -> np.ndarray:
     return done
 
 
-@given(st.integers(0, 39), st.floats(0, 0.99), st.sampled_from([0, 1, 2]), st.integers(0, 3), st.floats(0, 0.9))
+@given(st.integers(0, 39), RATES, st.sampled_from([0, 1, 2]), st.integers(0, 3), st.floats(0, 0.9, allow_subnormal=False))
 def test_branch_law_sums_to_one_and_is_the_sampler(i, fraction, kind, tries, rate):
     """Marginal over the coming step, worked out by listing every coming step; given tries that this coming allows."""
     problem = PROBLEMS.take(i)
@@ -169,7 +171,7 @@ def test_branch_law_sums_to_one_and_is_the_sampler(i, fraction, kind, tries, rat
     assert np.allclose(wrong, law_wrong, rtol=1e-12, atol=0)
 
 
-@given(st.integers(0, 39), st.floats(0, 0.99), st.sampled_from([0, 1, 2]))
+@given(st.integers(0, 39), RATES, st.sampled_from([0, 1, 2]))
 def test_name_law_multiplies_back_to_the_branches(i, fraction, kind):
     problem = PROBLEMS.take(i)
     law = np.zeros((2, SLOTS))
@@ -180,7 +182,7 @@ def test_name_law_multiplies_back_to_the_branches(i, fraction, kind):
         assert math.isclose(owner * thing * (1 - defined), law[1, x], rel_tol=1e-12, abs_tol=1e-15)
 
 
-@given(st.integers(0, 39), st.floats(0, 0.99))
+@given(st.integers(0, 39), RATES)
 def test_masks_and_their_counts(i, fraction):
     problem, mask = PROBLEMS.take(i), np.full(SLOTS, 7, dtype=np.int64)
     done, none = walk(problem, fraction), np.zeros(SLOTS, dtype=np.int64)

@@ -234,12 +234,13 @@ def test_every_setting_of_every_recipe_is_accepted_by_its_stage(recipe, scale):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_the_arms_of_a_recipe_differ_in_their_method_alone(recipe):
+def test_the_arms_of_a_recipe_differ_in_method_and_learning_rate_alone(recipe):
     stages = stages_of(load("recipe", RecipeConfig, [f"recipe={recipe}"]))
     arms = [dict(one.settings) for one in stages if one.entry == "train.opd.run"]
     methods = [arm.pop("method") for arm in arms]
     for arm in arms:
-        arm.pop("teacher")
+        for own in ("teacher", "optim.lr", "optim.muon.lr"):
+            arm.pop(own)
     assert len(arms) == 3 and len(set(methods)) == 3
     assert arms[0] == arms[1] == arms[2]
     assert arms[0]["budget.flops"], "arms are compared at equal compute"
