@@ -146,7 +146,9 @@ def walk(problem, fraction: float) -> np.ndarray:
     return done
 
 
-@given(st.integers(0, 39), RATES, st.sampled_from([0, 1, 2]), st.integers(0, 3), st.floats(0, 0.9, allow_subnormal=False))
+@given(
+    st.integers(0, 39), RATES, st.sampled_from([0, 1, 2]), st.integers(0, 3), st.floats(0, 0.9, allow_subnormal=False)
+)
 def test_branch_law_sums_to_one_and_is_the_sampler(i, fraction, kind, tries, rate):
     """Marginal over the coming step, worked out by listing every coming step; given tries that this coming allows."""
     problem = PROBLEMS.take(i)
