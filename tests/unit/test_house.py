@@ -136,3 +136,9 @@ def test_the_rules_notice_what_breaks_them():
     assert unfinished(ast.parse("def f():\n    'doc'\n    return 1")) == []
     assert global_randomness(ast.parse("import numpy as np\nnp.random.seed(1)")) == [2]
     assert global_randomness(ast.parse("import numpy as np\nnp.random.default_rng(1)")) == []
+
+
+def test_the_readme_names_every_file():
+    """The tree is the documentation: a file that is not in it is not found."""
+    readme = (ROOT / "README.md").read_text()
+    assert [_name(p) for p in SOURCES if not p.name.startswith("__") and p.name not in readme] == []
