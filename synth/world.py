@@ -20,21 +20,33 @@ from pathlib import Path
 
 import numpy as np
 
-SPECIALS = ("<pad>", "<eos>", "<problem>", "<solution>", "<answer>", "<start>", "<mid>", "<end>")
-PAD, EOS, PROBLEM, SOLUTION, ANSWER, START, MID, END = range(8)
+SPECIALS = (
+    "<pad>", "<eos>", "<problem>", "<solution>", "<answer>", "<start>", "<mid>", "<end>",
+    # privileged sections before a problem (`synth.context`)
+    "<gold>", "<final>", "<partial>", "<success>", "<failure>", "<attempt>", "<right>", "<wrong>", "<feedback>",
+    "<hint>", "<concise>",
+    # what feedback names: kinds of wrong steps, wrong stops, the wrong answer (`synth.checker`)
+    "<malformed>", "<unknown parameter>", "<repeated>", "<not ready>", "<wrong dependencies>", "<wrong reference>",
+    "<wrong constant or operator>", "<wrong arithmetic>", "<wrong value>", "<uncorrected mistake>", "<early>", "<late>",
+    "<never>", "<wrong answer>",
+)  # fmt: skip
+(
+    PAD, EOS, PROBLEM, SOLUTION, ANSWER, START, MID, END,
+    GOLD, FINAL, PARTIAL, SUCCESS, FAILURE, ATTEMPT, RIGHT, WRONG, FEEDBACK, HINT, CONCISE, FIRST_KIND,
+) = range(20)  # fmt: skip
 
 # The roles of the fixed phrases; a world file gives each its text, and an empty text means the phrase is not written.
 ROLES = (
     "the_number", "equals", "equals_each", "equals_sum", "equals_difference",
     "more_each", "more_sum", "more_difference", "times_each", "times_sum", "times_difference",
     "comma_each", "and_each", "stop", "how_many", "does", "have",
-    "define", "as", "so", "semicolon", "is", "plus", "minus", "times", "back",
+    "define", "as", "so", "semicolon", "is", "plus", "minus", "times", "back", "undetermined",
 )  # fmt: skip
 (
     THE_NUMBER, EQUALS, EQUALS_EACH, EQUALS_SUM, EQUALS_DIFFERENCE,
     MORE_EACH, MORE_SUM, MORE_DIFFERENCE, TIMES_EACH, TIMES_SUM, TIMES_DIFFERENCE,
     COMMA_EACH, AND_EACH, STOP, HOW_MANY, DOES, HAVE,
-    DEFINE, AS, SO, SEMICOLON, IS, PLUS, MINUS, TIMES, BACK,
+    DEFINE, AS, SO, SEMICOLON, IS, PLUS, MINUS, TIMES, BACK, UNDETERMINED,
 ) = range(len(ROLES))  # fmt: skip
 
 FOLDER = Path(__file__).parent / "worlds"

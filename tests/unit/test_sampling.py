@@ -206,7 +206,7 @@ def test_filters_keep_the_fewest_most_likely_tokens(logits, temperature, top_k, 
 
 def test_drawing_inverts_the_cumulative_distribution():
     logp_BV = torch.tensor([[0.0, 0.25, 0.0, 0.75, 0.0]]).log().expand(5, -1)
-    uniform_B = torch.tensor([0.0, 0.2499, 0.25, 0.9, 1 - 2**-24])
+    uniform_B = torch.tensor([0.0, 0.2499, 0.2501, 0.9, 1 - 2**-24])
     assert draw(logp_BV, uniform_B)[:, 0].tolist() == [1, 1, 3, 3, 3]
 
 

@@ -57,7 +57,7 @@ def test_layout_of_the_vocabulary():
 def test_a_smaller_world_is_a_cut_of_the_larger():
     texts = [TINY.vocabulary[i].strip() for i in TINY.pool.ravel()]
     assert texts == [n for layer in DATA["categorisations"][0]["items"] for n in layer[0][:8]]
-    assert TINY.size == 8 + len(ROLES) + 7 + 16 + 4 + 32
+    assert TINY.size == len(SPECIALS) + len(ROLES) + 7 + 16 + 4 + 32
 
 
 def test_phrases_are_the_published_english():
