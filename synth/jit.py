@@ -14,7 +14,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,7 +41,7 @@ def sources(module: str) -> set[str]:
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def _cache_folder(module: str) -> str:
     digest = hashlib.blake2b(digest_size=6)
     for name in sorted(sources(module)):
