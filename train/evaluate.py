@@ -74,7 +74,7 @@ def table(summary: dict[str, Any]) -> str:
         n = row["n"]
         lines.append(line(str(row["ops"]), n, row["full"], row["answer_right"] / n, row["floor_right"] / n))
     lines.append(line("all", summary["n"], summary["full"], summary["answer"]["rate"], summary["floor"]))
-    kl = summary["held_out"]["kl"]  # null where the generator's law has no closed form
+    kl = summary["held_out"].get("kl")  # left out where the generator's law has no closed form
     lines.append(
         f"length {summary['length_mean']:.1f} tokens, cut off {summary['truncation']:.1%}, looping "
         f"{summary['repetition']:.1%}" + (f", KL to oracle {kl:.4f} nats a token" if kl is not None else "")

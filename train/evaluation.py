@@ -8,6 +8,7 @@ Legend: N problems, B problems of a batch, R response tokens, T document tokens.
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from models.gpt import GPT
 from models.sampling import sample
 from synth.checker import Verdicts, check
 from synth.dataset import Documents, Source
 from synth.hashing import key
+from synth.oracle import Oracle
 from synth.world import EOS, PAD
 from train.data import collate
 from train.intervals import wilson
@@ -31,6 +34,7 @@ from train.state import TrainState
 from train.transcript import transcript
 
 BATCH = 128  # rollouts side by side: the cache of a small model stays inside the CPU's own
+LOGITS = 2**26  # most log-probabilities made at once for the held-out loss: 256 MB
 
 
 @dataclass(frozen=True)
@@ -154,21 +158,51 @@ def evaluate(
 
 @torch.no_grad()
 def held_out_loss(model: GPT, source: Source, indices: Sequence[int], batch: int = BATCH) -> dict[str, float]:
-    """Mean loss of solution tokens, the oracle's entropy on the same tokens, and their difference, all in nats a token.
+    """Mean loss of solution tokens, the generator's entropy on the same tokens, and KL(generator || model), nats a token.
 
-    The difference estimates KL(generator || model): 0 for a model that knows everything that can be known.
+    `kl` sums, at every token of the responses, over the generator's whole law (`synth.oracle`): loss - floor has the
+    same mean and more noise. It is 0 for a model that knows everything that can be known, and left out where the law
+    has no closed form (solution_order=published).
     """
     documents = source.documents(indices)
-    order = np.argsort(np.diff(documents.offsets), kind="stable")
-    device, total, floor, count = next(model.parameters()).device, 0.0, 0.0, 0
+    oracle = Oracle(source.spec) if source.spec.solution_order == "uniform" else None
+    lengths = np.diff(documents.offsets)
+    order = np.argsort(lengths, kind="stable")
+    batch = min(batch, max(1, LOGITS // int(lengths.max() * model.config.vocab_size)))
+    device, sums = next(model.parameters()).device, Counter()
     for k in range(0, len(order), batch):
-        b = collate(documents, order[k : k + batch]).to(device)
-        at_N = b.solution_BT[:, 1:].flatten().nonzero().squeeze(1)
-        logits_NV = model(b.tokens_BT[:, :-1], at_N=at_N)
-        total += float(F.cross_entropy(logits_NV, b.tokens_BT[:, 1:].flatten()[at_N], reduction="sum"))
-        floor += b.floor * len(at_N)
-        count += len(at_N)
-    return {"loss": total / count, "floor": floor / count, "kl": (total - floor) / count}
+        rows = order[k : k + batch]
+        b = collate(documents, rows).to(device)
+        position_T = torch.arange(1, b.tokens_BT.shape[1])
+        prompt_B1, length_B1 = (torch.from_numpy(np.asarray(a)[rows])[:, None] for a in (documents.prompt, lengths))
+        response_BT = ((position_T >= prompt_B1) & (position_T < length_B1)).to(device)
+        at_N = response_BT.flatten().nonzero().squeeze(1)
+        logp_NV = F.log_softmax(model(b.tokens_BT[:, :-1], at_N=at_N), dim=-1)
+        loss_N = F.nll_loss(logp_NV, b.tokens_BT[:, 1:].flatten()[at_N], reduction="none")
+        target_N = b.solution_BT[:, 1:].flatten()[at_N]
+        targets = int(target_N.sum())
+        sums.update({"loss": float(loss_N[target_N].sum()), "floor": b.floor * targets, "targets": targets})
+        if oracle is not None:
+            sums.update({"kl": kl_sum(oracle, documents, rows, logp_NV), "tokens": len(at_N)})
+    found = {"loss": sums["loss"] / sums["targets"], "floor": sums["floor"] / sums["targets"]}
+    return found if oracle is None else found | {"kl": sums["kl"] / sums["tokens"]}
+
+
+def kl_sum(oracle: Oracle, documents: Documents, rows: np.ndarray, logp_NV: Tensor) -> float:
+    """KL(oracle || model) in nats, summed over the tokens of the responses of these rows.
+
+    logp_NV: the model's log-probabilities at those tokens, row by row. Only the law's own entries are looked up, so
+    nothing of the size of the vocabulary is made beside them.
+    """
+    problems = documents.problems._replace(**{k: a[rows] for k, a in documents.problems._asdict().items()})
+    law = oracle(problems, [documents.response(i) for i in rows])
+    wanted = np.ones(len(law.status), dtype=bool)
+    wanted[law.rows[1:] - 1] = False  # the position after a response's last token
+    entry = np.repeat(wanted, np.diff(law.starts))
+    n = np.repeat(np.cumsum(wanted) - 1, np.diff(law.starts))[entry]
+    p = law.p[entry]
+    at = (torch.from_numpy(n).to(logp_NV.device), torch.from_numpy(law.ids[entry].astype(np.int64)).to(logp_NV.device))
+    return float((p * (np.log(p) - logp_NV[at].double().cpu().numpy())).sum())
 
 
 @dataclass(frozen=True)
@@ -194,7 +228,7 @@ class Periodic:
         self.source, self.config, self.run = source, config, run
 
     def __call__(self, model: GPT, state: TrainState) -> dict[str, Any]:
-        """held_out_loss, held_out_floor, kl_to_oracle (nats a token), and `eval_*`, the summary of greedy solutions."""
+        """held_out_loss, held_out_floor and kl_to_oracle (nats a token), and `eval_*`, the summary of greedy solutions."""
         loss = held_out_loss(model, self.source, range(self.config.documents))
         done = evaluate(model, self.source, range(self.config.problems))
         if self.run is not None:
@@ -202,7 +236,8 @@ class Periodic:
         summary = done.summary()
         flat = {f"eval_{k}": summary[k]["rate"] for k in ("full", "published", "answer")}
         flat |= {f"eval_{k}": summary[k] for k in ("n", "floor", "length_mean", "truncation", "repetition", "by_ops")}
-        return {"held_out_loss": loss["loss"], "held_out_floor": loss["floor"], "kl_to_oracle": loss["kl"], **flat}
+        names = {"loss": "held_out_loss", "floor": "held_out_floor", "kl": "kl_to_oracle"}
+        return {names[k]: value for k, value in loss.items()} | flat
 
 
 def write_samples(run: Path, records: list[dict[str, Any]], **more: Any) -> None:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from models.gpt import GPT, GPTConfig
 from models.sampling import Samples
+from synth.oracle import Oracle
 from train import evaluation
 from train.data import DataConfig
 from train.evaluation import Periodic, PeriodicConfig, Sampling, evaluate, held_out_loss
@@ -90,7 +91,51 @@ def test_held_out_loss_is_the_mean_over_solution_tokens_and_the_floor_is_the_gen
     found = held_out_loss(model, source, range(10), batch=3)
     assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert found["floor"] == pytest.approx(-np.mean(logp), rel=1e-6) and found["floor"] > 0
-    assert found["kl"] == pytest.approx(found["loss"] - found["floor"])
+    law = Oracle(source.spec).documents(documents)
+    logq, steps = [], [len(documents.response(i)) for i in range(10)]
+    for i in range(10):
+        tokens = torch.tensor(documents.tokens[documents.offsets[i] : documents.offsets[i + 1]], dtype=torch.long)
+        with torch.no_grad():
+            logq.append(model(tokens[None])[0, documents.prompt[i] - 1 :].log_softmax(-1).numpy())
+    kl = law.kl(np.concatenate(logq))
+    kept = np.concatenate([np.arange(law.rows[i], law.rows[i] + steps[i]) for i in range(10)])
+    assert found["kl"] == pytest.approx(kl[kept].mean(), rel=1e-5)
+
+
+class Generator(torch.nn.Module):
+    """The oracle as a model: the generator's own law behind every prefix it has seen, sharpened by `power`."""
+
+    def __init__(self, source, documents, power=1.0):
+        super().__init__()
+        law, self.config = Oracle(source.spec).documents(documents), MODEL.config
+        dense, self.logits = power * torch.from_numpy(law.dense(len(source.world.vocabulary))).clamp(min=-80.0), {}
+        for i in range(len(documents)):
+            whole = documents.tokens[documents.offsets[i] : documents.offsets[i + 1]].tolist()
+            for t in range(len(documents.response(i))):
+                self.logits[tuple(whole[: documents.prompt[i] + t])] = dense[law.rows[i] + t]
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, tokens_BT, at_N):
+        width, rows = tokens_BT.shape[1], tokens_BT.tolist()
+        return torch.stack([self.logits[tuple(rows[n // width][: n % width + 1])] for n in at_N.tolist()])
+
+
+def test_the_distance_to_the_oracle_is_zero_for_the_generator_itself_and_less_noisy_than_loss_minus_floor():
+    source = DataConfig("tiny", {"ops": 2, "edges": 4, "letter_order": "random"}).source("test", "validation")
+    documents = source.documents(range(12))
+    assert held_out_loss(Generator(source, documents), source, range(12), batch=5)["kl"] == pytest.approx(0, abs=1e-6)
+    other = held_out_loss(Generator(source, documents, power=0.0), source, range(12))
+    size = len(source.world.vocabulary)
+    assert other["loss"] == pytest.approx(np.log(size), rel=1e-5)
+    assert other["kl"] == pytest.approx(np.log(size) - other["floor"], rel=0.05)
+
+
+def test_no_distance_is_given_where_the_law_has_no_closed_form():
+    source = DataConfig("tiny", {"ops": 2, "edges": 4, "solution_order": "published"}).source("test", "validation")
+    assert "kl" not in held_out_loss(MODEL, source, range(4))
+    assert "kl_to_oracle" not in Periodic(source, PeriodicConfig(every=1, problems=2, documents=4), None)(
+        MODEL, TrainState()
+    )
 
 
 def test_periodic_evaluation_is_repeatable_and_writes_the_newest_rollouts(tmp_path):

@@ -74,7 +74,7 @@ def accuracy_table(experiments: list[Experiment]) -> list[str]:
     for stage, runs in evaluated(experiments).items():
         measured = full([e for e in experiments if e.evaluation_of(stage) is not None], stage)
         answer, floor = (_overall(runs, key) for key in ("answer_right", "floor_right"))
-        kl = [run.summary["held_out"]["kl"] for run in runs if run.summary.get("held_out")]
+        kl = [run.summary["held_out"]["kl"] for run in runs if "kl" in run.summary.get("held_out", {})]
         distance = f"{sum(kl) / len(kl):.4f}" if kl else NONE
         row = [label(experiments, stage), interval(measured.pooled), answer, floor, distance, str(measured.pooled.n)]
         rows.append(row + ([spread(measured.seeds)] if seeds else []))

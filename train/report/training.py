@@ -44,7 +44,8 @@ def loss(experiments: list[Experiment]) -> Drawn:
         _floor_line(axes[0], runs)
     legend_once(axes[0])
     floor = "Oracle: the generator's exact entropy of the same tokens, which no model can beat." if with_floor else ""
-    caption = f"{several(len(runs), 'run')}, smoothed over a twentieth of each. {floor}"
+    dots = "Dots: KL to the oracle on held-out documents." if any(run.curve("kl_to_oracle")[0] for run in runs) else ""
+    caption = f"{several(len(runs), 'run')}, smoothed over a twentieth of each. {floor} {dots}"
     return Drawn(figure, "Pretraining loss and the oracle's floor", caption.strip())
 
 
@@ -75,6 +76,7 @@ def _loss_lines(axes: np.ndarray, run: Run, axis: str, experiments: list[Experim
         # The difference is taken before smoothing: both move with the luck of the batch, their distance hardly does.
         excess = smooth(np.interp(floor_x, x, y) - np.asarray(floor))
         axes[1].plot(floor_x, np.where(excess > 0, excess, np.nan), color=color)
+        axes[1].plot(*run.curve("kl_to_oracle", axis), "o", ms=3, color=color)
 
 
 def health(experiments: list[Experiment]) -> Drawn:
