@@ -118,36 +118,45 @@ def rotate(x_BTE: Tensor, rope: Rope, half: int) -> Tensor:
     return (_Rotate.apply if _by_hand() else _turn)(x_BTE, *rope, half)
 
 
-def _mix(x: Tensor, weight: Tensor) -> Tensor:
+def _reaching(x: Tensor, j: int, position_BT: Tensor | None) -> Tensor:
+    """`x`, which belongs to columns j.. of a row, with 0 where the token j places before is of another document."""
+    return x if position_BT is None else x * (position_BT[:, j:, None] >= j)
+
+
+def _mix(x: Tensor, weight: Tensor, position_BT: Tensor | None = None) -> Tensor:
     out = x.clone()
     for j in range(1, min(len(weight), x.shape[1] - 1) + 1):
-        out[:, j:].addcmul_(x[:, :-j], weight[j - 1])
+        out[:, j:].addcmul_(_reaching(x[:, :-j], j, position_BT), weight[j - 1])
     return out
 
 
 class _CausalMix(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return _mix(x, weight)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, position_BT: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight, position_BT)
+        return _mix(x, weight, position_BT)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        x, weight = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, position_BT = ctx.saved_tensors
         grad_x, grad_weight = grad.clone(), torch.zeros_like(weight)
         for j in range(1, min(len(weight), x.shape[1] - 1) + 1):
-            grad_x[:, :-j].addcmul_(grad[:, j:], weight[j - 1])
-            grad_weight[j - 1] = (grad[:, j:] * x[:, :-j]).sum((0, 1))
-        return grad_x, grad_weight
+            reaching = _reaching(grad[:, j:], j, position_BT)
+            grad_x[:, :-j].addcmul_(reaching, weight[j - 1])
+            grad_weight[j - 1] = (reaching * x[:, :-j]).sum((0, 1))
+        return grad_x, grad_weight, None
 
 
-def causal_mix(x_BTC: Tensor, weight_SC: Tensor, past_BSC: Tensor | None = None) -> Tensor:
+def causal_mix(
+    x_BTC: Tensor, weight_SC: Tensor, past_BSC: Tensor | None = None, position_BT: Tensor | None = None
+) -> Tensor:
     """x[t] + sum_j weight[j - 1] * x[t - j], j = 1..S: a causal depthwise convolution.
 
-    Before the start x is `past_BSC`, oldest first, or 0.
+    Before the start x is `past_BSC`, oldest first, or 0. `position_BT`, where a row holds several documents, is the
+    place of each token in its own: x before a document's start is 0.
     """
     if past_BSC is None:
-        return (_CausalMix.apply if _by_hand() else _mix)(x_BTC, weight_SC)
+        return (_CausalMix.apply if _by_hand() else _mix)(x_BTC, weight_SC, position_BT)
     if x_BTC.shape[1] == 1:
         return x_BTC + (past_BSC * weight_SC.flip(0)).sum(1, keepdim=True)
     return _mix(torch.cat((past_BSC, x_BTC), dim=1), weight_SC)[:, len(weight_SC) :]

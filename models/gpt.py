@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from models.cache import KVCache
 from models.elementwise import Rope, causal_mix, relu2, rms_norm, rope_tables, rotate
+from models.packing import Packing
 
 NORMS = ("rmsnorm", "layernorm")
 MLPS = ("gelu", "swiglu", "relu2")
@@ -127,12 +128,12 @@ class Embed(nn.Module):
         self.weight = nn.Parameter(torch.empty(config.vocab_size, config.n_embd))
         self.shift = nn.Parameter(torch.empty(config.token_shift, config.n_embd)) if config.token_shift else None
 
-    def forward(self, tokens_BT: Tensor, cache: KVCache | None) -> Tensor:
+    def forward(self, tokens_BT: Tensor, cache: KVCache | None, packing: Packing | None = None) -> Tensor:
         x_BTC = F.embedding(tokens_BT, self.weight)
         if self.shift is None:
             return x_BTC
         if cache is None:
-            return causal_mix(x_BTC, self.shift)
+            return causal_mix(x_BTC, self.shift, None, None if packing is None else packing.position_BT)
         past_BS, real_BS = cache.previous(self.shift.shape[0])
         return causal_mix(x_BTC, self.shift, F.embedding(past_BS, self.weight) * real_BS[..., None])
 
@@ -149,8 +150,9 @@ class Conv(nn.Module):
         self.layer, self.part = layer, part
         self.shift = nn.Parameter(torch.empty(config.conv, config.n_embd))
 
-    def forward(self, x_BTC: Tensor, cache: KVCache | None) -> Tensor:
-        return causal_mix(x_BTC, self.shift, None if cache is None else cache.earlier(self.layer, self.part, x_BTC))
+    def forward(self, x_BTC: Tensor, cache: KVCache | None, packing: Packing | None = None) -> Tensor:
+        past_BSC = None if cache is None else cache.earlier(self.layer, self.part, x_BTC)
+        return causal_mix(x_BTC, self.shift, past_BSC, None if packing is None else packing.position_BT)
 
 
 class Attention(nn.Module):
@@ -164,7 +166,7 @@ class Attention(nn.Module):
         self.q_scale = nn.Parameter(torch.empty(config.head_dim)) if config.qk_norm else None
         self.k_scale = nn.Parameter(torch.empty(config.head_dim)) if config.qk_norm else None
 
-    def forward(self, x_BTC: Tensor, rope: Rope, cache: KVCache | None) -> Tensor:
+    def forward(self, x_BTC: Tensor, rope: Rope, cache: KVCache | None, packing: Packing | None = None) -> Tensor:
         c, (n_rows, n_tokens, _) = self.config, x_BTC.shape
         heads = (n_rows, n_tokens, c.n_head, c.head_dim)
         qk_BTE, v_BTC = self.qkv(x_BTC).split((2 * c.n_embd, c.n_embd), dim=-1)
@@ -175,7 +177,9 @@ class Attention(nn.Module):
             qk_BTE = rotate(qk_BTE, rope, c.rotated // 2).to(v_BTC.dtype)
         q_BTC, k_BTC = qk_BTE.split((c.n_embd, c.n_embd), dim=-1)
         q_BHTD, k_BHTD, v_BHTD = (a.view(heads).transpose(1, 2) for a in (q_BTC, k_BTC, v_BTC))
-        if cache is None:
+        if packing is not None:
+            y_BHTD = packing.attend(q_BHTD, k_BHTD, v_BHTD)
+        elif cache is None:
             y_BHTD = F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, is_causal=True)
         else:
             y_BHTD = cache.attend(self.layer, q_BHTD, k_BHTD, v_BHTD)
@@ -213,14 +217,14 @@ class Block(nn.Module):
         self.norm_mlp, self.mlp = build_norm(config), MLP(config)
         self.conv_attn, self.conv_mlp = (Conv(config, layer, part) if config.conv else None for part in (0, 1))
 
-    def forward(self, x_BTC: Tensor, rope: Rope, cache: KVCache | None) -> Tensor:
+    def forward(self, x_BTC: Tensor, rope: Rope, cache: KVCache | None, packing: Packing | None = None) -> Tensor:
         h_BTC = self.norm_attn(x_BTC)
         if self.conv_attn is not None:
-            h_BTC = self.conv_attn(h_BTC, cache)
-        x_BTC = x_BTC + self.attn(h_BTC, rope, cache)
+            h_BTC = self.conv_attn(h_BTC, cache, packing)
+        x_BTC = x_BTC + self.attn(h_BTC, rope, cache, packing)
         h_BTC = self.norm_mlp(x_BTC)
         if self.conv_mlp is not None:
-            h_BTC = self.conv_mlp(h_BTC, cache)
+            h_BTC = self.conv_mlp(h_BTC, cache, packing)
         return x_BTC + self.mlp(h_BTC)
 
 
@@ -237,27 +241,39 @@ class GPT(nn.Module):
         self.rope_tables: Tensor | None = None  # made when first needed; no buffer, for it must stay float32
         init_weights(self, seed)
 
-    def forward(self, tokens_BT: Tensor, cache: KVCache | None = None, at_N: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        cache: KVCache | None = None,
+        at_N: Tensor | None = None,
+        segments_BT: Tensor | None = None,
+    ) -> Tensor:
         """Next-token logits, float32: [B, T, V], or [N, V] at the flat positions `at_N` = b * T + t only.
 
         Without a cache the tokens start at position 0. With one, row b of `tokens_BT` continues row b of the cache,
         which afterwards holds it too. Right padding needs no mask here: it cannot reach the positions before it.
-        Raises ValueError if a sequence would outgrow `config.context` or the cache.
+        `segments_BT` (without a cache) numbers the documents of each row, which then do not see each other
+        (`models.packing`). Raises ValueError if a sequence would outgrow `config.context` or the cache.
         """
-        x_BTC = self.hidden(tokens_BT, cache)
+        x_BTC = self.hidden(tokens_BT, cache, segments_BT)
         if at_N is not None:
             x_BTC = x_BTC.flatten(0, 1).index_select(0, at_N)
         return F.linear(x_BTC, self.embed.weight if self.unembed is None else self.unembed.weight).float()
 
-    def hidden(self, tokens_BT: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden(self, tokens_BT: Tensor, cache: KVCache | None = None, segments_BT: Tensor | None = None) -> Tensor:
         """What the unembedding reads: the residual stream after the final norm, [B, T, C]."""
         n_tokens = tokens_BT.shape[1]
         if n_tokens > self.config.context:
             raise ValueError(f"context={self.config.context}: too short for {n_tokens} tokens")
-        rope = self._rope(slice(n_tokens) if cache is None else cache.begin(tokens_BT), tokens_BT.device)
-        x_BTC = self.embed(tokens_BT, cache)
+        packing = None if segments_BT is None else Packing(segments_BT, self.config.head_dim)
+        if packing is not None:
+            positions = packing.position_BT
+        else:
+            positions = slice(n_tokens) if cache is None else cache.begin(tokens_BT)
+        rope = self._rope(positions, tokens_BT.device)
+        x_BTC = self.embed(tokens_BT, cache, packing)
         for block in self.blocks:
-            x_BTC = block(x_BTC, rope, cache)
+            x_BTC = block(x_BTC, rope, cache, packing)
         if cache is not None:
             cache.commit(tokens_BT)
         return self.ln_final(x_BTC)

@@ -20,11 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from safetensors.torch import load_model as load_weights
 from safetensors.torch import save_model as save_weights
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from models.gpt import GPT, GPTConfig
+from train.distributed import like
 from train.rundir import append_line, atomic_write, read_json, read_lines, sync
 from train.state import TrainState
 
@@ -83,12 +86,21 @@ def latest(run: Path) -> Path | None:
 
 def restore(folder: Path, model: nn.Module, optimizer: Any, state: TrainState) -> dict[str, Any]:
     """Fills model, optimiser and state from a step folder; returns the objective's state."""
-    load_weights(model, str(folder / FILES[0]))
+    fill(model, folder)
     device = next(model.parameters()).device
     moments = torch.load(folder / FILES[1], map_location=device, weights_only=True)
     optimizer.load_state_dict(moments["optimizer"])
     state.load_state_dict(read_json(folder / FILES[2])["state"])
     return moments["objective"]
+
+
+def fill(model: nn.Module, folder: Path) -> None:
+    """Puts the weights of a step folder into `model`, which may be in shards."""
+    if not isinstance(model, FSDPModule):
+        load_weights(model, str(folder / FILES[0]))
+        return
+    own, tensors = model.state_dict(), load_file(str(folder / FILES[0]))
+    model.load_state_dict({name: like(tensor, own[name]) for name, tensor in tensors.items()})
 
 
 def find(path: str | Path, setting: str = "checkpoint") -> Path:

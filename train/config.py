@@ -10,6 +10,7 @@ Try: `python -m train.pretrain --show optim=adamw budget.steps=10`.
 
 import dataclasses
 import difflib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -78,7 +79,8 @@ def run_entry(
     except (ValueError, Diverged, FloatingPointError) as error:
         if traceback:
             raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, one speaks
+            print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     return 0
 

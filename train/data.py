@@ -9,13 +9,16 @@ Generation is far faster than training, so nothing runs in the background.
     loss       0                  1               0                (solution; masked mistakes are 0)
     loss (all) 0 1 ... 1          1               0                (the first token is nobody's target)
 
-Legend: B documents of a batch, T positions.
+Packed (`train.packing`), a row holds several documents, or pieces of them, and batches take the documents in the
+order of the stream. Of many processes each makes only its own rows of a batch.
+
+Legend: B rows of a batch, T positions.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +29,7 @@ from synth.dataset import Documents, Source
 from synth.hashing import key
 from synth.spec import Spec, preset
 from synth.world import PAD
+from train.packing import LAYOUTS, PACKINGS, spans
 
 LOSS_ON = ("solution", "all")
 
@@ -56,11 +60,19 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class BatchConfig:
-    """`documents` a batch; `bucket` batches are sorted together; loss on the `solution` or on `all` tokens."""
+    """`documents` a batch; `bucket` batches are sorted together; loss on the `solution` or on `all` tokens.
+
+    packing: `none`, a document a row; `documents`, whole documents in rows of `window` tokens, which do not see each
+    other; `concat`, the papers' plain stream cut into windows, where attention crosses the borders. window: null for
+    the model's context. micro: most rows of one forward pass, 0 for all; it changes memory, and results by rounding.
+    """
 
     documents: int = 16
     bucket: int = 16
     loss_on: str = "solution"
+    packing: str = "none"
+    window: int | None = None
+    micro: int = 0
 
     def __post_init__(self):
         for name in ("documents", "bucket"):
@@ -68,14 +80,29 @@ class BatchConfig:
                 raise ValueError(f"batch.{name}={getattr(self, name)}: accepted: 1 or more")
         if self.loss_on not in LOSS_ON:
             raise ValueError(f"batch.loss_on={self.loss_on}: accepted: {', '.join(LOSS_ON)}")
+        if self.packing not in PACKINGS:
+            raise ValueError(f"batch.packing={self.packing}: accepted: {', '.join(PACKINGS)}")
+        if self.window is not None and (self.packing == "none" or self.window < 2):
+            accepted = "null" if self.packing == "none" else "2 or more, or null"
+            raise ValueError(f"batch.window={self.window} with batch.packing={self.packing}: accepted: {accepted}")
+        if self.micro < 0:
+            raise ValueError(f"batch.micro={self.micro}: accepted: 0 or more")
+
+    def within(self, context: int) -> "BatchConfig":
+        """With its window filled in for a model of this context. Raises ValueError when the window is larger."""
+        if (self.window or 0) > context:
+            raise ValueError(f"batch.window={self.window}: the model reads {context}; accepted: up to {context}")
+        return self if self.packing == "none" else replace(self, window=self.window or context)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded documents. The masks say which positions count as targets (of the position before them).
+    """Right-padded rows. The masks say which positions count as targets (of the position before them).
 
     tokens_BT int64; loss_BT bool, what the objective is computed on; solution_BT bool, what the floor is computed on;
     floor: the generator's entropy on these solution tokens, nats per token; tokens: real (not padding) tokens.
+    segments_BT: int64, the number of the document in its row where rows are packed so that documents do not see each
+    other, else None.
     """
 
     tokens_BT: Tensor
@@ -83,10 +110,29 @@ class Batch:
     solution_BT: Tensor
     floor: float
     tokens: int
+    segments_BT: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        moved = (t.to(device) for t in (self.tokens_BT, self.loss_BT, self.solution_BT))
-        return Batch(*moved, self.floor, self.tokens)
+        return self._each(lambda tensor: tensor.to(device))
+
+    def parts(self, rows: int) -> list["Batch"]:
+        """The batch in pieces of at most `rows` rows, 0 for one piece. `floor` and `tokens` are those of the whole."""
+        step = rows or max(1, len(self.tokens_BT))
+        starts = range(0, len(self.tokens_BT), step)
+        return [self._each(lambda tensor, at=at: tensor[at : at + step]) for at in starts]
+
+    def lengths(self) -> Tensor:
+        """Tokens of each sequence that attention keeps to itself: a document, or a row."""
+        real_BT = self.tokens_BT != PAD
+        if self.segments_BT is None:
+            return real_BT.sum(1)
+        row_B1 = torch.arange(len(self.tokens_BT), device=self.tokens_BT.device)[:, None]
+        counts = torch.bincount((row_B1 * self.tokens_BT.shape[1] + self.segments_BT)[real_BT])
+        return counts[counts > 0]
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        tensors = {k: v for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **{k: change(v) for k, v in tensors.items()})
 
 
 class DocumentSource(Protocol):
@@ -125,11 +171,58 @@ def collate(documents: Documents, rows: np.ndarray, loss_on: str = "solution") -
     )
 
 
-class Batches:
-    """The batches of a source, by step. Keeps the chunk at hand, nothing else."""
+def collate_packed(documents: Documents, rows: np.ndarray, config: BatchConfig, share: slice = slice(None)) -> Batch:
+    """These rows of `documents` packed into windows; of the windows, those of `share`.
 
-    def __init__(self, source: DocumentSource, config: BatchConfig):
-        self.source, self.config = source, config
+    Raises ValueError when a document is longer than the window, or the share is empty.
+    """
+    offsets, window = np.asarray(documents.offsets), config.window
+    starts, lengths = offsets[rows], np.diff(offsets)[rows]
+    cell, n_rows = LAYOUTS[config.packing](lengths, window)
+    source, target = spans(starts, lengths), spans(cell, lengths)
+    at_T = spans(np.zeros_like(lengths), lengths)  # place of each token in its document
+
+    def rows_of(values: np.ndarray, fill: Any) -> np.ndarray:
+        flat = np.full(n_rows * window, fill, dtype=values.dtype)
+        flat[target] = values
+        return flat.reshape(n_rows, window)[share]
+
+    if n_rows < (share.step or 1):
+        raise ValueError(
+            f"batch.documents={config.documents}: fill {n_rows} windows of {window} tokens, fewer than there are "
+            "processes; accepted: more documents, or a smaller batch.window"
+        )
+    tokens_BT = rows_of(documents.tokens[source].astype(np.int64), PAD)
+    solution = documents.loss[source].astype(bool)
+    solution_BT = rows_of(solution, False)
+    targets = solution
+    if config.loss_on == "all":
+        targets = solution | ((at_T > 0) & (at_T < np.repeat(np.asarray(documents.prompt)[rows], lengths)))
+    # a row's first token is nobody's target, so it does not count against the floor either
+    logp_BT, counted_BT = rows_of(documents.logp[source], 0.0)[:, 1:], solution_BT[:, 1:]
+    floor = abs(float(logp_BT[counted_BT].sum())) / max(1, int(counted_BT.sum()))
+    segments_BT = None
+    if config.packing == "documents":
+        number = np.repeat(np.arange(1, len(rows) + 1), lengths)
+        flat = rows_of(number, 0)
+        segments_BT = torch.from_numpy((np.diff(flat, axis=1, prepend=flat[:, :1]) != 0).cumsum(1))
+    tensors = (torch.from_numpy(a) for a in (tokens_BT, rows_of(targets, False), solution_BT))
+    return Batch(*tensors, floor, int((tokens_BT != PAD).sum()), segments_BT)
+
+
+class Batches:
+    """The batches of a source, by step. Keeps the chunk at hand, nothing else.
+
+    Of `world` processes, that of `rank` gets its share of every batch: together they have the rows of the batch that a
+    single process would get.
+    """
+
+    def __init__(self, source: DocumentSource, config: BatchConfig, rank: int = 0, world: int = 1):
+        if config.documents < world:
+            raise ValueError(
+                f"batch.documents={config.documents}: fewer than the {world} processes; accepted: {world} or more"
+            )
+        self.source, self.config, self._share = source, config, slice(rank, None, world)
         self._chunk: tuple[int, Documents, np.ndarray] | None = None
 
     def batch(self, k: int) -> Batch:
@@ -138,12 +231,23 @@ class Batches:
         if self._chunk is None or self._chunk[0] != chunk:
             self._chunk = (chunk, *self._load(chunk))
         _, documents, rows = self._chunk
-        return collate(documents, rows[place], self.config.loss_on)
+        if self.config.packing == "none":
+            return collate(documents, rows[place][self._share], self.config.loss_on)
+        share = self._share if self.config.packing == "concat" else slice(None)
+        return collate_packed(documents, rows[place], self.config, share)
 
     def _load(self, chunk: int) -> tuple[Documents, np.ndarray]:
-        """The chunk's documents and their rows [bucket, documents] in the order of use."""
+        """The chunk's documents and their rows [bucket, documents] in the order of use.
+
+        Whole documents packed in the order of the stream are shared out before they are made; in the other cases a
+        process must know the lengths of all.
+        """
         c = self.config
         size = c.bucket * c.documents
+        if c.packing != "none":
+            index = np.arange(chunk * size, (chunk + 1) * size).reshape(c.bucket, c.documents)
+            index = index[:, self._share] if c.packing == "documents" else index
+            return self.source.documents(index.ravel()), np.arange(index.size).reshape(index.shape)
         documents = self.source.documents(range(chunk * size, (chunk + 1) * size))
         by_length = np.argsort(np.diff(documents.offsets), kind="stable").reshape(c.bucket, c.documents)
         order = np.random.Generator(np.random.Philox(key(self.source.seed, "batch order", chunk)))

@@ -158,7 +158,7 @@ def evaluate(
 
 @torch.no_grad()
 def held_out_loss(model: GPT, source: Source, indices: Sequence[int], batch: int = BATCH) -> dict[str, float]:
-    """Mean loss of solution tokens, the generator's entropy on the same tokens, and KL(generator || model), nats a token.
+    """Mean loss of solution tokens, the generator's entropy of the same, and KL(generator || model), in nats a token.
 
     `kl` sums, at every token of the responses, over the generator's whole law (`synth.oracle`): loss - floor has the
     same mean and more noise. It is 0 for a model that knows everything that can be known, and left out where the law
@@ -228,7 +228,7 @@ class Periodic:
         self.source, self.config, self.run = source, config, run
 
     def __call__(self, model: GPT, state: TrainState) -> dict[str, Any]:
-        """held_out_loss, held_out_floor and kl_to_oracle (nats a token), and `eval_*`, the summary of greedy solutions."""
+        """held_out_loss, held_out_floor, kl_to_oracle (nats a token), and `eval_*`, a summary of greedy solutions."""
         loss = held_out_loss(model, self.source, range(self.config.documents))
         done = evaluate(model, self.source, range(self.config.problems))
         if self.run is not None:

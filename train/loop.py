@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from train import checkpoint
+from train.distributed import Group, whole
 from train.optim import OptimConfig, Optimizer
 from train.recorder import Recorder
 from train.rundir import RunDir, TrainingOut, read_lines
@@ -46,6 +47,7 @@ class Objective(Protocol):
         """The loss of step `step` for the current weights."""
 
 
+ALONE = Group()
 Evaluate = Callable[[nn.Module, TrainState], Mapping[str, Any]]
 
 
@@ -65,11 +67,14 @@ def train(
     evaluate: Evaluate | None = None,
     evaluate_every: int = 0,
     notes: Mapping[str, Any] | None = None,
+    group: Group = ALONE,
 ) -> TrainState:
     """Trains `model` in place until the budget is spent, continuing from the run's last checkpoint if it has one.
 
     `evaluate(model, state)` returns numbers for the log; it is called before the first step, every `evaluate_every`
-    steps and at the end. `notes` goes into every checkpoint. Raises Diverged when loss or gradient stop being numbers;
+    steps and at the end, with the averaged weights where `optim.ema` asks for them. `notes` goes into every checkpoint.
+    Of the processes of a `group`, all go through the same steps and the first writes; the loss of a step is the mean of
+    theirs. Raises Diverged when loss or gradient stop being numbers, or the loss has risen by more than `optim.spike`;
     the checkpoints before that stay.
     """
     optimizer, state = Optimizer(model, optim), TrainState()
@@ -79,32 +84,38 @@ def train(
         if hasattr(objective, "load_state_dict"):
             objective.load_state_dict(memory)
     evaluating = evaluate is not None and evaluate_every > 0
-    with Recorder(run, state, budget) as recorder:
+    with Recorder(run, state, budget, quiet=not group.main) as recorder:
         if evaluating and state.step == 0:
-            recorder.record(0, _position(state) | _evaluate(evaluate, model, state))
+            recorder.record(0, _position(state) | _evaluate(evaluate, model, optimizer, state))
         while (before := state.progress(budget)) < 1:
             started = time.perf_counter()
             scale = optim.schedule(before, state.step)
             output = objective(model, state.step)
             output.loss.backward()
             norm = optimizer.clip()
-            row = {"loss": output.loss.item(), "grad_norm": norm.item(), "lr_scale": scale, **output.metrics}
-            _check_finite(row, state.step, optim)
+            row = {
+                "loss": group.mean(output.loss.detach()),
+                "grad_norm": norm.item(),
+                "lr_scale": scale,
+                **output.metrics,
+            }
+            _check_finite(row, state.step, optim, run)
             optimizer.step(scale)
             optimizer.zero_grad()
             seconds = time.perf_counter() - started
             _account(state, output, row["loss"], seconds)
+            _check_spike(state, optim, run)
 
             last = state.progress(budget) >= 1
             evaluated = evaluating and due(state.step, evaluate_every, last)
             if evaluated:
-                row |= _evaluate(evaluate, model, state)
+                row |= _evaluate(evaluate, model, optimizer, state)
             if evaluated or due(state.step, out.log_every, last):
                 row |= {"smooth_loss": state.smooth_loss, "tokens_per_second": output.tokens / seconds}
                 recorder.record(state.step, _position(state) | row)
-            recorder.show(state)
+            recorder.show(state, output.tokens / seconds)
             if last or due(state.step, out.save_every, last):
-                _save(run, recorder, model, optimizer, objective, state, notes, out.keep)
+                _save(run, recorder, model, optimizer, objective, state, notes, out.keep, group)
     return state
 
 
@@ -118,14 +129,23 @@ def _position(state: TrainState) -> dict[str, Any]:
     return {"tokens": state.tokens, "flops": state.flops, "seconds": round(sum(state.ledger.seconds.values()), 3)}
 
 
-def _check_finite(row: Mapping[str, float], step: int, optim: OptimConfig) -> None:
-    if math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"]):
-        return
+def _check_finite(row: Mapping[str, float], step: int, optim: OptimConfig, run: RunDir) -> None:
+    if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
+        what = f"at step {step}: loss {row['loss']}, gradient norm {row['grad_norm']}"
+        raise Diverged(f"training diverged {what}; {_advice(optim, run)}")
+
+
+def _check_spike(state: TrainState, optim: OptimConfig, run: RunDir) -> None:
+    if optim.spike and state.smooth_loss - state.lowest_loss > optim.spike:
+        rise = f"the smoothed loss rose from {state.lowest_loss:.3f} to {state.smooth_loss:.3f}"
+        what = f"at step {state.step}: {rise}, by more than optim.spike={optim.spike}"
+        raise Diverged(f"training diverged {what}; {_advice(optim, run)}")
+
+
+def _advice(optim: OptimConfig, run: RunDir) -> str:
     rates = f"optim.lr={optim.lr}" + (f", optim.muon.lr={optim.muon.lr}" if optim.muon else "")
-    raise Diverged(
-        f"training diverged at step {step}: loss {row['loss']}, gradient norm {row['grad_norm']}; "
-        f"lower {rates}, or optim.clip"
-    )
+    good = checkpoint.latest(run.path)
+    return f"lower {rates}, or optim.clip; the last good checkpoint: {good or 'none'}"
 
 
 def _account(state: TrainState, output: StepOutput, loss: float, seconds: float) -> None:
@@ -140,9 +160,10 @@ def _account(state: TrainState, output: StepOutput, loss: float, seconds: float)
     )
 
 
-def _evaluate(evaluate: Evaluate, model: nn.Module, state: TrainState) -> dict[str, Any]:
+def _evaluate(evaluate: Evaluate, model: nn.Module, optimizer: Optimizer, state: TrainState) -> dict[str, Any]:
     started = time.perf_counter()
-    values = dict(evaluate(model, state))
+    with optimizer.averaged():
+        values = dict(evaluate(whole(model), state))
     state.ledger.add(seconds={"evaluation": time.perf_counter() - started})
     return values
 
@@ -156,7 +177,13 @@ def _save(
     state: TrainState,
     notes: Mapping[str, Any] | None,
     keep: int,
+    group: Group,
 ) -> None:
     recorder.settle(state)
     memory = objective.state_dict() if hasattr(objective, "state_dict") else None
-    checkpoint.save(run.path, model, optimizer, state, notes, memory, keep)
+    with optimizer.averaged():
+        complete = whole(model)
+        if group.main:
+            checkpoint.save(run.path, complete, optimizer, state, notes, memory, keep)
+        else:
+            optimizer.state_dict()  # putting shards together takes every process

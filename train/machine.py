@@ -6,15 +6,22 @@ threads is a setting of the run because it changes the order of sums, hence the 
 
 import torch
 
+PRECISIONS = ("float32", "bfloat16")
 
-def set_up(threads: int = 1, device: str = "cpu") -> torch.device:
-    """Deterministic kernels, full float32 precision, and the number of threads. Raises ValueError on a bad setting."""
+
+def set_up(threads: int = 1, device: str = "cpu", precision: str = "float32") -> torch.device:
+    """Deterministic kernels, full float32 precision, and the number of threads. Raises ValueError on a bad setting.
+
+    `precision` is only checked against the device: bfloat16 is switched on where the matrix products are.
+    """
     if threads < 1:
         raise ValueError(f"threads={threads}: accepted: 1 or more")
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device={device}: accepted: cpu, cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device=cuda: no CUDA device is available; accepted: cpu")
+    if precision == "bfloat16" and device == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ValueError("precision=bfloat16: this CUDA device has none; accepted: float32")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
     torch.set_float32_matmul_precision("highest")

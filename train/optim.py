@@ -8,12 +8,15 @@ Legend: N matrices of one shape, R rows <= C columns.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from train.distributed import like, unsharded
 
 SHAPES = ("wsd", "linear", "cosine", "constant")
 # Quintic coefficients (Jordan et al. 2024): steepest at 0 at the price of singular values that end near 1, not at it.
@@ -84,7 +87,12 @@ class MuonConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW for all (`muon: null`) or all but the matrices inside blocks. `clip` bounds the gradient norm, 0: off."""
+    """AdamW for all (`muon: null`) or all but the matrices inside blocks. `clip` bounds the gradient norm, 0: off.
+
+    ema: decay of an average of the weights, 0 for none; it is what evaluations judge and checkpoints offer to readers.
+    Early on the decay is (1 + t) / (10 + t) at step t, where that is less. spike: training stops as diverged when the
+    smoothed loss is this far above its lowest, 0 for never.
+    """
 
     lr: float = 5e-3
     beta1: float = 0.9
@@ -94,15 +102,17 @@ class OptimConfig:
     clip: float = 1.0
     muon: MuonConfig | None = None
     schedule: Schedule = field(default_factory=Schedule)
+    ema: float = 0.0
+    spike: float = 0.0
 
     def __post_init__(self):
         for name in ("lr", "eps"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"optim.{name}={getattr(self, name)}: accepted: above 0")
-        for name in ("beta1", "beta2"):
+        for name in ("beta1", "beta2", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"optim.{name}={getattr(self, name)}: accepted: 0 <= {name} < 1")
-        for name in ("weight_decay", "clip"):
+        for name in ("weight_decay", "clip", "spike"):
             if getattr(self, name) < 0:
                 raise ValueError(f"optim.{name}={getattr(self, name)}: accepted: 0 or more")
 
@@ -170,6 +180,43 @@ class Muon:
             self.momentum[shape].copy_(torch.stack([state[f"{name}:{start}"] for name, _, start in group]))
 
 
+class Average:
+    """Exponential moving average of parameters, kept beside them."""
+
+    def __init__(self, parameters: list[nn.Parameter], decay: float):
+        self.parameters, self.decay, self.steps = parameters, decay, 0
+        self.inside = False  # whether the parameters hold the average, and `kept` the weights that are trained
+        self.kept = [p.detach().clone() for p in parameters]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        self.steps += 1
+        torch._foreach_lerp_(self.kept, self.parameters, 1 - min(self.decay, (1 + self.steps) / (10 + self.steps)))
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchanges the parameters and the average, to the bit."""
+        for p, kept in zip(self.parameters, self.kept, strict=True):
+            before = p.detach().clone()
+            p.copy_(kept)
+            kept.copy_(before)
+        self.inside = not self.inside
+
+    def state_dict(self) -> dict[str, Any]:
+        """The trained weights; the checkpoint's weights are the average."""
+        assert self.inside, "saved outside of Optimizer.averaged()"
+        return {"steps": self.steps, "weights": self.kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """After the parameters were filled from a checkpoint, which holds the average."""
+        self.steps, self.kept = (
+            state["steps"],
+            [like(k, p).clone() for k, p in zip(state["weights"], self.parameters, strict=True)],
+        )
+        self.inside = True
+        self.swap()
+
+
 class Optimizer:
     """Both parts behind one `step(scale)`; `scale` is the schedule's factor on the configured learning rates.
 
@@ -193,11 +240,12 @@ class Optimizer:
         self.adamw = torch.optim.AdamW(
             [g for g in groups if g["params"]], lr=config.lr, betas=betas, eps=config.eps, fused=True
         )
+        self.average = Average(self.parameters, config.ema) if config.ema else None
 
     def clip(self) -> Tensor:
         """The gradient norm before clipping, a scalar tensor."""
         limit = self.config.clip or math.inf
-        return nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
+        return unsharded(nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True))
 
     def step(self, scale: float) -> None:
         """One update with every learning rate times `scale`."""
@@ -206,15 +254,37 @@ class Optimizer:
         self.adamw.step()
         if self.muon is not None:
             self.muon.step(scale)
+        if self.average is not None:
+            self.average.step()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the model has its averaged weights, if there are any: for evaluations and checkpoints."""
+        if self.average is not None:
+            self.average.swap()
+        try:
+            yield
+        finally:
+            if self.average is not None:
+                self.average.swap()
 
     def zero_grad(self) -> None:
         for p in self.parameters:
             p.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"adamw": self.adamw.state_dict(), "muon": self.muon.state_dict() if self.muon else {}}
+        """Whole tensors also where the model is in shards; then every process must call it."""
+        state = {"adamw": self.adamw.state_dict(), "muon": self.muon.state_dict() if self.muon else {}}
+        if self.average is not None:
+            state["average"] = self.average.state_dict()
+        return unsharded(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.adamw.load_state_dict(state["adamw"])
+        adamw = dict(state["adamw"])
+        owners = [p for group in self.adamw.param_groups for p in group["params"]]
+        moments = {i: {k: like(v, owners[i]) for k, v in of.items()} for i, of in adamw["state"].items()}
+        self.adamw.load_state_dict({**adamw, "state": moments})
         if self.muon is not None:
             self.muon.load_state_dict(state["muon"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])

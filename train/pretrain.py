@@ -1,6 +1,7 @@
 """Pretraining: next-token prediction on fresh documents, from random weights or from a checkpoint.
 
     python -m train.pretrain data=tiny model=nano optim=muon budget.tokens=1_000_000 out.name=student
+    torchrun --nproc-per-node=2 -m train.pretrain data=tiny model=nano        # see train/distributed.py
 
 The loss is logged beside the oracle's entropy on the same tokens, so `excess` is the distance from what can be known,
 in nats a token. The same command again continues a run that was killed, and does nothing once it is complete.
@@ -11,21 +12,22 @@ Legend: B documents, T positions, N loss positions, V vocabulary.
 import dataclasses
 import sys
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from models.gpt import GPT, GPTConfig, n_params
-from synth.world import PAD
 from train import checkpoint
 from train.config import REQUIRED, plain, run_entry
-from train.data import BatchConfig, Batches, DataConfig, check_world, world_notes
+from train.data import Batch, BatchConfig, Batches, DataConfig, check_world, world_notes
+from train.distributed import PARALLEL, Group, gradients_averaged, joined, replicate, shard
 from train.evaluation import Periodic, PeriodicConfig
 from train.flops import training_flops
-from train.loop import StepOutput, last_row, train
-from train.machine import set_up
+from train.loop import ALONE, StepOutput, last_row, train
+from train.machine import PRECISIONS, set_up
 from train.optim import OptimConfig
 from train.rundir import RunDir, TrainingOut, open_run
 from train.state import Budget, TrainState
@@ -47,7 +49,11 @@ ModelConfig = dataclasses.make_dataclass(
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Settings of the command. `init`: a checkpoint whose weights to start from (the optimiser starts fresh)."""
+    """Settings of the command. `init`: a checkpoint whose weights to start from (the optimiser starts fresh).
+
+    precision: of the matrix products; weights, sums and the optimiser stay float32. parallel: how the processes that
+    torchrun starts share the work, whole weights in each (ddp) or in shards (fsdp).
+    """
 
     seed: int = 0  # of the initial weights
     init: str | None = None
@@ -61,31 +67,76 @@ class PretrainConfig:
     threads: int = 1
     device: str = "cpu"
     out: TrainingOut = field(default_factory=lambda: TrainingOut("runs/pretrain", "pretrain"))
+    precision: str = "float32"
+    parallel: str = "ddp"
+
+    def __post_init__(self):
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision={self.precision}: accepted: {', '.join(PRECISIONS)}")
+        if self.parallel not in PARALLEL:
+            raise ValueError(f"parallel={self.parallel}: accepted: {', '.join(PARALLEL)}")
+        if self.parallel == "fsdp" and self.optim.muon is not None:
+            raise ValueError("parallel=fsdp: Muon works on whole matrices; accepted: optim=adamw, or parallel=ddp")
 
 
 class NextToken:
-    """The objective of pretraining: mean cross-entropy of the loss tokens of batch `step`."""
+    """The objective of pretraining: mean cross-entropy of the loss tokens of batch `step`, over all processes.
 
-    def __init__(self, batches: Batches, device: torch.device, compiled: bool = False):
-        self.batches, self.device, self.compiled = batches, device, compiled
+    micro: most rows of one forward pass, 0 for all. The gradients of all micro-batches but the last are in `.grad` on
+    return; the returned loss has the value of all and the graph of the last. Its value and gradient are scaled so that
+    their mean over the processes is that of the whole batch.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        device: torch.device,
+        compiled: bool = False,
+        precision: str = "float32",
+        micro: int = 0,
+        group: Group = ALONE,
+    ):
+        self.batches, self.device, self.compiled, self.micro, self.group = batches, device, compiled, micro, group
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
         self._forward: nn.Module | None = None
 
     def __call__(self, model: GPT, step: int) -> StepOutput:
         batch = self.batches.batch(step).to(self.device)
+        solutions = int(batch.solution_BT[:, 1:].sum())
+        counts = [batch.loss_BT[:, 1:].sum().item(), solutions, batch.floor * solutions, batch.tokens]
+        flops = training_flops(model.config, batch.lengths())
+        n_targets, n_solutions, floor, tokens, flops = self.group.sum([*counts, flops])
+        forward, parts = self._wrapped(model), batch.parts(self.micro)
+        loss, solution_loss = 0.0, 0.0
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1
+            with gradients_averaged(forward, last):
+                part_loss, part_solution = self._sums(forward, part)
+                part_loss = part_loss / (max(1.0, n_targets) / self.group.world)
+                if not last:
+                    part_loss.backward()
+                    part_loss = part_loss.detach()
+            loss, solution_loss = loss + part_loss, solution_loss + part_solution
+        (solution_loss,) = self.group.sum([solution_loss])
+        floor, solution_loss = floor / max(1.0, n_solutions), solution_loss / max(1.0, n_solutions)
+        metrics = {"floor": floor, "excess": solution_loss - floor}
+        return StepOutput(loss, metrics, int(tokens), {"update": flops})
+
+    def _sums(self, forward: nn.Module, batch: Batch) -> tuple[Tensor, float]:
+        """The summed loss of the targets, with its graph, and that of the solution tokens among them."""
         at_N = batch.loss_BT[:, 1:].flatten().nonzero().squeeze(1)
-        logits_NV = self._model(model)(batch.tokens_BT[:, :-1], at_N=at_N)
+        segments_BT = None if batch.segments_BT is None else batch.segments_BT[:, :-1]
+        with self.autocast:
+            logits_NV = forward(batch.tokens_BT[:, :-1], at_N=at_N, segments_BT=segments_BT)
         losses_N = F.cross_entropy(logits_NV, batch.tokens_BT[:, 1:].flatten()[at_N], reduction="none")
         solution_N = batch.solution_BT[:, 1:].flatten()[at_N]
-        solution_loss = losses_N.detach()[solution_N].mean().item()
-        metrics = {"floor": batch.floor, "excess": solution_loss - batch.floor}
-        flops = training_flops(model.config, (batch.tokens_BT != PAD).sum(1))
-        return StepOutput(losses_N.mean(), metrics, batch.tokens, {"update": flops})
+        return losses_N.sum(), losses_N.detach()[solution_N].sum().item()
 
-    def _model(self, model: GPT) -> nn.Module:
-        if not self.compiled:
-            return model
+    def _wrapped(self, model: GPT) -> nn.Module:
+        """The model as it is called in training; made on the first step, when its weights are those to start from."""
         if self._forward is None:
-            self._forward = torch.compile(model, dynamic=True)
+            forward = replicate(model, self.group)
+            self._forward = torch.compile(forward, dynamic=True) if self.compiled else forward
         return self._forward
 
 
@@ -107,29 +158,54 @@ def build(config: PretrainConfig) -> tuple[PretrainConfig, GPT]:
 
 def main(config: PretrainConfig) -> None:
     """Trains one model into a run folder; a complete one is left as it is."""
-    device = set_up(config.threads, config.device)
-    config, model = build(config)
-    source = config.data.source("train")
-    check_context(model, source)
-    inputs = {"init": checkpoint.digest(config.init, "init")} if config.init else {}
-    run = open_run(plain(config), inputs, {"weights": config.seed, "data": config.data.seed}, config.data.fingerprint())
-    if not run.complete:
-        model.to(device)
-        objective = NextToken(Batches(source, config.batch), device, config.compile)
-        periodic = Periodic(config.data.source("test", "validation"), config.evaluate, run.path)
-        state = train(
-            run,
-            model,
-            objective,
-            config.optim,
-            config.budget,
-            config.out,
-            evaluate=periodic,
-            evaluate_every=config.evaluate.every,
-            notes=world_notes(config.data),
-        )
+    device = set_up(config.threads, config.device, config.precision)
+    with joined(device) as group:
+        config, model = build(config)
+        source = config.data.source("train")
+        check_context(model, source)
+        batches = Batches(source, config.batch.within(model.config.context), group.rank, group.world)
+        inputs = {"init": checkpoint.digest(config.init, "init")} if config.init else {}
+        seeds = {"weights": config.seed, "data": config.data.seed}
+        run = open_together(group, plain(config), inputs, seeds, config.data.fingerprint())
+        if not run.complete:
+            run_training(config, run, model, batches, group)
+        if group.main:
+            print(run.path)
+
+
+def run_training(config: PretrainConfig, run: RunDir, model: GPT, batches: Batches, group: Group) -> None:
+    """Trains to the end of the budget and writes the summary."""
+    model.to(group.device)
+    if config.parallel == "fsdp" and group.world > 1:
+        shard(model, group)
+    objective = NextToken(batches, group.device, config.compile, config.precision, config.batch.micro, group)
+    written = run.path if group.main else None
+    state = train(
+        run,
+        model,
+        objective,
+        config.optim,
+        config.budget,
+        config.out,
+        evaluate=Periodic(config.data.source("test", "validation"), config.evaluate, written),
+        evaluate_every=config.evaluate.every,
+        notes=world_notes(config.data),
+        group=group,
+    )
+    if group.main:
         run.write_json("summary.json", summary(run, model, state))
-    print(run.path)
+
+
+def open_together(group: Group, *arguments: Any) -> RunDir:
+    """`open_run(*arguments)` on the first process, which holds the lock; the same folder on the others."""
+    opened: list[RunDir] = []
+
+    def opening() -> tuple[Path, bool]:
+        opened.append(open_run(*arguments))
+        return opened[0].path, opened[0].resumed
+
+    path, resumed = group.first(opening)
+    return opened[0] if opened else RunDir(path, resumed)
 
 
 def check_context(model: GPT, source: Any) -> None:

@@ -7,6 +7,7 @@ a checkpoint is only written after the lines before it are on disk. The bar show
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -16,13 +17,17 @@ from train.state import Budget, TrainState
 
 
 class Recorder:
-    """Writes for one run, as a context manager. `record(step, values)` once for each logged step, in order."""
+    """Writes for one run, as a context manager. `record(step, values)` once for each logged step, in order.
 
-    def __init__(self, run: RunDir, state: TrainState, budget: Budget):
+    A `quiet` one writes and shows nothing: of many processes, one does.
+    """
+
+    def __init__(self, run: RunDir, state: TrainState, budget: Budget, quiet: bool = False):
         self.run, self.budget = run, budget
-        self.path = run.path / "metrics.jsonl"
+        self.quiet = quiet
+        self.path = run.path / "metrics.jsonl" if not quiet else Path(os.devnull)
         kept = [line for line in read_lines(self.path) if line["step"] <= state.step]
-        if self.path.exists():
+        if self.path.is_file():
             atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self.last_step = kept[-1]["step"] if kept else -1
         self._file = self.path.open("a", encoding="utf-8")
@@ -32,7 +37,7 @@ class Recorder:
             unit=f" {budget.unit}",
             unit_scale=True,
             desc=run.path.name,
-            disable=None,
+            disable=True if quiet else None,
             dynamic_ncols=True,
         )
 
@@ -51,13 +56,17 @@ class Recorder:
         self._file.flush()
         self.last_step = step
 
-    def show(self, state: TrainState) -> None:
-        """Moves the bar."""
+    def show(self, state: TrainState, tokens_per_second: float) -> None:
+        """Moves the bar, which knows the time left from the budget."""
         self._bar.update(min(state.spent(self.budget), self.budget.amount) - self._bar.n)
         if state.smooth_loss is not None:
-            self._bar.set_postfix_str(f"step {state.step} loss {state.smooth_loss:.3f}", refresh=False)
+            self._bar.set_postfix_str(
+                f"step {state.step} loss {state.smooth_loss:.3f} {tokens_per_second:,.0f} tokens/s", refresh=False
+            )
 
     def settle(self, state: TrainState) -> None:
         """Makes everything up to this step durable; called before a checkpoint is written."""
+        if self.quiet:
+            return
         os.fsync(self._file.fileno())
         self.run.write_json("ledger.json", state.state_dict()["ledger"])

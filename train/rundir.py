@@ -57,11 +57,14 @@ class TrainingOut(Out):
 
 @dataclass(frozen=True)
 class RunDir:
-    """An open run folder. `resumed` is whether it was there before; `complete` whether its work is done."""
+    """An open run folder. `resumed` is whether it was there before; `complete` whether its work is done.
+
+    Of several processes that share a run, one holds its lock.
+    """
 
     path: Path
     resumed: bool
-    _lock: IO[str] = field(repr=False, compare=False)
+    _lock: IO[str] | None = field(default=None, repr=False, compare=False)
 
     @property
     def complete(self) -> bool:
@@ -72,7 +75,8 @@ class RunDir:
 
     def close(self) -> None:
         """Gives the folder free for another process; the end of the process does it too."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 def identity(config: Mapping[str, Any], inputs: Mapping[str, str] | None = None) -> str:

@@ -14,7 +14,7 @@ EMA = 0.98  # decay of the smoothed loss: half its weight lies on the last 34 st
 
 
 class Diverged(RuntimeError):
-    """Training stopped because the loss or the gradient is no longer a number."""
+    """Training stopped because the loss or the gradient is no longer a number, or the loss has risen too far."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,14 @@ class Ledger:
 
 @dataclass
 class TrainState:
-    """Steps done, tokens counted against the budget, the smoothed loss (None before the first step), and the ledger."""
+    """Steps done, tokens counted against the budget, the smoothed loss and its lowest value so far (None before the
+    first step), and the ledger."""
 
     step: int = 0
     tokens: int = 0
     smooth_loss: float | None = None
     ledger: Ledger = field(default_factory=Ledger)
+    lowest_loss: float | None = None
 
     @property
     def flops(self) -> float:
@@ -86,10 +88,12 @@ class TrainState:
 
     def observe(self, loss: float) -> None:
         self.smooth_loss = loss if self.smooth_loss is None else EMA * self.smooth_loss + (1 - EMA) * loss
+        self.lowest_loss = min(self.smooth_loss, self.smooth_loss if self.lowest_loss is None else self.lowest_loss)
 
     def state_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.step, self.tokens, self.smooth_loss = state["step"], state["tokens"], state["smooth_loss"]
+        self.lowest_loss = state.get("lowest_loss", self.smooth_loss)
         self.ledger = Ledger(**{k: dict(v) for k, v in state["ledger"].items()})
