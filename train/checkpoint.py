@@ -10,6 +10,7 @@ go to disk and back without a change of one bit. Try: `load_model("runs/.../teac
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import load_model as load_weights
 from safetensors.torch import save_model as save_weights
@@ -47,15 +49,48 @@ def save(
     """Writes checkpoints/step-N for `state.step` and enters it; afterwards only the `keep` newest stay (0: all).
 
     `notes` is JSON that readers of the weights need (the data's fingerprint); `objective` is a state_dict of its own.
+    Raises ValueError when the disk does not take it; the checkpoints before it stay.
     """
     folder = run / "checkpoints"
     folder.mkdir(exist_ok=True)
     for leftover in folder.glob(".*.tmp"):
         shutil.rmtree(leftover)
     temporary, final = folder / f".step-{state.step}.tmp", folder / f"step-{state.step}"
+    try:
+        _write(temporary, model, optimizer, state, notes, objective)
+    except (OSError, SafetensorError) as error:
+        free = shutil.disk_usage(folder).free
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise ValueError(
+            f"{final}: cannot be written ({str(error).splitlines()[0]}; {free / 1e6:.0f} MB free); accepted: a disk "
+            "with room for it, then the same command continues from the checkpoint before it"
+        ) from error
+    if final.exists():  # left by a save that was never entered, or one whose hashes failed
+        final.rename(folder / f".replaced-{state.step}.tmp")
+        shutil.rmtree(folder / f".replaced-{state.step}.tmp")
+    temporary.rename(final)
+    sync(folder)
+    hashes = {name: _sha256(final / name) for name in FILES}
+    append_line(run / INDEX, {"step": state.step, "path": f"checkpoints/{final.name}", "sha256": hashes})
+    if keep:
+        _prune(run, keep)
+    return final
+
+
+def _write(
+    temporary: Path,
+    model: nn.Module,
+    optimizer: Any,
+    state: TrainState,
+    notes: Mapping[str, Any] | None,
+    objective: Mapping[str, Any] | None,
+) -> None:
+    """The files of a checkpoint, durable, in a new folder."""
     temporary.mkdir()
     save_weights(model, str(temporary / FILES[0]), metadata={"format": "pt"})
-    torch.save({"optimizer": optimizer.state_dict(), "objective": dict(objective or {})}, temporary / FILES[1])
+    moments = io.BytesIO()  # torch's own writer has no clear word for a disk that is full
+    torch.save({"optimizer": optimizer.state_dict(), "objective": dict(objective or {})}, moments)
+    (temporary / FILES[1]).write_bytes(moments.getbuffer())
     config = getattr(model, "config", None)
     record = {
         "state": state.state_dict(),
@@ -67,16 +102,6 @@ def save(
     for name in FILES:
         _sync_file(temporary / name)
     sync(temporary)
-    if final.exists():  # left by a save that was never entered, or one whose hashes failed
-        final.rename(folder / f".replaced-{state.step}.tmp")
-        shutil.rmtree(folder / f".replaced-{state.step}.tmp")
-    temporary.rename(final)
-    sync(folder)
-    hashes = {name: _sha256(final / name) for name in FILES}
-    append_line(run / INDEX, {"step": state.step, "path": f"checkpoints/{final.name}", "sha256": hashes})
-    if keep:
-        _prune(run, keep)
-    return final
 
 
 def latest(run: Path) -> Path | None:

@@ -94,14 +94,6 @@ def joined(device: torch.device) -> Iterator[Group]:
         dist.destroy_process_group()
 
 
-def alone(command: str) -> None:
-    """Raises ValueError when torchrun started this command, which runs in one process, in several."""
-    if processes()[1] > 1:
-        raise ValueError(
-            f"WORLD_SIZE={processes()[1]}: {command} runs in one process; accepted: start it without torchrun"
-        )
-
-
 def shard(model: GPT, group: Group) -> None:
     """FSDP2 in place, block by block; must come before the optimiser is made."""
     mesh = init_device_mesh(group.device.type, (group.world,))
@@ -141,7 +133,8 @@ def whole(model: nn.Module) -> nn.Module:
 
 def unsharded(tree: Any) -> Any:
     """The same nested values with every sharded tensor whole. Every process must call it."""
-    return tree_map(lambda x: x.full_tensor() if isinstance(x, DTensor) else x, tree)
+    # cloned, because uneven shards come together in memory with padding behind, which safetensors refuses
+    return tree_map(lambda x: x.full_tensor().clone() if isinstance(x, DTensor) else x, tree)
 
 
 def like(tensor: Tensor, other: Tensor) -> Tensor:

@@ -4,18 +4,24 @@ Small models are fastest on one thread (two threads fight at barriers when the o
 threads is a setting of the run because it changes the order of sums, hence the last bits of a result.
 """
 
+import os
+
 import torch
 
 PRECISIONS = ("float32", "bfloat16")
 
 
-def set_up(threads: int = 1, device: str = "cpu", precision: str = "float32") -> torch.device:
+def set_up(threads: int = 1, device: str = "cpu", precision: str = "float32", many: bool = False) -> torch.device:
     """Deterministic kernels, full float32 precision, and the number of threads. Raises ValueError on a bad setting.
 
-    `precision` is only checked against the device: bfloat16 is switched on where the matrix products are.
+    `precision` is only checked against the device: bfloat16 is switched on where the matrix products are. `many` is
+    whether the command can run in several processes, which is checked against torchrun's environment.
     """
     if threads < 1:
         raise ValueError(f"threads={threads}: accepted: 1 or more")
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and not many:
+        raise ValueError(f"WORLD_SIZE={world}: this command runs in one process; accepted: start it without torchrun")
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device={device}: accepted: cpu, cuda")
     if device == "cuda" and not torch.cuda.is_available():

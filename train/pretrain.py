@@ -158,7 +158,7 @@ def build(config: PretrainConfig) -> tuple[PretrainConfig, GPT]:
 
 def main(config: PretrainConfig) -> None:
     """Trains one model into a run folder; a complete one is left as it is."""
-    device = set_up(config.threads, config.device, config.precision)
+    device = set_up(config.threads, config.device, config.precision, many=True)
     with joined(device) as group:
         config, model = build(config)
         source = config.data.source("train")

@@ -1,6 +1,9 @@
 """Checkpoints: what comes back is what went in, and damage is noticed and passed over."""
 
+import os
+import resource
 import shutil
+import signal
 
 import pytest
 import torch
@@ -122,3 +125,27 @@ def test_only_the_newest_are_kept_and_the_index_remembers_all(tmp_path, capsys):
     assert [line["step"] for line in read_lines(tmp_path / checkpoint.INDEX)] == [1, 2, 3, 4]
     shutil.rmtree(tmp_path / "checkpoints" / "step-4")
     assert checkpoint.latest(tmp_path).name == "step-3" and capsys.readouterr().err == ""
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(tmp_path):
+    """A child whose files may not grow beyond a size stands for the disk."""
+    model, optimizer, state = trained()
+    before = checkpoint.save(tmp_path, model, optimizer, state)
+    for room in (100, before.joinpath("model.safetensors").stat().st_size + 100):
+        state.step += 1
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+            try:
+                checkpoint.save(tmp_path, model, optimizer, state)
+            except ValueError as error:
+                os.write(write, str(error).encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        os.close(write)
+        said = os.read(read, 10_000).decode()
+        assert f"step-{state.step}: cannot be written" in said and "MB free); accepted: a disk with room" in said
+        assert "\n" not in said
+        assert checkpoint.latest(tmp_path) == before and [p.name for p in before.parent.iterdir()] == ["step-3"]

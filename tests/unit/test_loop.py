@@ -2,14 +2,16 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from train import checkpoint
 from train.loop import StepOutput, due, last_row, train
-from train.optim import OptimConfig, Schedule
+from train.optim import OptimConfig, Optimizer, Schedule
 from train.rundir import TrainingOut, open_run, read_json, read_lines
 from train.state import Budget, Diverged, TrainState
 
@@ -89,6 +91,78 @@ def test_it_stops_with_a_clear_word_and_keeps_the_last_good_weights(tmp_path, ba
         train(run, model, poisoned, OPTIM, Budget(steps=9), out)
     assert checkpoint.latest(run.path).name == "step-4"
     assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
+def test_a_loss_that_climbs_is_stopped_before_it_is_saved_over_the_good_weights(tmp_path):
+    run, model, out = start(tmp_path, save_every=2, keep=1)
+
+    def climbing(model, step):
+        output = objective(model, step)
+        return StepOutput(output.loss + max(0, step - 20) * 2.0, {}, 8, {"update": 1.0})
+
+    optim = replace(OPTIM, spike=1.0)
+    with pytest.raises(
+        Diverged, match=r"rose from \d.*by more than optim\.spike=1\.0.*last good checkpoint: .*/step-2\d"
+    ):
+        train(run, model, climbing, optim, Budget(steps=90), out)
+    assert 22 <= int(checkpoint.latest(run.path).name.removeprefix("step-")) < 30
+
+
+def test_a_short_spike_is_let_pass(tmp_path):
+    run, model, out = start(tmp_path)
+
+    def spiking(model, step):
+        output = objective(model, step)
+        return StepOutput(output.loss + (20.0 if step == 7 else 0.0), {}, 8, {"update": 1.0})
+
+    assert train(run, model, spiking, replace(OPTIM, spike=1.0), Budget(steps=12), out).step == 12
+
+
+def test_the_average_is_judged_and_saved_and_the_trained_weights_go_on_as_if_never_stopped(tmp_path):
+    optim = replace(OPTIM, ema=0.9)
+    seen = []
+
+    def evaluate(model, state):
+        seen.append((state.step, model.weight.detach().clone()))
+        return {}
+
+    run, straight, out = start(tmp_path, save_every=4)
+    train(run, straight, objective, optim, Budget(steps=10), out, evaluate=evaluate, evaluate_every=5)
+    average, trained = nn.Linear(4, 1), nn.Linear(4, 1)
+    with torch.no_grad():
+        for model in (average, trained):
+            model.weight.fill_(0.1)
+            model.bias.zero_()
+    optimizer = Optimizer(trained, OPTIM)
+    for step in range(10):
+        objective(trained, step).loss.backward()
+        optimizer.clip()
+        optimizer.step(OPTIM.schedule(step / 10, step))
+        optimizer.zero_grad()
+        decay = min(0.9, (2 + step) / (11 + step))
+        with torch.no_grad():
+            for a, p in zip(average.parameters(), trained.parameters(), strict=True):
+                a.mul_(decay).add_(p, alpha=1 - decay)
+    assert torch.equal(straight.weight, trained.weight)  # training itself is not changed
+    torch.testing.assert_close(seen[-1][1], average.weight.detach())
+    saved = load_file(checkpoint.latest(run.path) / "model.safetensors")
+    assert torch.equal(saved["weight"], seen[-1][1]) and not torch.equal(saved["weight"], straight.weight)
+
+    run, model, out = start(tmp_path, save_every=4)
+    with pytest.raises(Diverged):
+        train(run, model, dying_at(6), optim, Budget(steps=10), out)
+    fresh = nn.Linear(4, 1)
+    train(run, fresh, objective, optim, Budget(steps=10), out)
+    again = load_file(checkpoint.latest(run.path) / "model.safetensors")
+    assert torch.equal(fresh.weight, straight.weight) and torch.equal(again["weight"], saved["weight"])
+
+
+def dying_at(last):
+    def dying(model, step):
+        output = objective(model, step)
+        return StepOutput(output.loss * (math.nan if step == last else 1), {}, 8, {"update": 1.0})
+
+    return dying
 
 
 class Remembering:
