@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from train.schema import build, mirror
@@ -134,11 +134,19 @@ def _options(folder: Path, group: str) -> list[str]:
 
 
 def _apply(config: DictConfig, key: str, text: str) -> None:
-    """Sets one dotted setting, which must exist unless it lies in an open mapping (a field of type dict)."""
+    """Sets one dotted setting, which must exist unless it lies in an open mapping (a field of type dict).
+
+    In a mapping to anything, the names of a recipe's settings for instance, a name may have dots itself.
+    """
     *parents, leaf = key.split(".")
     node = config
     for depth, part in enumerate([*parents, leaf]):
         is_open = OmegaConf.get_type(node) is dict
+        rest = ".".join([*parents, leaf][depth:])
+        if is_open and node._metadata.element_type is Any and part not in [*node] and part != rest:
+            with open_dict(node):
+                node[rest] = _value(None, text)
+            return
         if part not in [*node] and not (is_open and part == leaf):  # `in node` is False for a missing value
             path = ".".join(key.split(".")[:depth])
             names = [str(k) for k in node]

@@ -122,6 +122,8 @@ def open_run(
         return RunDir(path, False, _lock(path))
     _check_same(path, work, config)
     lock = _lock(path)
+    for leftover in path.glob(".*.tmp"):  # of a process that was killed while it wrote
+        leftover.unlink()
     run = RunDir(path, True, lock)
     if not run.complete:
         manifest = read_json(path / "manifest.json")

@@ -147,7 +147,7 @@ def main(root: Path, words: list[str]) -> None:
         deaths.append(end(fork(folder, words)))
         results[name] = outcome(folder, deaths)
     folder = root / "random"
-    deaths = kill_at_random(folder, words, times=3)
+    deaths = kill_at_random(folder, words, times=6)
     deaths.append(end(fork(folder, words)))
     results["random"] = outcome(folder, deaths)
     print(json.dumps(results))

@@ -158,3 +158,9 @@ def test_exit_codes(folder, capsys, monkeypatch):
         run_entry("toy", Toy, fails(ValueError("x")), "doc", ["--traceback"])
     with pytest.raises(ZeroDivisionError):  # a bug is not the user's input
         run_entry("toy", Toy, fails(ZeroDivisionError()), "doc", [])
+
+
+def test_a_name_in_an_open_mapping_may_have_dots(folder):
+    (folder / "toy.yaml").write_text("defaults: [toy_schema, _self_]\nfree: {a.b: 1, group: {c: 2}}\n")
+    free = load("toy", Toy, ["free.a.b=3", "free.x.y=4", "free.group.c=5", "free.z=6"], folder).free
+    assert free == {"a.b": 3, "x.y": 4, "group": {"c": 5}, "z": 6}

@@ -40,6 +40,14 @@ def test_the_same_config_resumes_and_says_so(tmp_path):
     assert run.complete and read_json(run.path / "summary.json") == {"x": None}
 
 
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    run = open_run(config(tmp_path))
+    (run.path / ".ledger.json.123.tmp").write_text("{")
+    run.close()
+    again = open_run(config(tmp_path))
+    assert not list(again.path.glob(".*.tmp"))
+
+
 def test_identity_ignores_where_and_sees_what(tmp_path):
     base = identity(config(tmp_path))
     assert identity(config(tmp_path, out={"root": "elsewhere", "name": "b", "log_every": 3})) == base
