@@ -102,18 +102,19 @@ def shard(model: GPT, group: Group) -> None:
     fully_shard(model, mesh=mesh)
 
 
-def replicate(model: GPT, group: Group) -> nn.Module:
-    """What to call instead of the model so that gradients are averaged over the processes."""
-    return model if group.world == 1 or isinstance(model, FSDPModule) else DistributedDataParallel(model)
+def replicate(forward: nn.Module, model: GPT, group: Group) -> nn.Module:
+    """What to call instead of `forward` (the model, or its compiled form) so that processes average their gradients."""
+    if group.world == 1 or isinstance(model, FSDPModule):
+        return forward
+    return DistributedDataParallel(forward)
 
 
 @contextlib.contextmanager
-def gradients_averaged(forward: nn.Module, now: bool) -> Iterator[None]:
+def gradients_averaged(model: GPT, forward: nn.Module, now: bool) -> Iterator[None]:
     """Whether backward passes of what is computed inside average gradients: of micro-batches, only the last does."""
-    if isinstance(forward, FSDPModule):
-        forward.set_requires_gradient_sync(now)
-        yield
-    elif isinstance(forward, DistributedDataParallel) and not now:
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(now)
+    if isinstance(forward, DistributedDataParallel) and not now:
         with forward.no_sync():
             yield
     else:

@@ -110,7 +110,7 @@ class NextToken:
         loss, solution_loss = 0.0, 0.0
         for i, part in enumerate(parts):
             last = i == len(parts) - 1
-            with gradients_averaged(forward, last):
+            with gradients_averaged(model, forward, last):
                 part_loss, part_solution = self._sums(forward, part)
                 part_loss = part_loss / (max(1.0, n_targets) / self.group.world)
                 if not last:
@@ -135,8 +135,7 @@ class NextToken:
     def _wrapped(self, model: GPT) -> nn.Module:
         """The model as it is called in training; made on the first step, when its weights are those to start from."""
         if self._forward is None:
-            forward = replicate(model, self.group)
-            self._forward = torch.compile(forward, dynamic=True) if self.compiled else forward
+            self._forward = replicate(torch.compile(model, dynamic=True) if self.compiled else model, model, self.group)
         return self._forward
 
 
@@ -163,7 +162,10 @@ def main(config: PretrainConfig) -> None:
         config, model = build(config)
         source = config.data.source("train")
         check_context(model, source)
-        batches = Batches(source, config.batch.within(model.config.context), group.rank, group.world)
+        batch = config.batch.within(model.config.context)
+        if batch.packing == "documents":
+            check_length(source, batch.window, "batch.window")
+        batches = Batches(source, batch, group.rank, group.world)
         inputs = {"init": checkpoint.digest(config.init, "init")} if config.init else {}
         seeds = {"weights": config.seed, "data": config.data.seed}
         run = open_together(group, plain(config), inputs, seeds, config.data.fingerprint())
@@ -210,10 +212,15 @@ def open_together(group: Group, *arguments: Any) -> RunDir:
 
 def check_context(model: GPT, source: Any) -> None:
     """Raises ValueError when documents are longer than the model can read."""
+    check_length(source, model.config.context, "model.context")
+
+
+def check_length(source: Any, most: int, setting: str) -> None:
+    """Raises ValueError when documents have more than `most` tokens, the value of `setting`."""
     offsets = source.documents(range(CHECKED)).offsets
     longest = int((offsets[1:] - offsets[:-1]).max())
-    if longest > model.config.context:
-        raise ValueError(f"model.context={model.config.context}: documents have up to {longest} tokens; accepted: more")
+    if longest > most:
+        raise ValueError(f"{setting}={most}: documents have up to {longest} tokens; accepted: more")
 
 
 def summary(run: RunDir, model: GPT, state: TrainState) -> dict[str, Any]:
