@@ -82,9 +82,10 @@ def joined(device: torch.device) -> Iterator[Group]:
         yield Group(device=device)
         return
     if device.type == "cuda":
-        local, cards = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-        if local >= cards:
-            raise ValueError(f"--nproc-per-node: more processes than GPUs; accepted: up to {cards} on this machine")
+        local, here = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        cards = torch.cuda.device_count()
+        if here > cards:
+            raise ValueError(f"--nproc-per-node={here}: this machine has {cards} GPUs; accepted: up to {cards}")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
