@@ -1,4 +1,4 @@
-"""The exact oracle: for any problem and any prefix of a solution, the generator's distribution of the next token (ours).
+"""The exact oracle: for any problem and any prefix of a solution, the generator's law of the next token (ours).
 
     oracle = Oracle(spec)
     law = oracle(problems, responses)          # problems N, responses: N token sequences after `<solution>`
@@ -142,7 +142,8 @@ class Oracle:
         self._g = G.layout(self.world)
         self._rules = np.array(
             [
-                KINDS.index(spec.retry_kind), spec.retry_rate, getattr(spec,"uncorrected",0.0), spec.letter_order == "random",
+                KINDS.index(spec.retry_kind), spec.retry_rate, getattr(spec, "uncorrected", 0.0),
+                spec.letter_order == "random",
                 getattr(spec,"shortest",True), policy == "correct",
             ],
             dtype=np.float64,

@@ -18,9 +18,9 @@ from synth.mistakes import branch_law, name_tokens, next_needed
 from synth.plan import Plan, plan_buffer
 from synth.problem import SLOTS
 
-# where the walk stands: the start of a sentence, after `Define`, after each name, after `as`, inside the clauses, after
-# them, after BACK, inside a sentence that is none, after `Undetermined`, after its full stop, after `<answer>`, after the
-# answer, after `<eos>`
+# where the walk stands: at the start of a sentence, after `Define`, after each name, after `as`, inside the clauses,
+# after them, after BACK, inside a sentence that is none, after `Undetermined`, after its full stop, after `<answer>`,
+# after the answer, after `<eos>`
 BEGIN, OWNER, THING, NAMED, CHOOSE, CLAUSE, WHOLE, BACKED, LOST, DENIED, CLOSED, ANSWERING, ANSWERED, OVER = range(14)
 # columns of `scalars`: the phase; whether the prefix is possible so far; whether the sentence at hand is; owner token,
 # slot and letter of that sentence (-1 none); its last number; whether that is a slip
@@ -205,7 +205,7 @@ def _emit_answer(st, p, g):
 def to_take_back(st, rules):
     """Whether the sentence at hand cannot be and the policy is to take it back here."""
     phase = st.scalars[PHASE]
-    inside = phase == CHOOSE or phase == CLAUSE or phase == WHOLE or phase == LOST
+    inside = phase in (CHOOSE, CLAUSE, WHOLE, LOST)
     return rules[TAKE_BACK] > 0 and rules[RATE] > 0.0 and st.scalars[SOUND] == 0 and inside
 
 
@@ -229,7 +229,7 @@ def emit(st, p, g, rules):
         return _emit_clause(st, g, rules)
     if phase == WHOLE:
         return _emit_whole(st, g, rules)
-    if phase == BACKED or phase == DENIED:
+    if phase in (BACKED, DENIED):
         return _one(st, g[W.STOP])
     if phase == CLOSED:
         return _one(st, W.ANSWER)
@@ -255,13 +255,13 @@ def consume(st, p, g, rules, token, n):
     elif token == W.ANSWER:
         _leave(st, p)
         s[PHASE] = ANSWERING
-    elif phase == ANSWERING or phase == ANSWERED:
+    elif phase in (ANSWERING, ANSWERED):
         s[PHASE] = ANSWERED if phase == ANSWERING else LOST
     elif token == g[W.UNDETERMINED]:
         s[PHASE] = DENIED
     elif token == g[W.STOP]:
         _stop(st, p, rules)
-    elif token == g[W.BACK] and (phase == CHOOSE or phase == CLAUSE or phase == WHOLE or phase == LOST):
+    elif token == g[W.BACK] and phase in (CHOOSE, CLAUSE, WHOLE, LOST):
         _take_back(st)
     elif token == g[W.DEFINE] or (g[W.DEFINE] < 0 and phase == BEGIN):
         if phase != BEGIN:
@@ -335,7 +335,7 @@ def _define(st):
 def _leave(st, p):
     """A sentence is left without its full stop: what it defined is believed all the same."""
     phase = st.scalars[PHASE]
-    if phase == CLAUSE or phase == WHOLE or phase == LOST:
+    if phase in (CLAUSE, WHOLE, LOST):
         _define(st)
 
 
