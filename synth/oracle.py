@@ -142,9 +142,9 @@ class Oracle:
         self._g = G.layout(self.world)
         self._rules = np.array(
             [
-                KINDS.index(spec.retry_kind), spec.retry_rate, getattr(spec, "uncorrected", 0.0),
+                KINDS.index(spec.retry_kind), spec.retry_rate, spec.uncorrected,
                 spec.letter_order == "random",
-                getattr(spec,"shortest",True), policy == "correct",
+                0 if spec.shortest else spec.letters, policy == "correct",
             ],
             dtype=np.float64,
         )  # fmt: skip

@@ -14,7 +14,7 @@ from synth import plan as PL
 from synth import problem as P
 from synth import world as W
 from synth.jit import jit
-from synth.mistakes import branch_law, name_tokens, next_needed
+from synth.mistakes import SLIP, branch_law, name_tokens, next_needed
 from synth.plan import Plan, plan_buffer
 from synth.problem import SLOTS
 
@@ -25,11 +25,9 @@ BEGIN, OWNER, THING, NAMED, CHOOSE, CLAUSE, WHOLE, BACKED, LOST, DENIED, CLOSED,
 # columns of `scalars`: the phase; whether the prefix is possible so far; whether the sentence at hand is; owner token,
 # slot and letter of that sentence (-1 none); its last number; whether that is a slip
 PHASE, POSSIBLE, SOUND, OWNER_TOKEN, SLOT, LETTER, LAST_NUMBER, SLIPPED = range(8)
-# columns of the rules, all as floats: mistake kind, its rate, share left uncorrected, letters random, only the shortest
-# solution, whether an impossible step is to be taken back
-KIND, RATE, UNCORRECTED, RANDOM_LETTERS, SHORTEST, TAKE_BACK = range(6)
-
-SLIP = 3
+# columns of the rules, all as floats: mistake kind, its rate, share left uncorrected, letters random, number of letters
+# (0: only the shortest solution), whether an impossible step is to be taken back
+KIND, RATE, UNCORRECTED, RANDOM_LETTERS, LETTERS, TAKE_BACK = range(6)
 
 
 class State(NamedTuple):
@@ -78,13 +76,14 @@ def _begin(st, p, rules):
     st.before[:] = st.used
     st.law[:] = 0.0
     if not _ends(st, p, rules):
-        branch_law(int(rules[KIND]), rules[RATE], p, st.done, st.tried, st.law[0], st.law[1])
+        room = int(rules[LETTERS])
+        branch_law(int(rules[KIND]), rules[RATE], p, st.done, st.tried, st.law[0], st.law[1], room)
 
 
 @jit
 def _ends(st, p, rules):
     """Whether no further step is to come: the query is defined, or nothing that it needs can be."""
-    return st.done[p.scalars[0, P.QUERY]] > 0 or next_needed(p, st.done, st.mask) == 0
+    return st.done[p.scalars[0, P.QUERY]] > 0 or next_needed(p, st.done, st.mask, int(rules[LETTERS])) == 0
 
 
 @jit
@@ -192,13 +191,13 @@ def _emit_whole(st, g, rules):
 
 
 @jit
-def _emit_answer(st, p, g):
+def _emit_answer(st, p, g, rules):
     query = p.scalars[0, P.QUERY]
     if st.done[query]:
         letter = st.slot_letter[query]
         value = st.values[letter] if letter >= 0 else -1
         return _one(st, g[G.FIRST_NUMBER] + value) if value >= 0 else 0
-    return _one(st, g[W.UNDETERMINED]) if next_needed(p, st.done, st.mask) == 0 else 0
+    return _one(st, g[W.UNDETERMINED]) if next_needed(p, st.done, st.mask, int(rules[LETTERS])) == 0 else 0
 
 
 @jit
@@ -234,7 +233,7 @@ def emit(st, p, g, rules):
     if phase == CLOSED:
         return _one(st, W.ANSWER)
     if phase == ANSWERING:
-        return _emit_answer(st, p, g)
+        return _emit_answer(st, p, g, rules)
     return _one(st, W.EOS) if phase == ANSWERED else 0
 
 

@@ -23,6 +23,11 @@ WORLDS = {
     "retry": {"letter_order": "ordered", "retry_rate": 0.3},
     "weak": {"letter_order": "ordered", "retry_rate": 0.3, "retry_kind": "weak"},
     "miss": {"letter_order": "ordered", "retry_rate": 0.3, "retry_kind": "miss"},
+    "slip": {"letter_order": "ordered", "modulus": 5, "retry_rate": 0.2, "retry_kind": "slip", "uncorrected": 0.3},
+    "slip letters": {"modulus": 5, "retry_rate": 0.3, "retry_kind": "slip"},
+    "longer": {"letter_order": "ordered", "shortest": False},
+    "longer weak": {"letter_order": "ordered", "shortest": False, "retry_rate": 0.3, "retry_kind": "weak"},
+    "missing": {"letter_order": "ordered", "missing_premise": 1.0, "retry_rate": 0.2},
 }
 
 
