@@ -20,7 +20,12 @@ from synth.spec import preset
 
 is_right = runpy.run_path(str(Path(__file__).parents[1] / "unit" / "solution_oracle.py"))["is_right"]
 
-ROWS, BATCHES, JUDGED = 50_000, 20, 1_200  # a batch is one setting; so many of it go to the independent judge
+ROWS, WRITTEN, BATCHES, JUDGED = (
+    50_000,
+    4_000,
+    20,
+    1_200,
+)  # a batch is one setting; so many of it go to the independent judge
 SETTINGS = [
     preset("tiny", letter_order="random"),
     preset("tiny", ops=5, edges=8, letter_order="random", retry_rate=0.2, retry_kind="miss", missing_premise=0.3),
@@ -29,6 +34,7 @@ SETTINGS = [
     preset("med", ops=5, retry_kind="slip", retry_rate=0.2, uncorrected=0.1, missing_premise=0.2),
 ]
 DISTINCT = 500  # problems of a batch
+EDITS = 13
 
 
 def padded(documents) -> tuple[np.ndarray, np.ndarray]:
@@ -67,46 +73,45 @@ def exchanged(random, world, tokens: np.ndarray) -> np.ndarray:
 
 
 def mutated(random, world, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """One edit of each row, its kind drawn row by row."""
-    n, width = tokens.shape
-    place = np.arange(width)
+    """One edit of each row; every kind of edit gets an equal share of the rows."""
+    out = tokens.copy()
+    for kind, rows in enumerate(np.array_split(random.permutation(len(tokens)), EDITS)):
+        donor = np.where(random.random(len(rows)) < 0.7, rows + DISTINCT, random.permutation(rows)) % len(tokens)
+        out[rows] = edited(random, world, tokens[rows], lengths[rows], tokens[donor], kind)
+    return out
+
+
+def edited(random, world, tokens, lengths, donors, kind: int) -> np.ndarray:
+    """One kind of edit at a random place of every row; `donors` are rows of the same problem, or of others."""
+    n, place = len(tokens), np.arange(tokens.shape[1])
     at, other = ((random.random((2, n)) * lengths).astype(np.int64))[..., None]
     here, there = np.take_along_axis(tokens, at, 1), np.take_along_axis(tokens, other, 1)
-    letters, numbers = range(world.first_letter, world.first_name), range(world.first_number, world.first_letter)
-    of_class = np.where(
-        (here >= world.first_letter) & (here < world.first_name), random.integers(*span(letters), size=(n, 1)),
-        np.where((here >= world.first_number) & (here < world.first_letter),
-                 random.integers(*span(numbers), size=(n, 1)), random.integers(world.size, size=(n, 1))),
-    )  # fmt: skip
-    odd = random.choice([-1, -5, world.size, 2**40, -(2**40), world.size + 7], size=(n, 1))
+    if kind in (0, 1):  # another token of the same class, here or everywhere
+        new = random.integers(world.size, size=(n, 1))
+        for low, high in ((world.first_number, world.first_letter), (world.first_letter, world.first_name)):
+            new = np.where((here >= low) & (here < high), random.integers(low, high, size=(n, 1)), new)
+        return np.where(place == at if kind == 0 else tokens == here, new, tokens)
+    if kind == 2:
+        return np.where(place == at, random.integers(world.size, size=(n, 1)), tokens)
+    if kind == 3:
+        return np.where(place == at, random.choice([-1, -5, world.size, 2**40, -(2**40)], size=(n, 1)), tokens)
+    if kind == 4:
+        return np.where(place == at, there, np.where(place == other, here, tokens))
+    if kind in (5, 6):  # one token less, or one twice
+        return gathered(tokens, place + (place >= at) if kind == 5 else place - (place > at))
+    if kind == 7:
+        return np.where(place < at, tokens, W.PAD)
+    if kind in (8, 9):  # the beginning of one and the end of another
+        return np.where(place < at, tokens, donors if kind == 8 else gathered(donors, place - at + other))
     sentence = np.pad((tokens == world.phrases[W.STOP]).cumsum(axis=1), ((0, 0), (1, 0)))[:, :-1]
-    sentence = np.where(place < lengths[:, None] - 3, sentence, 10**6)  # the answer and the end stay last
     a, b = np.take_along_axis(sentence, at, 1), np.take_along_axis(sentence, other, 1)
-    in_a, in_b = sentence == a, sentence == b
-    key = np.where(in_a, b, np.where(in_b, a, sentence))  # two sentences change places
-    donor = random.permutation(n)
-    near = random.random(n) < 0.7
-    donor[near] = (np.arange(n)[near] + DISTINCT) % n  # the next row of the same problem
-    edits = [
-        np.where(place == at, of_class, tokens),
-        np.where(place == at, random.integers(world.size, size=(n, 1)), tokens),
-        np.where(place == at, odd, tokens),
-        np.where(place == at, there, np.where(place == other, here, tokens)),
-        gathered(tokens, place + (place >= at)),  # one token less
-        gathered(tokens, place - (place > at)),  # one twice
-        np.where(tokens == here, of_class, tokens),  # the same change everywhere
-        gathered(tokens, key.argsort(axis=1, kind="stable")),
-        gathered(tokens, (in_a & (a < 10**6)).argsort(axis=1, kind="stable")),  # a sentence after all
-        gathered(tokens, np.where(place >= at, place + in_a.sum(axis=1)[:, None] * (a < 10**6), place)),  # or left out
-        np.where(place < at, tokens, W.PAD),
-        np.where(place < at, tokens, tokens[donor]),  # the beginning of one, the end of another
-        np.where(place < at, tokens, gathered(tokens[donor], place - at + other)),
-    ]
-    return np.choose(random.integers(len(edits), size=n)[:, None], edits)
-
-
-def span(values: range) -> tuple[int, int]:
-    return values.start, values.stop
+    last = place >= lengths[:, None] - 3  # the answer and the end stay where they are
+    in_a, in_b = (sentence == a) & ~last, (sentence == b) & ~last
+    if kind == 10:  # two sentences change places
+        key = np.where(in_a, b, np.where(in_b, a, sentence))
+    else:  # one comes after all others, or before them
+        key = np.where(in_a, 10**5 if kind == 11 else -1, sentence)
+    return gathered(tokens, np.where(last, 10**6, key).argsort(axis=1, kind="stable"))
 
 
 def made(spec, seed: int) -> tuple:
@@ -114,17 +119,19 @@ def made(spec, seed: int) -> tuple:
     random = np.random.default_rng(seed)
     source = Source(spec, seed, "all")
     few = source.problems(range(DISTINCT))
-    which = np.arange(ROWS) % DISTINCT
-    problems = Problems(*(a[which] for a in few))
-    documents = source.solve(problems, stream="fuzz")
+    documents = source.solve(Problems(*(a[np.arange(WRITTEN) % DISTINCT] for a in few)), stream="fuzz")
     tokens, lengths = padded(documents)
-    tokens = np.pad(tokens, ((0, 0), (0, 8)))
+    tokens = tokens[:, : int(np.percentile(lengths, 95))]  # a few long rows would make all of it slow: these are cut
+    cut = lengths > tokens.shape[1]
+    lengths = np.minimum(lengths, tokens.shape[1])
     standing = (documents.mistake > 0).copy()  # uncorrected slips: in a step that does not say BACK
-    row = np.repeat(np.arange(ROWS), np.diff(documents.offsets))
+    row = np.repeat(np.arange(WRITTEN), np.diff(documents.offsets))
     back = documents.tokens == source.world.phrases[W.BACK]
     step = row * 1000 + documents.step
     standing &= ~np.isin(step, step[back])
-    right = ~np.isin(np.arange(ROWS), row[standing])
+    right = ~cut & ~np.isin(np.arange(WRITTEN), row[standing])
+    written = np.arange(ROWS) % WRITTEN
+    tokens, lengths, right = tokens[written], lengths[written], right[written]
     tokens = relettered(random, source.world, exchanged(random, source.world, tokens))
     kind = random.random(ROWS)
     change = kind > 0.2
@@ -134,6 +141,7 @@ def made(spec, seed: int) -> tuple:
     noise = kind > 0.97
     tokens[noise] = random.integers(-3, source.world.size + 3, size=tokens[noise].shape)
     records = [to_record(few.take(i), source.world, "pq") for i in range(DISTINCT)]
+    problems = Problems(*(a[np.arange(ROWS) % DISTINCT] for a in few))
     return source.world, records, problems, tokens, np.where(change, tokens.shape[1], lengths), right & ~change
 
 
