@@ -178,7 +178,8 @@ def world_notes(config: DataConfig) -> Mapping[str, Any]:
 def check_world(notes: Mapping[str, Any], config: DataConfig, path: str) -> None:
     """Raises ValueError when the checkpoint at `path` was trained with another vocabulary than the data's."""
     if notes.get("vocabulary") != world_notes(config)["vocabulary"]:
+        tokens = "" if config.tokens == PHRASE else f", data.tokens={config.tokens}"
         raise ValueError(
-            f"data.preset={config.preset}, tokens={config.tokens}: its vocabulary is not the one {path} was trained "
-            f"with; accepted: data settings like {notes.get('data')}"
+            f"data.preset={config.preset}{tokens}: its vocabulary is not the one {path} was trained with; "
+            f"accepted: data settings like {notes.get('data')}"
         )
