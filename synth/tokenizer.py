@@ -14,7 +14,9 @@ What is saved needs no code of this project: `AutoTokenizer.from_pretrained(FOLD
                                                                     added        added
 
 GPT-2's are the published ids (Part 2.1), all of bytes that no text of a world holds; its pad is the byte 0x7F and not
-50256, so that the end of a document can be told from the padding behind it.
+50256, so that the end of a document can be told from the padding behind it. Documents are not packed here: each begins
+with its `<problem>`, without the 50256 of a document before it. GPT-2's files are not downloaded; a user who has
+`vocab.json` and `merges.txt` (or `tokenizer.json`) in a folder names it.
 """
 
 import argparse
