@@ -20,7 +20,7 @@ made = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tokenizers
 SOURCE, SPEC, WORLD = made.SOURCE, made.SPEC, made.WORLD
 N = 24
 DOCUMENTS = SOURCE.documents(range(1000, 1000 + N))
-KINDS = ("word", "byte_level", "unaligned", "sentencepiece", "prepending", "gpt2")
+KINDS = ("word", "byte_level", "unaligned", "sentencepiece", "unigram", "prepending", "gpt2")
 
 
 @pytest.fixture(scope="module")
