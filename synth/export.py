@@ -64,7 +64,7 @@ def _lines(job: tuple[Spec, int, str, int, int]) -> list[str]:
     return [json.dumps(r, ensure_ascii=False) for r in records(Source(spec, seed, split), start, stop)]
 
 
-def _arrays(job: tuple[Spec, int, str, int, int], tokens: str) -> Documents:
+def _arrays(job: tuple[Spec, int, str, int, int], tokens: str = PHRASE) -> Documents:
     spec, seed, split, start, stop = job
     return open_source(spec, seed, split, tokens=tokens).documents(range(start, stop))
 
@@ -129,7 +129,8 @@ def write_shards(
     written = encoding(tokens, spec.load_world())
     with _replacing(Path(out)) as folder:
         folder.mkdir()
-        parts = list(_map(partial(_arrays, tokens=tokens), spec, seed, split, start, stop, workers))
+        arrays = _arrays if tokens == PHRASE else partial(_arrays, tokens=tokens)
+        parts = list(_map(arrays, spec, seed, split, start, stop, workers))
         for name in SHARD_ARRAYS:
             np.save(folder / f"{name}.npy", np.concatenate([getattr(p, name) for p in parts]))
         lengths = np.concatenate([np.diff(p.offsets) for p in parts])
