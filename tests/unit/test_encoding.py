@@ -58,6 +58,7 @@ def test_text_spans_and_log_probabilities_are_those_of_phrase_tokens(ways, kind)
         span = slice(d.offsets[i], d.offsets[i + 1])
         assert way.decode(d.prompt_tokens(i)) == WORLD.decode(DOCUMENTS.prompt_tokens(i))
         assert way.decode(d.response(i)) == WORLD.decode(DOCUMENTS.response(i))
+        assert way.phrases(d.prompt_tokens(i)) == DOCUMENTS.prompt_tokens(i).tolist()
         before = slice(DOCUMENTS.offsets[i], DOCUMENTS.offsets[i + 1])
         for step in range(DOCUMENTS.step[before].max() + 1):
             mine = (d.segment[span] == STEP_SEGMENT) & (d.step[span] == step)
