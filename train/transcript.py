@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 
 from synth.checker import KINDS, Verdicts
+from synth.encoding import Encoding
 from synth.world import World
 
 
-def transcript(world: World, prompt: np.ndarray, response: np.ndarray, verdicts: Verdicts, row: int) -> dict[str, Any]:
+def transcript(
+    written: World | Encoding, prompt: np.ndarray, response: np.ndarray, verdicts: Verdicts, row: int
+) -> dict[str, Any]:
     """One response as JSON.
 
     Args:
-        world: renders tokens as text.
+        written: renders tokens as text: the world, or the encoding they are in.
         prompt, response: token ids of one problem and its response, without padding.
         verdicts: of a batch, in which the response is row `row`.
     Returns:
@@ -24,9 +27,10 @@ def transcript(world: World, prompt: np.ndarray, response: np.ndarray, verdicts:
     """
     spans = zip(verdicts.start[row], verdicts.stop[row], verdicts.kind[row], strict=True)
     steps = list(spans)[: int(verdicts.steps[row])]
+    world, phrases = (written.world, written.phrases(prompt)) if isinstance(written, Encoding) else (written, prompt)
     return {
-        "prompt": world.decode(prompt),
-        "response": world.decode(response),
+        "prompt": world.decode(phrases),
+        "response": written.decode(response),
         "right": bool(verdicts.right[row]),
-        "steps": [{"text": world.decode(response[start:stop]), "kind": KINDS[kind]} for start, stop, kind in steps],
+        "steps": [{"text": written.decode(response[start:stop]), "kind": KINDS[kind]} for start, stop, kind in steps],
     }
