@@ -1,197 +1,30 @@
-"""Hugging Face folders: a GPT as GPT-NeoX, Llama or Qwen3 of `transformers`, and such a model as a GPT.
+"""Hugging Face folders: write a GPT into one, read one back, and measure how far the logits are apart.
 
-    layernorm, gelu, bias                 GPTNeoXForCausalLM, residuals in sequence; any rotary share
-    rmsnorm, swiglu                       LlamaForCausalLM
-    rmsnorm, swiglu, qk_norm, no bias     Qwen3ForCausalLM
+A GPT that is a GPT-NeoX, Llama or Qwen3 (`models.families`) becomes one, which every tool knows. Any GPT can also go
+with its own code (`custom_code`), which `transformers` runs on `trust_remote_code=True`.
 
 The invariant that matters: both ways the logits stay the same to float32 rounding, or the setting that makes this
-impossible is named. Reading turns their settings into ours and back: whatever does not return as it was is refused.
+impossible is named.
 
 Try it:  save(GPT(GPTConfig(97, 2, 2, 32, 64, mlp="swiglu")), Path("folder")); load(Path("folder"))
 
-Legend: B batch, T tokens, V vocabulary, H heads, D channels of one head.
+Legend: B batch, T tokens, V vocabulary.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    GenerationConfig,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedConfig,
-    PreTrainedModel,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.utils import logging
 
-from models.gpt import GPT, NORM_EPS, GPTConfig
+from models.families import by_head, family, names_of, read_config, write_config
+from models.gpt import GPT
 
 ROUNDING = 1e-4  # largest difference of two logits, as a share of the largest logit, that counts as float32 rounding
-
-_NEOX_BLOCK = {
-    "norm_attn": ("input_layernorm",),
-    "attn.qkv": ("attention.query_key_value",),
-    "attn.out": ("attention.dense",),
-    "norm_mlp": ("post_attention_layernorm",),
-    "mlp.up": ("mlp.dense_h_to_4h",),
-    "mlp.down": ("mlp.dense_4h_to_h",),
-}
-_LLAMA_BLOCK = {  # several names: together they are our rows, in this order
-    "norm_attn": ("input_layernorm",),
-    "attn.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "attn.q_scale": ("self_attn.q_norm.weight",),
-    "attn.k_scale": ("self_attn.k_norm.weight",),
-    "attn.out": ("self_attn.o_proj",),
-    "norm_mlp": ("post_attention_layernorm",),
-    "mlp.up": ("mlp.gate_proj", "mlp.up_proj"),
-    "mlp.down": ("mlp.down_proj",),
-}
-
-
-class Family(NamedTuple):
-    """An architecture of `transformers`: its classes, what it asks of a GPTConfig, and its names of our tensors."""
-
-    model_type: str
-    config: type[PreTrainedConfig]
-    model: type[PreTrainedModel]
-    asks: Mapping[str, Any]
-    top: Mapping[str, str]
-    block: Mapping[str, tuple[str, ...]]
-
-
-_LLAMA_TOP = {"embed": "model.embed_tokens", "ln_final": "model.norm", "unembed": "lm_head", "blocks": "model.layers"}
-_NEOX_TOP = {
-    "embed": "gpt_neox.embed_in",
-    "ln_final": "gpt_neox.final_layer_norm",
-    "unembed": "lm_head",
-    "blocks": "gpt_neox.layers",
-}
-_NO_MIX = {"token_shift": 0, "conv": 0}
-FAMILIES = (
-    Family(
-        "gpt_neox", GPTNeoXConfig, GPTNeoXForCausalLM,
-        {**_NO_MIX, "norm": "layernorm", "mlp": "gelu", "qk_norm": False, "bias": True}, _NEOX_TOP, _NEOX_BLOCK,
-    ),
-    Family(
-        "llama", LlamaConfig, LlamaForCausalLM,
-        {**_NO_MIX, "norm": "rmsnorm", "mlp": "swiglu", "qk_norm": False, "rope_fraction": 1.0}, _LLAMA_TOP, _LLAMA_BLOCK,
-    ),
-    Family(
-        "qwen3", Qwen3Config, Qwen3ForCausalLM,
-        {**_NO_MIX, "norm": "rmsnorm", "mlp": "swiglu", "qk_norm": True, "rope_fraction": 1.0, "bias": False},
-        _LLAMA_TOP, _LLAMA_BLOCK,
-    ),
-)  # fmt: skip
-
-# Settings of theirs that change no logit, or that are ours to choose.
-_FREE = {
-    "transformers_version", "architectures", "dtype", "torch_dtype", "_name_or_path", "use_cache", "return_dict",
-    "output_hidden_states", "output_attentions", "bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id",
-    "problem_type", "chunk_size_feed_forward", "classifier_dropout", "is_decoder", "max_window_layers", "pretraining_tp",
-}  # fmt: skip
-
-
-def family(config: GPTConfig) -> Family:
-    """The architecture that computes what a GPT of this config does; ValueError names the setting that none has."""
-    nearest = FAMILIES[0] if config.norm == "layernorm" else FAMILIES[2 if config.qk_norm else 1]
-    for setting, value in nearest.asks.items():
-        if getattr(config, setting) != value:
-            raise ValueError(
-                f"{setting}={getattr(config, setting)}: has no counterpart in {nearest.model.__name__}; accepted: {value}"
-            )
-    if config.rotated == 0:
-        raise ValueError(f"rope_fraction={config.rope_fraction}: {nearest.model.__name__} must rotate; accepted: above 0")
-    return nearest
-
-
-def write_config(config: GPTConfig, eos: int | None = None, pad: int | None = None) -> PreTrainedConfig:
-    """Our settings as theirs. Raises ValueError as `family` does."""
-    kind = family(config)
-    rope = {"rope_type": "default", "rope_theta": config.rope_base}
-    settings: dict[str, Any] = {
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.n_embd,
-        "num_hidden_layers": config.n_layer,
-        "num_attention_heads": config.n_head,
-        "intermediate_size": config.hidden,
-        "max_position_embeddings": config.context,
-        "initializer_range": config.init_std,
-        "tie_word_embeddings": config.tied,
-        "attention_bias": config.bias,
-        "attention_dropout": 0.0,
-        "bos_token_id": None,
-        "eos_token_id": eos,
-        "pad_token_id": pad,
-    }
-    if kind.model_type == "gpt_neox":
-        rope["partial_rotary_factor"] = config.rope_fraction
-        settings |= {"hidden_act": "gelu", "layer_norm_eps": NORM_EPS, "hidden_dropout": 0.0}
-        settings |= {"use_parallel_residual": False}
-    else:
-        settings |= {"hidden_act": "silu", "rms_norm_eps": NORM_EPS, "head_dim": config.head_dim}
-        settings |= {"num_key_value_heads": config.n_head}
-        settings |= {"mlp_bias": config.bias} if kind.model_type == "llama" else {"use_sliding_window": False}
-    return kind.config(rope_parameters=rope, **settings)
-
-
-def read_config(theirs: PreTrainedConfig) -> GPTConfig:
-    """Their settings as ours. Raises ValueError, with setting, value and what is accepted, for one that we lack."""
-    kinds = {kind.model_type: kind for kind in FAMILIES}
-    kind = kinds.get(theirs.model_type)
-    if kind is None:
-        raise ValueError(f"model_type={theirs.model_type}: accepted: {', '.join(kinds)}")
-    found = theirs.to_dict()
-    rope = found["rope_parameters"]
-    config = GPTConfig(
-        vocab_size=found["vocab_size"],
-        n_layer=found["num_hidden_layers"],
-        n_head=found["num_attention_heads"],
-        n_embd=found["hidden_size"],
-        context=found["max_position_embeddings"],
-        norm=kind.asks["norm"],
-        mlp=kind.asks["mlp"],
-        mlp_ratio=found["intermediate_size"] / found["hidden_size"],
-        rope_base=rope.get("rope_theta", 10000.0),
-        rope_fraction=rope.get("partial_rotary_factor", 1.0),
-        qk_norm=kind.asks["qk_norm"],
-        tied=found["tie_word_embeddings"],
-        init_std=found["initializer_range"],
-        bias=kind.asks.get("bias", found["attention_bias"]),
-    )
-    expected = write_config(config).to_dict()
-    for setting in (*expected, *found):
-        value, accepted = found.get(setting), expected.get(setting)
-        if setting not in _FREE and value != accepted:
-            raise ValueError(f"{setting}={value}: has no counterpart in a GPT; accepted: {accepted}")
-    return config
-
-
-def _names(name: str, kind: Family) -> tuple[str, ...]:
-    """Their names of our tensor `name`; several: the rows of ours in this order."""
-    module, _, last = name.rpartition(".")
-    if not name.startswith("blocks."):
-        return (f"{kind.top[module]}.{last}",)
-    _, layer, part = module.split(".", 2)
-    prefix = f"{kind.top['blocks']}.{layer}."
-    if last in ("weight", "bias"):
-        return tuple(f"{prefix}{theirs}.{last}" for theirs in kind.block[part])
-    return tuple(prefix + theirs for theirs in kind.block[f"{part}.{last}"])
-
-
-def _by_head(tensor: Tensor, groups: tuple[int, int]) -> Tensor:
-    """Rows sorted by the second of two groups, then the first: (3, H) gives NeoX's order of ours, (H, 3) ours back."""
-    return tensor.unflatten(0, (*groups, -1)).transpose(0, 1).flatten(0, 2)
 
 
 def to_hugging_face(model: GPT, *, eos: int | None = None, pad: int | None = None) -> PreTrainedModel:
@@ -200,12 +33,15 @@ def to_hugging_face(model: GPT, *, eos: int | None = None, pad: int | None = Non
     state: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         if kind.model_type == "gpt_neox" and ".qkv." in name:
-            tensor = _by_head(tensor, (3, config.n_head))
-        names = _names(name, kind)
+            tensor = by_head(tensor, (3, config.n_head))
+        names = names_of(name, kind)
         state |= dict(zip(names, tensor.cpu().chunk(len(names)), strict=True))
     if config.tied:
-        state["lm_head.weight"] = state[_names("embed.weight", kind)[0]]
-    with _quiet(), torch.random.fork_rng(devices=[]):  # its first weights, soon replaced, come from the global generator
+        state["lm_head.weight"] = state[names_of("embed.weight", kind)[0]]
+    with (
+        _quiet(),
+        torch.random.fork_rng(devices=[]),
+    ):  # its first weights, soon replaced, come from the global generator
         theirs = kind.model(write_config(config, eos, pad))
         theirs.to(model.embed.weight.dtype).load_state_dict(state)
         theirs.generation_config = GenerationConfig(
@@ -222,9 +58,9 @@ def from_hugging_face(theirs: PreTrainedModel) -> GPT:
         model = GPT(config)
     state = {}
     for name in model.state_dict():
-        tensor = torch.cat([source[their] for their in _names(name, kind)])
+        tensor = torch.cat([source[their] for their in names_of(name, kind)])
         if kind.model_type == "gpt_neox" and ".qkv." in name:
-            tensor = _by_head(tensor, (config.n_head, 3))
+            tensor = by_head(tensor, (config.n_head, 3))
         state[name] = tensor.clone()
     model.load_state_dict(state, assign=True)
     return model.requires_grad_().eval()
@@ -241,7 +77,9 @@ def parity(model: GPT, theirs: torch.nn.Module, rows: int = 4, seed: int = 0) ->
     ours_BTV, theirs_BTV = model(tokens_BT), theirs(tokens_BT).logits.float()
     difference, largest = float((ours_BTV - theirs_BTV).abs().max()), float(ours_BTV.abs().max())
     if not difference <= ROUNDING * largest:
-        raise FloatingPointError(f"the exported model's logits differ by {difference:.1e} where the largest is {largest:.1e}")
+        raise FloatingPointError(
+            f"the exported model's logits differ by {difference:.1e} where the largest is {largest:.1e}"
+        )
     return difference, largest
 
 
