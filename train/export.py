@@ -1,0 +1,66 @@
+"""Export: a checkpoint as a Hugging Face folder, model and tokenizer, for `transformers`, vLLM, lm-eval, TransformerLens.
+
+    python -m train.export checkpoint=runs/pretrain/pretrain-1a2b3c4d out=exported
+
+`checkpoint` is a run folder (its last checkpoint is taken) or a checkpoints/step-N folder; `out` is a new folder. A
+model that is a GPT-NeoX, Llama or Qwen3 becomes one. Others (the quickstart's, with their convolutions) go with their
+own code on custom_code=true, to be loaded with `trust_remote_code=True`. Prints the largest difference of two logits
+between the checkpoint and the folder, read back.
+"""
+
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.export import parity, read, save
+from synth.tokenizer import fast_tokenizer
+from synth.world import EOS, PAD, World
+from train import checkpoint
+from train.config import REQUIRED, run_entry
+from train.data import DataConfig, check_world
+from train.schema import build
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Settings of the command."""
+
+    checkpoint: str = REQUIRED
+    out: str = REQUIRED
+    custom_code: bool = False
+
+
+def main(config: ExportConfig) -> None:
+    """Writes the folder, or nothing."""
+    out = Path(config.out)
+    if out.exists():
+        raise ValueError(f"out={out}: exists; accepted: a folder that does not")
+    model = checkpoint.load_model(config.checkpoint)
+    world = world_of(checkpoint.notes(config.checkpoint), config.checkpoint)
+    temporary = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        save(model, temporary, eos=EOS, pad=PAD, custom_code=config.custom_code)
+        fast_tokenizer(world).save_pretrained(temporary)
+        difference, largest = parity(model, read(temporary, custom_code=config.custom_code))
+        temporary.rename(out)
+    except BaseException:
+        shutil.rmtree(temporary)
+        raise
+    print(f"logits differ by at most {difference:.1e} (largest logit {largest:.1f})")
+    print(out)
+
+
+def world_of(notes: Mapping[str, Any], path: str) -> World:
+    """The world that a checkpoint was trained in. Raises ValueError where its vocabulary has changed since."""
+    data = build(DataConfig, notes["data"])
+    check_world(notes, data, path)
+    return data.spec().load_world()
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry("export", ExportConfig, main, __doc__ or ""))
