@@ -6,6 +6,7 @@
 There are no files and no state, so any worker can make any part at any time, in any order.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ from synth.sample import draw
 from synth.spec import BINS, CHOICES, TRAIN_BINS, Spec
 
 SPLITS = {"train": (0, TRAIN_BINS - 1), "test": (TRAIN_BINS, BINS - 1), "all": (0, BINS - 1)}
+# settings of how a given problem is written down, which `Source.solve` may change
+WRITING = ("order", "letter_order", "solution_order", "retry_rate", "retry_kind", "mask_mistakes")
 
 
 class Documents(NamedTuple):
@@ -118,13 +121,6 @@ class Source:
             ],
             dtype=np.int64,
         )  # fmt: skip
-        self._solution_law = np.array(
-            [
-                published, spec.letter_order == "random", KINDS.index(spec.retry_kind),
-                CHOICES["mask_mistakes"].index(spec.mask_mistakes), spec.modulus,
-            ],
-            dtype=np.int64,
-        )  # fmt: skip
 
     def _draw(self, indices: Sequence[int]) -> tuple[np.ndarray, Problems]:
         states = hashing.states(self.seed, f"{self.stream}/{self.split}", indices)
@@ -143,12 +139,37 @@ class Source:
 
     def documents(self, indices: Sequence[int]) -> Documents:
         """Problems at the given indices with their documents."""
-        states, problems = self._draw(indices)
-        n = len(states)
+        return self._write(*self._draw(indices), self.spec)
+
+    def solve(
+        self, problems: Problems, stream: str = "solve", indices: Sequence[int] | None = None, **changes
+    ) -> Documents:
+        """Fresh documents of given problems (another order of steps, other letters), with some settings changed.
+
+        Document i is a pure function of its problem, the settings and (seed, `stream`, indices[i]); default indices
+        0, 1, ... Settings that may change: `WRITING`. Raises ValueError on another, or when the numbers differ.
+        """
+        for setting in changes:
+            if setting not in WRITING:
+                raise ValueError(f"{setting!r} is no setting of a solution; accepted: {', '.join(WRITING)}")
+        n = len(problems.scalars)
+        if indices is not None and len(indices) != n:
+            raise ValueError(f"{len(indices)} indices for {n} problems; accepted: one index for each problem")
+        states = hashing.states(self.seed, stream, range(n) if indices is None else indices)
+        return self._write(states, problems, dataclasses.replace(self.spec, **changes))
+
+    def _write(self, states: np.ndarray, problems: Problems, spec: Spec) -> Documents:
+        law = np.array(
+            [
+                spec.solution_order == "published", spec.letter_order == "random", KINDS.index(spec.retry_kind),
+                CHOICES["mask_mistakes"].index(spec.mask_mistakes), spec.modulus,
+            ],
+            dtype=np.int64,
+        )  # fmt: skip
+        n, w = len(states), self.world
         offsets, prompt = np.zeros(n + 1, dtype=np.int64), np.zeros(n, dtype=np.int32)
-        w = self.world
         truth, logp = _write_documents(
-            states, problems, self._solution_law, float(self.spec.retry_rate), self.spec.order == "qp", w.phrases,
-            w.first_number, w.first_letter, w.n_letters, offsets, prompt,
+            states, problems, law, float(spec.retry_rate), spec.order == "qp", w.phrases, w.first_number,
+            w.first_letter, w.n_letters, offsets, prompt,
         )  # fmt: skip
         return Documents(*truth, logp, offsets, prompt, problems)
