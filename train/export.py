@@ -1,4 +1,4 @@
-"""Export: a checkpoint as a Hugging Face folder, model and tokenizer, for `transformers`, vLLM, lm-eval, TransformerLens.
+"""Export: a checkpoint as a Hugging Face folder with its tokenizer, for `transformers`, vLLM, lm-eval, TransformerLens.
 
     python -m train.export checkpoint=runs/pretrain/pretrain-1a2b3c4d out=exported
 
@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from models.export import parity, read, save
-from synth.tokenizer import fast_tokenizer
-from synth.world import EOS, PAD, World
+from synth.encoding import Encoding
 from train import checkpoint
 from train.config import REQUIRED, run_entry
 from train.data import DataConfig, check_world
@@ -39,13 +38,16 @@ def main(config: ExportConfig) -> None:
     if out.exists():
         raise ValueError(f"out={out}: exists; accepted: a folder that does not")
     model = checkpoint.load_model(config.checkpoint)
-    world = world_of(checkpoint.notes(config.checkpoint), config.checkpoint)
+    encoding = encoding_of(checkpoint.notes(config.checkpoint), config.checkpoint)
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        save(model, temporary, eos=EOS, pad=PAD, custom_code=config.custom_code)
-        fast_tokenizer(world).save_pretrained(temporary)
+        save(model, temporary, eos=encoding.eos, pad=encoding.pad, custom_code=config.custom_code)
+        tokenizer = encoding.tokenizer
+        tokenizer.padding_side = "left"  # what `generate` asks for
+        tokenizer.model_max_length = model.config.context
+        tokenizer.save_pretrained(temporary)
         difference, largest = parity(model, read(temporary, custom_code=config.custom_code))
         temporary.rename(out)
     except BaseException:
@@ -55,11 +57,11 @@ def main(config: ExportConfig) -> None:
     print(out)
 
 
-def world_of(notes: Mapping[str, Any], path: str) -> World:
-    """The world that a checkpoint was trained in. Raises ValueError where its vocabulary has changed since."""
+def encoding_of(notes: Mapping[str, Any], path: str) -> Encoding:
+    """The tokens that a checkpoint was trained on. Raises ValueError where its vocabulary has changed since."""
     data = build(DataConfig, notes["data"])
     check_world(notes, data, path)
-    return data.spec().load_world()
+    return data.encoding()
 
 
 if __name__ == "__main__":
