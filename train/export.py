@@ -8,6 +8,7 @@ own code on custom_code=true, to be loaded with `trust_remote_code=True`. Prints
 between the checkpoint and the folder, read back.
 """
 
+import copy
 import shutil
 import sys
 from collections.abc import Mapping
@@ -15,7 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerFast
+
 from models.export import parity, read, save
+from models.families import family
+from models.gpt import GPT
 from synth.encoding import Encoding
 from train import checkpoint
 from train.config import REQUIRED, run_entry
@@ -38,16 +43,15 @@ def main(config: ExportConfig) -> None:
     if out.exists():
         raise ValueError(f"out={out}: exists; accepted: a folder that does not")
     model = checkpoint.load_model(config.checkpoint)
+    if not config.custom_code:
+        _check_counterpart(model)
     encoding = encoding_of(checkpoint.notes(config.checkpoint), config.checkpoint)
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         save(model, temporary, eos=encoding.eos, pad=encoding.pad, custom_code=config.custom_code)
-        tokenizer = encoding.tokenizer
-        tokenizer.padding_side = "left"  # what `generate` asks for
-        tokenizer.model_max_length = model.config.context
-        tokenizer.save_pretrained(temporary)
+        for_generating(encoding.tokenizer, model.config.context).save_pretrained(temporary)
         difference, largest = parity(model, read(temporary, custom_code=config.custom_code))
         temporary.rename(out)
     except BaseException:
@@ -55,6 +59,27 @@ def main(config: ExportConfig) -> None:
         raise
     print(f"logits differ by at most {difference:.1e} (largest logit {largest:.1f})")
     print(out)
+
+
+def for_generating(tokenizer: PreTrainedTokenizerFast, context: int) -> PreTrainedTokenizerFast:
+    """A copy whose folder makes `model.generate(**tokenizer(texts, padding=True, return_tensors="pt"))` work."""
+    tokenizer = copy.deepcopy(tokenizer)
+    wanted = {
+        "padding_side": "left",
+        "model_max_length": context,
+        "model_input_names": ["input_ids", "attention_mask"],
+    }
+    for name, value in wanted.items():
+        setattr(tokenizer, name, value)
+        tokenizer.init_kwargs[name] = value  # what is written: the attributes that are named here
+    return tokenizer
+
+
+def _check_counterpart(model: GPT) -> None:
+    try:
+        family(model.config)
+    except ValueError as error:
+        raise ValueError(f"{error}; or custom_code=true, which takes any model") from None
 
 
 def encoding_of(notes: Mapping[str, Any], path: str) -> Encoding:

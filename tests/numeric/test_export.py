@@ -10,8 +10,10 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import Tensor
-from transformers import GPTNeoXForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM
+from transformers import GPTNeoXForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from models import export
 from models.gpt import GPT, GPTConfig
@@ -189,12 +191,15 @@ def test_what_is_no_folder_of_a_model_is_refused(tmp_path):
 
 
 def test_transformer_lens_sees_the_same_at_every_site(tmp_path):
-    """Its bridge says `ln_final.hook_out` for what the unembedding reads; its `hook_normalized` leaves out the scale."""
+    """Its bridge says `ln_final.hook_out` for what the unembedding reads, and its `hook_normalized` has no scale."""
     bridge = pytest.importorskip("transformer_lens.model_bridge")
+    words = Tokenizer(WordLevel({f"w{i}": i for i in range(BASE["vocab_size"])}, unk_token="w0"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w1", pad_token="w0")
     x = tokens(2, 30)
     for name in ("papers", "llama", "qwen3"):
         model = lively(NATIVE[name][0])
         export.save(model, tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
         lens = bridge.TransformerBridge.boot_transformers(
             str(tmp_path / name), hf_model=export.read(tmp_path / name), device="cpu", load_weights=True
         )
