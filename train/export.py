@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from models.export import parity, read, save
@@ -62,8 +63,14 @@ def main(config: ExportConfig) -> None:
 
 
 def for_generating(tokenizer: PreTrainedTokenizerFast, context: int) -> PreTrainedTokenizerFast:
-    """A copy whose folder makes `model.generate(**tokenizer(texts, padding=True, return_tensors="pt"))` work."""
+    """A copy whose folder makes `model.generate(**tokenizer(texts, padding=True, return_tensors="pt"))` work.
+
+    Text that is not of the world, an error here, is padding there: tools try a tokenizer on words of their own.
+    """
     tokenizer = copy.deepcopy(tokenizer)
+    model = tokenizer.backend_tokenizer.model
+    if isinstance(model, WordLevel):
+        model.unk_token = tokenizer.pad_token
     wanted = {
         "padding_side": "left",
         "model_max_length": context,
