@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from synth import sections
 from synth import world as worlds
 
 PRESETS = Path(__file__).parent / "presets.json"
@@ -49,6 +50,7 @@ class Spec:
     retry_kind: str = "retry"
     mask_mistakes: str = "none"  # which tokens of an inserted mistake carry no loss
     split_by: str = "template"  # hash the solution's template (published) or the whole problem
+    contexts: tuple = ()  # privileged sections before the problem: weight of each recipe of `synth.sections`
 
     def __post_init__(self) -> None:
         for setting, accepted in CHOICES.items():
@@ -78,6 +80,7 @@ class Spec:
             raise ValueError(
                 f"ops={self.ops} cannot be reached with edges={self.edges}; accepted: edges >= {-(-self.ops // 3)}"
             )
+        object.__setattr__(self, "contexts", sections.mixture(self.contexts))
         self.load_world()
 
     def load_world(self) -> worlds.World:
