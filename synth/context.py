@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from synth.dataset import Documents, Source
 
 FAILURES = ("slip", "early", "skipped", "renamed", "answer")  # what goes wrong in the peers and attempts made here
-RIGHT: dict = {}  # TODO
 SLIP_RATE = 0.4  # of each step, where a slip was chosen
 TRACKS = ("tokens", "segment", "step", "param", "mistake", "loss", "logp")  # the per-token arrays of Documents
 
@@ -158,7 +157,7 @@ def recipes(source: "Source", indices: Sequence[int]) -> list[str]:
 
 def solutions(source: "Source", problems: Problems, indices: np.ndarray, what: str) -> tuple[list, Verdicts]:
     """Fresh right responses to N problems, with their verdicts; addressed by (seed, stream and `what`, index)."""
-    documents = source.solve(problems, _stream(source, what), indices, **RIGHT)  # TODO
+    documents = source.solve(problems, _stream(source, what), indices, uncorrected=0.0)
     responses = [documents.response(i) for i in range(len(documents))]
     verdicts = judge(problems, source.world, responses)
     assert verdicts.right.all(), "a solution of the generator is wrong"
@@ -197,7 +196,7 @@ def failures(source: "Source", problems: Problems, indices: np.ndarray, what: st
     states = hashing.states(source.seed, _stream(source, f"{what} kind"), indices)
     kinds = [FAILURES[hashing.below(s, len(FAILURES))] for s in states]
     slip = {"retry_kind": "slip", "retry_rate": SLIP_RATE, "uncorrected": 1.0}
-    slipped = source.solve(problems, _stream(source, f"{what} slip"), indices)  # TODO **slip
+    slipped = source.solve(problems, _stream(source, f"{what} slip"), indices, **slip)
     names, responses = problems.slot_names(), []
     for i in range(n):
         if kinds[i] == "slip":
