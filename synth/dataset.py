@@ -170,7 +170,7 @@ class Source:
         if indices is not None and len(indices) != n:
             raise ValueError(f"{len(indices)} indices for {n} problems; accepted: one index for each problem")
         states = hashing.states(self.seed, stream, range(n) if indices is None else indices)
-        return self._write(states, problems, dataclasses.replace(self.spec, **changes))
+        return self._write(states, problems, dataclasses.replace(self.spec, contexts=(), **changes))
 
     def _write(self, states: np.ndarray, problems: Problems, spec: Spec) -> Documents:
         law = np.array(

@@ -97,6 +97,8 @@ class Spec:
                 f"ops={self.ops} cannot be reached with edges={self.edges}; accepted: edges >= {-(-self.ops // 3)}"
             )
         object.__setattr__(self, "contexts", sections.mixture(self.contexts))
+        if self.shortest and any("concise" in dict(sections.parse(recipe)) for recipe, _ in self.contexts):
+            raise ValueError("contexts: concise asks for nothing with shortest=True; accepted: shortest=False")
         if self.load_world().phrases[worlds.UNDETERMINED] < 0 and self.missing_premise > 0.0:
             raise ValueError(
                 f"missing_premise={self.missing_premise} is not possible in world {self.world!r}; "

@@ -110,21 +110,37 @@ def test_a_wrong_hint_claims_another_number():
 
 
 def test_gold_is_independent_of_the_target_so_it_repeats_it_by_chance_only():
-    """Two draws of one law agree with probability E[p(target)]; with random letters that is never."""
-    documents, contexts = told("gold", letter_order="ordered")
-    same, expected, several = 0, 0.0, 0
-    for i, found in enumerate(contexts):
+    """Two draws of one law agree with probability E[p(target)]; with random letters hardly ever."""
+    wide = preset("med", ops=6, edges=12, exact_ops=True, letter_order="ordered", contexts={"gold": 1})
+    same, chances = 0, []
+    documents = Source(wide, seed=2).documents(range(COUNT))
+    for i in range(COUNT):
         chance = np.exp(documents.logp[documents.offsets[i] : documents.offsets[i + 1]].sum())
         if chance < 1 - 1e-9:
-            several += 1
-            expected += chance
-            same += found[0][1] == S.written(documents.response(i))
-    assert several > 60
-    assert abs(same - expected) < 3.3 * np.sqrt(expected)
+            chances.append(chance)
+            gold = S.cut(documents.prompt_tokens(i))[0][1:]
+            same += gold == S.written(documents.response(i))
+    assert len(chances) > 100
+    assert abs(same - sum(chances)) < 3.3 * np.sqrt(sum(p * (1 - p) for p in chances))
     documents, contexts = told("gold")
     copies = [found[0][1] == S.written(documents.response(i)) for i, found in enumerate(contexts)]
     assert np.mean(copies) < 0.05  # a solution of one letter agrees once in 16
     assert not any(c for c, n in zip(copies, documents.problems.ops, strict=True) if n > 2)
+
+
+def test_concise_asks_for_the_shortest_solution_and_nothing_else_does():
+    short, _ = told("concise+gold", shortest=False)
+    long = source("none", shortest=False).documents(range(COUNT))
+    needed = short.problems.scalars[:, 4]
+    for documents, at_most in ((short, True), (long, False)):
+        rows = [documents.response(i) for i in range(COUNT)]
+        judged = C.judge(documents.problems, source("none").world, rows)
+        assert judged.right.all()
+        assert (judged.steps == needed).all() if at_most else (judged.unneeded > 0).mean() > 0.3
+    assert np.array_equal(short.problems.value, long.problems.value)
+    assert np.isfinite(short.logp).all() and (short.loss[short.segment >= 3] == 1).all()
+    with pytest.raises(ValueError, match=r"concise asks for nothing with shortest=True; accepted: shortest=False"):
+        source("concise")
 
 
 # --- the documents ------------------------------------------------------------------------------------------------
