@@ -283,8 +283,8 @@ def write_solution(s, p, law, phrases, first_number, first_letter, n_letters, ra
                 shuffle(s, letters[used:], n_letters - used)
     answer = first_number + value[query]
     if p.scalars[0, P.MISSING] >= 0:
-        n = put(out, n, phrases[UNDETERMINED], STEP_SEGMENT, step, query, 0, 1)
-        n = put(out, n, phrases[STOP], STEP_SEGMENT, step, query, 0, 1)
+        n = put(out, n, phrases[UNDETERMINED], STEP_SEGMENT, step, -1, 0, 1)
+        n = put(out, n, phrases[STOP], STEP_SEGMENT, step, -1, 0, 1)
         answer = phrases[UNDETERMINED]
     n = put(out, n, ANSWER, ANSWER_SEGMENT, -1, -1, 0, 1)
     n = put(out, n, answer, ANSWER_SEGMENT, -1, query, 0, 1)
