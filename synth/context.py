@@ -178,7 +178,7 @@ def _broken(kind: str, state: np.ndarray, world: W.World, names: np.ndarray, res
         gone = hashing.below(state, n - 1)
         start = sum(map(len, sentences[:gone]))
         return [*tokens[:start], *tokens[start + len(sentences[gone]) :], W.EOS]
-    if kind == "renamed":  # one step is written for another parameter
+    if kind == "renamed" and n > 0:  # one step is written for another parameter
         step = hashing.below(state, n)
         at = sum(map(len, sentences[:step])) + next(i for i, t in enumerate(sentences[step]) if t >= world.first_name)
         names = names[(names != tokens[at : at + 2]).any(axis=1)]

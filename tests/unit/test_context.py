@@ -143,6 +143,20 @@ def test_concise_asks_for_the_shortest_solution_and_nothing_else_does():
         source("concise")
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"missing_premise": 1.0}, {"retry_kind": "slip", "retry_rate": 0.5, "uncorrected": 0.5}, {"retry_rate": 0.5}],
+)
+def test_contexts_hold_with_missing_premises_and_mistakes_in_the_stream(settings):
+    documents, contexts = told("gold+failure2+attempt+feedback+hint", **settings)
+    for i, found in enumerate(contexts):
+        sections = dict(found)
+        assert verdict(documents, i, sections[W.GOLD]).right[0]
+        assert not verdict(documents, i, sections[W.FAILURE]).right[0]
+        assert not verdict(documents, i, sections[W.ATTEMPT][:-1]).right[0]
+        assert sections[W.HINT] == sections[W.GOLD][-2:]
+
+
 # --- the documents ------------------------------------------------------------------------------------------------
 
 
@@ -264,7 +278,7 @@ def test_a_group_without_what_is_asked_for_gives_no_section():
     with pytest.raises(ValueError, match=r"own=1 is no row of a group of 1; accepted: 0 to 0"):
         C.material(PLAIN.world, problem, right, judged, 1, states(0, "x", [0])[0])
     wrong = [*responses[0][:-2], W.EOS]
-    with pytest.raises(ValueError, match="gold response is wrong.*accepted: a right one"):
+    with pytest.raises(ValueError, match=r"gold response is wrong.*accepted: a right one"):
         C.material(PLAIN.world, problem, right, judged, 0, states(0, "x", [0])[0], gold=wrong)
 
 
