@@ -275,8 +275,10 @@ def write_solution(s, p, law, phrases, first_number, first_letter, n_letters, ra
         n, stands = _close_step(s, step, x, slipped, mask, uncorrected, phrases, out, logp, begin, n)
         step += 1
         if stands:
-            done[x], value[x] = 1, rows[count - 1, RESULT]
+            done[x] = 1
             n_done += 1
+            if kind == SLIP:
+                value[x] = rows[count - 1, RESULT]
         else:
             used = first
             if random_letters:
