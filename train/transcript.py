@@ -9,6 +9,7 @@ import numpy as np
 
 from synth.checker import KINDS, Verdicts
 from synth.encoding import Encoding
+from synth.sections import cut, render
 from synth.world import World
 
 
@@ -23,13 +24,15 @@ def transcript(
         verdicts: of a batch, in which the response is row `row`.
     Returns:
         prompt, response: text. right: whether every step and the answer are. steps: text and kind ("right" or the
-        mistake) of each.
+        mistake) of each. context: text of the sections before the problem, where there are any.
     """
     spans = zip(verdicts.start[row], verdicts.stop[row], verdicts.kind[row], strict=True)
     steps = list(spans)[: int(verdicts.steps[row])]
     world, phrases = (written.world, written.phrases(prompt)) if isinstance(written, Encoding) else (written, prompt)
-    return {
-        "prompt": world.decode(phrases),
+    context, problem = cut(phrases)
+    told = {"context": render(world, context)} if context else {}
+    return told | {
+        "prompt": world.decode(problem),
         "response": written.decode(response),
         "right": bool(verdicts.right[row]),
         "steps": [{"text": written.decode(response[start:stop]), "kind": KINDS[kind]} for start, stop, kind in steps],
