@@ -6,6 +6,7 @@
 There are no files and no state, so any worker can make any part at any time, in any order.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,13 +15,18 @@ import numpy as np
 from synth import hashing
 from synth import problem as P
 from synth.document import CAPACITY, write_prompt, write_solution
+from synth.hashing import uniform
 from synth.jit import jit
-from synth.mistakes import KINDS
+from synth.mistakes import KINDS, drop_premise
 from synth.problem import Problems
 from synth.sample import draw
 from synth.spec import BINS, CHOICES, TRAIN_BINS, Spec
 
 SPLITS = {"train": (0, TRAIN_BINS - 1), "test": (TRAIN_BINS, BINS - 1), "all": (0, BINS - 1)}
+# settings of how a given problem is written down, which `Source.solve` may change
+WRITING = (
+    "order", "letter_order", "solution_order", "retry_rate", "retry_kind", "mask_mistakes", "uncorrected", "shortest",
+)  # fmt: skip
 
 
 class Documents(NamedTuple):
@@ -59,17 +65,22 @@ def _one(a, i):
 
 
 @jit
-def _draw_problems(states, law, pool, categories, problems):
-    """Draw problem i from states[i]; returns the number drawn (fewer than asked means the settings admit none)."""
+def _draw_problems(states, law, pool, categories, problems, missing):
+    """Draw problem i from states[i]; returns the number drawn (fewer than asked means the settings admit none).
+
+    With probability `missing` it then loses a premise; the split is that of the complete problem.
+    """
     for i in range(states.shape[0]):
         if not draw(states[i], law, pool, categories, _one(problems, i)):
             return i
+        if missing > 0.0 and uniform(states[i]) < missing:
+            drop_premise(states[i], _one(problems, i))
     return states.shape[0]
 
 
 @jit
 def _write_documents(
-    states, problems, law, rate, question_first, phrases, first_number, first_letter, n_letters, offsets, prompt
+    states, problems, law, rates, question_first, phrases, first_number, first_letter, n_letters, offsets, prompt
 ):
     """Documents of drawn problems; returns (truth int32[6, T], logp float64[T])."""
     truth = np.zeros((6, CAPACITY * 2), dtype=np.int32)
@@ -81,7 +92,7 @@ def _write_documents(
         p = _one(problems, i)
         prompt[i] = write_prompt(p, question_first, phrases, first_number, scratch)
         n = write_solution(
-            states[i], p, law, phrases, first_number, first_letter, n_letters, rate, scratch, chances, prompt[i]
+            states[i], p, law, phrases, first_number, first_letter, n_letters, rates, scratch, chances, prompt[i]
         )
         if total + n > truth.shape[1]:
             larger = np.zeros((6, truth.shape[1] * 2), dtype=np.int32)
@@ -118,18 +129,12 @@ class Source:
             ],
             dtype=np.int64,
         )  # fmt: skip
-        self._solution_law = np.array(
-            [
-                published, spec.letter_order == "random", KINDS.index(spec.retry_kind),
-                CHOICES["mask_mistakes"].index(spec.mask_mistakes), spec.modulus,
-            ],
-            dtype=np.int64,
-        )  # fmt: skip
 
     def _draw(self, indices: Sequence[int]) -> tuple[np.ndarray, Problems]:
         states = hashing.states(self.seed, f"{self.stream}/{self.split}", indices)
         problems = P.empty(len(states))
-        drawn = _draw_problems(states, self._law, self.world.pool, self.world.categories, problems)
+        missing = float(self.spec.missing_premise)
+        drawn = _draw_problems(states, self._law, self.world.pool, self.world.categories, problems, missing)
         if drawn < len(states):
             raise ValueError(
                 f"no problem found for ops={self.spec.ops}, edges={self.spec.edges}, max_depth={self.spec.max_depth}, "
@@ -143,12 +148,38 @@ class Source:
 
     def documents(self, indices: Sequence[int]) -> Documents:
         """Problems at the given indices with their documents."""
-        states, problems = self._draw(indices)
-        n = len(states)
+        return self._write(*self._draw(indices), self.spec)
+
+    def solve(
+        self, problems: Problems, stream: str = "solve", indices: Sequence[int] | None = None, **changes
+    ) -> Documents:
+        """Fresh documents of given problems (another order of steps, other letters), with some settings changed.
+
+        Document i is a pure function of its problem, the settings and (seed, `stream`, indices[i]); default indices
+        0, 1, ... Settings that may change: `WRITING`. Raises ValueError on another, or when the numbers differ.
+        """
+        for setting in changes:
+            if setting not in WRITING:
+                raise ValueError(f"{setting!r} is no setting of a solution; accepted: {', '.join(WRITING)}")
+        n = len(problems.scalars)
+        if indices is not None and len(indices) != n:
+            raise ValueError(f"{len(indices)} indices for {n} problems; accepted: one index for each problem")
+        states = hashing.states(self.seed, stream, range(n) if indices is None else indices)
+        return self._write(states, problems, dataclasses.replace(self.spec, **changes))
+
+    def _write(self, states: np.ndarray, problems: Problems, spec: Spec) -> Documents:
+        law = np.array(
+            [
+                spec.solution_order == "published", spec.letter_order == "random", KINDS.index(spec.retry_kind),
+                CHOICES["mask_mistakes"].index(spec.mask_mistakes), spec.modulus, spec.shortest,
+            ],
+            dtype=np.int64,
+        )  # fmt: skip
+        rates = np.array([spec.retry_rate, spec.uncorrected], dtype=np.float64)
+        n, w = len(states), self.world
         offsets, prompt = np.zeros(n + 1, dtype=np.int64), np.zeros(n, dtype=np.int32)
-        w = self.world
         truth, logp = _write_documents(
-            states, problems, self._solution_law, float(self.spec.retry_rate), self.spec.order == "qp", w.phrases,
-            w.first_number, w.first_letter, w.n_letters, offsets, prompt,
+            states, problems, law, rates, spec.order == "qp", w.phrases, w.first_number, w.first_letter,
+            w.n_letters, offsets, prompt,
         )  # fmt: skip
         return Documents(*truth, logp, offsets, prompt, problems)

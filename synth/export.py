@@ -19,6 +19,7 @@ from synth.dataset import Documents, Source
 from synth.document import STEP_SEGMENT
 from synth.problem import to_record
 from synth.spec import Spec
+from synth.world import BACK
 
 CHUNK = 500  # documents made at a time
 SHARD_ARRAYS = ("tokens", "segment", "step", "param", "mistake", "loss", "logp")
@@ -36,10 +37,13 @@ def record(source: Source, documents: Documents, i: int, index: int) -> dict:
     tokens, segment = documents.tokens[span], documents.segment[span]
     problem = documents.problems.take(i)
     names = problem.slot_names()[0]
-    mistakes = {}
-    for step, slot, wrong in zip(documents.step[span], documents.param[span], documents.mistake[span], strict=True):
+    mistakes: dict[int, dict] = {}
+    columns = (tokens, documents.step[span], documents.param[span], documents.mistake[span])
+    for token, step, slot, wrong in zip(*columns, strict=True):
         if wrong:
-            mistakes[int(step)] = {"step": int(step), "kind": spec.retry_kind, "parameter": world.name_of(*names[slot])}
+            entry = {"step": int(step), "kind": spec.retry_kind, "parameter": world.name_of(*names[slot])}
+            mistakes.setdefault(int(step), entry | {"corrected": False})
+            mistakes[int(step)]["corrected"] |= bool(token == world.phrases[BACK])
     head = {
         "id": f"{spec_hash(spec)}-{source.seed}-{source.stream}-{source.split}-{index}",
         "problem": world.decode(tokens[: documents.prompt[i]]),

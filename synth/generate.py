@@ -15,6 +15,8 @@ PLAIN_PYTHON_UP_TO = 20  # below this, starting numba takes longer than the prob
 EXAMPLE = """examples:
   python -m synth.generate --ops 15                                    look at problems
   python -m synth.generate --ops 6 --retry-rate 0.3                    with mistakes that are taken back
+  python -m synth.generate --retry-kind slip --retry-rate 0.3 --uncorrected 0.5    wrong numbers, half of them left
+  python -m synth.generate --missing-premise                           a needed sentence is missing
   python -m synth.generate --preset med --count 1000 --out med.jsonl   write records
   python -m synth.generate --preset med --count 100000 --workers 2 --out shards/"""
 
@@ -57,6 +59,17 @@ def rate(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """An argparse type: a probability."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text} is not possible; accepted: 0 <= rate <= 1")
+    return value
+
+
 def build_parser() -> Parser:
     parser = Parser(
         prog="python -m synth.generate",
@@ -82,7 +95,21 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--retry-rate", type=rate, help="probability of an inserted mistake before each step (default 0)"
     )
-    parser.add_argument("--retry-kind", choices=("retry", "weak", "miss"), help="which parameters a mistake may name")
+    parser.add_argument(
+        "--retry-kind", choices=("retry", "weak", "miss", "slip"),
+        help="which parameters a mistake may name; slip: a step's result is wrong instead",
+    )  # fmt: skip
+    parser.add_argument("--uncorrected", type=share, metavar="RATE", help="share of slips not taken back (default 0)")
+    parser.add_argument(
+        "--mask-mistakes", choices=("none", "name", "step"), help="tokens of a mistake without loss, for token shards"
+    )
+    parser.add_argument(
+        "--missing-premise", type=share, nargs="?", const=1.0, metavar="RATE",
+        help="probability that a needed sentence is missing (bare: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-shortest", action="store_true", help="solutions with steps that the question does not need"
+    )
     parser.add_argument(
         "--solution-order", choices=("uniform", "published"), help="redrawn step by step, or as constructed"
     )
@@ -98,9 +125,12 @@ def settings(args: argparse.Namespace) -> dict:
     from synth.spec import presets
 
     names = ("ops", "edges", "modulus", "order", "retry_rate", "retry_kind", "solution_order")
+    names += ("uncorrected", "mask_mistakes", "missing_premise")
     chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.exact_ops:
         chosen["exact_ops"] = True
+    if args.no_shortest:
+        chosen["shortest"] = False
     if args.ops and not args.edges and args.preset == "med":
         chosen["edges"] = min(48, max(20, -(-4 * args.ops // 3)))
     if args.ops and args.ops > presets().get(args.preset, {}).get("letters", 52):

@@ -7,6 +7,10 @@ kernels, checker, oracle and labels share one layout; nothing ever re-parses Eng
 
 value = constant (add or multiply) combine(product of each term), mod `modulus`; no terms and a constant: the constant;
 neither: 0. Source of the construction: Part 2.1 (2407.20311), section 2 and appendix.
+
+A problem with a missing premise (2504.06514) lacks the sentence of one instance parameter, MISSING. What is not given
+depends on itself, so nothing finds it or what rests on it ready; their values are -1, and `needed` is what can still be
+derived of the query's ancestors.
 """
 
 from typing import NamedTuple
@@ -33,13 +37,13 @@ CHILD = np.array([s % 4 for s in range(INSTANCES)] + [-1] * (SLOTS - INSTANCES))
 TARGET = np.array([-1] * INSTANCES + [k for _, k in _PAIRS for _ in range(WIDTH)])  # abstract: K
 
 # columns of `scalars`
-DEPTH_, QUERY, OPS, N_SENTENCES, N_NEEDED, EDGES, SPLIT_BIN = range(7)
+DEPTH_, QUERY, OPS, N_SENTENCES, N_NEEDED, EDGES, SPLIT_BIN, MISSING = range(8)
 
 
 class Problems(NamedTuple):
     """N problems; `take(i)` is a view of one (N = 1). All int32 unless said; -1 means none."""
 
-    scalars: np.ndarray  # [N, 7] depth, query slot, ops, sentences, needed parameters, edges, split bin
+    scalars: np.ndarray  # [N, 8] depth, query slot, ops, sentences, needed parameters, edges, split bin, missing
     widths: np.ndarray  # [N, 4] items in each layer
     items: np.ndarray  # [N, 16] name token of item (layer, j) at layer*4 + j
     categories: np.ndarray  # [N, 4] name token of each layer's category
@@ -88,7 +92,7 @@ def empty(n: int) -> Problems:
         return np.full((n, *shape), -1, dtype=np.int32)
 
     return Problems(
-        array(7), array(4), array(16), array(4), *(array(SLOTS) for _ in range(5)), array(SLOTS, MAX_TERMS, 2),
+        array(8), array(4), array(16), array(4), *(array(SLOTS) for _ in range(5)), array(SLOTS, MAX_TERMS, 2),
         array(SLOTS), array(SLOTS), array(INSTANCES), array(SLOTS),
     )  # fmt: skip
 
@@ -128,23 +132,25 @@ def to_record(problem: Problems, world: World, order: str) -> dict:
         for i in range(depth)
     ]
     sentences = [int(s) for s in problem.sentences[0, : problem.scalars[0, N_SENTENCES]]]
+    missing = int(problem.scalars[0, MISSING])
     parameters = []
-    for s in [*sentences, *(s for s in range(INSTANCES, SLOTS) if s in text)]:
-        n = int(problem.n_terms[0, s])
+    for s in [*sentences, *(s for s in range(SLOTS) if s == missing or (s >= INSTANCES and s in text))]:
+        n = int(problem.n_terms[0, s]) if s != missing else 0
         parameters.append(
             {
                 "name": text[s],
                 "kind": "instance" if s < INSTANCES else "abstract",
-                "value": int(problem.value[0, s]),
+                "value": v if (v := int(problem.value[0, s])) >= 0 else None,
                 "needed": bool(problem.needed[0, s]),
                 "constant": c if (c := int(problem.constant[0, s])) >= 0 else None,
                 "combine_constant": (None, "add", "mul")[problem.constant_op[0, s]],
                 "combine": (None, "sum", "difference")[problem.combine[0, s]],
                 "terms": [[text[int(f)] for f in term if f >= 0] for term in problem.terms[0, s, :n]],
             }
+            | ({"given": False} if s == missing else {})
         )
     return {
-        "answer": int(problem.answer[0]),
+        "answer": a if (a := int(problem.answer[0])) >= 0 else None,
         "ops": int(problem.ops[0]),
         "edges": int(problem.scalars[0, EDGES]),
         "modulus": world.modulus,
@@ -154,6 +160,7 @@ def to_record(problem: Problems, world: World, order: str) -> dict:
         "needed_order": [text[int(s)] for s in problem.topo[0, : problem.scalars[0, N_NEEDED]]],
         "layers": layers,
         "parameters": parameters,
+        "missing": text.get(missing),
     }
 
 
@@ -235,7 +242,7 @@ def _from_record(record: dict, world: World) -> Problems:
     for parameter in record["parameters"]:
         s = slots[parameter["name"]]
         p.exists[0, s] = 1
-        p.value[0, s] = parameter["value"]
+        p.value[0, s] = -1 if parameter["value"] is None else parameter["value"]
         p.needed[0, s] = int(parameter["needed"])
         p.constant[0, s] = -1 if parameter["constant"] is None else parameter["constant"]
         p.constant_op[0, s] = (None, "add", "mul").index(parameter["combine_constant"])
@@ -243,11 +250,31 @@ def _from_record(record: dict, world: World) -> Problems:
         p.n_terms[0, s] = len(parameter["terms"])
         for t, term in enumerate(parameter["terms"]):
             p.terms[0, s, t, : len(term)] = [slots[name] for name in term]
-    sentences = [slots[q["name"]] for q in record["parameters"] if q["kind"] == "instance"]
+    missing = _missing_slot(record, slots)
+    if missing >= 0:
+        p.n_terms[0, missing], p.terms[0, missing, 0, 0] = 1, missing
+    sentences = [slots[q["name"]] for q in record["parameters"] if q["kind"] == "instance" and q.get("given", True)]
     topo = [slots[name] for name in record["needed_order"]]
     p.sentences[0, : len(sentences)] = sentences
     p.topo[0, : len(topo)] = topo
     p.scalars[0] = [
         depth, slots[record["query"]], record["ops"], len(sentences), len(topo), record["edges"], record["split_bin"],
+        missing,
     ]  # fmt: skip
     return p
+
+
+def _missing_slot(record: dict, slots: dict[str, int]) -> int:
+    """Slot of the parameter that is not given, or -1; the record must say so alike in all places."""
+    values = [q["name"] for q in record["parameters"] if q["value"] is None]
+    absent = [q for q in record["parameters"] if not q.get("given", True)]
+    name = record.get("missing")
+    if name is None:
+        if values or absent:
+            raise ValueError(f"'missing' (null, but {(values or [absent[0]['name']])[0]} has no value or is not given)")
+        return -1
+    if [q["name"] for q in absent] != [name] or absent[0]["kind"] != "instance":
+        raise ValueError(f"'missing' ({name}, which is not the one instance parameter with given = false)")
+    if name not in values or record["query"] not in values or absent[0]["terms"] or absent[0]["constant"] is not None:
+        raise ValueError(f"'missing' ({name} or what rests on it has a value or an expression)")
+    return slots[name]

@@ -21,7 +21,7 @@ CHOICES = {
     "letter_order": ("random", "ordered"),
     "solution_order": ("uniform", "published"),
     "split_by": ("template", "problem"),
-    "retry_kind": ("retry", "weak", "miss"),
+    "retry_kind": ("retry", "weak", "miss", "slip"),
     "mask_mistakes": ("none", "name", "step"),
 }
 
@@ -45,10 +45,13 @@ class Spec:
     order: str = "pq"  # problem then question, or question then problem
     shuffle: bool = True  # sentences in uniform random order (published perm_level 5), else topological order
     solution_order: str = "uniform"  # redrawn step by step (the oracle is exact), or as constructed
-    retry_rate: float = 0.0  # probability of an inserted mistake at the start of a solution sentence
+    retry_rate: float = 0.0  # probability of a mistake: at the start of a solution sentence, or (slip) in its result
     retry_kind: str = "retry"
     mask_mistakes: str = "none"  # which tokens of an inserted mistake carry no loss
     split_by: str = "template"  # hash the solution's template (published) or the whole problem
+    uncorrected: float = 0.0  # share of slips that are not taken back; later numbers follow from them
+    missing_premise: float = 0.0  # probability that one needed given has no sentence (2504.06514)
+    shortest: bool = True  # False: any ready parameter may come next until the query is there (be_shortest)
 
     def __post_init__(self) -> None:
         for setting, accepted in CHOICES.items():
@@ -68,6 +71,19 @@ class Spec:
                 raise ValueError(f"{setting}={value!r} is not possible; accepted: a whole number from {low} to {high}")
         if not 0.0 <= self.retry_rate < 1.0:
             raise ValueError(f"retry_rate={self.retry_rate} is not possible; accepted: 0 <= rate < 1")
+        for setting in ("uncorrected", "missing_premise"):
+            if not 0.0 <= getattr(self, setting) <= 1.0:
+                raise ValueError(f"{setting}={getattr(self, setting)} is not possible; accepted: 0 <= rate <= 1")
+        if self.uncorrected > 0.0 and self.retry_kind != "slip":
+            raise ValueError(
+                f"uncorrected={self.uncorrected} is not possible with retry_kind={self.retry_kind!r}; "
+                "accepted: 0, or retry_kind='slip'"
+            )
+        if not isinstance(self.shortest, bool) or (not self.shortest and self.solution_order == "published"):
+            raise ValueError(
+                f"shortest={self.shortest} is not possible with solution_order={self.solution_order!r}; "
+                "accepted: True, or False with solution_order='uniform'"
+            )
         if self.letters < self.ops:
             raise ValueError(
                 f"letters={self.letters} is too few; accepted: at least ops={self.ops} (one letter per operation)"
@@ -78,7 +94,11 @@ class Spec:
             raise ValueError(
                 f"ops={self.ops} cannot be reached with edges={self.edges}; accepted: edges >= {-(-self.ops // 3)}"
             )
-        self.load_world()
+        if self.load_world().phrases[worlds.UNDETERMINED] < 0 and self.missing_premise > 0.0:
+            raise ValueError(
+                f"missing_premise={self.missing_premise} is not possible in world {self.world!r}; "
+                "accepted: 0, or a world whose phrase `undetermined` is not empty"
+            )
 
     def load_world(self) -> worlds.World:
         """The spec's world; ValueError when the data file does not hold it."""

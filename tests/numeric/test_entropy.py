@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from synth.dataset import Documents, Source, _write_documents
-from synth.hashing import states
+from synth.dataset import Documents, Source
 from synth.problem import Problems, dependencies
 from synth.spec import Spec, preset
 
@@ -33,13 +32,7 @@ REDRAWN: dict = {}
 
 def redraw(source: Source, problem: Problems, count: int, stream: str) -> Documents:
     """`count` documents of one problem, each with solution randomness of its own."""
-    tiled = Problems(*(np.repeat(a, count, axis=0) for a in problem))
-    offsets, prompt, w = np.zeros(count + 1, dtype=np.int64), np.zeros(count, dtype=np.int32), source.world
-    truth, logp = _write_documents(
-        states(0, stream, range(count)), tiled, source._solution_law, float(source.spec.retry_rate), False, w.phrases,
-        w.first_number, w.first_letter, w.n_letters, offsets, prompt,
-    )  # fmt: skip
-    return Documents(*truth, logp, offsets, prompt, tiled)
+    return source.solve(Problems(*(np.repeat(a, count, axis=0) for a in problem)), stream)
 
 
 def ways(problem: Problems) -> int:

@@ -63,9 +63,9 @@ def write(problem: Problems, world, *, question_first=False, published=True, see
     """(prompt tokens, response tokens) in the order of construction, letters in order of use."""
     out, logp = np.zeros((6, CAPACITY), dtype=np.int32), np.zeros(CAPACITY)
     n = int(write_prompt(problem, question_first, world.phrases, world.first_number, out))
-    law = np.array([published, 0, 0, 0, world.modulus])
+    law = np.array([published, 0, 0, 0, world.modulus, 1])
     layout = (world.phrases, world.first_number, world.first_letter, world.n_letters)
-    end = int(write_solution(states(seed, "test", [0])[0], problem, law, *layout, 0.0, out, logp, n))
+    end = int(write_solution(states(seed, "test", [0])[0], problem, law, *layout, np.zeros(2), out, logp, n))
     return out[0, :n].copy(), out[0, n:end].copy()
 
 
