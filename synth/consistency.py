@@ -2,8 +2,8 @@
 
     check_record({"id": "x", "modulus": 23, ..., "ops": 7})     ValueError: record x: bad or missing field 'ops': 7 ...
 
-The problem is the layers, the instance parameters' sentences and the query; all the rest is computed again here. Plain
-Python on names: nothing of the sampler is used, and names may be of any world.
+The problem is the layers, the instance parameters' sentences and the query; all the rest is computed again here: what
+rests on a missing premise has no value and is not needed. Plain Python on names, which may be of any world.
 """
 
 from collections.abc import Iterator
@@ -64,6 +64,7 @@ def _check(record: Any, possessive: str) -> None:
     _whole(record, "split_bin", 0, BINS - 1)
     if record.get("order", "pq") not in ("pq", "qp"):
         raise _Fault("order", f"{record['order']!r}; accepted: pq, qp")
+    missing = _missing(record)
     layers = _layers(record)
     possible = slot_names(layers, possessive)
     parameters = _parameters(record, possible, modulus)
@@ -80,12 +81,22 @@ def _check(record: Any, possessive: str) -> None:
     order = _sorted(parameters)
     for name, value in _values(parameters, order, modulus).items():
         _equal("value", parameters[name]["value"], value, name)
-    _equal("answer", _whole(record, "answer", 0, modulus - 1), parameters[query]["value"])
+    _equal("answer", _field(record, "answer"), parameters[query]["value"])
+    if missing is not None and (missing not in parameters or parameters[query]["value"] is not None):
+        raise _Fault("missing", f"{missing!r} is no parameter that the query rests on")
     _check_needed(record, parameters, query)
     instances = [p for p in parameters.values() if p["kind"] == "instance"]
     needed = [p for p in parameters.values() if p["needed"]]
     _equal("edges", _whole(record, "edges", 1), len(instances))
-    _equal("ops", _whole(record, "ops", 1), sum(operations(p) for p in needed))
+    _equal("ops", _whole(record, "ops", 0), sum(operations(p) for p in needed))
+
+
+def _missing(record: dict) -> str | None:
+    """Name of the one instance parameter without a sentence, or None; its parameter says `given: false`."""
+    missing = record.get("missing")
+    if missing is not None and not isinstance(missing, str):
+        raise _Fault("missing", f"{missing!r}; accepted: null, or the name of a parameter")
+    return missing
 
 
 def _layers(record: dict) -> list[tuple[str, list[str]]]:
@@ -144,6 +155,7 @@ def _parameters(record: dict, possible: dict[str, str], modulus: int) -> dict[st
     if not isinstance(listed, list) or not all(isinstance(p, dict) and isinstance(p.get("name"), str) for p in listed):
         raise _Fault("parameters", "accepted: a list of objects with a name")
     parameters: dict[str, dict] = {}
+    missing = _missing(record)
     for p in listed:
         name = p["name"]
         if name in parameters:
@@ -154,7 +166,10 @@ def _parameters(record: dict, possible: dict[str, str], modulus: int) -> dict[st
         for key in PARAMETER_KEYS:
             _field(p, key, name)
         _equal("kind", p["kind"], possible[name], name)
-        _whole(p, "value", 0, modulus - 1, name)
+        if p["value"] is not None or missing is None:
+            _whole(p, "value", 0, modulus - 1, name)
+        if p.get("given", True) is not (name != missing):
+            raise _Fault("given", f"{p.get('given')!r}; accepted: false for what is missing, absent for others", name)
         if type(p["needed"]) is not bool:
             raise _Fault("needed", f"{p['needed']!r}; accepted: true, false", name)
     for p in parameters.values():
@@ -180,6 +195,8 @@ def _check_expression(p: dict, parameters: dict[str, dict], modulus: int) -> Non
     if p["kind"] == "abstract":
         ways = ways[:1]
         _equal("constant", p["constant"], None, name)
+    elif not p.get("given", True):
+        _equal("terms", (terms, p["constant"]), ([], None), name)
     elif not 1 <= len(terms) + (p["constant"] is not None) <= MOST_OPERANDS:
         raise _Fault("terms", f"a sentence of no operand, or of more than {MOST_OPERANDS}", name)
     if p["combine"] not in ways:
@@ -216,10 +233,14 @@ def _sorted(parameters: dict[str, dict]) -> list[str]:
     return done
 
 
-def _values(parameters: dict[str, dict], order: list[str], modulus: int) -> dict[str, int]:
-    value: dict[str, int] = {}
+def _values(parameters: dict[str, dict], order: list[str], modulus: int) -> dict[str, int | None]:
+    """Value of every parameter by name; None where it rests on a missing premise."""
+    value: dict[str, int | None] = {}
     for name in order:
         p = parameters[name]
+        if not p.get("given", True) or None in [value[f] for f in factors(p)]:
+            value[name] = None
+            continue
         products = [value[t[0]] * (value[t[1]] if len(t) > 1 else 1) for t in p["terms"]]
         total = products[0] - products[1] if p["combine"] == "difference" else sum(products)
         if p["constant"] is not None:
@@ -238,7 +259,7 @@ def _ancestors(parameters: dict[str, dict], query: str) -> Iterator[str]:
 
 
 def _check_needed(record: dict, parameters: dict[str, dict], query: str) -> None:
-    needed = set(_ancestors(parameters, query))
+    needed = {name for name in _ancestors(parameters, query) if parameters[name]["value"] is not None}
     for name, p in parameters.items():
         _equal("needed", p["needed"], name in needed, name)
     order = _field(record, "needed_order")
@@ -252,5 +273,5 @@ def _check_needed(record: dict, parameters: dict[str, dict], query: str) -> None
         if missing := [f for f in factors(parameters[name]) if f not in done]:
             raise _Fault("needed_order", f"comes before {missing[0]!r}, which it depends on", name)
         done.add(name)
-    if order[-1] != query:
+    if query in needed and order[-1] != query:
         raise _Fault("needed_order", "the last is not the query", order[-1])
