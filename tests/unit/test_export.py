@@ -14,7 +14,7 @@ from synth.spec import Spec, preset
 # design, section 6: these keys are a promise to users
 RECORD = [
     "id", "problem", "solution", "answer", "ops", "edges", "modulus", "split_bin", "order", "query", "needed_order",
-    "layers", "parameters", "mistakes",
+    "layers", "parameters", "missing", "mistakes",
 ]  # fmt: skip
 PARAMETER = {"name", "kind", "value", "needed", "constant", "combine_constant", "combine", "terms"}
 SPEC = preset("med", retry_rate=0.3)
@@ -44,7 +44,8 @@ def test_record_has_exactly_the_fixed_keys(spec):
             assert p["combine_constant"] in (None, "add", "mul")
             assert p["combine"] in (None, "sum", "difference")
         for m in record["mistakes"]:
-            assert set(m) == {"step", "kind", "parameter"}
+            assert set(m) == {"step", "kind", "parameter", "corrected"}
+            assert m["corrected"] is True
             assert m["kind"] == spec.retry_kind
             sentence = record["solution"].split(" Define ")[1 + m["step"]]
             assert sentence == f"{m['parameter']} as BACK."

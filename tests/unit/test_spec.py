@@ -18,6 +18,9 @@ WRONG = [
     *(("categorisations", value) for value in (0, 5)),
     *(("subcategories", value) for value in (0, 6)),
     ("world", "atlantis"),
+    *((setting, value) for setting in ("uncorrected", "missing_premise") for value in (1.5, -0.1, float("nan"))),
+    ("uncorrected", 0.5),
+    ("shortest", 1),
     *((setting, "other") for setting in CHOICES),
 ]
 
@@ -52,6 +55,14 @@ def test_overrides_and_unknown_names():
 def test_unreachable_operations_are_refused():
     with pytest.raises(ValueError, match=r"ops=15 .*edges=4; accepted: edges >= 5"):
         preset("med", edges=4)
+
+
+def test_settings_that_need_each_other():
+    assert preset("med", retry_kind="slip", retry_rate=0.1, uncorrected=1.0).uncorrected == 1
+    with pytest.raises(ValueError, match=r"uncorrected=0.5 .*retry_kind='miss'; accepted: 0, or retry_kind='slip'"):
+        preset("med", retry_kind="miss", uncorrected=0.5)
+    with pytest.raises(ValueError, match=r"shortest=False .*solution_order='published'; accepted: .*'uniform'"):
+        preset("med", shortest=False, solution_order="published")
 
 
 def test_a_spec_is_plain_frozen_data():
