@@ -1,0 +1,121 @@
+"""The oracle's probabilities are the frequencies of many fresh solutions of one problem, and its entropy theirs.
+
+Nothing is shared with the law under test but the generator itself: solutions are drawn by the thousand, grouped by
+prefix, and what comes next is counted.
+"""
+
+from functools import cache, lru_cache
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from synth.dataset import Source
+from synth.oracle import EXACT, Oracle
+from synth.problem import Problems
+from synth.spec import preset
+
+DRAWS = 8_000
+SMALL = {"ops": 5, "edges": 8, "exact_ops": True, "letters": 12}
+WORLDS = {
+    "plain": {},
+    "ordered": {"letter_order": "ordered"},
+    "retry": {"letter_order": "ordered", "retry_rate": 0.3},
+    "weak": {"letter_order": "ordered", "retry_rate": 0.3, "retry_kind": "weak"},
+    "miss": {"letter_order": "ordered", "retry_rate": 0.3, "retry_kind": "miss"},
+    "slip": {"letter_order": "ordered", "modulus": 5, "retry_rate": 0.2, "retry_kind": "slip", "uncorrected": 0.3},
+    "slip letters": {"modulus": 5, "retry_rate": 0.3, "retry_kind": "slip"},
+    "longer": {"letter_order": "ordered", "shortest": False},
+    "longer weak": {"letter_order": "ordered", "shortest": False, "retry_rate": 0.3, "retry_kind": "weak"},
+    "missing": {"letter_order": "ordered", "missing_premise": 1.0, "retry_rate": 0.2},
+}
+
+
+def repeated(problems: Problems, n: int) -> Problems:
+    return Problems(*(np.repeat(a, n, axis=0) for a in problems))
+
+
+@lru_cache(maxsize=4)
+def drawn(name: str, index: int):
+    """(oracle, problem, different responses padded with -1 [U, R], how often each was drawn [U], documents)."""
+    spec = preset("med", **SMALL, **WORLDS[name])
+    source = Source(spec, seed=1, split="all")
+    problem = source.problems([index])
+    documents = source.solve(repeated(problem, DRAWS), stream=f"frequencies {index}")
+    lengths = np.diff(documents.offsets) - documents.prompt
+    rows = np.full((DRAWS, lengths.max()), -1, dtype=np.int64)
+    for i in range(DRAWS):
+        rows[i, : lengths[i]] = documents.response(i)
+    different, times = np.unique(rows, axis=0, return_counts=True)
+    return Oracle(spec), problem, different, times, documents
+
+
+@pytest.mark.parametrize("index", [103, 68])
+@pytest.mark.parametrize("name", WORLDS)
+def test_probabilities_are_frequencies(name, index):
+    oracle, problem, rows, times, _ = drawn(name, index)
+    law = oracle(repeated(problem, len(rows)), [row[row >= 0] for row in rows])
+    entries = np.diff(law.starts)
+    cells: dict[tuple, dict] = {}
+    for u, row in enumerate(rows):
+        for t in np.flatnonzero(entries[law.rows[u] : law.rows[u + 1]] > 1):
+            j = law.rows[u] + t
+            assert law.status[j] == EXACT
+            here = slice(law.starts[j], law.starts[j + 1])
+            cell = cells.setdefault(tuple(row[:t]), {"p": dict(zip(law.ids[here], law.p[here], strict=True)), "n": {}})
+            cell["n"][row[t]] = cell["n"].get(row[t], 0) + times[u]
+    statistic, freedom = 0.0, 0
+    for cell in cells.values():
+        total = sum(cell["n"].values())
+        assert cell["n"].keys() <= cell["p"].keys(), "the generator wrote what the oracle holds impossible"
+        expected = np.array([p * total for p in cell["p"].values()])
+        observed = np.array([cell["n"].get(token, 0) for token in cell["p"]], dtype=float)
+        rare = expected < 8
+        if rare.any():  # pooled, so that the statistic is chi-square
+            expected = np.append(expected[~rare], expected[rare].sum())
+            observed = np.append(observed[~rare], observed[rare].sum())
+        if len(expected) > 1 and expected.min() >= 8:
+            statistic += ((observed - expected) ** 2 / expected).sum()
+            freedom += len(expected) - 1
+    assert freedom >= 3
+    assert 1e-4 < stats.chi2.sf(statistic, freedom) < 1 - 1e-4, (statistic, freedom)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_entropy_is_the_mean_negative_log_probability(name):
+    spec = preset("med", **{**SMALL, "exact_ops": False, "ops": 10}, **WORLDS[name])
+    documents = Source(spec, seed=2, split="all").documents(range(3000))
+    summed = Oracle(spec).entropy(documents)
+    drawn_logp = np.array(
+        [
+            documents.logp[a + p : b].sum()
+            for a, b, p in zip(documents.offsets, documents.offsets[1:], documents.prompt, strict=False)
+        ]
+    )
+    difference = summed + drawn_logp
+    error = difference.std(ddof=1) / np.sqrt(len(difference))
+    assert abs(difference.mean()) < 4 * max(error, 1e-12)
+
+
+@pytest.mark.parametrize("index", [103, 68])
+def test_entropy_of_a_problem_is_the_closed_form_over_its_orders(index):
+    """Independent of the walk: dynamic programming over the sets of parameters that can be done."""
+    oracle, problem, _, _, documents = drawn("plain", index)
+    needed = [int(s) for s in np.flatnonzero(problem.needed[0])]
+    query = int(problem.query[0])
+    names = problem.slot_names()[0]
+    needs = {s: {int(f) for f in problem.terms[0, s, : problem.n_terms[0, s]].ravel() if f >= 0} for s in needed}
+
+    @cache
+    def order_entropy(done: frozenset) -> float:
+        if query in done:
+            return 0.0
+        ready = [s for s in needed if s not in done and needs[s] <= done]
+        return np.log(len(ready)) + np.mean([order_entropy(done | {s}) for s in ready])
+
+    used = round(oracle.spec.ops)
+    letters = sum(np.log(oracle.spec.letters - i) for i in range(used))
+    assert len({tuple(names[s]) for s in needed}) == len(needed)
+    summed = oracle.entropy(documents)
+    exact = order_entropy(frozenset()) + letters
+    assert abs(summed.mean() - exact) <= 4 * summed.std(ddof=1) / np.sqrt(len(summed)) + 1e-9
