@@ -17,6 +17,7 @@ EXAMPLE = """examples:
   python -m synth.generate --ops 6 --retry-rate 0.3                    with mistakes that are taken back
   python -m synth.generate --retry-kind slip --retry-rate 0.3 --uncorrected 0.5    wrong numbers, half of them left
   python -m synth.generate --missing-premise                           a needed sentence is missing
+  python -m synth.generate --ops 4 --context gold                      told another right solution before
   python -m synth.generate --preset med --count 1000 --out med.jsonl   write records
   python -m synth.generate --preset med --count 100000 --workers 2 --out shards/"""
 
@@ -114,6 +115,9 @@ def build_parser() -> Parser:
         "--solution-order", choices=("uniform", "published"), help="redrawn step by step, or as constructed"
     )
     parser.add_argument(
+        "--context", metavar="RECIPE", help="sections before each problem: gold, success2+failure1 (synth.sections)"
+    )
+    parser.add_argument(
         "--out", metavar="PATH", help="- for JSON lines, x.jsonl, x.parquet, or a folder for token shards"
     )
     parser.add_argument("--workers", type=whole(1, 256), default=1, help="processes, for --out (default 1)")
@@ -131,6 +135,8 @@ def settings(args: argparse.Namespace) -> dict:
         chosen["exact_ops"] = True
     if args.no_shortest:
         chosen["shortest"] = False
+    if args.context is not None:
+        chosen["contexts"] = {args.context: 1.0}
     if args.ops and not args.edges and args.preset == "med":
         chosen["edges"] = min(48, max(20, -(-4 * args.ops // 3)))
     if args.ops and args.ops > presets().get(args.preset, {}).get("letters", 52):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from synth.checker import KINDS, Verdicts
+from synth.sections import cut, render
 from synth.world import World
 
 
@@ -20,12 +21,14 @@ def transcript(world: World, prompt: np.ndarray, response: np.ndarray, verdicts:
         verdicts: of a batch, in which the response is row `row`.
     Returns:
         prompt, response: text. right: whether every step and the answer are. steps: text and kind ("right" or the
-        mistake) of each.
+        mistake) of each. context: text of the sections before the problem, where there are any.
     """
+    context, problem = cut(prompt)
     spans = zip(verdicts.start[row], verdicts.stop[row], verdicts.kind[row], strict=True)
     steps = list(spans)[: int(verdicts.steps[row])]
-    return {
-        "prompt": world.decode(prompt),
+    told = {"context": render(world, context)} if context else {}
+    return told | {
+        "prompt": world.decode(problem),
         "response": world.decode(response),
         "right": bool(verdicts.right[row]),
         "steps": [{"text": world.decode(response[start:stop]), "kind": KINDS[kind]} for start, stop, kind in steps],

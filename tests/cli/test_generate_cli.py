@@ -31,6 +31,8 @@ BAD = [
     (["--order", "qq"], "qq"),
     (["--workers", "0"], "0"),
     (["--solution-order", "any"], "any"),
+    (["--context", "golden"], "golden"),
+    (["--context", "concise"], "concise"),
     (["--opz", "3"], "--opz"),
     (["--op", "3"], "--op"),
     (["ops=3"], "ops=3"),
@@ -122,6 +124,20 @@ def test_inserted_mistakes_are_marked(command):
     assert text.count("<- mistake") == text.count("as BACK.") == len(mistakes)
     for m in mistakes:
         assert f"Define {m['parameter']} as BACK. <- mistake" in text
+
+
+def test_a_context_stands_before_the_problem_and_in_the_record(command):
+    arguments = ("--preset", "tiny", "--context", "attempt+feedback", "--count", "2")
+    page = " ".join(command("synth.generate", *arguments).stdout.split())
+    lines = command("synth.generate", *arguments, "--out", "-").stdout.splitlines()
+    bare = command("synth.generate", *arguments[:2], *arguments[4:], "--out", "-").stdout.splitlines()
+    for line, plain in zip(map(json.loads, lines), map(json.loads, bare), strict=True):
+        assert line.pop("context_recipe") == "attempt+feedback"
+        context = line.pop("context")
+        assert context.startswith("<attempt> ") and "\n<feedback> " in context
+        assert f"Context {' '.join(context.split())} Problem" in page
+        assert line.pop("id") != plain.pop("id")
+        assert line == plain
 
 
 def test_json_lines_to_standard_output(command):
