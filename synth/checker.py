@@ -339,7 +339,7 @@ def reason(verdicts: Verdicts, i: int) -> str:
     return "right" if verdicts.answer_right[i] else "wrong answer"
 
 
-def _tokenize(text: str, world: W.World) -> tuple[list[int], list[int]]:
+def tokenize(text: str, world: W.World) -> tuple[list[int], list[int]]:
     """Tokens of a text and the character at which each begins, and the text's length at the end.
 
     A sentence that is no text of the world becomes one token that nothing accepts, and its full stop.
@@ -378,7 +378,7 @@ def check_text(problem: Problems, world: W.World, text: str, answer: int | None 
     missing space at the start is forgiven; a sentence that is no text of the world is one malformed step.
     """
     missing = " " if text[:1].isalnum() else ""
-    tokens, starts = _tokenize(missing + text, world)
+    tokens, starts = tokenize(missing + text, world)
     if answer is not None:
         inside = isinstance(answer, int | np.integer) and 0 <= answer < world.modulus
         word = int(world.phrases[W.UNDETERMINED]) if answer == UNDETERMINED else W.PAD - 1

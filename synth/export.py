@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -18,6 +19,8 @@ import numpy as np
 from synth.context import recipes
 from synth.dataset import Documents, Source
 from synth.document import STEP_SEGMENT
+from synth.encoding import PHRASE, encoding
+from synth.encoding import source as open_source
 from synth.problem import to_record
 from synth.sections import CONTEXT, render
 from synth.spec import Spec
@@ -70,9 +73,9 @@ def _lines(job: tuple[Spec, int, str, int, int]) -> list[str]:
     return [json.dumps(r, ensure_ascii=False) for r in records(Source(spec, seed, split), start, stop)]
 
 
-def _arrays(job: tuple[Spec, int, str, int, int]) -> Documents:
+def _arrays(job: tuple[Spec, int, str, int, int], tokens: str) -> Documents:
     spec, seed, split, start, stop = job
-    return Source(spec, seed, split).documents(range(start, stop))
+    return open_source(spec, seed, split, tokens=tokens).documents(range(start, stop))
 
 
 def _map(function: Callable, spec: Spec, seed: int, split: str, start: int, stop: int, workers: int) -> Iterator:
@@ -125,24 +128,31 @@ def write_parquet(spec: Spec, seed: int, split: str, start: int, stop: int, work
             writer.close()
 
 
-def write_shards(spec: Spec, seed: int, split: str, start: int, stop: int, workers: int, out: str) -> None:
-    """Token shards: one `.npy` per truth array (readable by memory map), offsets, manifest.json and a data card."""
+def write_shards(
+    spec: Spec, seed: int, split: str, start: int, stop: int, workers: int, out: str, tokens: str = PHRASE
+) -> None:
+    """Token shards: one `.npy` per truth array (readable by memory map), offsets, manifest.json and a data card.
+
+    In other tokens than the world's own, the folder `tokenizer` holds their tokenizer and the manifest its markers.
+    """
+    written = encoding(tokens, spec.load_world())
     with _replacing(Path(out)) as folder:
         folder.mkdir()
-        parts = list(_map(_arrays, spec, seed, split, start, stop, workers))
+        parts = list(_map(partial(_arrays, tokens=tokens), spec, seed, split, start, stop, workers))
         for name in SHARD_ARRAYS:
             np.save(folder / f"{name}.npy", np.concatenate([getattr(p, name) for p in parts]))
         lengths = np.concatenate([np.diff(p.offsets) for p in parts])
         np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
         np.save(folder / "prompt.npy", np.concatenate([p.prompt for p in parts]))
-        (folder / "vocabulary.json").write_text(
-            json.dumps(spec.load_world().vocabulary, ensure_ascii=False), encoding="utf-8"
-        )
+        (folder / "vocabulary.json").write_text(json.dumps(written.vocabulary(), ensure_ascii=False), encoding="utf-8")
         hashes = {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(folder.iterdir())}
         manifest = {
             "spec": dataclasses.asdict(spec), "seed": seed, "split": split, "first": start, "documents": stop - start,
             "tokens": int(lengths.sum()), "sha256": hashes,
         }  # fmt: skip
+        if tokens != PHRASE:
+            written.tokenizer.save_pretrained(folder / "tokenizer")
+            manifest["encoding"] = {"tokens": tokens, "fingerprint": written.fingerprint(), "markers": written.named()}
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(_card(manifest, parts), encoding="utf-8")
 

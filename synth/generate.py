@@ -120,6 +120,10 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--out", metavar="PATH", help="- for JSON lines, x.jsonl, x.parquet, or a folder for token shards"
     )
+    parser.add_argument(
+        "--tokens", default="phrase", metavar="KIND",
+        help="of token shards: phrase (default), word, or the folder of a Hugging Face tokenizer",
+    )  # fmt: skip
     parser.add_argument("--workers", type=whole(1, 256), default=1, help="processes, for --out (default 1)")
     return parser
 
@@ -169,6 +173,8 @@ def check_output(out: str) -> str:
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     kind = check_output(args.out) if args.out else "show"
+    if args.tokens != "phrase" and kind != "shards":
+        fail(f"--tokens {args.tokens} has no effect without --out folder/; accepted: phrase, or a folder to write")
     if args.count <= PLAIN_PYTHON_UP_TO and args.workers == 1:
         os.environ.setdefault("GLASSHOUSE_JIT", "0")  # must be set before the kernels are imported
     from synth.spec import preset
@@ -198,7 +204,8 @@ def run(args: argparse.Namespace, spec, kind: str) -> None:
     from synth import export
 
     write = {"lines": export.write_lines, "parquet": export.write_parquet, "shards": export.write_shards}[kind]
-    write(spec, args.seed, args.split, args.start, args.start + args.count, args.workers, args.out)
+    how = {"tokens": args.tokens} if kind == "shards" else {}
+    write(spec, args.seed, args.split, args.start, args.start + args.count, args.workers, args.out, **how)
 
 
 if __name__ == "__main__":

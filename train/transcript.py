@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 
 from synth.checker import KINDS, Verdicts
+from synth.encoding import Encoding
 from synth.sections import cut, render
 from synth.world import World
 
 
-def transcript(world: World, prompt: np.ndarray, response: np.ndarray, verdicts: Verdicts, row: int) -> dict[str, Any]:
+def transcript(
+    world: World | Encoding, prompt: np.ndarray, response: np.ndarray, verdicts: Verdicts, row: int
+) -> dict[str, Any]:
     """One response as JSON.
 
     Args:
