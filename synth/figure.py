@@ -12,10 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from synth import problem as P
+from synth.dataset import Documents, Source
+from synth.document import STEP_SEGMENT
 from synth.problem import INSTANCES, Problems, dependencies
 from synth.world import DOES, HAVE, HOW_MANY, World
 
-SUFFIXES = (".png", ".svg", ".pdf")
 COLUMN, ROW, VIRTUAL_ROW = 2.55, 0.76, 0.3  # inches between layers, nodes, and edges that only pass by
 BOX = (1.85, 0.56)
 SWEEPS = 24
@@ -34,6 +35,13 @@ class Layout(NamedTuple):
 
     place: dict[int, tuple[float, float]]  # slot -> centre of its box
     edges: list[tuple[int, int, list[tuple[float, float]]]]  # (dependency, dependent, points in between)
+
+
+def draw_document(source: Source, documents: Documents, i: int, path: str) -> None:
+    """Write the picture of document i of `documents` to `path`, its steps numbered as its solution has them."""
+    span = slice(documents.offsets[i], documents.offsets[i + 1])
+    steps = (documents.segment[span] == STEP_SEGMENT) & (documents.mistake[span] == 0)
+    draw(documents.problems.take(i), source.world, list(dict.fromkeys(documents.param[span][steps].tolist())), path)
 
 
 def draw(problem: Problems, world: World, order: list[int], path: str) -> None:

@@ -1,10 +1,10 @@
 """Token shards: folders of `.npy` arrays that are complete or absent, with the hashes that prove them.
 
-    DIR/manifest.json           spec, seed, split, index range, code version; name, counts and SHA-256 of every shard
-    DIR/shard-00000/tokens.npy  and one file for each other array of `synth.dataset.Documents`, by memory map
-    DIR/shard-00000/problems.npy, records.parquet     the truth of the same problems, as arrays and as records
+DIR/manifest.json           spec, seed, split, index range, code version; name, counts and SHA-256 of every shard
+DIR/shard-00000/tokens.npy  and one file for each other array of `synth.dataset.Documents`, by memory map
+DIR/shard-00000/problems.npy, records.parquet     the truth of the same problems, as arrays and as records
 
-    shards = read_shards("med/", verify=True); documents = shards[0]; documents.prompt_tokens(3)
+shards = read_shards("med/", verify=True); documents = shards[0]; documents.prompt_tokens(3)
 """
 
 import hashlib
@@ -70,6 +70,8 @@ def write_shard(folder: Path, first: int, documents: Documents, table: object | 
         np.save(temporary / f"{name}.npy", getattr(documents, name))
     packed = np.empty(len(documents), dtype=PROBLEM)
     for name, array in zip(P.Problems._fields, documents.problems, strict=True):
+        if array.max(initial=0) > np.iinfo(np.int16).max:
+            raise ValueError(f"{name} has a number above {np.iinfo(np.int16).max}; accepted: a world of fewer names")
         packed[name] = array
     np.save(temporary / "problems.npy", packed)
     if table is not None:
@@ -150,6 +152,8 @@ class Shards:
         from synth.dataset import Source
         from synth.export import record
 
+        if "encoding" in self.manifest:
+            raise ValueError(f"{self.folder} holds other tokens than its world's; accepted: its {PARQUET} files")
         source = Source(self.spec, self.manifest["seed"], self.manifest["split"])
         for entry, documents in zip(self.manifest["shards"], self, strict=True):
             for i in range(len(documents)):

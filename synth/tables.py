@@ -29,7 +29,8 @@ SCHEMA = pa.schema(
         ("order", pa.string()), ("query", pa.string()), ("needed_order", _TEXTS),
         ("layers", pa.list_(pa.struct([("category", pa.string()), ("items", _TEXTS)]))),
         ("parameters", pa.list_(_PARAMETER)), ("missing", pa.string()), ("mistakes", pa.list_(_MISTAKE)),
-        ("world", pa.string()), ("tokens", pa.list_(pa.int32())),
+        ("world", pa.string()), ("context", pa.string()), ("context_recipe", pa.string()),
+        ("tokens", pa.list_(pa.int32())),
     ]
 )  # fmt: skip
 
@@ -61,6 +62,9 @@ def _record(row: dict) -> dict:
     row.pop("tokens")
     if row["world"] == "english":
         row.pop("world")
+    for key in ("context", "context_recipe"):
+        if row[key] is None:
+            row.pop(key)
     for p in row["parameters"]:
         if p["given"] is None:
             p.pop("given")
