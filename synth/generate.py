@@ -21,7 +21,7 @@ EXAMPLE = """examples:
   python -m synth.generate --ops 4 --context gold                      told another right solution before
   python -m synth.generate --preset med --count 1000 --out med.jsonl   write records
   python -m synth.generate --preset med --count 100000 --workers 2 --out shards/
-  python -m synth.generate --world voyage --ops 12 --figure graph.png  another world, and a problem's graph as a picture"""
+  python -m synth.generate --world voyage --ops 12 --figure x.png      another world, and the graph as a picture"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,15 +36,12 @@ def fail(message: str) -> NoReturn:
 
 
 def known_world(name: str) -> None:
-    """Every fault of a world file on a line of its own and exit code 2, or nothing; a name must be of a shipped world."""
+    """Exit 2 when there is no world `name`, or with one line for each fault when it is a file that has any."""
     from synth import world, worldfile
 
     try:
-        found = (
-            world.validate(worldfile.read(world.path_of(name)))
-            if name.endswith(".json")
-            else world.path_of(name) and []
-        )
+        path = world.path_of(name)
+        found = world.validate(worldfile.read(path)) if name.endswith(".json") else []
     except ValueError as error:
         fail(str(error))
     for fault in found:
