@@ -170,11 +170,8 @@ def world_of(record: dict, language: str | None = None) -> World:
     Where that world lacks a name of the record, it is a world of the record's own names: the same phrases, an empty
     pool. Raises ValueError when there is no such world, or a name cannot be read back from a text.
     """
-    name = language or record.get("world", "english")
-    try:
-        whole = worlds.load(name, _modulus(record), **worlds.offered(name), letters=104)
-    except (ValueError, AttributeError) as error:
-        consistency.refuse(record, f"bad or missing field 'world': {error}")
+    name = language or _language(record)
+    whole = worlds.load(name, _modulus(record), **worlds.offered(name), letters=104)
     try:
         layers = [(layer["category"], layer["items"]) for layer in record["layers"]]
         if all(whole.is_name(text) for category, items in layers for text in [category, *items]):
@@ -184,6 +181,17 @@ def world_of(record: dict, language: str | None = None) -> World:
         consistency.refuse(record, f"bad or missing field {error}")
     except ValueError as error:
         consistency.refuse(record, f"bad or missing field 'layers': {error}")
+
+
+def _language(record: dict) -> str:
+    name = record.get("world", "english")
+    try:
+        if not isinstance(name, str):
+            raise ValueError(f"world={name!r}; accepted: the name of a world")
+        worlds.read(name)
+    except ValueError as error:
+        consistency.refuse(record, f"bad or missing field 'world': {error}")
+    return name
 
 
 def _modulus(record: dict) -> int:
@@ -202,9 +210,9 @@ def from_record(record: dict, world: World | None = None) -> Problems:
     """
     if not isinstance(record, dict):
         raise ValueError(f"record ?: {type(record).__name__}; accepted: an object")
-    world = world or world_of(record)
-    consistency.check_record(record, world.possessive)
-    return read_record(record, world)
+    possessive = world.possessive if world else worlds.read(_language(record)).get("possessive", worlds.POSSESSIVE)
+    consistency.check_record(record, possessive)
+    return read_record(record, world or world_of(record))
 
 
 def read_record(record: dict, world: World) -> Problems:
