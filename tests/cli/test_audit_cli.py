@@ -178,7 +178,7 @@ def test_folders_and_parquet_are_proved_like_lines(tmp_path, capsys):
     assert (code, err) == (0, "")
     assert "shared by shards and test.parquet: 0 problems, 0 solution templates" in out
     path = tmp_path / "shards" / "shard-00001" / "tokens.npy"
-    path.write_bytes(path.read_bytes()[:-4] + b"\1\0\0\0")
+    path.write_bytes(path.read_bytes()[:-4] + b"\7\0\0\0")
     code, out, err = outcome(capsys, str(tmp_path / "shards"))
     assert (code, out) == (2, "")
     assert "shard-00001 is corrupted: tokens.npy" in err

@@ -120,12 +120,12 @@ def changes(record: dict):
     yield ["terms", summed["name"]], parameter(summed["name"], terms="x")
     circle = [[summed["name"]], *summed["terms"][1:]]
     yield ["terms", summed["name"], "depends on itself"], parameter(summed["name"], terms=circle)
-    yield ["terms", total["name"], "layers"], parameter(total["name"], terms=total["terms"][1:], combine=None)
+    yield ["terms", total["name"], "layers"], parameter(total["name"], terms=[*total["terms"][1:], total["terms"][1]])
     yield ["name", "there twice", query], top("parameters", [*record["parameters"], record["parameters"][0]])
     first = record["layers"][0]
     doubled = {**first, "items": [first["items"][0]] * 2}
     yield ["layers", "there twice"], top("layers", [doubled, *record["layers"][1:]])
-    yield ["missing"], top("missing", query)
+    yield ["given"], top("missing", query)
 
 
 def test_what_is_inconsistent_is_named():
