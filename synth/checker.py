@@ -363,7 +363,7 @@ def tokenize(text: str, world: W.World) -> tuple[list[int], list[int]]:
             tokens += ids
             lengths = [
                 len(world.vocabulary[token])
-                + (len(W.POSSESSIVE) if k > 0 and min(token, ids[k - 1]) >= world.first_name else 0)
+                + (len(world.possessive) if k > 0 and min(token, ids[k - 1]) >= world.first_name else 0)
                 for k, token in enumerate(ids)
             ]
             starts += [position + n for n in itertools.accumulate(lengths[:-1], initial=0)]

@@ -2,16 +2,20 @@
 
 Nothing here uses the sampler, the writer or the checker. Values are exact integers in sympy, reduced only at the end;
 needed parameters are a walk from the query; the problem's text is written again, the solution's is read with regular
-expressions and every clause is computed. What rests on a missing premise has no value (sympy's nan), and a slip is a
-clause that would hold with another result.
+expressions and every clause is computed, both in the phrases of the record's world (`Language`). What rests on a
+missing premise has no value (sympy's nan), and a slip is a clause that would hold with another result.
 
     >>> from synth.export import record; list(audit_record(record(source, documents, 0, 0)))
     []
 """
 
+import hashlib
+import json
 import operator
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
 
 from sympy import Integer, Mod, nan
 
@@ -21,8 +25,42 @@ KEYS = {
 }  # fmt: skip
 CONTEXT_KEYS = {"context", "context_recipe"}  # where the spec has contexts; the problem is proved without them
 CHECKS = ("record", "structure", "values", "needed", "operations", "problem text", "solution text", "mistakes")
-STEP = re.compile(r" Define (.+?) as (\w+)((?:;[^;]+)*)")
+OWN_KEYS = {"world"}  # there when the world is not English
+PARTS = ("stop", "define", "as", "so", "semicolon", "is", "plus", "minus", "times", "back", "undetermined")
 SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+
+
+class Language:
+    """How the texts of a world are written, from its data file alone. Raises ValueError when that says too little."""
+
+    def __init__(self, path: Path) -> None:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        self.name, self.possessive, self.phrases = data["name"], data.get("possessive", "'s"), data["phrases"]
+        if silent := [role for role in PARTS if not self.phrases[role]]:
+            raise ValueError(
+                f"world {self.name} writes no {silent[0]}, so its solutions cannot be proved from the text"
+            )
+        part = {role: re.escape(self.phrases[role]) for role in PARTS}
+        self.end = re.compile(f"{part['stop']}(?={part['define']} |{part['undetermined']}|$)")
+        self.step = re.compile(f"{part['define']} (.+?){part['as']}({part['back']}| \\w+)(.*)")
+        signs = {"so": "; so", "semicolon": ";", "is": " =", "plus": " +", "minus": " -", "times": " *"}
+        self.plain = {self.phrases[role]: sign for role, sign in signs.items()}
+        self.parts = re.compile("|".join(re.escape(t) for t in sorted(self.plain, key=len, reverse=True)))
+
+
+@lru_cache(maxsize=8)
+def language(world: str) -> Language:
+    """The language of a shipped world, or of a world file (.json). Raises ValueError when there is none."""
+    path = Path(world) if world.endswith(".json") else Path(__file__).parent / "worlds" / f"{world}.json"
+    if not path.is_file():
+        raise ValueError(f"world {world!r} is unknown; accepted: a world of synth/worlds, or --world FILE")
+    return Language(path)
+
+
+def language_of(record: dict, own: str | None = None) -> Language:
+    """The language of a record's world; `own`: the file of a world that is not shipped."""
+    name = record.get("world", "english")
+    return language(own) if own and language(own).name == name else language(name)
 
 
 def factors(parameter: dict) -> list[str]:
@@ -72,48 +110,62 @@ def ancestors(parameters: dict[str, dict], query: str) -> set[str]:
     return found
 
 
-def structure_terms(layers: list[dict], parameters: dict[str, dict]) -> dict[str, list[list[str]]]:
+def structure_terms(layers: list[dict], parameters: dict[str, dict], of: str = "'s") -> dict[str, list[list[str]]]:
     """Sorted terms of every abstract parameter, from the layers and the names of the instance parameters."""
     out = {}
     for i, layer in enumerate(layers):
         for k, category in [(k, layers[k]["category"]) for k in range(i + 1, len(layers))]:
             for item in layer["items"]:
-                below = [c for c in layers[i + 1]["items"] if f"{item}'s {c}" in parameters]
-                terms = [[f"{item}'s {c}"] + [f"{c}'s {category}"] * (k > i + 1) for c in below]
-                out[f"{item}'s {category}"] = sorted(terms)
+                below = [c for c in layers[i + 1]["items"] if f"{item}{of} {c}" in parameters]
+                terms = [[f"{item}{of} {c}"] + [f"{c}{of} {category}"] * (k > i + 1) for c in below]
+                out[f"{item}{of} {category}"] = sorted(terms)
     return out
 
 
-def problem_text(record: dict) -> str:
-    """The English of the problem, from the parameters."""
-    sentences = []
+def problem_text(record: dict, own: str | None = None) -> str:
+    """The text of the problem, from the parameters."""
+    spoken = language_of(record, own)
+    say, sentences = spoken.phrases, []
     for p in record["parameters"]:
         if p["kind"] == "instance" and p.get("given", True):
-            names = [f"each {term[0]}" for term in p["terms"]]
-            many = "".join(names)
-            if len(names) > 1:
-                many = f"the {p['combine']} of {', '.join(names[:-1])} and {names[-1]}"
-            link = {None: "", "add": " more than ", "mul": " times as much as "}[p["combine_constant"]]
-            number = "" if p["constant"] is None else p["constant"]
-            sentences.append(f" The number of each {p['name']} equals {number}{link}{many}.")
-    owner, thing = record["query"].rsplit("'s ", 1)
-    question = [f" How many {thing} does {owner} have?"]
+            names = [f" {term[0]}" for term in p["terms"]]
+            kind = "each" if len(names) < 2 else p["combine"]
+            right = ""
+            if p["constant"] is not None:
+                right = f"{say['equals']} {p['constant']}"
+            if names:
+                link = {None: "equals", "add": "more", "mul": "times"}[p["combine_constant"]]
+                right += f"{say[f'{link}_{kind}']}{say['comma_each'].join(names[:-1])}"
+                right += f"{say['and_each'] if len(names) > 1 else ''}{names[-1]}"
+            sentences.append(f"{say['the_number']} {p['name']}{right}{say['stop']}")
+    owner, thing = record["query"].rsplit(f"{spoken.possessive} ", 1)
+    question = [f"{say['how_many']} {thing}{say['does']} {owner}{say['have']}"]
     return "".join(question + sentences if record["order"] == "qp" else sentences + question)
 
 
-def steps(record: dict) -> list[tuple[str, str, list[str], bool]]:
-    """Sentences of the solution: (name, letter, clauses, whether it is taken back); letter BACK when that is all.
+def steps(record: dict, own: str | None = None) -> list[tuple[str, str, list[str], bool]]:
+    """Sentences of the solution: (name, letter, clauses in plain signs, whether it is taken back).
 
-    Raises ValueError on any other text.
+    The letter is BACK when nothing else is said of the name. Raises ValueError on any other text.
     """
-    sentences = re.split(r"\.(?= Define| Undetermined|$)", record["solution"])[:-1]
-    if record["missing"] is not None and sentences.pop() != " Undetermined":
-        raise ValueError("a premise is missing, but the solution does not end with Undetermined")
-    matches = [STEP.fullmatch(s.removesuffix(" BACK") if ";" in s else s) for s in sentences]
-    if not all(matches):
-        raise ValueError("a sentence of the solution is no step")
-    backs = [s.endswith(" BACK") for s in sentences]
-    return [(m[1], m[2], m[3].split(";")[1:], back) for m, back in zip(matches, backs, strict=True)]
+    spoken = language_of(record, own)
+    *sentences, rest = spoken.end.split(record["solution"])
+    if rest:
+        raise ValueError("the solution does not end with a full stop")
+    if record["missing"] is not None and sentences.pop() != spoken.phrases["undetermined"]:
+        raise ValueError("a premise is missing, but the solution does not say that the answer is undetermined")
+    back = spoken.phrases["back"]
+    out = []
+    for sentence in sentences:
+        m = spoken.step.fullmatch(sentence)
+        if m is None:
+            raise ValueError("a sentence of the solution is no step")
+        plain = spoken.parts.sub(lambda found: spoken.plain[found[0]], m[3].removesuffix(back))
+        before, *clauses = plain.split(";")
+        if before or (m[2] == back and clauses):
+            raise ValueError("a sentence of the solution is no step")
+        out.append((m[1], "BACK" if m[2] == back else m[2].strip(), clauses, sentence.endswith(back)))
+    return out
 
 
 def clause_holds(clause: str, modulus: int, letters: dict[str, int]) -> bool:
@@ -127,9 +179,11 @@ def clause_holds(clause: str, modulus: int, letters: dict[str, int]) -> bool:
     return fresh and written and int(Mod(value, modulus)) == int(parts[-1]) and (len(parts) == 3) == bool(rest)
 
 
-def audit_solution(record: dict, parameters: dict[str, dict], needed: set[str]) -> Iterator[tuple[str, str]]:
+def audit_solution(
+    record: dict, parameters: dict[str, dict], needed: set[str], own: str | None
+) -> Iterator[tuple[str, str]]:
     """(check, what is wrong) in the solution's text: order, letters, arithmetic, mistakes."""
-    text, listed = steps(record), {m["step"]: m for m in record["mistakes"]}
+    text, listed = steps(record, own), {m["step"]: m for m in record["mistakes"]}
     letters: dict[str, int] = {}
     written: dict[str, int] = {}
     found = [(i, name) for i, (name, _, _, back) in enumerate(text) if back]
@@ -178,23 +232,25 @@ def audit_solution(record: dict, parameters: dict[str, dict], needed: set[str]) 
         yield "solution text", "the steps are not all that is needed, with the query last"
 
 
-def audit_record(record: dict) -> Iterator[tuple[str, str]]:
-    """(check, what is wrong) for one record; nothing when all is proved."""
-    if set(record) - CONTEXT_KEYS != KEYS:
-        yield "record", f"missing or unknown keys {sorted(set(record) - CONTEXT_KEYS ^ KEYS)}"
+def audit_record(record: dict, own: str | None = None) -> Iterator[tuple[str, str]]:
+    """(check, what is wrong) for one record; nothing when all is proved. own: file of a world that is not shipped."""
+    if set(record) - CONTEXT_KEYS - OWN_KEYS != KEYS:
+        yield "record", f"missing or unknown keys {sorted(set(record) - CONTEXT_KEYS - OWN_KEYS ^ KEYS)}"
         return
     try:
-        yield from _audit(record)
+        yield from _audit(record, own)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
         yield "record", f"inconsistent, {error!r}"
 
 
-def _audit(record: dict) -> Iterator[tuple[str, str]]:
+def _audit(record: dict, own: str | None) -> Iterator[tuple[str, str]]:
     parameters = {p["name"]: p for p in record["parameters"]}
     instances = [p for p in record["parameters"] if p["kind"] == "instance"]
     given = [p for p in instances if p.get("given", True)]
     abstract = {n: sorted(p["terms"]) for n, p in parameters.items() if p["kind"] == "abstract"}
-    if abstract != structure_terms(record["layers"], parameters) or len(parameters) != len(record["parameters"]):
+    if abstract != structure_terms(record["layers"], parameters, language_of(record, own).possessive) or len(
+        parameters
+    ) != len(record["parameters"]):
         yield "structure", "the abstract parameters do not follow from the layers"
     if any(not 1 <= len(p["terms"]) + (p["constant"] is not None) <= 4 for p in given):
         yield "structure", "an instance parameter has no operand, or more than four"
@@ -221,21 +277,41 @@ def _audit(record: dict) -> Iterator[tuple[str, str]]:
     elif missing is None and order[-1] != query:
         yield "needed", "needed_order has not the query last"
     count = sum(max(1, len(factors(p)) + (p["constant"] is not None) - 1) for n, p in parameters.items() if n in needed)
-    written = sum(len(clauses) for name, _, clauses, back in steps(record) if name in needed and not back)
+    written = sum(len(clauses) for name, _, clauses, back in steps(record, own) if name in needed and not back)
     if not record["ops"] == count == written or record["edges"] != len(instances):
         yield "operations", f"ops={record['ops']}, edges={record['edges']} should be {count} and {len(instances)}"
-    if problem_text(record) != record["problem"]:
+    if problem_text(record, own) != record["problem"]:
         yield "problem text", "differs from the parameters"
-    yield from audit_solution(record, parameters, needed)
+    yield from audit_solution(record, parameters, needed, own)
 
 
-def template(record: dict) -> str:
+def template(record: dict, own: str | None = None) -> str:
     """Needed steps with names as kinds, numbers as 0, letters in order of appearance; no step that is taken back."""
     kinds, letters = {p["name"]: p["kind"][0].upper() for p in record["parameters"] if p["needed"]}, {}
-    stand = [(n, x, c) for n, x, c, back in steps(record) if not back and n in kinds]
+    stand = [(n, x, c) for n, x, c, back in steps(record, own) if not back and n in kinds]
     text = ".".join(f"{kinds[n]} {x}{''.join(c).replace(' so', ';')}" for n, x, c in stand)
     renamed = re.sub("(?<=[ ])[A-Za-z]+", lambda m: letters.setdefault(m[0], f"_{len(letters)}"), text)
     return re.sub(r"(?<= )\d+", "0", renamed)
+
+
+def shape(record: dict) -> str:
+    """What all solutions of a problem share, whatever their order: the unfolded expression of the query, hashed.
+
+    Numbers and names are left out, the operands of sums and products are sorted.
+    """
+    parameters = {p["name"]: p for p in record["parameters"]}
+    known: dict[str, str] = {}
+
+    def visit(name: str) -> str:
+        if name not in known:
+            p = parameters[name]
+            terms = ["*".join(sorted(visit(factor) for factor in term)) for term in p["terms"]]
+            operands = terms if p["combine"] == "difference" else sorted(terms)
+            text = f"{p['kind']} {p['constant'] is None} {p['combine_constant']} {p['combine']} {operands}"
+            known[name] = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+        return known[name]
+
+    return visit(record["query"])
 
 
 def identity(record: dict) -> tuple:

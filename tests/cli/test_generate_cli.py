@@ -10,6 +10,7 @@ from synth import export, generate
 from synth.dataset import Source
 from synth.proof import audit_record
 from synth.spec import preset
+from synth.world import FOLDER
 
 BAD = [
     (["--ops", "0"], "0"),
@@ -174,6 +175,43 @@ def test_shards_from_the_command(here, capsys):
     generate.main(["--preset", "tiny", "--count", "12", "--out", "shards/"])
     assert capsys.readouterr().out == ""
     assert json.loads((here / "shards" / "manifest.json").read_text())["documents"] == 12
+    generate.main(["--preset", "tiny", "--count", "12", "--out", "shards/"])  # finished already: the same again
+    line = refused(capsys, "--preset", "tiny", "--count", "13", "--out", "shards/")
+    assert "documents=12, not 13; accepted" in line
+
+
+def test_a_world_of_ones_own_and_its_faults(here, capsys):
+    data = json.loads((FOLDER / "voyage.json").read_text(encoding="utf-8"))
+    data["name"], data["categorisations"] = "mine", data["categorisations"][:2]
+    (here / "mine.json").write_text(json.dumps(data), encoding="utf-8")
+    generate.main(["--world", "mine.json", "--count", "3", "--out", "-"])
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [r["world"] for r in records] == ["mine"] * 3
+    assert all(r["problem"].startswith(" The count of every") for r in records)
+    assert "does not exist; accepted: english, voyage" in refused(capsys, "--world", "atlantis")
+    data["phrases"]["plus"], data["possessive"] = "", 3
+    (here / "bad.json").write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(SystemExit) as stopped:
+        generate.main(["--world", "bad.json"])
+    lines = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2
+    assert len(lines) == 2
+    assert "possessive: 3 is no text" in lines[0]
+    assert "plus is empty" in lines[1]
+
+
+def test_a_figure_is_drawn(here, capsys):
+    generate.main(["--ops", "6", "--figure", "graph.svg"])
+    assert capsys.readouterr().out.count("Problem ") == 1
+    generate.main(["--ops", "3", "--count", "2", "--start", "4", "--figure", "g.svg"])
+    assert {p.name for p in here.iterdir()} == {"graph.svg", "g-4.svg", "g-5.svg"}
+    capsys.readouterr()
+    for arguments, named in (
+        (("x.gif",), ".png, .svg, .pdf"),
+        (("no/x.png",), "no"),
+        (("x.png", "--out", "-"), "--out"),
+    ):
+        assert named in refused(capsys, "--figure", *arguments)
 
 
 def test_exact_operations_and_edges(here, capsys):
