@@ -14,7 +14,7 @@ from synth.hashing import below, shuffle, uniform
 from synth.jit import jit
 from synth.problem import ADD, DIFFERENCE, INSTANCES, LAYER, MULTIPLY, OWNER, PAIR, SLOTS, SUM, TARGET, ready
 from synth.split import problem_bin, template_bin
-from synth.structure import abstract_ops, close, draw_needed, draw_order, draw_structure, pick
+from synth.structure import ABSTRACTS, bits, draw_needed, draw_order, draw_structure, lowest, pick, pick_bit, reach
 
 STRUCTURES = 1000  # structure redraws before the hyper-parameters are redrawn (published)
 HYPER = 2000  # hyper-parameter redraws before the settings are declared impossible
@@ -56,22 +56,27 @@ def set_abstract(exists, x, n_terms, terms):
 
 
 @jit
-def _draw_counts(s, topo, count, wanted, ops):
-    """Step C, first half: operations per instance until the total is `wanted`; False when no instance has room."""
+def _draw_counts(s, topo, count, wanted, ops, place):
+    """Step C, first half: operations per instance until the total is `wanted`; False when no instance has room.
+
+    `place` is scratch (72).
+    """
     total = 0
     for i in range(count):
         total += ops[topo[i]]
-    room = np.zeros(SLOTS, dtype=np.int64)
+    room = 0
+    for i in range(count):
+        if topo[i] < INSTANCES and ops[topo[i]] < min(3, max(1, i)):
+            room |= 1 << int(topo[i])
+        place[topo[i]] = i
     while total < wanted:
-        room[:] = 0
-        for i in range(count):
-            if topo[i] < INSTANCES and ops[topo[i]] < min(3, max(1, i)):
-                room[topo[i]] = 1
-        x = pick(s, room)
+        x = pick_bit(s, room)
         if x < 0:
             return False
         ops[x] += 1
         total += 1
+        if ops[x] >= min(3, max(1, place[x])):
+            room ^= 1 << x
     return total == wanted
 
 
@@ -144,41 +149,32 @@ def _draw_needed_expressions(s, topo, count, ops, inward, modulus, p):
 
 
 @jit
-def _computable(exists, x, placed, scratch):
-    """Whether abstract slot x can be computed from placed parameters alone."""
-    scratch[:] = 0
-    close(exists, x, scratch)
-    for y in range(INSTANCES):
-        if scratch[y] and not placed[y]:
-            return False
-    return True
+def _draw_unneeded(s, existing, there, below_instances, placed, modulus, p):
+    """Step D (algorithm 5): sentences for the instances that the query does not need.
 
-
-@jit
-def _draw_unneeded(s, needed, modulus, p):
-    """Step D (algorithm 5): sentences for the instances that the query does not need."""
-    exists = p.exists[0]
-    placed = needed.copy()
-    absent = np.zeros(SLOTS, dtype=np.int64)
-    for x in range(INSTANCES):
-        absent[x] = 1 if exists[x] and not placed[x] else 0
-    independent = np.zeros(SLOTS, dtype=np.int64)
+    Words of slots: `existing`, `there` the structure's instances and abstracts; `placed` the needed instances.
+    """
+    independent = 0
     pool = np.zeros(SLOTS, dtype=np.int64)
-    scratch = np.zeros(SLOTS, dtype=np.int64)
+    absent = existing & ~placed
     while True:
-        x = pick(s, absent)
+        x = pick_bit(s, absent)
         if x < 0:
             return
-        absent[x] = 0
+        absent ^= 1 << x
         size = 0
         alone = uniform(s) < 0.5
-        for y in range(SLOTS):
-            if alone:
-                inside = independent[y] > 0
-            else:
-                inside = placed[y] > 0 or (y >= INSTANCES and exists[y] > 0 and _computable(exists, y, placed, scratch))
-            if inside:
-                pool[size] = y
+        word = independent if alone else placed
+        while word:
+            pool[size] = lowest(word)
+            word &= word - 1
+            size += 1
+        word = 0 if alone else there
+        while word:  # abstract slots that placed parameters alone determine
+            a = lowest(word)
+            word &= word - 1
+            if below_instances[a] & ~placed == 0:
+                pool[size] = INSTANCES + a
                 size += 1
         k = 1
         while k < min(4, size + 1) and uniform(s) < 0.5:
@@ -190,28 +186,37 @@ def _draw_unneeded(s, needed, modulus, p):
             kept = pool[t]
             pool[t] = pool[other]
             pool[other] = kept
-            if pool[t] >= INSTANCES:
-                close(exists, pool[t], placed)
         _write_expression(s, x, pool, n, number, modulus, p)
-        placed[x] = 1
+        placed |= 1 << x
         if alone:
-            independent[x] = 1
+            independent |= 1 << x
 
 
 @jit
 def evaluate(p, modulus):
     """Values of all parameters, in dependency order (every parameter is computable: the graph has no cycle)."""
     known = np.zeros(SLOTS, dtype=np.int64)
-    left = True
-    while left:
-        left = False
-        for x in range(SLOTS):
-            if p.exists[0, x] and not known[x]:
-                if ready(p.n_terms[0], p.terms[0], known, x):
-                    p.value[0, x] = _value(p, x, modulus)
-                    known[x] = 1
-                else:
-                    left = True
+    waiting = np.zeros(SLOTS, dtype=np.int64)
+    for i in range(p.scalars[0, P.N_NEEDED]):
+        x = int(p.topo[0, i])
+        p.value[0, x] = _value(p, x, modulus)
+        known[x] = 1
+    left = 0
+    for x in range(SLOTS):
+        if p.exists[0, x] and not known[x]:
+            waiting[left] = x
+            left += 1
+    while left > 0:
+        again = 0
+        for i in range(left):
+            x = waiting[i]
+            if ready(p.n_terms[0], p.terms[0], known, x):
+                p.value[0, x] = _value(p, x, modulus)
+                known[x] = 1
+            else:
+                waiting[again] = x
+                again += 1
+        left = again
 
 
 @jit
@@ -301,27 +306,34 @@ def _draw_graph(s, wanted, edges, max_depth, max_width, modulus, p):
         return False
     span = edges - fewest + 1
     e = min(fewest + min(below(s, span), below(s, span)), (depth - 1) * high * high)
-    exists, n_terms, terms, topo = p.exists[0], p.n_terms[0], p.terms[0], p.topo[0]
-    needed = np.zeros(SLOTS, dtype=np.int64)
+    exists, n_terms, terms, topo, widths = p.exists[0], p.n_terms[0], p.terms[0], p.topo[0], p.widths[0]
     inward = np.zeros(SLOTS, dtype=np.int64)
     ops = np.zeros(SLOTS, dtype=np.int64)
+    scratch = np.zeros(SLOTS, dtype=np.int64)
+    below_instances = np.zeros(ABSTRACTS, dtype=np.int64)
+    below_abstracts = np.zeros(ABSTRACTS, dtype=np.int64)
     for _ in range(STRUCTURES):
-        draw_structure(s, e, depth, low, high, p.widths[0], exists)
+        existing, there = draw_structure(s, e, depth, low, high, widths, exists)
+        ops[:INSTANCES] = 1
+        reach(existing, widths, depth, ops, below_instances, below_abstracts)
+        ceiling, rest = bits(existing), there
+        while rest:
+            x = INSTANCES + lowest(rest)
+            rest &= rest - 1
+            ceiling += ops[x]
+        found = draw_needed(s, existing, there, ops, below_instances, below_abstracts, depth, min(n, ceiling), m)
+        if found[0] > wanted:
+            continue
         terms[:] = -1
         n_terms[:] = 0
-        ceiling = 0
-        for x in range(SLOTS):
-            ops[x] = 1
-            if exists[x] and x >= INSTANCES:
-                set_abstract(exists, x, n_terms, terms)
-                ops[x] = abstract_ops(exists, x)
-            ceiling += ops[x] if exists[x] else 0
-        if draw_needed(s, exists, depth, min(n, ceiling), m, needed) > wanted:
-            continue
-        count = draw_order(s, needed, n_terms, terms, topo, inward)
+        rest = there
+        while rest:
+            set_abstract(exists, INSTANCES + lowest(rest), n_terms, terms)
+            rest &= rest - 1
+        count = draw_order(s, found[1], found[2], n_terms, terms, topo, inward, scratch)
         if count < 0:
             continue
-        if not _draw_counts(s, topo, count, wanted, ops):
+        if not _draw_counts(s, topo, count, wanted, ops, scratch):
             return False
         p.scalars[0, P.DEPTH_] = depth
         p.scalars[0, P.QUERY] = topo[count - 1]
@@ -332,12 +344,11 @@ def _draw_graph(s, wanted, edges, max_depth, max_width, modulus, p):
         topo[count:] = -1
         p.constant[0, :] = -1
         p.constant_op[0, :] = 0
-        p.combine[0, :] = 0
-        p.needed[0, :] = needed
-        for x in range(INSTANCES, SLOTS):
-            p.combine[0, x] = SUM if exists[x] and n_terms[x] > 1 else 0
+        for x in range(SLOTS):
+            p.needed[0, x] = (found[1] >> x) & 1 if x < INSTANCES else (found[2] >> (x - INSTANCES)) & 1
+            p.combine[0, x] = SUM if x >= INSTANCES and n_terms[x] > 1 else 0
         _draw_needed_expressions(s, topo, count, ops, inward, modulus, p)
-        _draw_unneeded(s, needed, modulus, p)
+        _draw_unneeded(s, existing, there, below_instances, found[1], modulus, p)
         return True
     return False
 

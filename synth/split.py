@@ -23,7 +23,7 @@ _TEXT = [
     for text in (" Define Inst as ", " Define Inter as ", " so ", " = ", ". ", " + ", " - ", " * ")
 ]
 DEFINE_INSTANCE, DEFINE_ABSTRACT, SO, IS, NEXT, ADD_TEXT, SUBTRACT_TEXT, MULTIPLY_TEXT = _TEXT
-MAX_TEXT = 65536
+MAX_TEXT = 8192  # the longest template has 72 steps and 64 clauses: below 4,000 bytes
 
 
 @jit
@@ -166,7 +166,7 @@ def _before(hashes, terms, x, t, u):
 @jit
 def template_bin(p, published):
     """Bin of the solution template of a batch of one; `published`: in the order of construction, as written."""
-    text = np.zeros(MAX_TEXT, dtype=np.int64)
+    text = np.empty(MAX_TEXT, dtype=np.uint8)
     if published:
         n = write_template(
             p.topo[0], p.scalars[0, P.N_NEEDED], p.n_terms[0], p.terms[0], p.combine[0], p.constant_op[0], text
