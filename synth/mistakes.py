@@ -46,9 +46,11 @@ def candidates(kind, p, done, excluded, coming, mask):
 def next_needed(p, done, mask):
     """Write the mask of needed parameters that are ready and not done; returns their number."""
     count = 0
-    for x in range(SLOTS):
-        mask[x] = 0
-        if p.needed[0, x] and not done[x] and ready(p.n_terms[0], p.terms[0], done, x):
+    mask[:] = 0
+    n_terms, terms = p.n_terms[0], p.terms[0]
+    for i in range(p.scalars[0, P.N_NEEDED]):
+        x = p.topo[0, i]
+        if not done[x] and ready(n_terms, terms, done, x):
             mask[x] = 1
             count += 1
     return count
@@ -62,8 +64,13 @@ def branch_law(kind, rate, p, done, excluded, right, wrong):
     the candidates, so the law averages over it; given what was tried it stays uniform over the untried ready ones.
     """
     ready_mask = np.zeros(SLOTS, dtype=np.int64)
+    n_ready = next_needed(p, done, ready_mask)
+    if rate <= 0.0:
+        for x in range(SLOTS):
+            right[x] = 1.0 / n_ready if ready_mask[x] else 0.0
+        wrong[:] = 0.0
+        return
     open_mask = np.zeros(SLOTS, dtype=np.int64)
-    next_needed(p, done, ready_mask)
     n_open = candidates(kind, p, done, excluded, -1, open_mask)
     n_right = 0
     for x in range(SLOTS):
