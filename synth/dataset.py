@@ -24,6 +24,7 @@ from synth.spec import BINS, CHOICES, TRAIN_BINS, Spec
 SPLITS = {"train": (0, TRAIN_BINS - 1), "test": (TRAIN_BINS, BINS - 1), "all": (0, BINS - 1)}
 # settings of how a given problem is written down, which `Source.solve` may change
 WRITING = ("order", "letter_order", "solution_order", "retry_rate", "retry_kind", "mask_mistakes")
+MISTAKELESS = 8192  # longest document without mistakes: 48 sentences of up to 15 tokens, 72 steps, 64 clauses of 13
 
 
 class Documents(NamedTuple):
@@ -75,30 +76,27 @@ def _write_documents(
     states, problems, law, rate, question_first, phrases, first_number, first_letter, n_letters, offsets, prompt
 ):
     """Documents of drawn problems; returns (truth int32[6, T], logp float64[T])."""
-    truth = np.zeros((6, CAPACITY * 2), dtype=np.int32)
-    logp = np.zeros(CAPACITY * 2)
-    scratch = np.zeros((6, CAPACITY), dtype=np.int32)
-    chances = np.zeros(CAPACITY)
+    count, room = states.shape[0], CAPACITY if rate > 0.0 else MISTAKELESS
+    width = min(count * 64, CAPACITY) + room
+    truth, logp = np.empty((6, width), dtype=np.int32), np.empty(width)
+    chances = np.zeros(room)
     total = 0
-    for i in range(states.shape[0]):
-        p = _one(problems, i)
-        prompt[i] = write_prompt(p, question_first, phrases, first_number, scratch)
+    for i in range(count):
+        if total + room > width:  # memory is dear to touch: once a few are written, their mean says how much to take
+            width = max(2 * total, int(1.05 * total / i * count)) + room
+            larger, larger_logp = np.empty((6, width), dtype=np.int32), np.empty(width)
+            larger[:, :total], larger_logp[:total] = truth[:, :total], logp[:total]
+            truth, logp = larger, larger_logp
+        p, out = _one(problems, i), truth[:, total:]
+        prompt[i] = write_prompt(p, question_first, phrases, first_number, out)
         n = write_solution(
-            states[i], p, law, phrases, first_number, first_letter, n_letters, rate, scratch, chances, prompt[i]
+            states[i], p, law, phrases, first_number, first_letter, n_letters, rate, out, chances, prompt[i]
         )
-        if total + n > truth.shape[1]:
-            larger = np.zeros((6, truth.shape[1] * 2), dtype=np.int32)
-            larger[:, :total] = truth[:, :total]
-            truth = larger
-            larger_logp = np.zeros(logp.shape[0] * 2)
-            larger_logp[:total] = logp[:total]
-            logp = larger_logp
-        truth[:, total : total + n] = scratch[:, :n]
         logp[total : total + n] = chances[:n]
         chances[:n] = 0.0
         total += n
         offsets[i + 1] = total
-    return truth[:, :total].copy(), logp[:total].copy()
+    return truth[:, :total], logp[:total]
 
 
 class Source:
