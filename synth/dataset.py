@@ -16,6 +16,7 @@ from synth import hashing
 from synth import problem as P
 from synth.document import CAPACITY, write_prompt, write_solution
 from synth.jit import jit
+from synth.lengths import SCALE, costs
 from synth.mistakes import KINDS
 from synth.problem import Problems
 from synth.sample import draw
@@ -63,10 +64,10 @@ def _one(a, i):
 
 
 @jit
-def _draw_problems(states, law, pool, categories, problems):
+def _draw_problems(states, law, costs, pool, categories, problems):
     """Draw problem i from states[i]; returns the number drawn (fewer than asked means the settings admit none)."""
     for i in range(states.shape[0]):
-        if not draw(states[i], law, pool, categories, _one(problems, i)):
+        if not draw(states[i], law, costs, pool, categories, _one(problems, i)):
             return i
     return states.shape[0]
 
@@ -114,20 +115,23 @@ class Source:
         published = spec.solution_order == "published"
         self._law = np.array(
             [
-                spec.ops, spec.exact_ops, spec.edges, spec.max_depth, spec.max_width, spec.modulus, spec.shuffle,
-                published, spec.split_by == "problem", *SPLITS[split],
+                spec.ops, spec.exact_ops, spec.edges, spec.max_depth, spec.max_width, spec.modulus,
+                -1 if spec.perm_level is None else spec.perm_level, published, spec.split_by == "problem",
+                *SPLITS[split], spec.reask, SCALE * (spec.max_length or 0), spec.letters,
             ],
             dtype=np.int64,
         )  # fmt: skip
+        self._costs = costs(self.world, spec.length_unit)
 
     def _draw(self, indices: Sequence[int]) -> tuple[np.ndarray, Problems]:
         states = hashing.states(self.seed, f"{self.stream}/{self.split}", indices)
         problems = P.empty(len(states))
-        drawn = _draw_problems(states, self._law, self.world.pool, self.world.categories, problems)
+        drawn = _draw_problems(states, self._law, self._costs, self.world.pool, self.world.categories, problems)
         if drawn < len(states):
             raise ValueError(
                 f"no problem found for ops={self.spec.ops}, edges={self.spec.edges}, max_depth={self.spec.max_depth}, "
-                f"max_width={self.spec.max_width}, split={self.split!r}; accepted: more edges, or fewer ops"
+                f"max_width={self.spec.max_width}, max_length={self.spec.max_length}, split={self.split!r}; accepted: "
+                "more edges, or fewer ops, or a larger max_length"
             )
         return states, problems
 

@@ -36,7 +36,7 @@ def test_presets_of_the_issue_exist():
     assert (hard.ops, hard.edges, hard.modulus, hard.split_by) == (21, 28, 23, "template")
     assert preset("tiny").split_by == "problem"
     for spec in (med, hard):  # what the papers do
-        assert (spec.order, spec.shuffle, spec.retry_rate) == ("pq", True, 0)
+        assert (spec.order, spec.perm_level, spec.retry_rate) == ("pq", 5, 0)
         assert (spec.letter_order, spec.letters) == ("random", 52)
 
 
