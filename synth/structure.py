@@ -165,25 +165,30 @@ def _added(a, ops, below_instances, below_abstracts, instances, abstracts):
 
 @jit
 def draw_needed(s, existing, there, ops, below_instances, below_abstracts, depth, n, m):
-    """Step A: abstract parameters, hardest level first, up to n operations; then instances up to m.
+    """Step A: abstract parameters up to n operations; then instances up to m.
 
+    Of one random abstract parameter of each level, easiest level first, the hardest that fits is added, until the
+    easiest level left does not fit: the published code. The paper tries the hardest level first, which gives a childless
+    parameter (one operation, always 0) one chance for each level: at one operation it is then asked for in 16% of med
+    problems, against the published 8%.
     `existing`, `there`: the structure's instances and abstracts. Returns (operations, instances, abstracts).
     """
     instances, abstracts, total = 0, 0, 0
-    level = depth - 1
-    while level >= 1:
-        a = pick_bit(s, there & LEVELS[level] & ~abstracts)
-        if a < 0:
-            level -= 1
-            continue
-        added = _added(a, ops, below_instances, below_abstracts, instances, abstracts)
-        if total + added <= n:
-            instances |= below_instances[a]
-            abstracts |= below_abstracts[a]
-            total += added
-            level = depth - 1
-        else:
-            level -= 1
+    while True:
+        best, most = -1, 0
+        for level in range(1, depth):
+            a = pick_bit(s, there & LEVELS[level] & ~abstracts)
+            if a < 0:
+                continue
+            added = _added(a, ops, below_instances, below_abstracts, instances, abstracts)
+            if total + added > n:
+                break
+            best, most = a, added
+        if best < 0:
+            break
+        instances |= below_instances[best]
+        abstracts |= below_abstracts[best]
+        total += most
     while total < m:
         x = pick_bit(s, existing & ~instances)
         if x < 0:
