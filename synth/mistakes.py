@@ -87,6 +87,10 @@ def branch_law(kind, rate, p, done, excluded, right, wrong, letters=0):
     """
     ready_mask = np.zeros(SLOTS, dtype=np.int64)
     n_ready = next_needed(p, done, ready_mask, letters)
+    for x in range(SLOTS):
+        if excluded[x]:
+            n_ready -= ready_mask[x]
+            ready_mask[x] = 0
     if rate <= 0.0:
         for x in range(SLOTS):
             right[x] = 1.0 / n_ready if ready_mask[x] else 0.0
@@ -97,9 +101,7 @@ def branch_law(kind, rate, p, done, excluded, right, wrong, letters=0):
     n_in, n_out, n_tried = 0, 0, 0  # ready ones that are candidates themselves, ready ones that are not, tried ones
     for x in range(SLOTS):
         right[x], wrong[x] = 0.0, 0.0
-        if excluded[x]:
-            ready_mask[x] = 0
-            n_tried += 1
+        n_tried += excluded[x]
         if ready_mask[x] and open_mask[x]:
             n_in += 1
         elif ready_mask[x]:
