@@ -72,6 +72,10 @@ class Encoding:
         """Phrase tokens of one text, specials among them, in these tokens."""
         return list(phrases)
 
+    def phrases(self, ids: Sequence[int]) -> list[int]:
+        """Token ids as phrase tokens; a sentence that is no text of the world becomes one token of no meaning."""
+        return [int(i) for i in ids]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of token ids, markers left out."""
         return self.world.decode(ids)
@@ -137,12 +141,16 @@ class TextEncoding(Encoding):
         new = special | np.concatenate([[True], special[:-1]])
         return self._convert(array, np.flatnonzero(new))[0].tolist() if len(array) else []
 
+    def phrases(self, ids: Sequence[int]) -> list[int]:
+        row = np.array(ids, dtype=np.int64)
+        return self._read(self._runs([row])[0], row)[0]
+
     def decode(self, ids: Iterable[int]) -> str:
         return "".join(text for text, _, _ in self._runs([np.fromiter(ids, dtype=np.int64)])[0])
 
     def check(self, problems: Problems, responses_NR: np.ndarray, length_N: np.ndarray) -> Verdicts:
         rows = self._runs([row[:n] for row, n in zip(responses_NR, length_N, strict=True)])
-        read = [self._phrases(runs, responses_NR[i]) for i, runs in enumerate(rows)]
+        read = [self._read(runs, responses_NR[i]) for i, runs in enumerate(rows)]
         length = np.array([len(phrases) for phrases, _ in read], dtype=np.int64)
         phrases_NR = np.full((len(read), max(1, length.max(initial=0))), PAD, dtype=np.int64)
         place_NR = np.repeat(np.asarray(length_N, dtype=np.int32)[:, None], phrases_NR.shape[1] + 1, axis=1)
@@ -214,7 +222,7 @@ class TextEncoding(Encoding):
         texts = iter(self._texts(runs))
         return [[(next(texts) if s < 0 else "", s, a) for a, _, s in pieces] for pieces in cut]
 
-    def _phrases(self, runs: list[tuple[str, int, int]], row: np.ndarray) -> tuple[list[int], list[int]]:
+    def _read(self, runs: list[tuple[str, int, int]], row: np.ndarray) -> tuple[list[int], list[int]]:
         """Phrase tokens of a row's pieces, and the position in the row of the token where each begins."""
         phrases: list[int] = []
         places: list[int] = []
@@ -283,9 +291,15 @@ class Retokenised(Source):
     def __init__(self, spec: Spec, seed: int, split: str, stream: str, encoding: Encoding) -> None:
         super().__init__(spec, seed, split, stream)
         self.encoding = encoding
+        self._phrases = Source(spec, seed, split, stream)
 
-    def _write(self, states: np.ndarray, problems: Problems, spec: Spec) -> Documents:
-        return self.encoding.documents(super()._write(states, problems, spec))
+    def documents(self, indices: Sequence[int]) -> Documents:
+        return self.encoding.documents(self._phrases.documents(indices))
+
+    def solve(
+        self, problems: Problems, stream: str = "solve", indices: Sequence[int] | None = None, **changes
+    ) -> Documents:
+        return self.encoding.documents(self._phrases.solve(problems, stream, indices, **changes))
 
 
 def source(spec: Spec, seed: int, split: str = "train", stream: str = "data", tokens: str = PHRASE) -> Source:

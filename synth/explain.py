@@ -42,7 +42,7 @@ def build_parser() -> Parser:
 
 
 def explain(oracle, problem, text: str) -> str:
-    """The oracle's account of one solution text for a batch of one. Raises ValueError when the text has foreign words."""
+    """The oracle's account of one solution text for a batch of one; ValueError when it is no text of the world."""
     from synth.oracle import ABSTAINED, EXACT, STATUSES
 
     world = oracle.world
@@ -73,7 +73,7 @@ def explain(oracle, problem, text: str) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    from synth.check import STDIN, WHOLE_ENGLISH, read
+    from synth.check import STDIN, read
 
     args.file = STDIN if args.file == "-" else args.file
     records = read(args.file)

@@ -199,7 +199,8 @@ def audit_solution(
         kind = listed[i]["kind"] if i in listed else None
         if letter == "BACK":
             coming = next((n for n, x, _, _ in text[i:] if x != "BACK"), None)
-            fits = {"retry": bool(unknown), "weak": name in record["needed_order"], "miss": True}.get(kind, False)
+            never = bool(unknown) or name == record["missing"]
+            fits = {"retry": never, "weak": name in record["needed_order"], "miss": True}.get(kind, False)
             if name in written or name == coming or not fits:
                 yield "mistakes", f"{name} is not of its kind"
             continue
@@ -254,7 +255,10 @@ def _audit(record: dict, own: str | None) -> Iterator[tuple[str, str]]:
     if any(not 1 <= len(p["terms"]) + (p["constant"] is not None) <= 4 for p in given):
         yield "structure", "an instance parameter has no operand, or more than four"
     query, missing = record["query"], record["missing"]
-    if [p["name"] for p in record["parameters"] if "given" in p] != [missing] * (missing is not None):
+    absent = [
+        (p["name"], p["kind"], p["given"], p["terms"], p["constant"]) for p in parameters.values() if "given" in p
+    ]
+    if absent != [(missing, "instance", False, [], None)] * (missing is not None):
         yield "structure", "another parameter is without a sentence than the one that is missing"
     if missing not in (None, query) and not any(missing in factors(p) for p in given if p["name"] != missing):
         yield "structure", "no sentence names the parameter that is missing"

@@ -18,7 +18,8 @@ from synth.spec import preset
 
 MANY, BLOCK = 1024, 4096
 PLAIN = (
-    "import sys, time; from synth.dataset import Source; from synth.oracle import Oracle; from synth.spec import preset\n"
+    "import sys, time; from synth.dataset import Source\n"
+    "from synth.oracle import Oracle; from synth.spec import preset\n"
     "spec = preset(sys.argv[1], retry_rate=0.2); documents = Source(spec, 0).documents(range(4))\n"
     "start = time.process_time(); law = Oracle(spec).documents(documents)\n"
     "print(len(law.status) / (time.process_time() - start))"

@@ -20,7 +20,7 @@ made = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tokenizers
 SOURCE, SPEC, WORLD = made.SOURCE, made.SPEC, made.WORLD
 N = 24
 DOCUMENTS = SOURCE.documents(range(1000, 1000 + N))
-KINDS = ("word", "byte_level", "unaligned", "sentencepiece", "prepending", "gpt2")
+KINDS = ("word", "byte_level", "unaligned", "sentencepiece", "unigram", "prepending", "gpt2")
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,7 @@ def test_text_spans_and_log_probabilities_are_those_of_phrase_tokens(ways, kind)
         span = slice(d.offsets[i], d.offsets[i + 1])
         assert way.decode(d.prompt_tokens(i)) == WORLD.decode(DOCUMENTS.prompt_tokens(i))
         assert way.decode(d.response(i)) == WORLD.decode(DOCUMENTS.response(i))
+        assert way.phrases(d.prompt_tokens(i)) == DOCUMENTS.prompt_tokens(i).tolist()
         before = slice(DOCUMENTS.offsets[i], DOCUMENTS.offsets[i + 1])
         for step in range(DOCUMENTS.step[before].max() + 1):
             mine = (d.segment[span] == STEP_SEGMENT) & (d.step[span] == step)

@@ -121,7 +121,7 @@ def test_records_are_proved_and_read_back(settings):
 
 def incomplete_record(**settings) -> tuple[Source, dict]:
     """A record with a missing premise that is not the query, and three steps or more."""
-    source = Source(preset("med", missing_premise=1.0, ops=8, **settings), 5, "all")
+    source = Source(preset("med", missing_premise=1.0, ops=12, exact_ops=True, **settings), 5, "all")
     records = export.records(source, 0, 60)
     return source, next(r for r in records if r["missing"] not in (None, r["query"]) and len(r["needed_order"]) > 2)
 

@@ -48,6 +48,16 @@ def sentencepiece():
     return _bpe(pre_tokenizer=pre_tokenizers.Metaspace(**meta), decoder=decoders.Metaspace(**meta))
 
 
+def unigram():
+    """The most probable cut into learnt pieces, of whole texts with their spaces."""
+    meta = {"replacement": "\u2581", "prepend_scheme": "never", "split": False}
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(**meta), decoders.Metaspace(**meta)
+    trainer = trainers.UnigramTrainer(vocab_size=400, show_progress=False, special_tokens=["<unk>"], unk_token="<unk>")
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+
+
 def prepending():
     """Llama's: a space is put before every text, and the first space is dropped in decoding."""
     steps = [decoders.Replace("\u2581", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
