@@ -26,10 +26,10 @@ def transcript(
         prompt, response: text. right: whether every step and the answer are. steps: text and kind ("right" or the
         mistake) of each. context: text of the sections before the problem, where there are any.
     """
-    world, phrases = (written.world, written.phrases(prompt)) if isinstance(written, Encoding) else (written, prompt)
-    context, problem = cut(phrases)
     spans = zip(verdicts.start[row], verdicts.stop[row], verdicts.kind[row], strict=True)
     steps = list(spans)[: int(verdicts.steps[row])]
+    world, phrases = (written.world, written.phrases(prompt)) if isinstance(written, Encoding) else (written, prompt)
+    context, problem = cut(phrases)
     told = {"context": render(world, context)} if context else {}
     return told | {
         "prompt": world.decode(problem),

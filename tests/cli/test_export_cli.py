@@ -60,7 +60,7 @@ def solve(folder, **settings) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, **settings)
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
-    assert set(tokenizer.encode("no word of this world")) == {PAD}
+    assert set(tokenizer.encode("nothing")) == {PAD}
     assert set(tokenizer.encode(WORLD.vocabulary[WORLD.first_name])) == {WORLD.first_name}
     d = documents()
     texts = [f"<problem>{WORLD.decode(d.prompt_tokens(i))}<solution>" for i in range(len(d))]

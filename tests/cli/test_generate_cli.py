@@ -8,6 +8,7 @@ import pytest
 
 from synth import export, generate
 from synth.dataset import Source
+from synth.proof import audit_record
 from synth.spec import preset
 from synth.world import FOLDER
 
@@ -133,6 +134,7 @@ def test_a_context_stands_before_the_problem_and_in_the_record(command):
     lines = command("synth.generate", *arguments, "--out", "-").stdout.splitlines()
     bare = command("synth.generate", *arguments[:2], *arguments[4:], "--out", "-").stdout.splitlines()
     for line, plain in zip(map(json.loads, lines), map(json.loads, bare), strict=True):
+        assert list(audit_record(line)) == []
         assert line.pop("context_recipe") == "attempt+feedback"
         context = line.pop("context")
         assert context.startswith("<attempt> ") and "\n<feedback> " in context

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from synth import context as C
+from synth import peers
 from synth import sections as S
 from synth import world as W
 from synth.checker import KINDS, check, reason
@@ -134,7 +135,7 @@ def test_concise_asks_for_the_shortest_solution_and_nothing_else_does():
     needed = short.problems.scalars[:, 4]
     for documents, at_most in ((short, True), (long, False)):
         rows = [documents.response(i) for i in range(COUNT)]
-        judged = C.judge(documents.problems, source("none").world, rows)
+        judged = peers.judge(documents.problems, source("none").world, rows)
         assert judged.right.all()
         assert (judged.steps == needed).all() if at_most else (judged.unneeded > 0).mean() > 0.3
     assert np.array_equal(short.problems.value, long.problems.value)
@@ -231,11 +232,11 @@ def group(i, recipe="success2+failure1", size=8):
     """Responses to one problem, right and wrong, some of the same text."""
     problem = PROBLEMS.take(i)
     many = type(problem)(*(np.repeat(a, size, axis=0) for a in problem))
-    right, _ = C.solutions(PLAIN, many, np.arange(size), "group")
-    wrong, _ = C.failures(PLAIN, many, np.arange(size), "group")
+    right, _ = peers.solutions(PLAIN, many, np.arange(size), "group")
+    wrong, _ = peers.failures(PLAIN, many, np.arange(size), "group")
     responses = [*right[: size // 2], *wrong[: size // 2], right[0], wrong[0][:-1]]
     everyone = type(problem)(*(np.repeat(a, len(responses), axis=0) for a in problem))
-    return problem, responses, C.judge(everyone, PLAIN.world, responses)
+    return problem, responses, peers.judge(everyone, PLAIN.world, responses)
 
 
 @given(st.integers(0, 29), st.integers(0, 9))
@@ -263,7 +264,7 @@ def test_teachers_and_pretraining_write_a_section_alike():
         context, prompt = S.cut(documents.prompt_tokens(i))
         attempt = [*cut_sections(context)[0][1][:-1], W.EOS]
         problem = documents.problems.take(i)
-        judged = C.judge(problem, PLAIN.world, [attempt])
+        judged = peers.judge(problem, PLAIN.world, [attempt])
         made = C.material(PLAIN.world, problem, [attempt], judged, 0, states(0, "x", [i])[0])
         assert S.compose(S.build("attempt+feedback", made), prompt) == documents.prompt_tokens(i).tolist()
 
@@ -271,7 +272,7 @@ def test_teachers_and_pretraining_write_a_section_alike():
 def test_a_group_without_what_is_asked_for_gives_no_section():
     problem, responses, _ = group(3)
     right = responses[:1]
-    judged = C.judge(problem, PLAIN.world, right)
+    judged = peers.judge(problem, PLAIN.world, right)
     made = C.material(PLAIN.world, problem, right, judged, 0, states(0, "x", [0])[0], gold=responses[1])
     assert S.build("success2+failure1", made) == [] == S.build("feedback", made)
     assert S.build("gold", made) == [[W.GOLD, *S.written(responses[1])]]

@@ -22,6 +22,9 @@ WRONG = [
     ("uncorrected", 0.5),
     ("shortest", 1),
     *((setting, "other") for setting in CHOICES),
+    *(("perm_level", value) for value in (-1, 7, 2.0, True)),
+    *(("max_length", value) for value in (0, 40000, "768")),
+    ("reask", 1),
 ]
 
 
@@ -39,7 +42,7 @@ def test_presets_of_the_issue_exist():
     assert (hard.ops, hard.edges, hard.modulus, hard.split_by) == (21, 28, 23, "template")
     assert preset("tiny").split_by == "problem"
     for spec in (med, hard):  # what the papers do
-        assert (spec.order, spec.shuffle, spec.retry_rate) == ("pq", True, 0)
+        assert (spec.order, spec.perm_level, spec.retry_rate) == ("pq", 5, 0)
         assert (spec.letter_order, spec.letters) == ("random", 52)
 
 
