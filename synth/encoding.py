@@ -27,7 +27,7 @@ from synth.checker import Verdicts, check, tokenize
 from synth.dataset import Documents, Source
 from synth.problem import Problems
 from synth.spec import Spec
-from synth.world import EOS, PAD, POSSESSIVE, SPECIALS, World
+from synth.world import EOS, PAD, SPECIALS, World
 
 PHRASE, WORD = "phrase", "word"
 TOGETHER = 40  # tokens of a text on which a tokenizer is tried
@@ -168,12 +168,13 @@ class TextEncoding(Encoding):
         token [T]); a special is a unit of its own."""
         name = tokens >= self.world.first_name
         joined = np.concatenate([[False], name[1:] & name[:-1]])
-        start = np.cumsum(self._lengths[tokens] + len(POSSESSIVE) * joined)
+        start = np.cumsum(self._lengths[tokens] + len(self.world.possessive) * joined)
         text_end = np.append(firsts[1:], len(tokens))
         start = np.concatenate([[0], start[:-1]])
         vocabulary = self.world.vocabulary
         pieces = [
-            (POSSESSIVE if j else "") + vocabulary[t] for t, j in zip(tokens.tolist(), joined.tolist(), strict=True)
+            (self.world.possessive if j else "") + vocabulary[t]
+            for t, j in zip(tokens.tolist(), joined.tolist(), strict=True)
         ]
         is_text = tokens[firsts] >= len(SPECIALS)
         texts = [

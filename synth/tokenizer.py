@@ -53,13 +53,13 @@ def fast_tokenizer(world: World):
     others = "|".join(re.escape(t[1:]) for t in world.vocabulary[len(SPECIALS) : world.first_name] if t[:1] == " ")
     return _lookup(
         list(world.vocabulary),
-        pre_tokenizers.Split(POSSESSIVE, "removed"),
+        pre_tokenizers.Split(world.possessive, "removed"),
         decoders.Sequence(
             [
                 decoders.Replace(Regex(f"^ (?!(?:{others})$)"), f"{LEFT} "),
                 decoders.Replace(Regex(f"^{LEFT}.*\\K$"), RIGHT),
                 decoders.Fuse(),
-                decoders.Replace(RIGHT + LEFT, POSSESSIVE),
+                decoders.Replace(RIGHT + LEFT, world.possessive),
                 decoders.Replace(LEFT, ""),
                 decoders.Replace(RIGHT, ""),
             ]
@@ -71,7 +71,7 @@ def word_tokenizer(world: World):
     """Words with the space before them, numbers, letters, `'s` and signs as tokens; specials have the world's ids."""
     from tokenizers import decoders
 
-    texts = [POSSESSIVE, *world.vocabulary[len(SPECIALS) :]]
+    texts = [world.possessive, *world.vocabulary[len(SPECIALS) :]]
     words = dict.fromkeys(word for text in texts for word in WORD.findall(text))
     return _lookup([*SPECIALS, *words], None, decoders.Fuse())
 

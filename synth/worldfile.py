@@ -52,8 +52,8 @@ def faults(data: dict, roles: Sequence[str], letters: Sequence[str]) -> Iterator
     if not isinstance(data.get("name", ""), str) or data.get("name") == "":
         yield f"name: {data['name']!r} is no text"
     possessive = data.get("possessive", POSSESSIVE)
-    if not isinstance(possessive, str) or not possessive.strip():
-        yield f"possessive: {possessive!r} is no text; accepted: what joins an owner and its thing, like {POSSESSIVE!r}"
+    if not isinstance(possessive, str) or possessive == "" or any(c.isspace() for c in possessive):
+        yield f"possessive: {possessive!r}; accepted: a text without spaces that follows the owner, like {POSSESSIVE!r}"
         possessive = POSSESSIVE
     phrases = data.get("phrases", {})
     if isinstance(phrases, dict):

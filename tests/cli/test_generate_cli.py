@@ -196,7 +196,7 @@ def test_a_world_of_ones_own_and_its_faults(here, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert stopped.value.code == 2
     assert len(lines) == 2
-    assert "possessive: 3 is no text" in lines[0]
+    assert "possessive: 3; accepted" in lines[0]
     assert "plus is empty" in lines[1]
 
 

@@ -63,7 +63,8 @@ FAULTS = [
     (with_phrase("have", "'s it?"), 'can also be read as "\'s"'),
     (small(phrases={k: v for k, v in VOYAGE["phrases"].items() if k != "back"}), "role 'back' is missing"),
     (with_phrase("shout", "!"), "role 'shout' is unknown"),
-    (small(possessive=""), "possessive: '' is no text"),
+    (small(possessive=""), "possessive: ''; accepted: a text without spaces"),
+    (small(possessive=" of"), "possessive: ' of'; accepted"),
     (small(extra=1), "extra: an unknown key"),
     (small(categorisations=[]), "not a list of at least one categorisation"),
     (small(categorisations=[{"categories": ["A b"], "items": []}]), "categories: not a list of 4"),
@@ -92,7 +93,7 @@ def test_all_faults_are_found_at_once():
 
 def test_a_file_of_ones_own_is_a_world(tmp_path):
     path = tmp_path / "mine.json"
-    path.write_text(json.dumps(small(possessive=" of the")), encoding="utf-8")
+    path.write_text(json.dumps(small(possessive="::")), encoding="utf-8")
     spec = Spec(world=str(path), categorisations=1, subcategories=2, names=4)
     source = Source(spec, 0, "all")
     documents = source.documents(range(20))
@@ -101,7 +102,7 @@ def test_a_file_of_ones_own_is_a_world(tmp_path):
     ]
     for r in export.records(source, 0, 20):
         assert r["world"] == "small"
-        assert " of the " in r["query"]
+        assert ":: " in r["query"]
         assert list(audit_record(r, str(path))) == []
         assert "unknown" in dict(audit_record(r))["record"]
         with pytest.raises(ValueError, match="bad or missing field 'world': world='small' does not exist"):
