@@ -16,7 +16,6 @@ from synth.generate import Parser, fail, known_world
 
 PLAIN_PYTHON_UP_TO = 100  # below this, starting numba takes longer than the checking
 MODULI = range(2, 998)
-WHOLE_ENGLISH = {"categorisations": 4, "subcategories": 5, "names": 20, "letters": 104}
 
 STDIN = "standard input"
 
@@ -65,13 +64,12 @@ def read(file: str) -> list[tuple[int, dict]]:
     return records
 
 
-def judge(record: dict, field: str, own: str | None = None):
-    """Verdict on one record's text and the text itself. Raises ValueError when the record is bad.
+def problem_and_text(record: dict, field: str, own: str | None = None):
+    """(problem, its world, the text under `field`) of a record. Raises ValueError when the record is bad.
 
     own: the file of a world that is not shipped; names that no world has make a world of their own.
     """
     from synth import world
-    from synth.checker import check_text
     from synth.problem import from_record, world_of
 
     modulus = record.get("modulus")
@@ -82,7 +80,15 @@ def judge(record: dict, field: str, own: str | None = None):
         raise ValueError(f"no text under the key {field!r}; accepted: --field with one of its text keys")
     mine = own is not None and record.get("world") == world.read(own)["name"]
     known = world_of(record, own if mine else None)
-    return check_text(from_record(record, known), known, text), text
+    return from_record(record, known), known, text
+
+
+def judge(record: dict, field: str, own: str | None = None):
+    """Verdict on one record's text and the text itself; the rest as `problem_and_text`."""
+    from synth.checker import check_text
+
+    problem, known, text = problem_and_text(record, field, own)
+    return check_text(problem, known, text), text
 
 
 def describe(verdict, text: str) -> str:

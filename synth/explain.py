@@ -12,7 +12,7 @@ import os
 
 import numpy as np
 
-from synth.generate import PLAIN_PYTHON_UP_TO, Parser, fail, rate
+from synth.generate import PLAIN_PYTHON_UP_TO, Parser, fail, known_world, rate
 
 EXAMPLE = """examples:
   python -m synth.generate --ops 4 --count 1 --out - | python -m synth.explain -
@@ -35,6 +35,7 @@ def build_parser() -> Parser:
     parser.add_argument("--retry-rate", type=rate, default=0.0, help="rate of inserted mistakes (default 0)")
     parser.add_argument("--retry-kind", choices=("retry", "weak", "miss", "slip"), default="retry")
     parser.add_argument("--uncorrected", type=float, default=0.0, help="share of slips left standing (default 0)")
+    parser.add_argument("--world", metavar="FILE", help="the file of the records' world, where it is not shipped")
     parser.add_argument("--letter-order", choices=("random", "ordered"), default="random")
     parser.add_argument("--letters", type=int, default=52, help="how many letters the world has (default 52)")
     parser.add_argument("--no-shortest", dest="shortest", action="store_false", help="unneeded steps are written too")
@@ -73,24 +74,24 @@ def explain(oracle, problem, text: str) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    from synth.check import STDIN, read
+    from synth.check import STDIN, problem_and_text, read
 
+    if args.world:
+        known_world(args.world)
     args.file = STDIN if args.file == "-" else args.file
     records = read(args.file)
     if len(records) <= PLAIN_PYTHON_UP_TO:
         os.environ.setdefault("GLASSHOUSE_JIT", "0")  # must be set before the kernels are imported
     from synth.oracle import Oracle
-    from synth.problem import from_record
     from synth.spec import Spec
 
     names = ("retry_rate", "retry_kind", "uncorrected", "letter_order", "letters", "shortest")
     settings = {name: getattr(args, name) for name in names}
     for number, record in records:
         try:
-            oracle = Oracle(Spec(modulus=int(record.get("modulus", 23)), ops=1, **settings), args.policy)
-            if not isinstance(record.get(args.field), str):
-                raise ValueError(f"no text under the key {args.field!r}; accepted: --field with one of its text keys")
-            story = explain(oracle, from_record(record, oracle.world), record[args.field])
+            problem, world, text = problem_and_text(record, args.field, args.world)
+            spec = Spec(modulus=world.modulus, ops=1, **settings)
+            story = explain(Oracle(spec, args.policy, world), problem, text)
         except ValueError as error:
             fail(f"{args.file} line {number}: {error}")
         print(f"{record.get('id', f'line {number}')}\n{story}")

@@ -87,21 +87,21 @@ def branch_law(kind, rate, p, done, excluded, right, wrong, letters=0):
     """
     ready_mask = np.zeros(SLOTS, dtype=np.int64)
     n_ready = next_needed(p, done, ready_mask, letters)
+    n_tried = 0
     for x in range(SLOTS):
         if excluded[x]:
-            n_ready -= ready_mask[x]
             ready_mask[x] = 0
-    if rate <= 0.0:
+            n_tried += 1
+    if rate <= 0.0 and n_tried == 0:
         for x in range(SLOTS):
             right[x] = 1.0 / n_ready if ready_mask[x] else 0.0
         wrong[:] = 0.0
         return
     open_mask = np.zeros(SLOTS, dtype=np.int64)
     n_open = candidates(kind, p, done, excluded, -1, open_mask)
-    n_in, n_out, n_tried = 0, 0, 0  # ready ones that are candidates themselves, ready ones that are not, tried ones
+    n_in, n_out = 0, 0  # ready ones that are candidates themselves, ready ones that are not
     for x in range(SLOTS):
         right[x], wrong[x] = 0.0, 0.0
-        n_tried += excluded[x]
         if ready_mask[x] and open_mask[x]:
             n_in += 1
         elif ready_mask[x]:
