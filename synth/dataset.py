@@ -7,6 +7,7 @@ There are no files and no state, so any worker can make any part at any time, in
 """
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,10 +22,12 @@ from synth.mistakes import KINDS
 from synth.problem import Problems
 from synth.sample import draw
 from synth.spec import BINS, CHOICES, TRAIN_BINS, Spec
+from synth.split import template_residue
 
 SPLITS = {"train": (0, TRAIN_BINS - 1), "test": (TRAIN_BINS, BINS - 1), "all": (0, BINS - 1)}
 # settings of how a given problem is written down, which `Source.solve` may change
 WRITING = ("order", "letter_order", "solution_order", "retry_rate", "retry_kind", "mask_mistakes")
+ENOUGH_TEMPLATES, SMALL_CELL, CELL = 20, 4, "cell"  # a test cell of fewer templates says little
 MISTAKELESS = 8192  # longest document without mistakes: 48 sentences of up to 15 tokens, 72 steps, 64 clauses of 13
 
 
@@ -64,6 +67,12 @@ def _one(a, i):
 
 
 @jit
+def _templates(problems, published, out):
+    for i in range(out.shape[0]):
+        out[i] = template_residue(_one(problems, i), published, 2147483647)
+
+
+@jit
 def _draw_problems(states, law, costs, pool, categories, problems):
     """Draw problem i from states[i]; returns the number drawn (fewer than asked means the settings admit none)."""
     for i in range(states.shape[0]):
@@ -100,6 +109,25 @@ def _write_documents(
     return truth[:, :total], logp[:total]
 
 
+def test_cell_templates(spec: Spec, draws: int = 400) -> int | None:
+    """Number of solution templates of the test cell of `spec` if it is below `ENOUGH_TEMPLATES`, else None.
+
+    Counts different templates among up to `draws` problems, and stops when there are enough. Cells of more than
+    `SMALL_CELL` operations, cells of problems asked again and splits by problem are never too small.
+    """
+    if not spec.exact_ops or spec.ops > SMALL_CELL or spec.split_by == "problem" or spec.reask:
+        return None
+    source, found = Source(spec, 0, "test", CELL), set()
+    for start in range(0, draws, 40):
+        problems = source.problems(range(start, start + 40))
+        out = np.zeros(40, dtype=np.int64)
+        _templates(problems, spec.solution_order == "published", out)
+        found.update(out.tolist())
+        if len(found) >= ENOUGH_TEMPLATES:
+            return None
+    return len(found)
+
+
 class Source:
     """An endless stream of problems of one spec.
 
@@ -122,6 +150,12 @@ class Source:
             dtype=np.int64,
         )  # fmt: skip
         self._costs = costs(self.world, spec.length_unit)
+        if spec.exact_ops and split == "test" and stream != CELL and (few := test_cell_templates(spec)) is not None:
+            warnings.warn(
+                f"the test cell of exactly {spec.ops} operations holds only {few} solution templates; accepted as it "
+                f"is, but a score on it says little: at least {ENOUGH_TEMPLATES} are wanted",
+                stacklevel=2,
+            )
 
     def _draw(self, indices: Sequence[int]) -> tuple[np.ndarray, Problems]:
         states = hashing.states(self.seed, f"{self.stream}/{self.split}", indices)

@@ -57,6 +57,15 @@ def rate(text: str) -> float:
     return value
 
 
+def perm_level(text: str) -> int | str:
+    """An argparse type: 0 to 6, or random."""
+    if text in ("0", "1", "2", "3", "4", "5", "6"):
+        return int(text)
+    if text != "random":
+        raise argparse.ArgumentTypeError(f"{text} is not possible; accepted: a whole number from 0 to 6, or random")
+    return text
+
+
 def build_parser() -> Parser:
     parser = Parser(
         prog="python -m synth.generate",
@@ -89,6 +98,20 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--out", metavar="PATH", help="- for JSON lines, x.jsonl, x.parquet, or a folder for token shards"
     )
+    parser.add_argument("--reask", action="store_true", help="ask another question about each drawn problem")
+    parser.add_argument(
+        "--perm-level",
+        type=perm_level,
+        help="order of sentences: 0 to 6 (5, default: shuffled; 6: topological) or random",
+    )
+    parser.add_argument(
+        "--max-length", type=whole(16, 32768), help="drop problems longer than this without mistakes (default: none)"
+    )
+    parser.add_argument(
+        "--length-unit",
+        choices=("tokens", "gpt2"),
+        help="of --max-length: tokens of this lab, or estimated GPT-2 pieces",
+    )
     parser.add_argument("--workers", type=whole(1, 256), default=1, help="processes, for --out (default 1)")
     return parser
 
@@ -97,10 +120,15 @@ def settings(args: argparse.Namespace) -> dict:
     """The settings named on the command line that differ from the preset."""
     from synth.spec import presets
 
-    names = ("ops", "edges", "modulus", "order", "retry_rate", "retry_kind", "solution_order")
+    names = ("ops", "edges", "modulus", "order", "retry_rate", "retry_kind", "solution_order", "perm_level")
+    names += ("max_length", "length_unit")
     chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.exact_ops:
         chosen["exact_ops"] = True
+    if args.reask:
+        chosen["reask"] = True
+    if args.perm_level == "random":
+        chosen["perm_level"] = None
     if args.ops and not args.edges and args.preset == "med":
         chosen["edges"] = min(48, max(20, -(-4 * args.ops // 3)))
     if args.ops and args.ops > presets().get(args.preset, {}).get("letters", 52):

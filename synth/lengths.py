@@ -43,7 +43,7 @@ from synth.world import (
 from synth.world import MINUS as MINUS_SIGN
 
 UNITS = ("tokens", "gpt2")
-NAME_PIECES = 2.0  # GPT-2 pieces of an item or category name, the mean
+NAME_PIECES = 2.80  # GPT-2 pieces of an item or category name, the mean
 SCALE = 1000
 MARK, NAME, PARAMETER = range(len(ROLES), len(ROLES) + 3)  # in `costs`, after the phrases
 

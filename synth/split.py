@@ -164,8 +164,11 @@ def _before(hashes, terms, x, t, u):
 
 
 @jit
-def template_bin(p, published):
-    """Bin of the solution template of a batch of one; `published`: in the order of construction, as written."""
+def template_residue(p, published, modulus):
+    """SHA-256 of the solution template of a batch of one, modulo `modulus` (below 2**31).
+
+    `published`: in the order of construction, as written.
+    """
     text = np.empty(MAX_TEXT, dtype=np.uint8)
     if published:
         n = write_template(
@@ -176,7 +179,13 @@ def template_bin(p, published):
         terms = np.full((SLOTS, 4, 2), -1, dtype=np.int32)
         count = _canonical(p, order, terms)
         n = write_template(order, count, p.n_terms[0], terms, p.combine[0], p.constant_op[0], text)
-    return sha256_mod(text, n, BINS)
+    return sha256_mod(text, n, modulus)
+
+
+@jit
+def template_bin(p, published):
+    """Bin of the solution template of a batch of one."""
+    return template_residue(p, published, BINS)
 
 
 @jit

@@ -168,9 +168,10 @@ def draw_needed(s, existing, there, ops, below_instances, below_abstracts, depth
     """Step A: abstract parameters up to n operations; then instances up to m.
 
     Of one random abstract parameter of each level, easiest level first, the hardest that fits is added, until the
-    easiest level left does not fit: the published code. The paper tries the hardest level first, which gives a childless
-    parameter (one operation, always 0) one chance for each level: at one operation it is then asked for in 16% of med
-    problems, against the published 8%.
+    easiest level left does not fit: the published code. The paper tries the hardest level first, which gives a
+    childless parameter (one operation, always 0) one chance for each level: at one operation it is then asked for in
+    16% of med problems, against the published 8%.
+
     `existing`, `there`: the structure's instances and abstracts. Returns (operations, instances, abstracts).
     """
     instances, abstracts, total = 0, 0, 0

@@ -19,6 +19,9 @@ WRONG = [
     *(("subcategories", value) for value in (0, 6)),
     ("world", "atlantis"),
     *((setting, "other") for setting in CHOICES),
+    *(("perm_level", value) for value in (-1, 7, 2.0, True)),
+    *(("max_length", value) for value in (0, 40000, "768")),
+    ("reask", 1),
 ]
 
 
