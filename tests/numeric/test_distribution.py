@@ -2,7 +2,9 @@
 
 Each preset is judged on 50,000 problems, so our own sampling error is small; the tolerances cover that of the published
 figures (from 400 to 2,000 problems, 600 for a single number of operations) and one known difference: op is drawn first
-and kept, which moves the mean number of edges from 8.97 to 9.34 and 10.77 to 11.04, and with it depth and lengths.
+and kept. The same code with the published rejection instead (20,000 problems) gives, published figures in brackets:
+edges 9.04 (8.97) and 10.94 (10.77), needed 4.72 (4.7) and 5.99 (5.9), abstract queries 0.404 and 0.397 (0.41), solution
+lengths 108 (108) and 146 (145); keeping op gives 9.20 and 11.15, 4.78 and 6.12, 0.384 and 0.375, 109 and 147.
 Laws that are exact by construction (operations, constants, operators, names, sentence order) are tested as such.
 """
 
@@ -22,7 +24,7 @@ DRAWN: dict[str, Problems] = {}
 
 PUBLISHED = {  # edges (op passed explicitly), needed, needed abstract, query abstract, answer 0; tolerances
     "med": ((9.34, 0.25), (4.7, 0.15), (1.2, 0.1), (0.41, 0.035), (0.122, 0.015)),
-    "hard": ((11.04, 0.25), (5.9, 0.25), (1.4, 0.1), (0.41, 0.045), (0.106, 0.015)),
+    "hard": ((11.04, 0.25), (5.9, 0.3), (1.4, 0.1), (0.41, 0.045), (0.106, 0.015)),
 }
 AT_FIXED_OPS = [  # preset, ops, edges, needed parameters
     ("med", 15, 10.8, 11.4), ("med", 20, 11.5, 14.0), ("med", 23, 11.6, 15.4), ("hard", 21, 13.4, 14.7),
@@ -194,10 +196,14 @@ def test_the_fitted_constant_gives_the_published_mean():
 
 
 def test_operations_after_asking_again():
-    """Published for op the minimum of two uniforms on 1..15: 29% of one operation, 22% of two, up to 16."""
+    """Published for op the minimum of two uniforms on 1..15: 29% of one operation, 22% of two.
+
+    The published function failed in 207 of 400 tries, so those are shares of 193 problems, and without the abstract
+    parameters it left out: hence the wide tolerance, two and a half standard errors.
+    """
     ops = Source(preset("med", reask=True), 2024, "all").problems(range(COUNT)).ops
-    assert abs((ops == 1).mean() - 0.29) < 0.04
-    assert abs((ops == 2).mean() - 0.22) < 0.04
+    assert abs((ops == 1).mean() - 0.29) < 0.08
+    assert abs((ops == 2).mean() - 0.22) < 0.08
     assert ops.max() >= 14
 
 
