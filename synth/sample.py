@@ -20,6 +20,7 @@ from synth.split import problem_bin, template_bin
 from synth.structure import ABSTRACTS, bits, draw_needed, draw_order, draw_structure, lowest, pick, reach
 
 STRUCTURES = 1000  # structure redraws before the hyper-parameters are redrawn (published)
+FEWER, USED = 100, 32  # redraws above the 32 operations ever published: hopeless draws would cost more than linearly
 HYPER = 2000  # hyper-parameter redraws before the settings are declared impossible
 
 
@@ -195,7 +196,7 @@ def _draw_graph(s, wanted, edges, max_depth, max_width, modulus, p):
     scratch = np.zeros(SLOTS, dtype=np.int64)
     below_instances = np.zeros(ABSTRACTS, dtype=np.int64)
     below_abstracts = np.zeros(ABSTRACTS, dtype=np.int64)
-    for _ in range(STRUCTURES):
+    for _ in range(STRUCTURES if wanted <= USED else FEWER):
         existing, there = draw_structure(s, e, depth, low, high, widths, exists)
         ops[:INSTANCES] = 1
         reach(existing, widths, depth, ops, below_instances, below_abstracts)

@@ -267,11 +267,14 @@ def generate(rng: random.Random, spec, world: World, exact: bool) -> tuple[str, 
         fewest = (depth - 1) * sizes[0]
         edges = min(*(rng.randint(fewest, spec.edges) for _ in range(2)), (depth - 1) * sizes[1] ** 2)
         found = None
-        while found is None:
+        for _ in range(1000 if wanted <= 32 else 100):  # structures, before the hyper-parameters are redrawn
             instances, abstracts = structure(rng, edges, depth, *sizes, world)
             ceiling = sum(p.operations() for p in (*instances, *abstracts))
             needed = needed_set(rng, instances, abstracts, min(n, ceiling), m, depth)
-            found = order(rng, needed, instances, abstracts)
+            if found := order(rng, needed, instances, abstracts):
+                break
+        if found is None:
+            continue
         topo, inward = found
         if not operations_and_dependencies(rng, topo, inward, wanted, spec.modulus):
             continue

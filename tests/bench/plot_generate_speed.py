@@ -73,6 +73,7 @@ def main() -> None:
         axes.loglog(OPS, [1e6 * s for s in seconds], "o-", label=f"{name}: ops^{exponent(seconds):.2f} from 8 to 64")
     axes.loglog(OPS, [1e6 * lines["kernels"][2] * ops / 8 for ops in OPS], "k:", label="linear")
     axes.set_xticks(OPS, [str(ops) for ops in OPS])
+    axes.minorticks_off()
     axes.set_xlabel("operations")
     axes.set_ylabel("microseconds per problem, one core")
     axes.legend()

@@ -118,9 +118,9 @@ def test_the_command_of_the_readme_prints_pages(command):
 
 
 def test_inserted_mistakes_are_marked(command):
-    done = command("synth.generate", "--ops", "8", "--retry-rate", "0.6", "--count", "2", "--seed", "3")
+    done = command("synth.generate", "--ops", "8", "--retry-rate", "0.6", "--count", "4", "--seed", "3")
     source = Source(preset("med", ops=8, retry_rate=0.6), 3, "all")
-    mistakes = [m for record in export.records(source, 0, 2) for m in record["mistakes"]]
+    mistakes = [m for record in export.records(source, 0, 4) for m in record["mistakes"]]
     text = " ".join(done.stdout.split())
     assert len(mistakes) > 2
     assert text.count("<- mistake") == text.count("as BACK.") == len(mistakes)
