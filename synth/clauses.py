@@ -89,6 +89,16 @@ def expand(x, n_terms, terms, combine, constant, constant_op, value, modulus, le
     return n, used
 
 
+@jit
+def clause_count(x, n_terms, terms, constant_op):
+    """How many clauses, and so letters and operations, the step of parameter x has; the length that `expand` gives."""
+    count = n_terms[x] - 1 + (1 if constant_op[x] > 0 else 0)
+    for t in range(n_terms[x]):
+        if terms[x, t, 1] >= 0:
+            count += 1
+    return max(count, 1)
+
+
 def rows_buffer() -> np.ndarray:
     """A buffer for `expand`."""
     return np.zeros((MAX_CLAUSES, 7), dtype=np.int64)

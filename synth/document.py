@@ -3,6 +3,8 @@
     <problem> sentences . question? <solution> Define A's B as k; so k = 9. ... <answer> 4 <eos>
      segment:  1         2                      3                            4
 
+Where a premise is missing, the solution ends with ` Undetermined.` and the answer is that word.
+
 Text is the rendering of the tokens (`World.decode`); the truth is written while the tokens are, never parsed back.
 Beside each solution token stands the generator's exact log-probability of it, so the mean of their negative is the
 entropy floor that no model can beat.
@@ -27,9 +29,9 @@ from synth.clauses import (
     expand,
 )
 from synth.clauses import PLUS as ADDITION
-from synth.hashing import shuffle, uniform
+from synth.hashing import below, shuffle, uniform
 from synth.jit import jit
-from synth.mistakes import branch_law, candidates, name_law, name_tokens, next_needed
+from synth.mistakes import SLIP, branch_law, candidates, name_law, name_tokens, next_needed
 from synth.problem import ADD, DIFFERENCE, SLOTS
 from synth.structure import pick
 from synth.world import (
@@ -56,6 +58,7 @@ from synth.world import (
     THE_NUMBER,
     TIMES,
     TIMES_EACH,
+    UNDETERMINED,
 )  # fmt: skip
 from synth.world import (
     MINUS as MINUS_SIGN,
@@ -65,6 +68,7 @@ from synth.world import (
 TOKEN, SEGMENT, STEP, PARAM, MISTAKE, LOSS = range(6)
 SENTENCE, QUESTION, STEP_SEGMENT, ANSWER_SEGMENT = 1, 2, 3, 4
 CAPACITY = 32768  # longest document: 72 steps, each after up to 71 mistakes of 6 tokens
+SLIPS_UNTIL = CAPACITY // 2  # slips have no natural end: a document this long makes no more, so it fits
 MASK_NONE, MASK_NAME, MASK_STEP = range(3)
 
 
@@ -177,12 +181,43 @@ def _write_definition(p, x, step, mistake, mask, law, exact, phrases, out, logp,
 
 
 @jit
-def write_solution(s, p, law, phrases, first_number, first_letter, n_letters, retry_rate, out, logp, n):
+def _slip(s, rate, right, modulus):
+    """The number written as result: the right one, or with probability `rate` one of the others."""
+    if rate <= 0.0 or uniform(s) >= rate:
+        return right
+    wrong = below(s, modulus - 1)
+    return wrong + 1 if wrong >= right else wrong
+
+
+@jit
+def _close_step(s, step, x, slipped, mask, uncorrected, phrases, out, logp, begin, n):
+    """`BACK .` after a slip that is taken back, else the full stop; returns (next n, whether the step stands)."""
+    back = slipped and uniform(s) >= uncorrected
+    if slipped and mask != MASK_NONE:
+        out[LOSS, n - 1] = 0
+    if back and mask == MASK_STEP:
+        out[LOSS, begin:n] = 0
+    if back:
+        n = put(out, n, phrases[BACK], STEP_SEGMENT, step, x, 1, 1)
+        logp[n - 1] += math.log(1.0 - uncorrected)
+    n = put(out, n, phrases[STOP], STEP_SEGMENT, step, x, 0, 1)
+    if slipped:
+        out[MISTAKE, begin:n] = 1
+        if not back:
+            logp[n - 1] += math.log(uncorrected)
+    return n, not back
+
+
+@jit
+def write_solution(s, p, law, phrases, first_number, first_letter, n_letters, rates, out, logp, n):
     """Solution, answer and end after the prompt; returns the document's length.
 
-    law: int64 [published order, random letters, mistake kind, mask, ...] as made by `synth.dataset`.
+    law: int64 [published order, random letters, mistake kind, mask, modulus, shortest] and rates: float64 [of mistakes,
+    of slips left uncorrected], as made by `synth.dataset`.
     """
-    published, random_letters, kind, mask = law[0], law[1], law[2], law[3]
+    published, random_letters, kind, mask, modulus = law[0], law[1], law[2], law[3], law[4]
+    room = 0 if law[5] else n_letters
+    retry_rate, uncorrected = rates[0], rates[1]
     letters = np.arange(first_letter, first_letter + n_letters)
     if random_letters:
         shuffle(s, letters, n_letters)
@@ -192,14 +227,15 @@ def write_solution(s, p, law, phrases, first_number, first_letter, n_letters, re
     letter = np.full(SLOTS, -1, dtype=np.int64)
     rows = np.zeros((8, 7), dtype=np.int64)
     chances = np.zeros((2, SLOTS))
-    used, step = 0, 0
-    for i in range(p.scalars[0, P.N_NEEDED]):
-        next_needed(p, done, marked)
-        x = p.topo[0, i] if published else pick(s, marked)
+    value = p.value[0].copy()  # as written: what follows from an uncorrected slip differs from the truth
+    query = p.scalars[0, P.QUERY]
+    used, step, n_done = 0, 0, 0
+    while not done[query] and next_needed(p, done, marked, room) > 0:
+        x = p.topo[0, n_done] if published else pick(s, marked)
         tried[:] = 0
         while True:
             if not published:
-                branch_law(kind, retry_rate, p, done, tried, chances[0], chances[1])
+                branch_law(kind, retry_rate, p, done, tried, chances[0], chances[1], room)
             if retry_rate <= 0.0 or candidates(kind, p, done, tried, x, marked) == 0 or uniform(s) >= retry_rate:
                 break
             wrong = pick(s, marked)
@@ -209,6 +245,7 @@ def write_solution(s, p, law, phrases, first_number, first_letter, n_letters, re
             logp[n - 1] = math.log(1.0 - defined) if not published else math.nan
             n = put(out, n, phrases[STOP], STEP_SEGMENT, step, wrong, 1, 1)
             step += 1
+        begin = n
         n, defined = _write_definition(p, x, step, 0, mask, chances, not published, phrases, out, logp, n)
         first = used
         count, used = expand(
@@ -218,24 +255,41 @@ def write_solution(s, p, law, phrases, first_number, first_letter, n_letters, re
             p.combine[0],
             p.constant[0],
             p.constant_op[0],
-            p.value[0],
-            law[4],
+            value,
+            modulus,
             letter,
             used,
             rows,
         )
+        right = rows[count - 1, RESULT]
+        slip_rate = retry_rate if kind == SLIP and n < SLIPS_UNTIL else 0.0
+        rows[count - 1, RESULT] = _slip(s, slip_rate, right, modulus)
+        slipped = rows[count - 1, RESULT] != right
         n = put(out, n, letters[first], STEP_SEGMENT, step, x, 0, 1)
         start = n - 1
         n = write_clauses(p, x, step, phrases, first_number, letters, rows, count, out, n)
+        logp[n - 1] = math.log(slip_rate / (modulus - 1) if slipped else 1.0 - slip_rate)
         if random_letters:
             _price_letters(out, logp, letters, first, used, start, n, n_letters)
         logp[start] += math.log(defined) if not published else math.nan
-        n = put(out, n, phrases[STOP], STEP_SEGMENT, step, x, 0, 1)
-        done[x] = 1
+        n, stands = _close_step(s, step, x, slipped, mask, uncorrected, phrases, out, logp, begin, n)
         step += 1
+        if stands:
+            done[x] = 1
+            n_done += 1
+            if kind == SLIP:
+                value[x] = rows[count - 1, RESULT]
+        else:
+            used = first
+            if random_letters:
+                shuffle(s, letters[used:], n_letters - used)
+    answer = first_number + value[query]
+    if p.scalars[0, P.MISSING] >= 0:
+        n = put(out, n, phrases[UNDETERMINED], STEP_SEGMENT, step, -1, 0, 1)
+        n = put(out, n, phrases[STOP], STEP_SEGMENT, step, -1, 0, 1)
+        answer = phrases[UNDETERMINED]
     n = put(out, n, ANSWER, ANSWER_SEGMENT, -1, -1, 0, 1)
-    answer = int(p.value[0, p.scalars[0, P.QUERY]])
-    n = put(out, n, first_number + answer, ANSWER_SEGMENT, -1, p.scalars[0, P.QUERY], 0, 1)
+    n = put(out, n, answer, ANSWER_SEGMENT, -1, query, 0, 1)
     return put(out, n, EOS, ANSWER_SEGMENT, -1, -1, 0, 1)
 
 

@@ -213,7 +213,7 @@ def take(plan, token, values, used, g):
     if kind == FIXED:
         return token == c
     live = plan.live[c]
-    if kind == LEFT or kind == RIGHT:
+    if kind in (LEFT, RIGHT):
         return _take_operand(plan, c, kind == LEFT, token, g)
     if kind == OPERATION:
         return _take_sign(live, _SIGN, token, g)

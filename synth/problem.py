@@ -7,12 +7,18 @@ kernels, checker, oracle and labels share one layout; nothing ever re-parses Eng
 
 value = constant (add or multiply) combine(product of each term), mod `modulus`; no terms and a constant: the constant;
 neither: 0. Source of the construction: Part 2.1 (2407.20311), section 2 and appendix.
+
+A problem with a missing premise (2504.06514) lacks the sentence of one instance parameter, MISSING. What is not given
+depends on itself, so nothing finds it or what rests on it ready; their values are -1, and `needed` is what can still be
+derived of the query's ancestors.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
+from synth import consistency
+from synth import world as worlds
 from synth.jit import jit
 from synth.world import World
 
@@ -31,13 +37,13 @@ CHILD = np.array([s % 4 for s in range(INSTANCES)] + [-1] * (SLOTS - INSTANCES))
 TARGET = np.array([-1] * INSTANCES + [k for _, k in _PAIRS for _ in range(WIDTH)])  # abstract: K
 
 # columns of `scalars`
-DEPTH_, QUERY, OPS, N_SENTENCES, N_NEEDED, EDGES, SPLIT_BIN = range(7)
+DEPTH_, QUERY, OPS, N_SENTENCES, N_NEEDED, EDGES, SPLIT_BIN, MISSING = range(8)
 
 
 class Problems(NamedTuple):
     """N problems; `take(i)` is a view of one (N = 1). All int32 unless said; -1 means none."""
 
-    scalars: np.ndarray  # [N, 7] depth, query slot, ops, sentences, needed parameters, edges, split bin
+    scalars: np.ndarray  # [N, 8] depth, query slot, ops, sentences, needed parameters, edges, split bin, missing
     widths: np.ndarray  # [N, 4] items in each layer
     items: np.ndarray  # [N, 16] name token of item (layer, j) at layer*4 + j
     categories: np.ndarray  # [N, 4] name token of each layer's category
@@ -86,7 +92,7 @@ def empty(n: int) -> Problems:
         return np.full((n, *shape), -1, dtype=np.int32)
 
     return Problems(
-        array(7), array(4), array(16), array(4), *(array(SLOTS) for _ in range(5)), array(SLOTS, MAX_TERMS, 2),
+        array(8), array(4), array(16), array(4), *(array(SLOTS) for _ in range(5)), array(SLOTS, MAX_TERMS, 2),
         array(SLOTS), array(SLOTS), array(INSTANCES), array(SLOTS),
     )  # fmt: skip
 
@@ -126,23 +132,25 @@ def to_record(problem: Problems, world: World, order: str) -> dict:
         for i in range(depth)
     ]
     sentences = [int(s) for s in problem.sentences[0, : problem.scalars[0, N_SENTENCES]]]
+    missing = int(problem.scalars[0, MISSING])
     parameters = []
-    for s in [*sentences, *(s for s in range(INSTANCES, SLOTS) if s in text)]:
-        n = int(problem.n_terms[0, s])
+    for s in [*sentences, *(s for s in range(SLOTS) if s == missing or (s >= INSTANCES and s in text))]:
+        n = int(problem.n_terms[0, s]) if s != missing else 0
         parameters.append(
             {
                 "name": text[s],
                 "kind": "instance" if s < INSTANCES else "abstract",
-                "value": int(problem.value[0, s]),
+                "value": v if (v := int(problem.value[0, s])) >= 0 else None,
                 "needed": bool(problem.needed[0, s]),
                 "constant": c if (c := int(problem.constant[0, s])) >= 0 else None,
                 "combine_constant": (None, "add", "mul")[problem.constant_op[0, s]],
                 "combine": (None, "sum", "difference")[problem.combine[0, s]],
                 "terms": [[text[int(f)] for f in term if f >= 0] for term in problem.terms[0, s, :n]],
             }
+            | ({"given": False} if s == missing else {})
         )
     return {
-        "answer": int(problem.answer[0]),
+        "answer": a if (a := int(problem.answer[0])) >= 0 else None,
         "ops": int(problem.ops[0]),
         "edges": int(problem.scalars[0, EDGES]),
         "modulus": world.modulus,
@@ -152,20 +160,70 @@ def to_record(problem: Problems, world: World, order: str) -> dict:
         "needed_order": [text[int(s)] for s in problem.topo[0, : problem.scalars[0, N_NEEDED]]],
         "layers": layers,
         "parameters": parameters,
+        "missing": text.get(missing),
     }
 
 
-def from_record(record: dict, world: World) -> Problems:
-    """The problem of a JSON record, as a batch of one; the inverse of `to_record`.
+def world_of(record: dict, language: str | None = None) -> World:
+    """The world that a record can be read in: the one its key `world` names (default english), or `language`.
 
-    Raises ValueError naming the first field that is missing or inconsistent.
+    Where that world lacks a name of the record, it is a world of the record's own names: the same phrases, an empty
+    pool. Raises ValueError when there is no such world, or a name cannot be read back from a text.
+    """
+    name = language or _language(record)
+    whole = worlds.load(name, _modulus(record), **worlds.offered(name), letters=104)
+    try:
+        layers = [(layer["category"], layer["items"]) for layer in record["layers"]]
+        if all(whole.is_name(text) for category, items in layers for text in [category, *items]):
+            return whole
+        return worlds.of_layers(name, whole.modulus, layers)
+    except (KeyError, TypeError) as error:
+        consistency.refuse(record, f"bad or missing field {error}")
+    except ValueError as error:
+        consistency.refuse(record, f"bad or missing field 'layers': {error}")
+
+
+def _language(record: dict) -> str:
+    name = record.get("world", "english")
+    try:
+        if not isinstance(name, str):
+            raise ValueError(f"world={name!r}; accepted: the name of a world")
+        worlds.read(name)
+    except ValueError as error:
+        consistency.refuse(record, f"bad or missing field 'world': {error}")
+    return name
+
+
+def _modulus(record: dict) -> int:
+    low, high = consistency.MODULUS
+    modulus = record.get("modulus")
+    if type(modulus) is not int or not low <= modulus <= high:
+        consistency.refuse(record, f"bad or missing field 'modulus': {modulus!r}; accepted: {low} to {high}")
+    return modulus
+
+
+def from_record(record: dict, world: World | None = None) -> Problems:
+    """The problem of a JSON record, as a batch of one; the inverse of `to_record`. Without a world: `world_of(record)`.
+
+    Raises ValueError naming the record, field and parameter of the first thing that is missing or does not follow from
+    the layers and the sentences (`synth.consistency`).
+    """
+    if not isinstance(record, dict):
+        raise ValueError(f"record ?: {type(record).__name__}; accepted: an object")
+    possessive = world.possessive if world else worlds.read(_language(record)).get("possessive", worlds.POSSESSIVE)
+    consistency.check_record(record, possessive)
+    return read_record(record, world or world_of(record))
+
+
+def read_record(record: dict, world: World) -> Problems:
+    """The arrays of a record as it stands: values, needed parameters and counts are taken, not checked.
+
+    Raises ValueError naming the first field that is missing or cannot be read.
     """
     try:
         return _from_record(record, world)
     except (KeyError, IndexError, TypeError, AttributeError, OverflowError, ValueError) as error:
-        raise ValueError(
-            f"record {record.get('id', '?') if isinstance(record, dict) else '?'}: bad or missing field {error}"
-        ) from None
+        consistency.refuse(record, f"bad or missing field {error}")
 
 
 def _from_record(record: dict, world: World) -> Problems:
@@ -192,7 +250,7 @@ def _from_record(record: dict, world: World) -> Problems:
     for parameter in record["parameters"]:
         s = slots[parameter["name"]]
         p.exists[0, s] = 1
-        p.value[0, s] = parameter["value"]
+        p.value[0, s] = -1 if parameter["value"] is None else parameter["value"]
         p.needed[0, s] = int(parameter["needed"])
         p.constant[0, s] = -1 if parameter["constant"] is None else parameter["constant"]
         p.constant_op[0, s] = (None, "add", "mul").index(parameter["combine_constant"])
@@ -200,11 +258,31 @@ def _from_record(record: dict, world: World) -> Problems:
         p.n_terms[0, s] = len(parameter["terms"])
         for t, term in enumerate(parameter["terms"]):
             p.terms[0, s, t, : len(term)] = [slots[name] for name in term]
-    sentences = [slots[q["name"]] for q in record["parameters"] if q["kind"] == "instance"]
+    missing = _missing_slot(record, slots)
+    if missing >= 0:
+        p.n_terms[0, missing], p.terms[0, missing, 0, 0] = 1, missing
+    sentences = [slots[q["name"]] for q in record["parameters"] if q["kind"] == "instance" and q.get("given", True)]
     topo = [slots[name] for name in record["needed_order"]]
     p.sentences[0, : len(sentences)] = sentences
     p.topo[0, : len(topo)] = topo
     p.scalars[0] = [
         depth, slots[record["query"]], record["ops"], len(sentences), len(topo), record["edges"], record["split_bin"],
+        missing,
     ]  # fmt: skip
     return p
+
+
+def _missing_slot(record: dict, slots: dict[str, int]) -> int:
+    """Slot of the parameter that is not given, or -1; the record must say so alike in all places."""
+    values = [q["name"] for q in record["parameters"] if q["value"] is None]
+    absent = [q for q in record["parameters"] if not q.get("given", True)]
+    name = record.get("missing")
+    if name is None:
+        if values or absent:
+            raise ValueError(f"'missing' (null, but {(values or [absent[0]['name']])[0]} has no value or is not given)")
+        return -1
+    if [q["name"] for q in absent] != [name] or absent[0]["kind"] != "instance":
+        raise ValueError(f"'missing' ({name}, which is not the one instance parameter with given = false)")
+    if name not in values or record["query"] not in values or absent[0]["terms"] or absent[0]["constant"] is not None:
+        raise ValueError(f"'missing' ({name} or what rests on it has a value or an expression)")
+    return slots[name]

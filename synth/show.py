@@ -7,6 +7,8 @@ import numpy as np
 from synth import problem as P
 from synth.dataset import Documents, Source
 from synth.problem import INSTANCES, SLOTS, dependencies
+from synth.sections import cut, render
+from synth.world import BACK
 
 WIDTH = 100
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
@@ -34,6 +36,8 @@ def _sentences(text: str) -> list[str]:
 
 def expression(problem: P.Problems, slot: int, names: dict[int, str]) -> str:
     """The right-hand side of a parameter in plain arithmetic."""
+    if slot == problem.scalars[0, P.MISSING]:
+        return "not given"
     n = int(problem.n_terms[0, slot])
     constant = int(problem.constant[0, slot])
     if n == 0:
@@ -52,22 +56,28 @@ def graph(problem: P.Problems, names: dict[int, str], paint: Printer) -> list[st
     seen: set[int] = set()
 
     def visit(slot: int, level: int) -> None:
-        head = "  " + "   " * level + f"{names[slot]} = {paint(str(problem.value[0, slot]), 'bold')}"
+        head = "  " + "   " * level + f"{names[slot]} = {paint(_number(problem, slot), 'bold')}"
         if slot in seen:
             lines.append(head + paint("   (above)", "dim"))
             return
         seen.add(slot)
         lines.append(head + paint(f"   <- {expression(problem, slot, names)}", "cyan"))
         for below in dependencies(problem, slot):
-            visit(below, level + 1)
+            if below != slot:  # what is not given rests on itself
+                visit(below, level + 1)
 
     visit(int(problem.query[0]), 0)
-    rest = [s for s in range(INSTANCES) if problem.exists[0, s] and not problem.needed[0, s]]
+    rest = [s for s in range(INSTANCES) if problem.exists[0, s] and s not in seen]
     if rest:
         lines.append(paint("  not needed:", "dim"))
         for s in rest:
-            lines.append(paint(f"     {names[s]} = {problem.value[0, s]}   <- {expression(problem, s, names)}", "dim"))
+            lines.append(paint(f"     {names[s]} = {_number(problem, s)}   <- {expression(problem, s, names)}", "dim"))
     return lines
+
+
+def _number(problem: P.Problems, slot: int) -> str:
+    value = int(problem.value[0, slot])
+    return str(value) if value >= 0 else "undetermined"
 
 
 def _why(problem: P.Problems, slot: int, done: set[int], names: dict[int, str]) -> str:
@@ -75,6 +85,14 @@ def _why(problem: P.Problems, slot: int, done: set[int], names: dict[int, str]) 
     if missing:
         return f"{missing[0]} is not known yet"
     return "it comes later" if problem.needed[0, slot] else "it is not needed"
+
+
+def context_lines(world, context: list[int], paint: Printer) -> list[str]:
+    """What stands before the problem, a line for each section."""
+    if not context:
+        return []
+    sections = render(world, context).split("\n")
+    return [paint("Context", "bold"), *(_wrapped(s, "  ") for s in sections), "", paint("Problem", "bold")]
 
 
 def show(source: Source, documents: Documents, i: int, index: int, colour: bool) -> str:
@@ -86,9 +104,13 @@ def show(source: Source, documents: Documents, i: int, index: int, colour: bool)
     names = {s: world.name_of(*slot_names[s]) for s in range(SLOTS) if problem.exists[0, s]}
     scalars = problem.scalars[0]
     side = "train" if scalars[P.SPLIT_BIN] < 17 else "test"
-    counts = f"{scalars[P.OPS]} operations, {scalars[P.EDGES]} edges, arithmetic modulo {world.modulus}"
+    ops, most = int(scalars[P.OPS]), source.spec.ops
+    drawn = "" if source.spec.exact_ops else f" (drawn from 1 to {most}; --exact-ops: always {most})"
+    counts = f"{ops} operation{'s' * (ops != 1)}{drawn}, {scalars[P.EDGES]} edges, arithmetic modulo {world.modulus}"
     lines = [paint(f"Problem {index}", "bold") + f"   {counts}, split bin {scalars[P.SPLIT_BIN]} ({side})", ""]
-    text = world.decode(documents.tokens[span][: documents.prompt[i]])
+    context, prompt = cut(documents.prompt_tokens(i))
+    lines += context_lines(world, context, paint)
+    text = world.decode(prompt)
     lines += [_wrapped(s, "  ") for s in _sentences(text)]
     lines += [
         "",
@@ -97,7 +119,7 @@ def show(source: Source, documents: Documents, i: int, index: int, colour: bool)
         "",
     ]
     lines += [paint("Solution", "bold"), *_solution_lines(world, documents, span, problem, names, paint), ""]
-    lines.append(f"{paint('Answer', 'bold')}  {paint(str(problem.answer[0]), 'green')}")
+    lines.append(f"{paint('Answer', 'bold')}  {paint(_number(problem, int(problem.query[0])), 'green')}")
     return "\n".join(lines)
 
 
@@ -112,7 +134,12 @@ def _solution_lines(
         slot = int(documents.param[span][here][0])
         text = world.decode(tokens[here]).strip()
         if documents.mistake[span][here].any():
-            text += f"   <- mistake, taken back: {_why(problem, slot, done, names)}"
+            back = bool((tokens[here] == world.phrases[BACK]).any())
+            slip = bool((tokens[here] >= world.first_number).sum() > 2)  # more than the two names
+            why = "wrong number" if slip else _why(problem, slot, done, names)
+            text += f"   <- mistake, {'taken back' if back else 'not corrected'}: {why}"
+            if not back:
+                done.add(slot)
             lines.append(paint(_wrapped(text, f"  {k + 1:>2}. "), "red"))
         else:
             done.add(slot)

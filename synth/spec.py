@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from synth import sections
 from synth import world as worlds
 
 PRESETS = Path(__file__).parent / "presets.json"
@@ -21,8 +22,9 @@ CHOICES = {
     "letter_order": ("random", "ordered"),
     "solution_order": ("uniform", "published"),
     "split_by": ("template", "problem"),
-    "retry_kind": ("retry", "weak", "miss"),
+    "retry_kind": ("retry", "weak", "miss", "slip"),
     "mask_mistakes": ("none", "name", "step"),
+    "length_unit": ("tokens", "gpt2"),
 }
 
 
@@ -43,12 +45,19 @@ class Spec:
     max_depth: int = 4  # most layers of the structure graph
     max_width: int = 4  # most items in a layer
     order: str = "pq"  # problem then question, or question then problem
-    shuffle: bool = True  # sentences in uniform random order (published perm_level 5), else topological order
+    perm_level: int | None = 5  # order of sentences: 5 uniform, 0..4 nearly and 6 exactly topological, None any of them
     solution_order: str = "uniform"  # redrawn step by step (the oracle is exact), or as constructed
-    retry_rate: float = 0.0  # probability of an inserted mistake at the start of a solution sentence
+    retry_rate: float = 0.0  # probability of a mistake: at the start of a solution sentence, or (slip) in its result
     retry_kind: str = "retry"
     mask_mistakes: str = "none"  # which tokens of an inserted mistake carry no loss
     split_by: str = "template"  # hash the solution's template (published) or the whole problem
+    uncorrected: float = 0.0  # share of slips that are not taken back; later numbers follow from them
+    missing_premise: float = 0.0  # probability that one needed given has no sentence (2504.06514)
+    shortest: bool = True  # False: any ready parameter may come next until the query is there (be_shortest)
+    contexts: tuple = ()  # privileged sections before the problem: weight of each recipe of `synth.sections`
+    reask: bool = False  # redraw the query of a drawn problem among all its parameters
+    max_length: int | None = None  # drop problems whose document without mistakes is longer (published: 768, 1024)
+    length_unit: str = "tokens"  # of this lab, or gpt2: the estimate of `synth.lengths`
 
     def __post_init__(self) -> None:
         for setting, accepted in CHOICES.items():
@@ -66,8 +75,30 @@ class Spec:
             value = getattr(self, setting)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 raise ValueError(f"{setting}={value!r} is not possible; accepted: a whole number from {low} to {high}")
+        for setting, low, high in (("perm_level", 0, 6), ("max_length", 16, 32768)):
+            value = getattr(self, setting)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if value is not None and not (whole and low <= value <= high):
+                raise ValueError(
+                    f"{setting}={value!r} is not possible; accepted: a whole number from {low} to {high}, or None"
+                )
+        if not isinstance(self.reask, bool):
+            raise ValueError(f"reask={self.reask!r} is not possible; accepted: True or False")
         if not 0.0 <= self.retry_rate < 1.0:
             raise ValueError(f"retry_rate={self.retry_rate} is not possible; accepted: 0 <= rate < 1")
+        for setting in ("uncorrected", "missing_premise"):
+            if not 0.0 <= getattr(self, setting) <= 1.0:
+                raise ValueError(f"{setting}={getattr(self, setting)} is not possible; accepted: 0 <= rate <= 1")
+        if self.uncorrected > 0.0 and self.retry_kind != "slip":
+            raise ValueError(
+                f"uncorrected={self.uncorrected} is not possible with retry_kind={self.retry_kind!r}; "
+                "accepted: 0, or retry_kind='slip'"
+            )
+        if not isinstance(self.shortest, bool) or (not self.shortest and self.solution_order == "published"):
+            raise ValueError(
+                f"shortest={self.shortest} is not possible with solution_order={self.solution_order!r}; "
+                "accepted: True, or False with solution_order='uniform'"
+            )
         if self.letters < self.ops:
             raise ValueError(
                 f"letters={self.letters} is too few; accepted: at least ops={self.ops} (one letter per operation)"
@@ -78,7 +109,14 @@ class Spec:
             raise ValueError(
                 f"ops={self.ops} cannot be reached with edges={self.edges}; accepted: edges >= {-(-self.ops // 3)}"
             )
-        self.load_world()
+        object.__setattr__(self, "contexts", sections.mixture(self.contexts))
+        if self.shortest and any("concise" in dict(sections.parse(recipe)) for recipe, _ in self.contexts):
+            raise ValueError("contexts: concise asks for nothing with shortest=True; accepted: shortest=False")
+        if self.load_world().phrases[worlds.UNDETERMINED] < 0 and self.missing_premise > 0.0:
+            raise ValueError(
+                f"missing_premise={self.missing_premise} is not possible in world {self.world!r}; "
+                "accepted: 0, or a world whose phrase `undetermined` is not empty"
+            )
 
     def load_world(self) -> worlds.World:
         """The spec's world; ValueError when the data file does not hold it."""

@@ -9,6 +9,9 @@ Generation is far faster than training, so nothing runs in the background.
     loss       0                  1               0                (solution; masked mistakes are 0)
     loss (all) 0 1 ... 1          1               0                (the first token is nobody's target)
 
+A prompt may begin with a privileged context (`contexts` among the overrides: a weight for each recipe of
+`synth.sections`); its tokens are read and never a target.
+
 Packed (`train.packing`), a row holds several documents, or pieces of them, and batches take the documents in the
 order of the stream. Of many processes each makes only its own rows of a batch.
 
@@ -26,7 +29,9 @@ import torch
 from torch import Tensor
 
 from synth.dataset import Documents, Source
+from synth.encoding import PHRASE, Encoding, Retokenised, encoding
 from synth.hashing import key
+from synth.sections import CONTEXT
 from synth.spec import Spec, preset
 from synth.world import PAD
 from train.packing import LAYOUTS, PACKINGS, spans
@@ -36,14 +41,19 @@ LOSS_ON = ("solution", "all")
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The data of a run: a preset of synth, what differs from it, and the seed of the stream (not of the weights)."""
+    """The data of a run: a preset of synth, what differs from it, and the seed of the stream (not of the weights).
+
+    tokens: phrase, word, or the folder of a Hugging Face tokenizer (`synth.encoding`).
+    """
 
     preset: str = "tiny"
     overrides: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    tokens: str = PHRASE
 
     def __post_init__(self):
         self.spec()
+        self.encoding()
 
     def spec(self) -> Spec:
         """The full settings; ValueError names an unknown preset or override."""
@@ -51,11 +61,27 @@ class DataConfig:
 
     def source(self, split: str, stream: str = "data") -> Source:
         """A stream of documents of one split. Streams of different names share no document by index."""
-        return Source(self.spec(), self.seed, split, stream)
+        if self.tokens == PHRASE:
+            return Source(self.spec(), self.seed, split, stream)
+        return Retokenised(self.spec(), self.seed, split, stream, self.encoding())
+
+    def encoding(self) -> Encoding:
+        """The tokens of the documents; ValueError names a folder that holds no usable tokenizer."""
+        try:
+            return encoding(self.tokens, self.spec().load_world())
+        except ValueError as error:
+            raise ValueError(f"data.{error}") from None
+
+    def told(self, recipe: str) -> "DataConfig":
+        """The same problems, each with a context of this one recipe (`none`: without)."""
+        return replace(self, overrides={**self.overrides, "contexts": {recipe: 1.0}})
 
     def fingerprint(self) -> str:
-        """sha256 over the full spec: two runs with the same one see the same distribution."""
-        return hashlib.sha256(json.dumps(asdict(self.spec()), sort_keys=True).encode()).hexdigest()
+        """sha256 over the full spec and the tokens: two runs with the same one see the same distribution."""
+        settings = json.dumps(asdict(self.spec()), sort_keys=True)
+        if self.tokens != PHRASE:
+            settings += self.encoding().fingerprint()
+        return hashlib.sha256(settings.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -100,7 +126,8 @@ class Batch:
     """Right-padded rows. The masks say which positions count as targets (of the position before them).
 
     tokens_BT int64; loss_BT bool, what the objective is computed on; solution_BT bool, what the floor is computed on;
-    floor: the generator's entropy on these solution tokens, nats per token; tokens: real (not padding) tokens.
+    floor: the generator's entropy on these solution tokens, nats per token; tokens: real (not padding) tokens;
+    length_B: int64, those of each document, or of each row where documents are packed and see each other.
     segments_BT: int64, the number of the document in its row where rows are packed so that documents do not see each
     other, else None.
     """
@@ -110,28 +137,20 @@ class Batch:
     solution_BT: Tensor
     floor: float
     tokens: int
+    length_B: Tensor
     segments_BT: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         return self._each(lambda tensor: tensor.to(device))
 
     def parts(self, rows: int) -> list["Batch"]:
-        """The batch in pieces of at most `rows` rows, 0 for one piece. `floor` and `tokens` are those of the whole."""
+        """The batch in pieces of at most `rows` rows, 0 for one piece; what has no rows is that of the whole."""
         step = rows or max(1, len(self.tokens_BT))
         starts = range(0, len(self.tokens_BT), step)
-        return [self._each(lambda tensor, at=at: tensor[at : at + step]) for at in starts]
+        return [self._each(lambda tensor, at=at: tensor[at : at + step], "_BT") for at in starts]
 
-    def lengths(self) -> Tensor:
-        """Tokens of each sequence that attention keeps to itself: a document, or a row."""
-        real_BT = self.tokens_BT != PAD
-        if self.segments_BT is None:
-            return real_BT.sum(1)
-        row_B1 = torch.arange(len(self.tokens_BT), device=self.tokens_BT.device)[:, None]
-        counts = torch.bincount((row_B1 * self.tokens_BT.shape[1] + self.segments_BT)[real_BT])
-        return counts[counts > 0]
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        tensors = {k: v for k, v in vars(self).items() if isinstance(v, Tensor)}
+    def _each(self, change: Callable[[Tensor], Tensor], ending: str = "") -> "Batch":
+        tensors = {k: v for k, v in vars(self).items() if isinstance(v, Tensor) and k.endswith(ending)}
         return replace(self, **{k: change(v) for k, v in tensors.items()})
 
 
@@ -153,10 +172,10 @@ def pad(values: np.ndarray, offsets: np.ndarray, rows: np.ndarray, fill: Any) ->
     return np.where(inside_BT, picked_BT, fill)
 
 
-def collate(documents: Documents, rows: np.ndarray, loss_on: str = "solution") -> Batch:
-    """The batch made of these rows of `documents`."""
+def collate(documents: Documents, rows: np.ndarray, loss_on: str = "solution", fill: int = PAD) -> Batch:
+    """The batch made of these rows of `documents`, padded with the token `fill`."""
     offsets = np.asarray(documents.offsets)
-    tokens_BT = pad(documents.tokens, offsets, rows, PAD).astype(np.int64)
+    tokens_BT = pad(documents.tokens, offsets, rows, fill).astype(np.int64)
     solution_BT = pad(documents.loss, offsets, rows, 0).astype(bool)
     logp_BT = pad(documents.logp, offsets, rows, 0.0)
     lengths = offsets[rows + 1] - offsets[rows]
@@ -164,15 +183,16 @@ def collate(documents: Documents, rows: np.ndarray, loss_on: str = "solution") -
     if loss_on == "all":
         position_T = np.arange(tokens_BT.shape[1])
         prompt_BT = (position_T > 0) & (position_T < documents.prompt[rows][:, None])
-        loss_BT = solution_BT | prompt_BT
+        loss_BT = solution_BT | (prompt_BT & (pad(documents.segment, offsets, rows, CONTEXT) != CONTEXT))
     floor = abs(float(logp_BT[solution_BT].sum())) / max(1, int(solution_BT.sum()))  # abs: no minus zero
-    return Batch(
-        torch.from_numpy(tokens_BT), torch.from_numpy(loss_BT), torch.from_numpy(solution_BT), floor, int(lengths.sum())
-    )
+    tensors = [torch.from_numpy(array) for array in (tokens_BT, loss_BT, solution_BT)]
+    return Batch(*tensors, floor, int(lengths.sum()), torch.from_numpy(lengths))
 
 
-def collate_packed(documents: Documents, rows: np.ndarray, config: BatchConfig, share: slice = slice(None)) -> Batch:
-    """These rows of `documents` packed into windows; of the windows, those of `share`.
+def collate_packed(
+    documents: Documents, rows: np.ndarray, config: BatchConfig, share: slice = slice(None), fill: int = PAD
+) -> Batch:
+    """These rows of `documents` packed into windows, padded with the token `fill`; of the windows, those of `share`.
 
     Raises ValueError when a document is longer than the window, or the share is empty.
     """
@@ -192,22 +212,25 @@ def collate_packed(documents: Documents, rows: np.ndarray, config: BatchConfig, 
             f"batch.documents={config.documents}: fill {n_rows} windows of {window} tokens, fewer than there are "
             "processes; accepted: more documents, or a smaller batch.window"
         )
-    tokens_BT = rows_of(documents.tokens[source].astype(np.int64), PAD)
+    tokens_BT = rows_of(documents.tokens[source].astype(np.int64), fill)
     solution = documents.loss[source].astype(bool)
     solution_BT = rows_of(solution, False)
     targets = solution
     if config.loss_on == "all":
-        targets = solution | ((at_T > 0) & (at_T < np.repeat(np.asarray(documents.prompt)[rows], lengths)))
+        prompt = (at_T > 0) & (at_T < np.repeat(np.asarray(documents.prompt)[rows], lengths))
+        targets = solution | (prompt & (documents.segment[source] != CONTEXT))
     # a row's first token is nobody's target, so it does not count against the floor either
     logp_BT, counted_BT = rows_of(documents.logp[source], 0.0)[:, 1:], solution_BT[:, 1:]
     floor = abs(float(logp_BT[counted_BT].sum())) / max(1, int(counted_BT.sum()))
-    segments_BT = None
+    segments_BT, length_B = None, rows_of(np.ones(len(source), dtype=np.int64), 0).sum(1)
+    tokens = int(length_B.sum())
     if config.packing == "documents":
+        length_B = lengths
         number = np.repeat(np.arange(1, len(rows) + 1), lengths)
         flat = rows_of(number, 0)
         segments_BT = torch.from_numpy((np.diff(flat, axis=1, prepend=flat[:, :1]) != 0).cumsum(1))
     tensors = (torch.from_numpy(a) for a in (tokens_BT, rows_of(targets, False), solution_BT))
-    return Batch(*tensors, floor, int((tokens_BT != PAD).sum()), segments_BT)
+    return Batch(*tensors, floor, tokens, torch.from_numpy(length_B), segments_BT)
 
 
 class Batches:
@@ -223,6 +246,7 @@ class Batches:
                 f"batch.documents={config.documents}: fewer than the {world} processes; accepted: {world} or more"
             )
         self.source, self.config, self._share = source, config, slice(rank, None, world)
+        self._fill = source.encoding.pad if isinstance(source, Retokenised) else PAD
         self._chunk: tuple[int, Documents, np.ndarray] | None = None
 
     def batch(self, k: int) -> Batch:
@@ -232,9 +256,9 @@ class Batches:
             self._chunk = (chunk, *self._load(chunk))
         _, documents, rows = self._chunk
         if self.config.packing == "none":
-            return collate(documents, rows[place][self._share], self.config.loss_on)
+            return collate(documents, rows[place][self._share], self.config.loss_on, self._fill)
         share = self._share if self.config.packing == "concat" else slice(None)
-        return collate_packed(documents, rows[place], self.config, share)
+        return collate_packed(documents, rows[place], self.config, share, self._fill)
 
     def _load(self, chunk: int) -> tuple[Documents, np.ndarray]:
         """The chunk's documents and their rows [bucket, documents] in the order of use.
@@ -256,15 +280,14 @@ class Batches:
 
 def world_notes(config: DataConfig) -> Mapping[str, Any]:
     """What a checkpoint notes about its data, so that it is never judged in a world it cannot read."""
-    world = config.spec().load_world()
-    vocabulary = hashlib.sha256(json.dumps(list(world.vocabulary)).encode()).hexdigest()
-    return {"vocabulary": vocabulary, "data": asdict(config)}
+    return {"vocabulary": config.encoding().fingerprint(), "data": asdict(config)}
 
 
 def check_world(notes: Mapping[str, Any], config: DataConfig, path: str) -> None:
     """Raises ValueError when the checkpoint at `path` was trained with another vocabulary than the data's."""
     if notes.get("vocabulary") != world_notes(config)["vocabulary"]:
+        tokens = "" if config.tokens == PHRASE else f", data.tokens={config.tokens}"
         raise ValueError(
-            f"data.preset={config.preset}: its vocabulary is not the one {path} was trained with; "
+            f"data.preset={config.preset}{tokens}: its vocabulary is not the one {path} was trained with; "
             f"accepted: data settings like {notes.get('data')}"
         )

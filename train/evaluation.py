@@ -19,13 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.beam import beam_search
 from models.gpt import GPT
-from models.sampling import sample
-from synth.checker import Verdicts, check
+from models.sampling import Samples, sample
+from synth.checker import Verdicts
 from synth.dataset import Documents, Source
+from synth.encoding import PHRASE, Encoding, encoding_of
 from synth.hashing import key
 from synth.oracle import Oracle
-from synth.world import EOS, PAD
 from train.data import collate
 from train.intervals import wilson
 from train.opd.repetition import periods
@@ -39,12 +40,16 @@ LOGITS = 2**26  # most log-probabilities made at once for the held-out loss: 256
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn: temperature 0 is greedy. `max_new_tokens` null: twice the longest right solution."""
+    """How answers are drawn: temperature 0 is greedy. `max_new_tokens` null: twice the longest right solution.
+
+    beams above 1: beam search, which with temperature 1 is the beam sampling of Part 2.1 (beam 4, multinomial).
+    """
 
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
     max_new_tokens: int | None = None
+    beams: int = 1
     seed: int = 0
 
     def __post_init__(self):
@@ -56,13 +61,19 @@ class Sampling:
             raise ValueError(f"sampling.top_p={self.top_p}: accepted: 0 < top_p <= 1")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ValueError(f"sampling.max_new_tokens={self.max_new_tokens}: accepted: 1 or more, or null")
+        if self.beams < 1:
+            raise ValueError(f"sampling.beams={self.beams}: accepted: 1 or more")
+        if self.beams > 1 and (self.temperature not in (0.0, 1.0) or self.top_k != 0 or self.top_p != 1.0):
+            raise ValueError(
+                f"sampling.beams={self.beams} keeps the model's own law; accepted: temperature 0 or 1, top_k 0, top_p 1"
+            )
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The answers to N problems, in the order asked, and what the checker says.
 
-    index, ops, answer: int[N], the problem, its operations, its true answer. tokens_NR: int, responses padded with PAD.
+    index, ops, answer: int[N], the problem, its operations, its true answer. tokens_NR: int, the responses, padded.
     length: int[N], with the end token. finished: bool[N], ended by it.
     """
 
@@ -105,12 +116,12 @@ class Evaluation:
 
     def samples(self, source: Source, count: int) -> list[dict[str, Any]]:
         """The first `count` rollouts as text, each step with the checker's word for it."""
-        world, documents = source.world, self.documents
+        written, documents = encoding_of(source), self.documents
         records = []
         for i in range(min(count, len(self.index))):
             response = self.tokens_NR[i, : self.length[i]]
             facts = {"index": int(self.index[i]), "ops": int(self.ops[i]), "answer": int(self.answer[i])}
-            text = transcript(world, documents.prompt_tokens(i), response, self.verdicts, i)
+            text = transcript(written, documents.prompt_tokens(i), response, self.verdicts, i)
             records.append(facts | {"finished": bool(self.finished[i])} | text)
         return records
 
@@ -126,53 +137,61 @@ def evaluate(
 ) -> Evaluation:
     """Has `model` solve the problems `indices` of `source`. A pure function of its arguments."""
     sampling = sampling or Sampling()
-    documents = source.documents(indices)
+    documents, tokens = source.documents(indices), encoding_of(source)
     offsets, prompt_N = np.asarray(documents.offsets), np.asarray(documents.prompt)
     prompts = [documents.tokens[o : o + p].tolist() for o, p in zip(offsets, prompt_N, strict=False)]
     longest = int((np.diff(offsets) - prompt_N).max())
     budget = sampling.max_new_tokens or min(2 * longest, model.config.context - int(prompt_N.max()))
-    tokens_NR = np.full((len(prompts), budget), PAD, dtype=np.int64)
+    tokens_NR = np.full((len(prompts), budget), tokens.pad, dtype=np.int64)
     length, finished = np.zeros(len(prompts), dtype=np.int64), np.zeros(len(prompts), dtype=bool)
     order = np.argsort(prompt_N, kind="stable")
     for k in range(0, len(order), batch):
         rows = order[k : k + batch]
         generator = torch.Generator().manual_seed(key(sampling.seed, "evaluation", k))
-        out = sample(
-            model,
-            [prompts[i] for i in rows],
-            budget,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            eos=EOS,
-            pad=PAD,
-            generator=generator,
-        )
+        out = _continue(model, [prompts[i] for i in rows], budget, sampling, tokens, generator)
         tokens_NR[rows, : out.tokens_BT.shape[1]] = out.tokens_BT.cpu().numpy()
         length[rows], finished[rows] = out.lengths_B.cpu().numpy(), out.finished_B.cpu().numpy()
     problems = documents.problems
-    verdicts = check(problems, source.world, tokens_NR, length)
+    verdicts = tokens.check(problems, tokens_NR, length)
     index = np.asarray(indices, dtype=np.int64)
     return Evaluation(index, problems.ops, problems.answer, tokens_NR, length, finished, verdicts, documents)
+
+
+def _continue(
+    model: GPT,
+    prompts: list[list[int]],
+    budget: int,
+    sampling: Sampling,
+    tokens: Encoding,
+    generator: torch.Generator,
+) -> Samples:
+    """Responses to prompts, drawn as `sampling` says."""
+    ends: dict[str, int] = {"eos": tokens.eos, "pad": tokens.pad}
+    if sampling.beams > 1:
+        drawn = generator if sampling.temperature > 0 else None
+        return beam_search(model, prompts, budget, beams=sampling.beams, generator=drawn, **ends)
+    law = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
+    return sample(model, prompts, budget, generator=generator, **law, **ends)
 
 
 @torch.no_grad()
 def held_out_loss(model: GPT, source: Source, indices: Sequence[int], batch: int = BATCH) -> dict[str, float]:
     """Mean loss of solution tokens, the generator's entropy of the same, and KL(generator || model), in nats a token.
 
-    `kl` sums, at every token of the responses, over the generator's whole law (`synth.oracle`): loss - floor has the
-    same mean and more noise. It is 0 for a model that knows everything that can be known, and left out where the law
-    has no closed form (solution_order=published).
+    `kl` sums, at every token of the responses, over the generator's whole law (`synth.oracle`); in tokens that are not
+    the world's own it is loss - floor, which has the same mean and more noise. It is 0 for a model that knows all that
+    can be known, and left out where the law has no closed form (solution_order=published).
     """
-    documents = source.documents(indices)
-    oracle = Oracle(source.spec) if source.spec.solution_order == "uniform" else None
+    documents, tokens = source.documents(indices), encoding_of(source)
+    closed = source.spec.solution_order == "uniform"
+    oracle = Oracle(source.spec) if closed and tokens.name == PHRASE else None
     lengths = np.diff(documents.offsets)
     order = np.argsort(lengths, kind="stable")
     batch = min(batch, max(1, LOGITS // int(lengths.max() * model.config.vocab_size)))
     device, sums = next(model.parameters()).device, Counter()
     for k in range(0, len(order), batch):
         rows = order[k : k + batch]
-        b = collate(documents, rows).to(device)
+        b = collate(documents, rows, fill=tokens.pad).to(device)
         position_T = torch.arange(1, b.tokens_BT.shape[1])
         prompt_B1, length_B1 = (torch.from_numpy(np.asarray(a)[rows])[:, None] for a in (documents.prompt, lengths))
         response_BT = ((position_T >= prompt_B1) & (position_T < length_B1)).to(device)
@@ -185,7 +204,9 @@ def held_out_loss(model: GPT, source: Source, indices: Sequence[int], batch: int
         if oracle is not None:
             sums.update({"kl": kl_sum(oracle, documents, rows, logp_NV), "tokens": len(at_N)})
     found = {"loss": sums["loss"] / sums["targets"], "floor": sums["floor"] / sums["targets"]}
-    return found if oracle is None else found | {"kl": sums["kl"] / sums["tokens"]}
+    if closed:
+        found["kl"] = found["loss"] - found["floor"] if oracle is None else sums["kl"] / sums["tokens"]
+    return found
 
 
 def kl_sum(oracle: Oracle, documents: Documents, rows: np.ndarray, logp_NV: Tensor) -> float:

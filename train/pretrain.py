@@ -104,7 +104,7 @@ class NextToken:
         batch = self.batches.batch(step).to(self.device)
         solutions = int(batch.solution_BT[:, 1:].sum())
         counts = [batch.loss_BT[:, 1:].sum().item(), solutions, batch.floor * solutions, batch.tokens]
-        flops = training_flops(model.config, batch.lengths())
+        flops = training_flops(model.config, batch.length_B)
         n_targets, n_solutions, floor, tokens, flops = self.group.sum([*counts, flops])
         forward, parts = self._wrapped(model), batch.parts(self.micro)
         loss, solution_loss = 0.0, 0.0
@@ -145,8 +145,7 @@ def build(config: PretrainConfig) -> tuple[PretrainConfig, GPT]:
     Raises ValueError when the checkpoint of `init` is missing or of another world.
     """
     if config.init is None:
-        vocabulary = len(config.data.spec().load_world().vocabulary)
-        return config, GPT(GPTConfig(vocab_size=vocabulary, **plain(config.model)), config.seed)
+        return config, GPT(GPTConfig(vocab_size=config.data.encoding().size, **plain(config.model)), config.seed)
     check_world(checkpoint.notes(config.init, "init"), config.data, config.init)
     model = checkpoint.load_model(config.init, "init")
     settings = {k: v for k, v in plain(model.config).items() if k != "vocab_size"}

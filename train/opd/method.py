@@ -204,7 +204,7 @@ class Objective:
             batch.teacher_seconds += time.perf_counter() - started
             scored = score(model, targets, part)
             loss, terms = loss_terms(self.method, scored, counts.rows(index_M))
-            batch.add(model, self.teacher, part, terms, distribution_sums(scored) | stop_sums(scored))
+            batch.add(model, self.teacher, part, terms, distribution_sums(scored) | stop_sums(scored, part.eos))
             return loss
 
         return (partial(piece, index_M) for index_M in rollouts.chunks(self.micro_batch))

@@ -105,13 +105,14 @@ def main(config: OpdConfig) -> None:
     """Trains the student into a run folder; a complete one is left as it is."""
     device = set_up(config.threads, config.device)
     source = config.data.source("train", "distillation")
-    config.method.check_vocabulary(len(source.world.vocabulary))
+    tokens = config.data.encoding()
+    config.method.check_vocabulary(tokens.size)
     student, teacher, author = build(config, source, device)
     seeds = {"rollouts": config.seed, "data": config.data.seed}
     run = open_run(plain(config), config.inputs, seeds, config.data.fingerprint())
     if not run.complete:
         log = SampleLog(
-            run.path / "samples.jsonl", source.world, config.evaluate.every, config.evaluate.samples, config.prompts
+            run.path / "samples.jsonl", tokens, config.evaluate.every, config.evaluate.samples, config.prompts
         )
         objective = Objective(
             config.method,

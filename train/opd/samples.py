@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from synth.encoding import Encoding
 from synth.world import World
 from train.opd.rollouts import ORIGINS, Rollouts
 from train.rundir import atomic_write, finite, read_lines
@@ -20,7 +21,7 @@ from train.transcript import transcript
 class SampleLog:
     """Called with every batch; writes every `every` steps (0: never) the first response to each of `count` prompts."""
 
-    def __init__(self, path: Path, world: World, every: int, count: int, prompts: int) -> None:
+    def __init__(self, path: Path, world: World | Encoding, every: int, count: int, prompts: int) -> None:
         self.path, self.world = path, world
         self.every, self.count, self.prompts = every, count, prompts
 

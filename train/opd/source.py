@@ -15,11 +15,10 @@ from torch import Tensor
 
 from models.gpt import GPT
 from models.sampling import sample
-from synth.checker import check
 from synth.dataset import Documents, Source
+from synth.encoding import encoding_of
 from synth.hashing import key
 from synth.problem import Problems
-from synth.world import EOS, PAD
 from train.data import pad
 from train.flops import forward_flops
 from train.opd.rollouts import ORIGINS, Rollouts, join
@@ -91,19 +90,19 @@ def answered_by(prompts: Prompts, config: SourceConfig, step: int, model: GPT, w
     """Sample `config.samples` responses to each of the step's prompts from a model."""
     documents, times, temperature = prompts.documents(step), config.samples, config.temperature
     assert times is not None and temperature is not None
-    device = next(model.parameters()).device
+    device, tokens = next(model.parameters()).device, encoding_of(prompts.stream)
     prompts_N = np.split(documents.tokens, spans(documents)[1:-1])[::2]
-    asked = [tokens for prompt in prompts_N for tokens in [prompt.tolist()] * times]
+    asked = [ids for prompt in prompts_N for ids in [prompt.tolist()] * times]
     drawn = sample(
         model,
         asked,
         prompts.max_new,
         temperature=temperature,
-        eos=EOS,
-        pad=PAD,
+        eos=tokens.eos,
+        pad=tokens.pad,
         generator=torch.Generator().manual_seed(key(prompts.seed, "rollout", step)),
     )
-    tokens_BT, prompt_B = join(asked, drawn.tokens_BT, drawn.lengths_B)
+    tokens_BT, prompt_B = join(asked, drawn.tokens_BT, drawn.lengths_B, tokens.pad)
     problems = Problems(*(np.repeat(field, times, axis=0) for field in documents.problems))
     rows_B = torch.arange(len(asked), device=device)
     rollouts = Rollouts(
@@ -115,7 +114,9 @@ def answered_by(prompts: Prompts, config: SourceConfig, step: int, model: GPT, w
         group_B=rows_B // times,
         origin_B=torch.full_like(rows_B, ORIGINS.index(who)),
         problems=problems,
-        verdicts=check(problems, prompts.stream.world, drawn.tokens_BT.cpu().numpy(), drawn.lengths_B.cpu().numpy()),
+        verdicts=tokens.check(problems, drawn.tokens_BT.cpu().numpy(), drawn.lengths_B.cpu().numpy()),
+        eos=tokens.eos,
+        pad=tokens.pad,
     )
     return rollouts, generation_flops(model, prompt_B, drawn.lengths_B, times)
 
@@ -140,8 +141,9 @@ def teacher(prompts: Prompts, config: SourceConfig, step: int, model: GPT, teach
 def gold(prompts: Prompts, config: SourceConfig, step: int, model: GPT, teacher: GPT | None):
     """The documents that the stream itself holds for the step's prompts. Costs nothing to make."""
     documents, device = prompts.documents(step), next(model.parameters()).device
-    count = len(documents.prompt)
-    tokens_BT = torch.from_numpy(pad(documents.tokens, documents.offsets, np.arange(count), PAD)).long().to(device)
+    count, tokens = len(documents.prompt), encoding_of(prompts.stream)
+    padded_BT = pad(documents.tokens, documents.offsets, np.arange(count), tokens.pad)
+    tokens_BT = torch.from_numpy(padded_BT).long().to(device)
     prompt_B = torch.from_numpy(documents.prompt).long().to(device)
     length_B = torch.from_numpy(np.diff(documents.offsets)).long().to(device) - prompt_B
     response_BR = responses_of(documents, documents.tokens, device)
@@ -155,7 +157,9 @@ def gold(prompts: Prompts, config: SourceConfig, step: int, model: GPT, teacher:
         group_B=rows_B,
         origin_B=torch.full_like(rows_B, ORIGINS.index("gold")),
         problems=documents.problems,
-        verdicts=check(documents.problems, prompts.stream.world, response_BR.cpu().numpy(), length_B.cpu().numpy()),
+        verdicts=tokens.check(documents.problems, response_BR.cpu().numpy(), length_B.cpu().numpy()),
+        eos=tokens.eos,
+        pad=tokens.pad,
     )
     return rollouts, 0.0
 
