@@ -21,7 +21,7 @@ from synth.hashing import uniform
 from synth.jit import jit
 from synth.lengths import SCALE, costs
 from synth.mistakes import KINDS, drop_premise
-from synth.problem import Problems
+from synth.problem import Problems, one
 from synth.sample import draw
 from synth.spec import BINS, CHOICES, TRAIN_BINS, Spec
 from synth.split import template_residue
@@ -62,18 +62,9 @@ class Documents(NamedTuple):
 
 
 @jit
-def _one(a, i):
-    return P.Problems(
-        a.scalars[i : i + 1], a.widths[i : i + 1], a.items[i : i + 1], a.categories[i : i + 1], a.exists[i : i + 1],
-        a.constant[i : i + 1], a.constant_op[i : i + 1], a.combine[i : i + 1], a.n_terms[i : i + 1], a.terms[i : i + 1],
-        a.value[i : i + 1], a.needed[i : i + 1], a.sentences[i : i + 1], a.topo[i : i + 1],
-    )  # fmt: skip
-
-
-@jit
 def _templates(problems, published, out):
     for i in range(out.shape[0]):
-        out[i] = template_residue(_one(problems, i), published, 2147483647)
+        out[i] = template_residue(one(problems, i), published, 2147483647)
 
 
 @jit
@@ -83,10 +74,10 @@ def _draw_problems(states, law, costs, pool, categories, problems, missing):
     With probability `missing` it then loses a premise; the split is that of the complete problem.
     """
     for i in range(states.shape[0]):
-        if not draw(states[i], law, costs, pool, categories, _one(problems, i)):
+        if not draw(states[i], law, costs, pool, categories, one(problems, i)):
             return i
         if missing > 0.0 and uniform(states[i]) < missing:
-            drop_premise(states[i], _one(problems, i))
+            drop_premise(states[i], one(problems, i))
     return states.shape[0]
 
 
@@ -106,7 +97,7 @@ def _write_documents(
             larger, larger_logp = np.empty((6, width), dtype=np.int32), np.empty(width)
             larger[:, :total], larger_logp[:total] = truth[:, :total], logp[:total]
             truth, logp = larger, larger_logp
-        p, out = _one(problems, i), truth[:, total:]
+        p, out = one(problems, i), truth[:, total:]
         prompt[i] = write_prompt(p, question_first, phrases, first_number, out)
         n = write_solution(
             states[i], p, law, phrases, first_number, first_letter, n_letters, rates, out, chances, prompt[i]

@@ -24,14 +24,14 @@ from typing import NamedTuple
 import numpy as np
 
 from synth import grammar as G
-from synth import problem as P
+from synth import world as W
 from synth.dataset import Documents
 from synth.jit import jit
 from synth.mistakes import KINDS
-from synth.problem import Problems
+from synth.problem import Problems, one
 from synth.spec import Spec
-from synth.walk import POSSIBLE, State, consume, emit, restart, state_buffer, to_take_back
-from synth.world import World
+from synth.walk import POSSIBLE, SHORTEST, State, consume, emit, restart, state_buffer, to_take_back
+from synth.world import CONCISE, World
 
 POLICIES = ("continue", "correct", "abstain")
 STATUSES = ("exact", "continued", "corrected", "abstained")
@@ -91,22 +91,17 @@ def _room(array, n):
 
 
 @jit
-def _one(a, i):
-    return P.Problems(
-        a.scalars[i : i + 1], a.widths[i : i + 1], a.items[i : i + 1], a.categories[i : i + 1], a.exists[i : i + 1],
-        a.constant[i : i + 1], a.constant_op[i : i + 1], a.combine[i : i + 1], a.n_terms[i : i + 1], a.terms[i : i + 1],
-        a.value[i : i + 1], a.needed[i : i + 1], a.sentences[i : i + 1], a.topo[i : i + 1],
-    )  # fmt: skip
+def _laws(problems, tokens, offsets, shortest, g, rules, abstain, st, starts, status):
+    """Walk through every response i, as short as it can be where shortest[i]; fills `starts` and `status`.
 
-
-@jit
-def _laws(problems, tokens, offsets, g, rules, abstain, st, starts, status):
-    """Walk through every response; fills `starts` and `status`, returns (ids, p)."""
+    Changes that column of the rules; returns (ids, p).
+    """
     ids = np.zeros(4 * status.shape[0] + 1024, dtype=np.int32)
     chances = np.zeros(ids.shape[0])
     total, j = 0, 0
     for i in range(offsets.shape[0] - 1):
-        p = _one(problems, i)
+        p = one(problems, i)
+        rules[SHORTEST] = shortest[i]
         restart(st, p, rules)
         for t in range(offsets[i], offsets[i + 1] + 1):
             n = emit(st, p, g, rules)
@@ -132,7 +127,9 @@ class Oracle:
     """The generator's own distribution of solutions, for the settings of a spec.
 
     world: of the problems, where it is not the spec's own (a record's, `synth.problem.world_of`). Raises
-    ValueError when the policy is unknown, or the spec's solutions have no closed form (published order).
+    ValueError when the policy is unknown, the spec's solutions have no closed form (published order), or the world's
+    sentences have no end. Exact up to documents of 16,384 tokens, which make no more slips (`synth.document`): no
+    setting gets there but a slip rate above 0.9.
     """
 
     def __init__(self, spec: Spec, policy: str = "continue", world: World | None = None) -> None:
@@ -141,6 +138,11 @@ class Oracle:
         if spec.solution_order != "uniform":
             raise ValueError(f"solution_order={spec.solution_order!r} has no closed form; accepted: uniform")
         self.spec, self.world, self.policy = spec, world or spec.load_world(), policy
+        if self.world.phrases[W.STOP] < 0:
+            raise ValueError(
+                f"world={self.world.name!r} has no oracle, since its phrase `stop` is empty; accepted: a world that "
+                "writes the end of a sentence"
+            )
         self._g = G.layout(self.world)
         self._rules = np.array(
             [
@@ -151,14 +153,21 @@ class Oracle:
         )  # fmt: skip
         self._state: State = state_buffer(self.world.n_letters, self.world.modulus)
 
-    def __call__(self, problems: Problems, responses: Sequence[Sequence[int]]) -> Law:
-        """The law of every next token of responses[i] to problem i (token ids of the world, after `<solution>`)."""
+    def __call__(
+        self, problems: Problems, responses: Sequence[Sequence[int]], shortest: np.ndarray | None = None
+    ) -> Law:
+        """The law of every next token of responses[i] to problem i (token ids of the world, after `<solution>`).
+
+        shortest: bool[N], which solutions have no unneeded steps; default all as the spec says.
+        """
         lengths = [len(r) for r in responses]
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
         flat = [np.asarray(r, dtype=np.int64) for r in responses]
-        return self.walk(problems, np.concatenate(flat) if flat else np.zeros(0, dtype=np.int64), offsets)
+        return self.walk(problems, np.concatenate(flat) if flat else np.zeros(0, dtype=np.int64), offsets, shortest)
 
-    def walk(self, problems: Problems, tokens: np.ndarray, offsets: np.ndarray) -> Law:
+    def walk(
+        self, problems: Problems, tokens: np.ndarray, offsets: np.ndarray, shortest: np.ndarray | None = None
+    ) -> Law:
         """The same for responses laid end to end: int64 tokens[offsets[i]:offsets[i+1]]."""
         if len(offsets) - 1 != len(problems.scalars):
             raise ValueError(
@@ -167,12 +176,18 @@ class Oracle:
         positions = len(tokens) + len(offsets) - 1
         starts, status = np.zeros(positions + 1, dtype=np.int64), np.zeros(positions, dtype=np.int8)
         abstain = self.policy == "abstain"
-        ids, p = _laws(problems, tokens, offsets, self._g, self._rules, abstain, self._state, starts, status)
+        if shortest is None:
+            shortest = np.full(len(offsets) - 1, self.spec.shortest)
+        ids, p = _laws(
+            problems, tokens, offsets, shortest, self._g, self._rules, abstain, self._state, starts, status
+        )  # fmt: skip
         return Law(ids, p, starts, status, offsets + np.arange(len(offsets)))
 
     def documents(self, documents: Documents) -> Law:
-        """The law along the solutions of documents."""
-        return self(documents.problems, [documents.response(i) for i in range(len(documents))])
+        """The law along the solutions of documents; those that a context asks to be concise are the shortest."""
+        rows = range(len(documents))
+        shortest = np.array([self.spec.shortest or CONCISE in documents.prompt_tokens(i) for i in rows], dtype=bool)
+        return self(documents.problems, [documents.response(i) for i in rows], shortest)
 
     def entropy(self, documents: Documents) -> np.ndarray:
         """Sum of the entropies at the branching points of each document, nats, float64[N].

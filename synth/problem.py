@@ -103,6 +103,16 @@ def concatenate(parts: list[Problems]) -> Problems:
 
 
 @jit
+def one(p, i):
+    """Problem i as a batch of one, for kernels: `Problems.take`."""
+    return Problems(
+        p.scalars[i : i + 1], p.widths[i : i + 1], p.items[i : i + 1], p.categories[i : i + 1], p.exists[i : i + 1],
+        p.constant[i : i + 1], p.constant_op[i : i + 1], p.combine[i : i + 1], p.n_terms[i : i + 1], p.terms[i : i + 1],
+        p.value[i : i + 1], p.needed[i : i + 1], p.sentences[i : i + 1], p.topo[i : i + 1],
+    )  # fmt: skip
+
+
+@jit
 def ready(n_terms, terms, known, a):
     """Whether every direct dependency of a is known (arrays of one problem)."""
     for t in range(n_terms[a]):

@@ -159,10 +159,11 @@ def _defined(st):
 @jit
 def _emit_choice(st, g, rules):
     defined = _defined(st)
-    n = 0
-    if defined < 1.0:
-        n = _add(st, 0, g[W.BACK], 1.0 - defined)
-    return _emit_letters(st, n, g, rules, defined) if defined > 0.0 else n
+    n = _one(st, g[W.BACK], 1.0 - defined) if defined < 1.0 else 0
+    total = _emit_letters(st, n, g, rules, defined) if defined > 0.0 else n
+    if total == n:  # no letter is left
+        st.chances[0] = 1.0
+    return total
 
 
 @jit
@@ -354,13 +355,13 @@ def _stop(st, p, rules):
 
 @jit
 def _take_back(st):
-    """The letters of the sentence are free again; a name that was taken back at once counts as tried."""
+    """The letters of the sentence are free again; a mistaken name that was taken back at once counts as tried."""
     s = st.scalars
     for i in range(len(st.used)):
         if st.used[i] and not st.before[i]:
             st.used[i] = 0
             st.values[i] = -1
-    if s[PHASE] == CHOOSE and s[SLOT] >= 0:
+    if s[PHASE] == CHOOSE and s[SLOT] >= 0 and st.law[1, s[SLOT]] > 0.0:  # else it could have been a right step
         st.tried[s[SLOT]] = 1
     s[LETTER] = -1
     s[PHASE] = BACKED

@@ -1,5 +1,7 @@
 """The oracle answers every prefix: exactly where the generator could have written it, by its policy elsewhere."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -198,6 +200,42 @@ def test_names_are_uniform_over_the_ready_and_needed():
         assert ids_at(law, i, 1) == pytest.approx(wanted)
 
 
+def test_a_right_step_that_is_taken_back_may_still_come():
+    example = Example("continue", retry_rate=0.2)
+    head = example.first.rsplit(";", 1)[0].rsplit(" ", 1)[0]
+    before, _ = example.law_after(" Define")
+    assert example.law_after(f"{head} BACK. Define") == (before, CONTINUED)
+
+
+def test_where_no_letter_is_left_a_step_can_only_be_taken_back():
+    spec = preset("med", **SMALL, retry_rate=0.3, retry_kind="miss", letters=6)
+    documents = Source(spec, seed=3, split="all").documents(range(COUNT))
+    world = spec.load_world()
+    define, as_, stop = (world.phrases[i] for i in (W.DEFINE, W.AS, W.STOP))
+    whole = [i for i in range(COUNT) if documents.problems.ops[i] > 1]
+    assert whole
+    for i in whole:
+        response = documents.response(i).astype(np.int64)
+        name = [define, *response[1:3], as_]
+        for k in range(6):  # a step that gives its letter no value leaves it used
+            name += [world.first_letter + k, world.first_number, stop, define, *response[1:3], as_]
+        law = Oracle(spec)(documents.problems.take(i), [name])
+        total = np.bincount(law._positions(), law.p, minlength=len(law.status))
+        np.testing.assert_allclose(total[law.status != ABSTAINED], 1.0, atol=1e-12)
+
+
+def test_concise_documents_have_the_law_of_the_shortest():
+    spec = preset("tiny", retry_rate=0.2, shortest=False, contexts=(("concise", 1.0), ("none", 1.0)))
+    documents = Source(spec, seed=3, split="all").documents(range(COUNT))
+    asked = [W.CONCISE in documents.prompt_tokens(i) for i in range(COUNT)]
+    assert 0 < sum(asked) < COUNT
+    law = Oracle(spec).documents(documents)
+    for i in range(COUNT):
+        at = slice(documents.offsets[i] + documents.prompt[i], documents.offsets[i + 1])
+        said = law.logp(flat(documents))[law.rows[i] : law.rows[i + 1] - 1]
+        np.testing.assert_allclose(said, documents.logp[at], atol=1e-12)
+
+
 def test_dense_rows_and_divergence_agree_with_the_entries():
     oracle, _, documents = made("retry")
     law = oracle.documents(documents)
@@ -212,10 +250,15 @@ def test_dense_rows_and_divergence_agree_with_the_entries():
     np.testing.assert_allclose(law.kl(dense), 0.0, atol=1e-6)
 
 
-def test_bad_settings_are_named():
+def test_bad_settings_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"policy='guess' is unknown; accepted: continue, correct, abstain"):
         Oracle(preset("tiny"), "guess")
     with pytest.raises(ValueError, match=r"solution_order='published' has no closed form; accepted: uniform"):
         Oracle(preset("tiny", solution_order="published"))
+    data = json.loads(W.path_of("english").read_text(encoding="utf-8"))
+    data["phrases"]["stop"] = ""
+    (tmp_path / "endless.json").write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"world='english' has no oracle, since its phrase `stop` is empty; accepted"):
+        Oracle(preset("tiny", world=str(tmp_path / "endless.json")))
     with pytest.raises(ValueError, match="2 responses for 1 problems"):
         Oracle(preset("tiny"))(Source(preset("tiny"), 0).problems([0]), [[1], [2]])
