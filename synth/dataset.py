@@ -7,6 +7,7 @@ There are no files and no state, so any worker can make any part at any time, in
 """
 
 import dataclasses
+import importlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -33,14 +34,14 @@ class Documents(NamedTuple):
     """N documents end to end, T tokens in all; document i is columns offsets[i]:offsets[i+1]."""
 
     tokens: np.ndarray  # int32[T]
-    segment: np.ndarray  # int32[T] 1 sentences, 2 question, 3 solution, 4 answer and end
+    segment: np.ndarray  # int32[T] 0 context, 1 sentences, 2 question, 3 solution, 4 answer and end
     step: np.ndarray  # int32[T] sentence or step number inside its segment, -1 none
     param: np.ndarray  # int32[T] slot the sentence or step is about, -1 none
     mistake: np.ndarray  # int32[T] 1 on the tokens of an inserted mistake
     loss: np.ndarray  # int32[T] 1 where the token is a target: the response, less masked mistakes
     logp: np.ndarray  # float64[T] generator's log-probability of a response token (nan where it has no closed form)
     offsets: np.ndarray  # int64[N+1]
-    prompt: np.ndarray  # int32[N] length of the prompt, `<solution>` included
+    prompt: np.ndarray  # int32[N] length of the prompt, context and `<solution>` included
     problems: Problems
 
     def __len__(self) -> int:  # type: ignore[override]
@@ -148,7 +149,11 @@ class Source:
 
     def documents(self, indices: Sequence[int]) -> Documents:
         """Problems at the given indices with their documents."""
-        return self._write(*self._draw(indices), self.spec)
+        documents = self._write(*self._draw(indices), self.spec)
+        if not self.spec.contexts:
+            return documents
+        # by name: an import statement would have this file's kernels compiled anew whenever contexts change (synth.jit)
+        return importlib.import_module("synth.context").mix(self, indices, documents)
 
     def solve(
         self, problems: Problems, stream: str = "solve", indices: Sequence[int] | None = None, **changes

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from synth.context import recipes
 from synth.dataset import Documents, Source
 from synth.document import STEP_SEGMENT
 from synth.problem import to_record
+from synth.sections import CONTEXT, render
 from synth.spec import Spec
 
 CHUNK = 500  # documents made at a time
@@ -42,10 +44,13 @@ def record(source: Source, documents: Documents, i: int, index: int) -> dict:
             mistakes[int(step)] = {"step": int(step), "kind": spec.retry_kind, "parameter": world.name_of(*names[slot])}
     head = {
         "id": f"{spec_hash(spec)}-{source.seed}-{source.stream}-{source.split}-{index}",
-        "problem": world.decode(tokens[: documents.prompt[i]]),
+        "problem": world.decode(tokens[: documents.prompt[i]][segment[: documents.prompt[i]] != CONTEXT]),
         "solution": world.decode(tokens[segment == STEP_SEGMENT]),
     }
-    return head | to_record(problem, world, spec.order) | {"mistakes": list(mistakes.values())}
+    tail = {"mistakes": list(mistakes.values())}
+    if spec.contexts:
+        tail |= {"context": render(world, tokens[segment == CONTEXT]), "context_recipe": recipes(source, [index])[0]}
+    return head | to_record(problem, world, spec.order) | tail
 
 
 def records(source: Source, start: int, stop: int) -> Iterator[dict]:

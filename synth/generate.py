@@ -15,6 +15,7 @@ PLAIN_PYTHON_UP_TO = 20  # below this, starting numba takes longer than the prob
 EXAMPLE = """examples:
   python -m synth.generate --ops 15                                    look at problems
   python -m synth.generate --ops 6 --retry-rate 0.3                    with mistakes that are taken back
+  python -m synth.generate --ops 4 --context gold                      told another right solution before
   python -m synth.generate --preset med --count 1000 --out med.jsonl   write records
   python -m synth.generate --preset med --count 100000 --workers 2 --out shards/"""
 
@@ -87,6 +88,9 @@ def build_parser() -> Parser:
         "--solution-order", choices=("uniform", "published"), help="redrawn step by step, or as constructed"
     )
     parser.add_argument(
+        "--context", metavar="RECIPE", help="sections before each problem: gold, success2+failure1 (synth.sections)"
+    )
+    parser.add_argument(
         "--out", metavar="PATH", help="- for JSON lines, x.jsonl, x.parquet, or a folder for token shards"
     )
     parser.add_argument("--workers", type=whole(1, 256), default=1, help="processes, for --out (default 1)")
@@ -101,6 +105,8 @@ def settings(args: argparse.Namespace) -> dict:
     chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.exact_ops:
         chosen["exact_ops"] = True
+    if args.context is not None:
+        chosen["contexts"] = {args.context: 1.0}
     if args.ops and not args.edges and args.preset == "med":
         chosen["edges"] = min(48, max(20, -(-4 * args.ops // 3)))
     if args.ops and args.ops > presets().get(args.preset, {}).get("letters", 52):

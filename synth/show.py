@@ -7,6 +7,7 @@ import numpy as np
 from synth import problem as P
 from synth.dataset import Documents, Source
 from synth.problem import INSTANCES, SLOTS, dependencies
+from synth.sections import cut, render
 
 WIDTH = 100
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
@@ -77,6 +78,14 @@ def _why(problem: P.Problems, slot: int, done: set[int], names: dict[int, str]) 
     return "it comes later" if problem.needed[0, slot] else "it is not needed"
 
 
+def context_lines(world, context: list[int], paint: Printer) -> list[str]:
+    """What stands before the problem, a line for each section."""
+    if not context:
+        return []
+    sections = render(world, context).split("\n")
+    return [paint("Context", "bold"), *(_wrapped(s, "  ") for s in sections), "", paint("Problem", "bold")]
+
+
 def show(source: Source, documents: Documents, i: int, index: int, colour: bool) -> str:
     """Document i of `documents` (index `index` of the stream) as text for a terminal."""
     paint, world = Printer(colour), source.world
@@ -88,7 +97,9 @@ def show(source: Source, documents: Documents, i: int, index: int, colour: bool)
     side = "train" if scalars[P.SPLIT_BIN] < 17 else "test"
     counts = f"{scalars[P.OPS]} operations, {scalars[P.EDGES]} edges, arithmetic modulo {world.modulus}"
     lines = [paint(f"Problem {index}", "bold") + f"   {counts}, split bin {scalars[P.SPLIT_BIN]} ({side})", ""]
-    text = world.decode(documents.tokens[span][: documents.prompt[i]])
+    context, prompt = cut(documents.prompt_tokens(i))
+    lines += context_lines(world, context, paint)
+    text = world.decode(prompt)
     lines += [_wrapped(s, "  ") for s in _sentences(text)]
     lines += [
         "",

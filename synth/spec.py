@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from synth import sections
 from synth import world as worlds
 
 PRESETS = Path(__file__).parent / "presets.json"
@@ -52,6 +53,7 @@ class Spec:
     uncorrected: float = 0.0  # share of slips that are not taken back; later numbers follow from them
     missing_premise: float = 0.0  # probability that one needed given has no sentence (2504.06514)
     shortest: bool = True  # False: any ready parameter may come next until the query is there (be_shortest)
+    contexts: tuple = ()  # privileged sections before the problem: weight of each recipe of `synth.sections`
 
     def __post_init__(self) -> None:
         for setting, accepted in CHOICES.items():
@@ -94,6 +96,7 @@ class Spec:
             raise ValueError(
                 f"ops={self.ops} cannot be reached with edges={self.edges}; accepted: edges >= {-(-self.ops // 3)}"
             )
+        object.__setattr__(self, "contexts", sections.mixture(self.contexts))
         if self.load_world().phrases[worlds.UNDETERMINED] < 0 and self.missing_premise > 0.0:
             raise ValueError(
                 f"missing_premise={self.missing_premise} is not possible in world {self.world!r}; "

@@ -9,13 +9,16 @@ Generation is far faster than training, so nothing runs in the background.
     loss       0                  1               0                (solution; masked mistakes are 0)
     loss (all) 0 1 ... 1          1               0                (the first token is nobody's target)
 
+A prompt may begin with a privileged context (`contexts` among the overrides: a weight for each recipe of
+`synth.sections`); its tokens are read and never a target.
+
 Legend: B documents of a batch, T positions.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +27,7 @@ from torch import Tensor
 
 from synth.dataset import Documents, Source
 from synth.hashing import key
+from synth.sections import CONTEXT
 from synth.spec import Spec, preset
 from synth.world import PAD
 
@@ -48,6 +52,10 @@ class DataConfig:
     def source(self, split: str, stream: str = "data") -> Source:
         """A stream of documents of one split. Streams of different names share no document by index."""
         return Source(self.spec(), self.seed, split, stream)
+
+    def told(self, recipe: str) -> "DataConfig":
+        """The same problems, each with a context of this one recipe (`none`: without)."""
+        return replace(self, overrides={**self.overrides, "contexts": {recipe: 1.0}})
 
     def fingerprint(self) -> str:
         """sha256 over the full spec: two runs with the same one see the same distribution."""
@@ -118,7 +126,7 @@ def collate(documents: Documents, rows: np.ndarray, loss_on: str = "solution") -
     if loss_on == "all":
         position_T = np.arange(tokens_BT.shape[1])
         prompt_BT = (position_T > 0) & (position_T < documents.prompt[rows][:, None])
-        loss_BT = solution_BT | prompt_BT
+        loss_BT = solution_BT | (prompt_BT & (pad(documents.segment, offsets, rows, CONTEXT) != CONTEXT))
     floor = abs(float(logp_BT[solution_BT].sum())) / max(1, int(solution_BT.sum()))  # abs: no minus zero
     return Batch(
         torch.from_numpy(tokens_BT), torch.from_numpy(loss_BT), torch.from_numpy(solution_BT), floor, int(lengths.sum())

@@ -4,16 +4,21 @@
 
 `checkpoint` is a run folder (its last checkpoint is taken) or a checkpoints/step-N folder. Results go to a run folder:
 summary.json holds counts and rates with 95% intervals by number of operations, samples.jsonl some rollouts.
+
+`context=gold` (a recipe of `synth.sections`) tells the model that context before each problem, and solves the same
+problems without any beside: `gain` is the difference of the two rates. `context=null` is whatever the data says.
 """
 
 import sys
 from dataclasses import dataclass, field
 from typing import Any
 
+from synth.sections import parse
 from train import checkpoint
 from train.config import REQUIRED, plain, run_entry
 from train.data import DataConfig, check_world
 from train.evaluation import BATCH, Sampling, evaluate, held_out_loss, write_samples
+from train.intervals import paired_difference
 from train.machine import set_up
 from train.rundir import Out, open_run, read_json
 
@@ -29,6 +34,7 @@ class EvaluateConfig:
     split: str = "test"
     sampling: Sampling = field(default_factory=Sampling)
     batch: int = BATCH
+    context: str | None = None
     threads: int = 1
     device: str = "cpu"
     out: Out = field(default_factory=lambda: Out("runs/evaluate", "evaluate"))
@@ -41,6 +47,8 @@ class EvaluateConfig:
             raise ValueError(f"samples={self.samples}: accepted: 0 or more")
         if self.split not in ("train", "test"):
             raise ValueError(f"split={self.split}: accepted: train, test")
+        if self.context is not None:
+            parse(self.context)
 
 
 def main(config: EvaluateConfig) -> None:
@@ -48,7 +56,8 @@ def main(config: EvaluateConfig) -> None:
     device = set_up(config.threads, config.device)
     check_world(checkpoint.notes(config.checkpoint), config.data, config.checkpoint)
     model = checkpoint.load_model(config.checkpoint, device=device)
-    source = config.data.source(config.split, "evaluation")
+    told = config.data if config.context is None else config.data.told(config.context)
+    source = told.source(config.split, "evaluation")
     inputs = {"checkpoint": checkpoint.digest(config.checkpoint)}
     seeds = {"data": config.data.seed, "sampling": config.sampling.seed}
     run = open_run(plain(config), inputs, seeds, config.data.fingerprint())
@@ -57,7 +66,13 @@ def main(config: EvaluateConfig) -> None:
         write_samples(run.path, done.samples(source, config.samples))
         loss = held_out_loss(model, source, range(config.problems), config.batch)
         verdicts = {"index": done.index.tolist(), "right": done.verdicts.right.astype(int).tolist()}
-        run.write_json("summary.json", {**done.summary(), "held_out": loss, "verdicts": verdicts})
+        summary = {**done.summary(), "held_out": loss, "verdicts": verdicts}
+        if config.context not in (None, "none"):
+            bare = config.data.told("none").source(config.split, "evaluation")
+            without = evaluate(model, bare, range(config.problems), config.sampling, config.batch)
+            summary["without"] = without.summary()
+            summary["gain"] = paired_difference(done.verdicts.right, without.verdicts.right)._asdict()
+        run.write_json("summary.json", summary)
     print(table(read_json(run.path / "summary.json")))
     print(run.path)
 
@@ -79,6 +94,12 @@ def table(summary: dict[str, Any]) -> str:
         f"length {summary['length_mean']:.1f} tokens, cut off {summary['truncation']:.1%}, looping "
         f"{summary['repetition']:.1%}" + (f", KL to oracle {kl:.4f} nats a token" if kl is not None else "")
     )
+    if "gain" in summary:
+        gain, full = summary["gain"], summary["without"]["full"]
+        lines.append(
+            f"without context {full['rate']:.1%} [{full['low']:.1%}, {full['high']:.1%}]; with it "
+            f"{gain['value']:+.1%} [{gain['low']:+.1%}, {gain['high']:+.1%}]"
+        )
     return "\n".join(lines)
 
 

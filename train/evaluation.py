@@ -22,6 +22,7 @@ from models.sampling import sample
 from synth.checker import Verdicts, check
 from synth.dataset import Documents, Source
 from synth.hashing import key
+from synth.sections import cut, render
 from synth.world import EOS, PAD
 from train.data import collate
 from train.intervals import wilson
@@ -106,8 +107,10 @@ class Evaluation:
         for i in range(min(count, len(self.index))):
             response = self.tokens_NR[i, : self.length[i]]
             facts = {"index": int(self.index[i]), "ops": int(self.ops[i]), "answer": int(self.answer[i])}
-            text = transcript(world, documents.prompt_tokens(i), response, self.verdicts, i)
-            records.append(facts | {"finished": bool(self.finished[i])} | text)
+            context, prompt = cut(documents.prompt_tokens(i))
+            text = transcript(world, np.array(prompt), response, self.verdicts, i)
+            told = {"context": render(world, context)} if context else {}
+            records.append(facts | {"finished": bool(self.finished[i])} | told | text)
         return records
 
 
