@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from synth.sections import cut, render
 from synth.world import World
 from train.opd.rollouts import ORIGINS, Rollouts
 from train.rundir import atomic_write, finite, read_lines
@@ -42,11 +43,14 @@ class SampleLog:
         records = []
         for row in rows[sampled_B[rows]].tolist():
             prompt, response = np.split(tokens_BT[row, : prompt_B[row] + length_B[row]], prompt_B[row : row + 1])
+            context, prompt = cut(prompt.tolist())
+            context = [*context, *(rollouts.context[row] if rollouts.context else ())]
             facts = {
                 "index": step * self.prompts + int(group_B[row]),
                 "ops": int(rollouts.problems.ops[row]),
                 "answer": int(rollouts.problems.answer[row]),
                 "finished": bool(finished_B[row]),
             }
-            records.append(facts | transcript(self.world, prompt, response, rollouts.verdicts, row))
+            told = {"context": render(self.world, context)} if context else {}
+            records.append(facts | told | transcript(self.world, np.array(prompt), response, rollouts.verdicts, row))
         return records
