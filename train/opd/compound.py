@@ -70,7 +70,7 @@ def blended(a: GPT, b: GPT, share: float, prompts: list[list[int]], max_new: int
 
 
 def blend(prompts: Prompts, config: SourceConfig, step: int, model: GPT, author: GPT | None):
-    """Teacher-mixed sampling (MiniLLM, 2306.08543): each token from (1 - share) q + share p, whose log is `behaviour`."""
+    """Teacher-mixed sampling (MiniLLM, 2306.08543): each token from (1 - share) q + share p."""
     documents, times = prompts.documents(step), config.samples
     assert author is not None and times is not None and config.temperature is not None and config.share is not None
     if config.share in (0.0, 1.0):

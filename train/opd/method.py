@@ -78,7 +78,7 @@ class Method:
         if author and (params not in ("external", "init") or self.teacher.route is not None):
             raise ValueError(
                 f"source.kind={self.source.kind} samples from one frozen teacher, and teacher.params={params}, "
-                f"teacher.route={self.teacher.route}; accepted: external or init, null (the oracle's own: source.kind=gold)"
+                f"teacher.route={self.teacher.route}; accepted: external or init, null (of the oracle: kind=gold)"
             )
         if params == "oracle" and self.teacher.transform != "mix":
             endless = [t.divergence.kind for t in self.terms if not t.divergence.bounded]

@@ -10,7 +10,7 @@ A teacher may modulate the outcome instead of being followed: it enters the rati
 Legend: B rows, N response positions of all rows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -110,7 +110,7 @@ class OutcomeConfig:
             raise ValueError(f"outcome.weight={self.weight}: accepted are positive numbers; kind=none switches it off")
         if self.combiner == "convex":
             unit("outcome.weight", self.weight)
-        if self.kind == "none" and self != OutcomeConfig():
+        if self.kind == "none" and any(getattr(self, f.name) != f.default for f in fields(self)):
             raise ValueError("outcome.kind=none leaves the other settings without effect; accepted: defaults")
         if self.modulate is not None:
             require("outcome.modulate", self.modulate, MODULATIONS)

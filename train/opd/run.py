@@ -9,6 +9,7 @@ and does nothing once it is complete.
 """
 
 import sys
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ import torch
 
 from models.gpt import GPT
 from synth.dataset import Source
+from synth.spec import Spec
 from train import checkpoint
 from train.config import REQUIRED, plain, run_entry
 from train.data import DataConfig, check_world, world_notes
@@ -26,6 +28,7 @@ from train.machine import set_up
 from train.opd.contexts import longest
 from train.opd.method import Method
 from train.opd.objective import Objective
+from train.opd.params import frozen
 from train.opd.samples import SampleLog
 from train.opd.skill import check_skill, measure_skill, words
 from train.opd.source import Prompts
@@ -109,19 +112,22 @@ def build(config: OpdConfig, source: Source, device: torch.device) -> tuple[GPT,
 
     Raises ValueError when a checkpoint is missing, of another world, or its context is too short.
     """
-    method = config.method
     student = load(config.student, "student", config, source, device)
     paths = [] if config.teacher is None else [config.teacher, *config.teachers]
     external = [load(path, "teacher", config, source, device) for path in paths]
-    params = make(method.teacher, student, external, source.spec)
+    return student.train(), *cast(config.method, student, external, source.spec)
+
+
+def cast(method: Method, student: GPT, external: Sequence[GPT], spec: Spec) -> tuple[Teacher, GPT | None]:
+    """What scores the responses and the model that the source needs, for a student as it is at step 0."""
+    params = make(method.teacher, student, external, spec)
     reference = deepcopy(student) if method.needs_reference else None
     author = None
-    if method.author == "teacher":
-        author = params.models[0] if params is not None else None
+    if method.author == "teacher" and params is not None:
+        author = params.models[0]
     elif method.author == "initial":
-        author = deepcopy(student).eval().requires_grad_(False)
-    scorer = params if method.scores else None
-    return student.train(), Teacher(method.teacher, scorer, reference), author
+        author = frozen(deepcopy(student))
+    return Teacher(method.teacher, params if method.scores else None, reference), author
 
 
 def load(path: str, setting: str, config: OpdConfig, source: Source, device: torch.device) -> GPT:

@@ -98,7 +98,8 @@ def teacher_ppl(rollouts: Rollouts, config: "WeightConfig", signals: Signals) ->
 def teacher_sentences(rollouts: Rollouts, config: "WeightConfig", signals: Signals) -> Tensor:
     """The `share` of responses with the most sentences of the teacher's, those clearly likelier to it.
 
-    Divergence-aware sampling, DASD (2601.09088). A sentence is a step; its likelihood the geometric mean of its tokens' (opd-methods 3.1). Ties are kept.
+    Divergence-aware sampling, DASD (2601.09088). A sentence is a step, its likelihood the geometric mean over its
+    tokens. Ties are kept.
     """
     gap_BR, verdicts = (signals["log_p"] - signals["log_q"]).cpu(), rollouts.verdicts
     shares = []

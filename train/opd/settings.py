@@ -29,7 +29,7 @@ def only(name: str, value: Any, applies: bool, where: str) -> None:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A number that changes with the step: on a line from `start` to `end` at step `steps`; `jump`: all at once there."""
+    """A number that changes with the step: from `start` on a line to `end` at step `steps`; `jump`: at once there."""
 
     start: float
     end: float
