@@ -10,7 +10,8 @@ import torch
 from synth.world import EOS, PAD
 from train.config import CONFIGS, load
 from train.opd.divergence import DivergenceConfig
-from train.opd.method import Coefficients, Method
+from train.opd.method import Method
+from train.opd.objective import weigh
 from train.opd.outcome import OutcomeConfig, drgrpo, grpo
 from train.opd.regularizer import RegularizerConfig
 from train.opd.rollouts import Rollouts, join, positions, responses
@@ -96,12 +97,12 @@ def test_constant_normaliser_does_not_look_at_lengths():
 def test_sample_weights_leave_responses_out_of_the_normaliser_too():
     rollouts = batch(*THREE, right=[False, True, True])
     for sample, kept in (("finished", [0, 1]), ("right", [1, 2])):
-        c_BR = coefficients(rollouts, WeightConfig(sample=sample), max_new=10)
+        c_BR = coefficients(rollouts, WeightConfig(sample=[sample]), max_new=10)
         assert (c_BR.sum(dim=1) > 0).nonzero().squeeze(1).tolist() == kept
         assert c_BR.sum().item() == pytest.approx(1.0)
     nothing = batch(*THREE, right=[False] * 3)
     for normaliser in ("token", "sequence", "constant"):
-        assert coefficients(nothing, WeightConfig(sample="right", normaliser=normaliser), 10).abs().sum() == 0
+        assert coefficients(nothing, WeightConfig(sample=["right"], normaliser=normaliser), 10).abs().sum() == 0
 
 
 def test_advantages_are_relative_to_the_group():
@@ -115,9 +116,9 @@ def test_advantages_are_relative_to_the_group():
 def test_equal_rewards_in_every_group_give_no_outcome_term():
     method = Method("x", replace(STUDENT, samples=2), TeacherConfig("none"), DivergenceConfig("none"),
                     outcome=OutcomeConfig("grpo"))  # fmt: skip
-    counts = Coefficients.of(method, batch(*THREE, THREE[0], right=[True, True, False, False]), 10)
+    counts = weigh(method, batch(*THREE, THREE[0], right=[True, True, False, False]), 10)
     assert counts.advantage_B.abs().max() == 0
-    counts = Coefficients.of(method, batch(*THREE, THREE[0], right=[True, False, False, False]), 10)
+    counts = weigh(method, batch(*THREE, THREE[0], right=[True, False, False, False]), 10)
     assert counts.advantage_B[:2].abs().min() > 0
 
 
@@ -136,7 +137,7 @@ def test_equal_rewards_in_every_group_give_no_outcome_term():
         ({"teacher": TeacherConfig("none"), "divergence": DivergenceConfig("none")}, "nothing to learn"),
         ({"outcome": OutcomeConfig("drgrpo")}, "source.samples above 1"),
         ({"source": replace(STUDENT, samples=4), "teacher": TeacherConfig("none"), "outcome": OutcomeConfig("grpo"),
-          "divergence": DivergenceConfig("none"), "weight": WeightConfig(sample="right")}, "weight.sample=right"),
+          "divergence": DivergenceConfig("none"), "weight": WeightConfig(sample=["right"])}, r"weight.sample=\[.right"),
     ],
 )  # fmt: skip
 def test_combinations_that_mean_nothing_are_refused(parts, message):
@@ -148,24 +149,24 @@ def test_combinations_that_mean_nothing_are_refused(parts, message):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: SourceConfig("replay"), "source.kind=replay.*accepted: student, teacher, gold, mix"),
+        (lambda: SourceConfig("buffer"), "source.kind=buffer.*accepted: student, teacher, gold, mix, cached"),
         (lambda: SourceConfig("student", temperature=1.0), "source.samples=null"),
         (lambda: SourceConfig("gold", samples=2), "source.samples=2 has no effect"),
         (lambda: SourceConfig("mix", 1, 1.0), "source.share=null"),
         (lambda: SourceConfig("mix", 1, 1.0, share=2.0), "source.share=2.0"),
         (lambda: SourceConfig("student", 0, 1.0), "source.samples=0"),
         (lambda: SourceConfig("student", 1, -1.0), "source.temperature=-1.0"),
-        (lambda: TeacherConfig("ema"), "teacher.params=ema.*accepted: external, init, none"),
-        (lambda: TeacherConfig(context="gold"), "teacher.context=gold.*accepted: none"),
+        (lambda: TeacherConfig("sibling"), "teacher.params=sibling.*accepted: external, oracle, init, ema, sync"),
+        (lambda: TeacherConfig(context="gould"), "gould.*accepted: none"),
         (lambda: TeacherConfig(transform="power"), "teacher.power=null"),
         (lambda: TeacherConfig(transform="temper", temperature=0.0), "teacher.temperature=0.0"),
         (lambda: TeacherConfig(temperature=2.0), "teacher.temperature=2.0 has no effect"),
-        (lambda: WeightConfig(token="entropy"), "weight.token=entropy.*accepted: response"),
-        (lambda: WeightConfig(sample="best"), "weight.sample=best.*accepted: all, finished, right"),
+        (lambda: WeightConfig(token=["entropy"]), "weight.token=entropy.*accepted: first, special"),
+        (lambda: WeightConfig(sample=["best"]), "weight.sample=best.*accepted: finished, right, wrong"),
         (lambda: WeightConfig(normaliser="mean"), "weight.normaliser=mean.*accepted: token, sequence, constant"),
         (lambda: RegularizerConfig(ref_kl=-0.1), "regularizer.ref_kl=-0.1"),
         (lambda: OutcomeConfig("ppo"), "outcome.kind=ppo.*accepted: none, grpo, drgrpo"),
-        (lambda: OutcomeConfig("grpo", combiner="mask"), "outcome.combiner=mask.*accepted: add"),
+        (lambda: OutcomeConfig("grpo", combiner="max"), "outcome.combiner=max.*accepted: add, convex, mask, route"),
         (lambda: OutcomeConfig("grpo", reward="style"), "outcome.reward=style.*accepted: strict, answer"),
         (lambda: OutcomeConfig("grpo", weight=0.0), "outcome.weight=0.0"),
         (lambda: OutcomeConfig("none", weight=2.0), "without effect"),
@@ -193,6 +194,7 @@ def test_every_method_file_loads_is_short_and_says_what_it_is(name):
     header = "".join(line for line in text.splitlines() if line.startswith("#"))
     assert (len(text.splitlines()) <= 15 and "Certain" in header) or "Likely" in header
     needs = ["teacher=t"] if "params: external" in text else []
+    needs += ["teachers=[u]"] if "route: ops" in text else []
     config = load("opd", OpdConfig, ["student=s", f"method={name}", *needs])
     assert config.method.name == name
 

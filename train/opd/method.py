@@ -70,11 +70,10 @@ class Method:
                 f"teacher.params={params} has no effect with divergence.kind={kind} and "
                 f"source.kind={self.source.kind}; accepted: none"
             )
-        if not scored and (self.teacher.transform, self.teacher.context) != ("id", "none"):
-            raise ValueError(
-                f"teacher.transform={self.teacher.transform}, teacher.context={self.teacher.context} has no effect "
-                f"with divergence.kind={kind}; accepted: id, none"
-            )
+        for name, idle in (("transform", "id"), ("context", "none")):
+            value = getattr(self.teacher, name)
+            if not scored and value != idle:
+                raise ValueError(f"teacher.{name}={value} has no effect with divergence.kind={kind}; accepted: {idle}")
         if author and (params not in ("external", "init") or self.teacher.route is not None):
             raise ValueError(
                 f"source.kind={self.source.kind} samples from one frozen teacher, and teacher.params={params}, "

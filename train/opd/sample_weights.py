@@ -80,7 +80,7 @@ def perplexity(score_B: Tensor, rollouts: Rollouts) -> Tensor:
     """exp(score) over its mean among the responses to the same prompt that are as right (SCOPE, 2604.10688)."""
     class_B = 2 * rollouts.group_B + judged_right(rollouts).long()
     top = torch.full((int(class_B.max()) + 1,), -torch.inf, device=score_B.device)
-    top = top.index_reduce(0, class_B, score_B, "amax")
+    top = top.scatter_reduce(0, class_B, score_B, "amax")
     weight_B = (score_B - top[class_B]).exp()
     return weight_B / group_mean(weight_B, class_B)
 
