@@ -94,9 +94,11 @@ class Method:
 
     def _check_context(self) -> None:
         context, source = self.teacher.context, self.source
+        if any("success" in term.weight.sample for term in self.terms) and "success" not in sections(context):
+            raise ValueError(
+                f"weight.sample=success: teacher.context={context} shows no right peers; accepted: success1"
+            )
         if context == "none":
-            if "success" in self.weight.sample:
-                raise ValueError("weight.sample=success has no effect without a teacher.context that shows peers")
             return
         if not self.teacher.is_self and self.teacher.params != "external":
             raise ValueError(f"teacher.context={context} has no effect with teacher.params={self.teacher.params}")

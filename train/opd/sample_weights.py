@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from synth.world import SUCCESS
+from synth.sections import written
 from train.opd.rollouts import Rollouts
 from train.opd.signals import Signals
 
@@ -59,8 +59,14 @@ def wrong(rollouts: Rollouts, config: "WeightConfig", signals: Signals) -> Tenso
 
 
 def success(rollouts: Rollouts, config: "WeightConfig", signals: Signals) -> Tensor:
-    """Only responses whose teacher was shown a right peer (MOPD, 2605.12652)."""
-    shown = [SUCCESS in context for context in rollouts.context or [()] * len(rollouts)]
+    """Only responses whose teacher was shown a right peer, one of another text (MOPD, 2605.12652)."""
+    right, group, told = rollouts.verdicts.right, rollouts.group_B.tolist(), rollouts.told_B.tolist()
+    texts = [tuple(written(row)) for row in rollouts.response_BR.tolist()]
+    good: dict[int, set[tuple[int, ...]]] = {g: set() for g in group}
+    for row in range(len(texts)):
+        if right[row]:
+            good[group[row]].add(texts[row])
+    shown = [told[row] and bool(good[group[row]] - {texts[row]}) for row in range(len(texts))]
     return torch.tensor(shown, device=rollouts.prompt_B.device).float()
 
 
