@@ -472,7 +472,7 @@ def test_token_and_sample_weights_are_what_they_say(source, prompts):
         assert opener[row, :n].all() and entropy_R[: n - 1].sum() < 0.1 * entropy_R.sum() <= entropy_R[:n].sum() + 1e-6
     early = weights(token=["early"], gamma=0.5)
     size = (values["log_p"] - values["log_q"]).abs()
-    torch.testing.assert_close(early, (1 + 0.5 * (1 - size.cumsum(1) / size.sum(1, keepdim=True))) * inside)
+    torch.testing.assert_close(early, (1 + 0.5 * (1 - (size.cumsum(1) - size) / size.sum(1, keepdim=True))) * inside)
     ratio = (values["log_q"] - rollouts.behaviour_BR).exp().clamp(max=2.0) * inside
     torch.testing.assert_close(weights(token=["importance"], cap=2.0), ratio)
     before, after = (weights(token=[f"{side}_mistake"]) for side in ("before", "after"))

@@ -163,9 +163,9 @@ def main(config: OpdConfig) -> None:
     if config.method.teacher.context != "none" and not (run_path(plain(config), config.inputs) / "skill.json").exists():
         reader = student if config.method.teacher.is_self else teacher.params.models[0]
         skill = measure_skill(reader, config.data, config.method.teacher.context, config.skill.problems)
-        print(words(skill), file=sys.stderr)
         if config.skill.stop:
             check_skill(skill)
+        print(words(skill), file=sys.stderr)
     seeds = {"rollouts": config.seed, "data": config.data.seed}
     run = open_run(plain(config), config.inputs, seeds, config.data.fingerprint())
     if skill is not None:

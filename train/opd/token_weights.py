@@ -99,9 +99,9 @@ def opener(rollouts: Rollouts, config: "WeightConfig", signals: Signals) -> Tens
 
 
 def early(rollouts: Rollouts, config: "WeightConfig", signals: Signals) -> Tensor:
-    """1 + gamma (1 - share of the response's sum of |log p - log q| so far): early tokens more (IW-OPD, 2606.22600)."""
+    """1 + gamma (1 - share of the response's |log p/q| that lies before): early tokens more (IW-OPD, 2606.22600)."""
     size_BR = (signals["log_p"] - signals["log_q"]).abs()
-    share_BR = size_BR.cumsum(dim=1) / size_BR.sum(dim=1, keepdim=True).clamp(min=1e-12)
+    share_BR = (size_BR.cumsum(dim=1) - size_BR) / size_BR.sum(dim=1, keepdim=True).clamp(min=1e-12)
     return 1.0 + config.gamma * (1.0 - share_BR)
 
 
