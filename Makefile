@@ -30,9 +30,10 @@ help:
 
 env: $(STAMP)
 
-# Compiles the generator and the checker once (about a minute), so that the first problem a person asks for comes at once.
+# Compiles the generator, the checker and the oracle once, so that the first problem a person asks for comes at once.
 WARM_UP := from numpy import full, zeros; from synth.checker import check; from synth.dataset import Source; \
-	from synth.spec import preset; source = Source(preset("tiny"), 0); documents = source.documents(range(2)); \
+	from synth.oracle import Oracle; from synth.spec import preset; source = Source(preset("tiny"), 0); \
+	documents = source.documents(range(2)); Oracle(source.spec).documents(documents); \
 	check(documents.problems, source.world, zeros((2, 8), "int64"), full(2, 8))
 
 $(STAMP): requirements.lock pyproject.toml

@@ -83,6 +83,13 @@ class KVCache:
         self._measure()
         return old_B
 
+    def reorder(self, from_B: Tensor) -> None:
+        """Row b becomes a copy of what row `from_B[b]` holds, for all rows in use at once; repeats are fine."""
+        rows, used = slice(self.n_rows), slice(self.longest)
+        self.kv_L2RHKD[:, :, rows, :, used] = self.kv_L2RHKD[..., used, :].index_select(2, from_B)
+        self.inputs_L2RKC[:, :, rows, used] = self.inputs_L2RKC[:, :, :, used].index_select(2, from_B)
+        self.tokens_RK[rows], self.lengths_R[rows] = self.tokens_RK[from_B], self.lengths_R[from_B]
+
     def _measure(self) -> None:
         self.longest = int(self.lengths_B.max()) if self.n_rows else 0
 

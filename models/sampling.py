@@ -59,7 +59,8 @@ def sample(
     memory; it changes no result beyond rounding. Raises ValueError for a setting out of range, an empty prompt, or one
     that leaves no room for `max_new_tokens` in the model's context; FloatingPointError for logits that are not finite.
     """
-    _check(model, prompts, max_new_tokens, temperature, top_k, top_p, generator, max_rows)
+    _check(temperature, top_k, top_p, generator, max_rows)
+    check_prompts(model, prompts, max_new_tokens)
     if temperature > 0:
         assert generator is not None  # checked above
         uniform_BT = torch.rand(len(prompts), max_new_tokens, generator=generator, device=generator.device)
@@ -183,9 +184,7 @@ def token_logprobs(model: GPT, tokens_BT: Tensor) -> Tensor:
     return logp_BTV.gather(-1, tokens_BT[:, 1:, None])[..., 0]
 
 
-def _check(model, prompts, max_new_tokens, temperature, top_k, top_p, generator, max_rows) -> None:
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens={max_new_tokens}: expected at least 1")
+def _check(temperature, top_k, top_p, generator, max_rows) -> None:
     if not (temperature >= 0 and math.isfinite(temperature)):
         raise ValueError(f"temperature={temperature}: expected 0 (greedy) or more")
     if top_k < 0:
@@ -196,6 +195,12 @@ def _check(model, prompts, max_new_tokens, temperature, top_k, top_p, generator,
         raise ValueError("generator=None: expected a torch.Generator unless temperature=0")
     if max_rows < 1:
         raise ValueError(f"max_rows={max_rows}: expected at least 1")
+
+
+def check_prompts(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    """Raise ValueError unless every prompt has tokens, and room for `max_new_tokens` behind them."""
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens={max_new_tokens}: expected at least 1")
     if not prompts:
         raise ValueError("prompts=[]: expected at least one prompt")
     if min(map(len, prompts)) == 0:

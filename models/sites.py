@@ -1,7 +1,8 @@
 """Sites: the named places of the residual stream, and a context manager that records what passes through them.
 
 The invariant that matters: outside the context nothing is attached, so looking costs nothing when nobody looks. Names
-and meanings are TransformerLens's; `ln_final.hook_normalized` is what the unembedding reads.
+and meanings are TransformerLens's; `ln_final.hook_normalized` is what the unembedding reads (`ln_final.hook_out` in
+TransformerLens 4, which gives the former name to the norm before its scale).
 
 Try it:  with capture(model, ["blocks.0.hook_resid_post"]) as store: model(tokens_BT)
          store["blocks.0.hook_resid_post"].shape  # [B, T, C]

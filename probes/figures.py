@@ -16,6 +16,7 @@ from matplotlib import rc_context
 
 from models.gpt import GPT
 from synth.dataset import Source
+from synth.encoding import PHRASE
 from synth.show import show
 from train import checkpoint
 from train.data import DataConfig
@@ -51,6 +52,8 @@ class Look:
             return cls(DataConfig().source("test", stream), None, None, note)
         model = checkpoint.load_model(run, "run")
         data = DataConfig(**checkpoint.notes(run, "run")["data"])
+        if data.tokens != PHRASE:
+            raise ValueError(f"{run}: was trained with data.tokens={data.tokens}; accepted: a run with {PHRASE} tokens")
         return cls(data.source("test", stream), run, model, f"{folder_of(str(run))}: {data.preset} world, test split")
 
     def problem(self, index: int) -> str:

@@ -141,7 +141,7 @@ def between_steps(documents: Documents) -> tuple[np.ndarray, np.ndarray]:
 
 def defined_at(documents: Documents) -> np.ndarray:
     """Tokens to read until each parameter is defined, int64[N, 72]; `NEVER` where the solution does not define it."""
-    at_T = np.flatnonzero((documents.segment == STEP_SEGMENT) & (documents.mistake == 0))
+    at_T = np.flatnonzero((documents.segment == STEP_SEGMENT) & (documents.mistake == 0) & (documents.param >= 0))
     row_T = _row(documents)[at_T]
     seen = np.zeros((len(documents), SLOTS), dtype=np.int64)
     np.maximum.at(seen, (row_T, documents.param[at_T]), at_T + 1 - documents.offsets[row_T])

@@ -24,6 +24,7 @@ from probes.labels import TASKS, draw
 from probes.linear import LinearConfig, Reading, Split
 from probes.results import rows, select, table
 from probes.vprobe import VProbeConfig
+from synth.encoding import PHRASE
 from synth.world import World
 from train import checkpoint
 from train.config import REQUIRED, plain, run_entry
@@ -85,6 +86,10 @@ class ProbeConfig:
     threads: int = 1
     device: str = "cpu"
     out: Out = field(default_factory=lambda: Out("runs/probes", "probe"))
+
+    def __post_init__(self) -> None:
+        if self.data.tokens != PHRASE:
+            raise ValueError(f"data.tokens={self.data.tokens}: probes read names of one token each; accepted: {PHRASE}")
 
 
 class Part(NamedTuple):

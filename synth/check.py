@@ -12,11 +12,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from synth.generate import Parser, fail
+from synth.generate import Parser, fail, known_world
 
 PLAIN_PYTHON_UP_TO = 100  # below this, starting numba takes longer than the checking
 MODULI = range(2, 998)
-WHOLE_ENGLISH = {"categorisations": 4, "subcategories": 5, "names": 20, "letters": 104}
 
 STDIN = "standard input"
 
@@ -36,6 +35,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("file", metavar="FILE", help="JSON lines, or - for standard input")
     parser.add_argument("--field", default="solution", help="the key of the text to judge (default: solution)")
+    parser.add_argument("--world", metavar="FILE", help="the world file (.json) of records whose world is not shipped")
     parser.add_argument("--strict", action="store_true", help="exit code 1 when any solution is wrong")
     return parser
 
@@ -64,11 +64,13 @@ def read(file: str) -> list[tuple[int, dict]]:
     return records
 
 
-def judge(record: dict, field: str):
-    """Verdict on one record's text and the text itself. Raises ValueError when the record is bad."""
+def problem_and_text(record: dict, field: str, own: str | None = None):
+    """(problem, its world, the text under `field`) of a record. Raises ValueError when the record is bad.
+
+    own: the file of a world that is not shipped; names that no world has make a world of their own.
+    """
     from synth import world
-    from synth.checker import check_text
-    from synth.problem import from_record
+    from synth.problem import from_record, world_of
 
     modulus = record.get("modulus")
     if type(modulus) is not int or modulus not in MODULI:
@@ -76,12 +78,17 @@ def judge(record: dict, field: str):
     text = record.get(field)
     if not isinstance(text, str):
         raise ValueError(f"no text under the key {field!r}; accepted: --field with one of its text keys")
-    english = world.load("english", modulus, **WHOLE_ENGLISH)
-    try:
-        problem = from_record(record, english)
-    except OverflowError as error:
-        raise ValueError(str(error)) from None
-    return check_text(problem, english, text), text
+    mine = own is not None and record.get("world") == world.read(own)["name"]
+    known = world_of(record, own if mine else None)
+    return from_record(record, known), known, text
+
+
+def judge(record: dict, field: str, own: str | None = None):
+    """Verdict on one record's text and the text itself; the rest as `problem_and_text`."""
+    from synth.checker import check_text
+
+    problem, known, text = problem_and_text(record, field, own)
+    return check_text(problem, known, text), text
 
 
 def describe(verdict, text: str) -> str:
@@ -100,6 +107,8 @@ def describe(verdict, text: str) -> str:
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     args.file = STDIN if args.file == "-" else args.file
+    if args.world:
+        known_world(args.world)
     records = read(args.file)
     if len(records) <= PLAIN_PYTHON_UP_TO:
         os.environ.setdefault("GLASSHOUSE_JIT", "0")  # must be set before the kernels are imported
@@ -110,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
     lines, reasons, published = [], Counter(), 0
     for number, record in tqdm(records, unit="record", delay=2, disable=None, leave=False):
         try:
-            verdict, text = judge(record, args.field)
+            verdict, text = judge(record, args.field, args.world)
         except ValueError as error:
             fail(f"{args.file} line {number}: {error}")
         name = " ".join(str(record.get("id", f"line {number}")).split())

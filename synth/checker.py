@@ -5,7 +5,8 @@ step that fails none is right. Mistakes are MALFORMED and after; the three kinds
 
     right                       none of the below, and the query needs the parameter
     unneeded                    none of the below, and the query does not need the parameter
-    retry                       `Define NAME as BACK.` for a parameter of the problem (computable or not, as published)
+    retry                       `Define NAME as BACK.`, or a whole step that ends with BACK and so binds nothing, for a
+                                parameter of the problem (computable or not, as published)
     malformed                   no sentence of the grammar (`synth.grammar`), or cut off
     unknown parameter           no parameter of this problem has this name
     repeated                    an earlier step defines the parameter
@@ -25,11 +26,16 @@ names the first of these that fails.
 
     ending   right | early (the query is not defined) | late (goes on after the query, or after the answer) | never (no
              `<eos>`; it wins over the others)
-    answer   the number after `<answer>`, -1 when there is none
+    answer   the number after `<answer>`, UNDETERMINED for that word, -1 when there is neither
+
+Where a premise is missing, the sentence `Undetermined.` takes the query's place: it is no step, it must come once all
+that can be derived of what the query needs is defined (else early), and nothing may follow it (else late); the right
+answer is that word. In a complete problem the sentence defines nothing, so that the solution ends early.
 
 `published` is the criterion of Part 2.1/2.2's own checker (spec section 3), which does not compare constants and
 operators with the problem, lets steps for edges that do not exist pass, skips every sentence with BACK, and needs
-neither a final full stop nor `<eos>`. A strictly right solution is always published-right.
+neither a final full stop nor `<eos>`; it is carried over to missing premises, which the papers do not have. A strictly
+right solution is always published-right.
 Try: `python -m synth.generate --out - | python -m synth.check -`.
 """
 
@@ -44,7 +50,7 @@ from synth import grammar as G
 from synth import world as W
 from synth.clauses import RESULT
 from synth.jit import jit
-from synth.problem import CHILD, DEPTH_, LAYER, OWNER, SLOTS, TARGET, Problems
+from synth.problem import CHILD, DEPTH_, LAYER, MISSING, OWNER, SLOTS, TARGET, Problems
 
 KINDS = (
     "right", "unneeded", "retry", "malformed", "unknown parameter", "repeated", "not ready", "wrong dependencies",
@@ -56,6 +62,7 @@ KINDS = (
 ) = range(len(KINDS))  # fmt: skip
 ENDINGS = ("right", "early", "late", "never")
 ENDED, EARLY, LATE, NEVER = range(len(ENDINGS))
+UNDETERMINED = -2  # as an answer: the word, instead of a number
 
 # columns of what is known of a slot; status: 0, no name of this problem; an edge that it lacks; a parameter
 _STATUS, _OWNER, _THING, _N_TERMS, _COMBINE, _CONSTANT, _CONSTANT_OP, _VALUE, _NEEDED = range(9)
@@ -80,7 +87,7 @@ class Verdicts(NamedTuple):
     retries: np.ndarray  # int32[N] steps of kind retry
     unneeded: np.ndarray  # int32[N] steps of kind unneeded
     ending: np.ndarray  # int8[N] index into ENDINGS
-    answer: np.ndarray  # int32[N] the number written as answer, or -1
+    answer: np.ndarray  # int32[N] the number written as answer, -1 none, UNDETERMINED for that word
 
 
 class _Work(NamedTuple):
@@ -189,21 +196,49 @@ def _contains(tokens, start, stop, phrase):
 
 
 @jit
-def _judge(facts, terms, query, g, tokens, length, bare, steps, work, summary):
+def _complete(facts, query, missing, defined):
+    """Whether all is defined that must be: the query, or where a premise is missing whatever can still be derived."""
+    if missing < 0:
+        return defined[query] > 0
+    for s in range(SLOTS):
+        if facts[s, _NEEDED] > 0 and not defined[s]:
+            return False
+    return True
+
+
+@jit
+def _answer_of(g, token):
+    if token >= 0 and token == g[W.UNDETERMINED]:
+        return UNDETERMINED
+    return G.number_of(g, token)
+
+
+@jit
+def _judge(facts, terms, query, missing, g, tokens, length, bare, steps, work, summary):
     """Judge one response: writes its steps int32[S, 4] and its summary."""
     work.defined[:] = 0
     E.forget(work.letters)
     end = G.solution_end(tokens, length)
     n, at, first, retries, unneeded = 0, 0, -1, 0, 0
     late, published, unstopped, last_slot, last_value = False, True, False, -1, -1
+    said, in_time = False, False  # whether it says Undetermined, and if so once all that can be derived is
     while at < end:
         after = G.step_end(tokens, at, end, g)
+        late = late or work.defined[query] > 0 or said
+        published = published and not unstopped
+        says = G.says_undetermined(tokens, at, after, g)
+        if says > 0:
+            published = published and missing >= 0
+            in_time = not said and _complete(facts, query, missing, work.defined)
+            said, last_slot, last_value = True, -1, UNDETERMINED
+        if says == G.COMPLETE:
+            at = after
+            continue
         parsed = G.parse_step(tokens, at, after, g, work.head, work.rows)
         s = _find(facts, work.head[G.OWNER_TOKEN], work.head[G.THING_TOKEN]) if work.head[G.OWNER_TOKEN] >= 0 else -1
-        late = late or work.defined[query] > 0
         kind, passes = _judge_step(facts, terms, s, parsed, g, work)
         # the published checker splits at full stops, so only the last may lack, and skips whatever contains BACK
-        published = published and not unstopped and (passes or _contains(tokens, at, after, g[W.BACK]))
+        published = published and (passes or says > 0 or _contains(tokens, at, after, g[W.BACK]))
         if parsed != G.MALFORMED_STEP and work.head[G.LETTER] >= 0:
             last_slot, last_value = s, work.rows[work.head[G.COUNT] - 1, RESULT]
         unstopped = parsed == G.UNSTOPPED
@@ -216,37 +251,42 @@ def _judge(facts, terms, query, g, tokens, length, bare, steps, work, summary):
         n += 1
         at = after
 
+    complete = _complete(facts, query, missing, work.defined)
     answer, truth, ended = last_value, facts[query, _VALUE], True
+    if missing >= 0:
+        complete, truth = in_time, UNDETERMINED
     if not bare:
         number, goes_on, ended = _read_answer(tokens, end, length)
         late = late or goes_on
-        answer = G.number_of(g, tokens[number]) if number >= 0 else -1
+        answer = _answer_of(g, tokens[number]) if number >= 0 else -1
         published = published and (end == length or tokens[end] != W.ANSWER or answer == truth)
     ending = ENDED
     if not ended:
         ending = NEVER
-    elif not work.defined[query]:
+    elif not complete:
         ending = EARLY
     elif late:
         ending = LATE
-    published = published and last_slot == query and last_value == truth
+    if missing >= 0:
+        published = published and in_time and not late
+    else:
+        published = published and last_slot == query and last_value == truth
     summary[_STEPS], summary[_FIRST], summary[_RETRIES], summary[_UNNEEDED] = n, first, retries, unneeded
     summary[_ENDING], summary[_ANSWER], summary[_PUBLISHED] = ending, answer, 1 if published else 0
 
 
 @jit
-def _judge_all(facts, terms, queries, g, tokens, lengths, bare, steps, work, summary):
+def _judge_all(facts, terms, queries, missing, g, tokens, lengths, bare, steps, work, summary):
     for i in range(tokens.shape[0]):
-        _judge(facts[i], terms[i], queries[i], g, tokens[i], lengths[i], bare, steps[i], work, summary[i])
+        _judge(facts[i], terms[i], queries[i], missing[i], g, tokens[i], lengths[i], bare, steps[i], work, summary[i])
 
 
 def _most_steps(tokens: np.ndarray, world: W.World) -> int:
     """An upper bound on the number of steps in any row: each ends at a full stop, or where the next begins."""
-    stop, start = world.phrases[W.STOP], world.phrases[W.DEFINE]
-    if start < 0:
+    marks = world.phrases[[W.DEFINE, W.UNDETERMINED, W.STOP]]
+    if marks[0] < 0:
         return tokens.shape[1]
-    marks = (tokens == start) | (tokens == stop) if stop >= 0 else tokens == start
-    return int(marks.sum(axis=1).max(initial=0)) + 1
+    return int(sum((tokens == mark).sum(axis=1) for mark in marks if mark >= 0).max(initial=0)) + 1
 
 
 def check(
@@ -255,21 +295,23 @@ def check(
     """Judge N responses, the tokens after `<solution>`: int[N, T] of which the first lengths[i] count.
 
     What follows the first `<eos>` or `<pad>` is not looked at. With `bare` the tokens are the steps alone: their end is
-    the end, and the value of the last step is the answer. Raises ValueError when N is not the same everywhere.
+    the end, and the value of the last step (or Undetermined) is the answer. Raises ValueError when N is not the same
+    everywhere.
     """
     tokens = np.ascontiguousarray(tokens, dtype=np.int64)
     lengths = np.clip(np.asarray(lengths, dtype=np.int64), 0, tokens.shape[1] if tokens.ndim == 2 else 0)
     n = len(problems.value)
     if tokens.ndim != 2 or tokens.shape[0] != n or lengths.shape != (n,):
         raise ValueError(f"tokens {tokens.shape} and lengths {lengths.shape} do not belong to {n} problems")
-    terms, queries = (np.require(a, np.int32, ["C", "W"]) for a in (problems.terms, problems.query))
+    missing = problems.scalars[:, MISSING]
+    terms, queries, missing = (np.require(a, np.int32, ["C", "W"]) for a in (problems.terms, problems.query, missing))
     rows = np.zeros((tokens.shape[1] + 1, G.CLAUSE_COLUMNS), dtype=np.int64)
     work = _Work(np.zeros(4, dtype=np.int64), rows, np.zeros(SLOTS, dtype=np.int64), E.letters_buffer(world.n_letters))
     steps = np.full((n, _most_steps(tokens, world), 4), -1, dtype=np.int32)
     summary = np.zeros((n, 7), dtype=np.int32)
-    _judge_all(_facts(problems), terms, queries, G.layout(world), tokens, lengths, bare, steps, work, summary)
+    _judge_all(_facts(problems), terms, queries, missing, G.layout(world), tokens, lengths, bare, steps, work, summary)
     steps = steps[:, : summary[:, _STEPS].max(initial=0)]
-    answer_right = summary[:, _ANSWER] == problems.answer
+    answer_right = summary[:, _ANSWER] == np.where(missing < 0, problems.answer, UNDETERMINED)
     return Verdicts(
         right=(summary[:, _FIRST] < 0) & (summary[:, _ENDING] == ENDED) & answer_right,
         published=summary[:, _PUBLISHED] > 0,
@@ -297,7 +339,7 @@ def reason(verdicts: Verdicts, i: int) -> str:
     return "right" if verdicts.answer_right[i] else "wrong answer"
 
 
-def _tokenize(text: str, world: W.World) -> tuple[list[int], list[int]]:
+def tokenize(text: str, world: W.World) -> tuple[list[int], list[int]]:
     """Tokens of a text and the character at which each begins, and the text's length at the end.
 
     A sentence that is no text of the world becomes one token that nothing accepts, and its full stop.
@@ -321,7 +363,7 @@ def _tokenize(text: str, world: W.World) -> tuple[list[int], list[int]]:
             tokens += ids
             lengths = [
                 len(world.vocabulary[token])
-                + (len(W.POSSESSIVE) if k > 0 and min(token, ids[k - 1]) >= world.first_name else 0)
+                + (len(world.possessive) if k > 0 and min(token, ids[k - 1]) >= world.first_name else 0)
                 for k, token in enumerate(ids)
             ]
             starts += [position + n for n in itertools.accumulate(lengths[:-1], initial=0)]
@@ -332,14 +374,15 @@ def _tokenize(text: str, world: W.World) -> tuple[list[int], list[int]]:
 def check_text(problem: Problems, world: W.World, text: str, answer: int | None = None) -> Verdicts:
     """Judge a solution's text (without the answer) for a batch of one problem; spans are in characters of the text.
 
-    Without `answer` the value of the last step is the answer. A missing space at the start is forgiven; a sentence that
-    is no text of the world is one malformed step.
+    Without `answer` the value of the last step is the answer, or UNDETERMINED, which may be given as an answer, too. A
+    missing space at the start is forgiven; a sentence that is no text of the world is one malformed step.
     """
     missing = " " if text[:1].isalnum() else ""
-    tokens, starts = _tokenize(missing + text, world)
+    tokens, starts = tokenize(missing + text, world)
     if answer is not None:
         inside = isinstance(answer, int | np.integer) and 0 <= answer < world.modulus
-        tokens += [W.ANSWER, world.first_number + int(answer) if inside else W.PAD - 1, W.EOS]
+        word = int(world.phrases[W.UNDETERMINED]) if answer == UNDETERMINED else W.PAD - 1
+        tokens += [W.ANSWER, world.first_number + int(answer) if inside else word, W.EOS]
     verdicts = check(problem, world, np.array([tokens], dtype=np.int64), np.array([len(tokens)]), bare=answer is None)
     places = np.maximum(np.array(starts, dtype=np.int32) - len(missing), 0)
     return verdicts._replace(start=places[verdicts.start], stop=places[verdicts.stop])

@@ -11,9 +11,6 @@ them, and given any context the solution has the generator's law, so `logp` stay
 equal the solution by chance (always where a problem has one order and letters are in order of use; see
 `letter_order`); redrawing it then would make the solution's law depend on it. Only `concise` changes the solution, to
 the law of `shortest=True`.
-
-A failure is a fresh solution with one of `FAILURES` done to it; the checker finds every failure wrong and every success
-right before it is used.
 """
 
 from collections.abc import Sequence
@@ -24,30 +21,14 @@ import numpy as np
 from synth import hashing
 from synth import sections as S
 from synth import world as W
-from synth.checker import Verdicts, check, reason
+from synth.checker import Verdicts, reason
+from synth.peers import failures, judge, other_number, solutions, steps, stream
 from synth.problem import Problems
 
 if TYPE_CHECKING:
     from synth.dataset import Documents, Source
 
-FAILURES = ("slip", "early", "skipped", "renamed", "answer")  # what goes wrong in the peers and attempts made here
-SLIP_RATE = 0.4  # of each step, where a slip was chosen
 TRACKS = ("tokens", "segment", "step", "param", "mistake", "loss", "logp")  # the per-token arrays of Documents
-
-
-def judge(problems: Problems, world: W.World, responses: Sequence[S.Tokens]) -> Verdicts:
-    """`checker.check` on N responses of different lengths."""
-    lengths = np.array([len(r) for r in responses], dtype=np.int64)
-    tokens = np.full((len(responses), max(1, lengths.max(initial=0))), W.PAD, dtype=np.int64)
-    for row, response in zip(tokens, responses, strict=True):
-        row[: len(response)] = response
-    return check(problems, world, tokens, lengths)
-
-
-def steps(verdicts: Verdicts, i: int, response: S.Tokens) -> list[list[int]]:
-    """The sentences of response i."""
-    spans = zip(verdicts.start[i], verdicts.stop[i], strict=True)
-    return [[int(t) for t in response[a:b]] for a, b in spans if a >= 0]
 
 
 def feedback(problem: Problems, verdicts: Verdicts, i: int) -> list[int]:
@@ -65,21 +46,9 @@ def feedback(problem: Problems, verdicts: Verdicts, i: int) -> list[int]:
     return [*name, W.SPECIALS.index(f"<{why.removeprefix('ends ')}>")]
 
 
-def other_number(state: np.ndarray, world: W.World, token: int) -> int:
-    """Token of a number other than `token`, uniform."""
-    numbers = [n for n in range(world.first_number, world.first_number + world.modulus) if n != token]
-    return numbers[hashing.below(state, len(numbers))]
-
-
 def final_token(world: W.World, value: int) -> int:
     """Token of a problem's answer; a value of -1 is undetermined."""
     return world.first_number + value if value >= 0 else int(world.phrases[W.UNDETERMINED])
-
-
-def answer_token(response: S.Tokens) -> int:
-    """Token after `<answer>` of a complete response."""
-    tokens = [int(t) for t in response]
-    return tokens[tokens.index(W.ANSWER) + 1]
 
 
 def first_steps(state: np.ndarray, sentences: Sequence[Sequence[int]]) -> list[int]:
@@ -137,10 +106,6 @@ def material(
 # --- pretraining --------------------------------------------------------------------------------------------------
 
 
-def _stream(source: "Source", what: str) -> str:
-    return f"{source.stream}/{source.split}/context {what}"
-
-
 def _rows(problems: Problems, rows: np.ndarray) -> Problems:
     return Problems(*(a[rows] for a in problems))
 
@@ -151,66 +116,8 @@ def recipes(source: "Source", indices: Sequence[int]) -> list[str]:
         return ["none"] * len(indices)
     names, weights = zip(*source.spec.contexts, strict=True)
     edges = np.cumsum(weights)[:-1]
-    states = hashing.states(source.seed, _stream(source, "recipe"), indices)
+    states = hashing.states(source.seed, stream(source, "recipe"), indices)
     return [names[np.searchsorted(edges, hashing.uniform(s), side="right")] for s in states]
-
-
-def solutions(source: "Source", problems: Problems, indices: np.ndarray, what: str) -> tuple[list, Verdicts]:
-    """Fresh right responses to N problems, with their verdicts; addressed by (seed, stream and `what`, index)."""
-    documents = source.solve(problems, _stream(source, what), indices, uncorrected=0.0)
-    responses = [documents.response(i) for i in range(len(documents))]
-    verdicts = judge(problems, source.world, responses)
-    assert verdicts.right.all(), "a solution of the generator is wrong"
-    return responses, verdicts
-
-
-def _broken(kind: str, state: np.ndarray, world: W.World, names: np.ndarray, response, sentences) -> list[int]:
-    """A right response with one thing made wrong; sometimes the result is right after all."""
-    tokens, n = S.written(response), len(sentences)
-    answer = answer_token(response)
-    if kind == "early" and n > 1:  # stops with the value of the step it has come to
-        kept = sentences[: 1 + hashing.below(state, n - 1)]
-        number = kept[-1][-2]
-        if not world.first_number <= number < world.first_number + world.modulus:
-            number = other_number(state, world, answer)
-        return [*(t for s in kept for t in s), W.ANSWER, number, W.EOS]
-    if kind == "skipped" and n > 1:  # uses a letter that nothing defines
-        gone = hashing.below(state, n - 1)
-        start = sum(map(len, sentences[:gone]))
-        return [*tokens[:start], *tokens[start + len(sentences[gone]) :], W.EOS]
-    if kind == "renamed":  # one step is written for another parameter
-        step = hashing.below(state, n)
-        at = sum(map(len, sentences[:step])) + next(i for i, t in enumerate(sentences[step]) if t >= world.first_name)
-        names = names[(names != tokens[at : at + 2]).any(axis=1)]
-        return [*tokens[:at], *map(int, names[hashing.below(state, len(names))]), *tokens[at + 2 :], W.EOS]
-    return [*tokens[:-1], other_number(state, world, answer), W.EOS]
-
-
-def failures(source: "Source", problems: Problems, indices: np.ndarray, what: str) -> tuple[list, Verdicts]:
-    """Wrong responses to N problems, each one of `FAILURES` by an even draw, with their verdicts.
-
-    Where the kind drawn cannot be (no step to skip), or comes out right, it is the answer that is wrong.
-    """
-    world, n = source.world, len(problems.value)
-    golds, verdicts = solutions(source, problems, indices, what)
-    states = hashing.states(source.seed, _stream(source, f"{what} kind"), indices)
-    kinds = [FAILURES[hashing.below(s, len(FAILURES))] for s in states]
-    slip = {"retry_kind": "slip", "retry_rate": SLIP_RATE, "uncorrected": 1.0}
-    slipped = source.solve(problems, _stream(source, f"{what} slip"), indices, **slip)
-    names, responses = problems.slot_names(), []
-    for i in range(n):
-        if kinds[i] == "slip":
-            responses.append(slipped.response(i).tolist())
-        else:
-            there = names[i][problems.exists[i] > 0]
-            sentences = steps(verdicts, i, golds[i])
-            responses.append(_broken(kinds[i], states[i], world, there, golds[i], sentences))
-    right = np.flatnonzero(judge(problems, world, responses).right)
-    for i in right:
-        responses[i] = _broken("answer", states[i], world, names[i], golds[i], ())
-    verdicts = judge(problems, world, responses)
-    assert not verdicts.right.any(), "a failure is right"
-    return responses, verdicts
 
 
 def draw(source: "Source", problems: Problems, indices: Sequence[int], chosen: Sequence[str]) -> list[S.Material]:
@@ -218,13 +125,13 @@ def draw(source: "Source", problems: Problems, indices: Sequence[int], chosen: S
     at, world = np.asarray(indices, dtype=np.int64), source.world
     wanted = [dict(S.parse(recipe)) for recipe in chosen]
     made: list[dict] = [{} for _ in wanted]
-    states = hashing.states(source.seed, _stream(source, "detail"), indices)
+    states = hashing.states(source.seed, stream(source, "detail"), indices)
     tries_right = [hashing.below(s, 2) == 1 and "feedback" not in w for s, w in zip(states, wanted, strict=True)]
 
     def fill(what: str, rows: list[int], make, use) -> None:
         if rows:
-            chosen = np.array(rows)
-            responses, verdicts = make(source, _rows(problems, chosen), at[chosen], what)
+            asked = np.array(rows)
+            responses, verdicts = make(source, _rows(problems, asked), at[asked], what)
             for j, row in enumerate(rows):
                 use(made[row], row, responses[j], verdicts, j)
 
@@ -256,7 +163,7 @@ def mix(source: "Source", indices: Sequence[int], documents: "Documents") -> "Do
     if len(concise):
         at = np.asarray(indices, dtype=np.int64)[concise]
         problems = _rows(documents.problems, concise)
-        short = source.solve(problems, _stream(source, "concise"), at, shortest=True)
+        short = source.solve(problems, stream(source, "concise"), at, shortest=True)
         documents = _replace(documents, concise, short)
     drawn = draw(source, documents.problems, indices, chosen)
     parts = [[t for section in S.build(r, m) for t in section] for r, m in zip(chosen, drawn, strict=True)]

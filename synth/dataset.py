@@ -8,6 +8,7 @@ There are no files and no state, so any worker can make any part at any time, in
 
 import dataclasses
 import importlib
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,16 +19,20 @@ from synth import problem as P
 from synth.document import CAPACITY, write_prompt, write_solution
 from synth.hashing import uniform
 from synth.jit import jit
+from synth.lengths import SCALE, costs
 from synth.mistakes import KINDS, drop_premise
 from synth.problem import Problems
 from synth.sample import draw
 from synth.spec import BINS, CHOICES, TRAIN_BINS, Spec
+from synth.split import template_residue
 
 SPLITS = {"train": (0, TRAIN_BINS - 1), "test": (TRAIN_BINS, BINS - 1), "all": (0, BINS - 1)}
 # settings of how a given problem is written down, which `Source.solve` may change
 WRITING = (
     "order", "letter_order", "solution_order", "retry_rate", "retry_kind", "mask_mistakes", "uncorrected", "shortest",
 )  # fmt: skip
+ENOUGH_TEMPLATES, SMALL_CELL, CELL = 20, 4, "cell"  # a test cell of fewer templates says little
+MISTAKELESS = 8192  # longest document without mistakes: 48 sentences of up to 15 tokens, 72 steps, 64 clauses of 13
 
 
 class Documents(NamedTuple):
@@ -66,13 +71,19 @@ def _one(a, i):
 
 
 @jit
-def _draw_problems(states, law, pool, categories, problems, missing):
+def _templates(problems, published, out):
+    for i in range(out.shape[0]):
+        out[i] = template_residue(_one(problems, i), published, 2147483647)
+
+
+@jit
+def _draw_problems(states, law, costs, pool, categories, problems, missing):
     """Draw problem i from states[i]; returns the number drawn (fewer than asked means the settings admit none).
 
     With probability `missing` it then loses a premise; the split is that of the complete problem.
     """
     for i in range(states.shape[0]):
-        if not draw(states[i], law, pool, categories, _one(problems, i)):
+        if not draw(states[i], law, costs, pool, categories, _one(problems, i)):
             return i
         if missing > 0.0 and uniform(states[i]) < missing:
             drop_premise(states[i], _one(problems, i))
@@ -84,30 +95,46 @@ def _write_documents(
     states, problems, law, rates, question_first, phrases, first_number, first_letter, n_letters, offsets, prompt
 ):
     """Documents of drawn problems; returns (truth int32[6, T], logp float64[T])."""
-    truth = np.zeros((6, CAPACITY * 2), dtype=np.int32)
-    logp = np.zeros(CAPACITY * 2)
-    scratch = np.zeros((6, CAPACITY), dtype=np.int32)
-    chances = np.zeros(CAPACITY)
+    count, room = states.shape[0], CAPACITY if rates[0] > 0.0 else MISTAKELESS
+    width = min(count * 64, CAPACITY) + room
+    truth, logp = np.empty((6, width), dtype=np.int32), np.empty(width)
+    chances = np.zeros(room)
     total = 0
-    for i in range(states.shape[0]):
-        p = _one(problems, i)
-        prompt[i] = write_prompt(p, question_first, phrases, first_number, scratch)
+    for i in range(count):
+        if total + room > width:  # memory is dear to touch: once a few are written, their mean says how much to take
+            width = max(2 * total, int(1.05 * total / i * count)) + room
+            larger, larger_logp = np.empty((6, width), dtype=np.int32), np.empty(width)
+            larger[:, :total], larger_logp[:total] = truth[:, :total], logp[:total]
+            truth, logp = larger, larger_logp
+        p, out = _one(problems, i), truth[:, total:]
+        prompt[i] = write_prompt(p, question_first, phrases, first_number, out)
         n = write_solution(
-            states[i], p, law, phrases, first_number, first_letter, n_letters, rates, scratch, chances, prompt[i]
+            states[i], p, law, phrases, first_number, first_letter, n_letters, rates, out, chances, prompt[i]
         )
-        if total + n > truth.shape[1]:
-            larger = np.zeros((6, truth.shape[1] * 2), dtype=np.int32)
-            larger[:, :total] = truth[:, :total]
-            truth = larger
-            larger_logp = np.zeros(logp.shape[0] * 2)
-            larger_logp[:total] = logp[:total]
-            logp = larger_logp
-        truth[:, total : total + n] = scratch[:, :n]
         logp[total : total + n] = chances[:n]
         chances[:n] = 0.0
         total += n
         offsets[i + 1] = total
-    return truth[:, :total].copy(), logp[:total].copy()
+    return truth[:, :total], logp[:total]
+
+
+def test_cell_templates(spec: Spec, draws: int = 400) -> int | None:
+    """Number of solution templates of the test cell of `spec` if it is below `ENOUGH_TEMPLATES`, else None.
+
+    Counts different templates among up to `draws` problems, and stops when there are enough. Cells of more than
+    `SMALL_CELL` operations, cells of problems asked again and splits by problem are never too small.
+    """
+    if not spec.exact_ops or spec.ops > SMALL_CELL or spec.split_by == "problem" or spec.reask:
+        return None
+    source, found = Source(spec, 0, "test", CELL), set()
+    for start in range(0, draws, 40):
+        problems = source.problems(range(start, start + 40))
+        out = np.zeros(40, dtype=np.int64)
+        _templates(problems, spec.solution_order == "published", out)
+        found.update(out.tolist())
+        if len(found) >= ENOUGH_TEMPLATES:
+            return None
+    return len(found)
 
 
 class Source:
@@ -125,21 +152,30 @@ class Source:
         published = spec.solution_order == "published"
         self._law = np.array(
             [
-                spec.ops, spec.exact_ops, spec.edges, spec.max_depth, spec.max_width, spec.modulus, spec.shuffle,
-                published, spec.split_by == "problem", *SPLITS[split],
+                spec.ops, spec.exact_ops, spec.edges, spec.max_depth, spec.max_width, spec.modulus,
+                -1 if spec.perm_level is None else spec.perm_level, published, spec.split_by == "problem",
+                *SPLITS[split], spec.reask, SCALE * (spec.max_length or 0), spec.letters,
             ],
             dtype=np.int64,
         )  # fmt: skip
+        self._costs = costs(self.world, spec.length_unit)
+        if spec.exact_ops and split == "test" and stream != CELL and (few := test_cell_templates(spec)) is not None:
+            warnings.warn(
+                f"the test cell of exactly {spec.ops} operations holds only {few} solution templates; accepted as it "
+                f"is, but a score on it says little: at least {ENOUGH_TEMPLATES} are wanted",
+                stacklevel=2,
+            )
 
     def _draw(self, indices: Sequence[int]) -> tuple[np.ndarray, Problems]:
         states = hashing.states(self.seed, f"{self.stream}/{self.split}", indices)
         problems = P.empty(len(states))
-        missing = float(self.spec.missing_premise)
-        drawn = _draw_problems(states, self._law, self.world.pool, self.world.categories, problems, missing)
+        missing, world = float(self.spec.missing_premise), self.world
+        drawn = _draw_problems(states, self._law, self._costs, world.pool, world.categories, problems, missing)
         if drawn < len(states):
             raise ValueError(
                 f"no problem found for ops={self.spec.ops}, edges={self.spec.edges}, max_depth={self.spec.max_depth}, "
-                f"max_width={self.spec.max_width}, split={self.split!r}; accepted: more edges, or fewer ops"
+                f"max_width={self.spec.max_width}, max_length={self.spec.max_length}, split={self.split!r}; accepted: "
+                "more edges, or fewer ops, or a larger max_length"
             )
         return states, problems
 
@@ -170,7 +206,7 @@ class Source:
         if indices is not None and len(indices) != n:
             raise ValueError(f"{len(indices)} indices for {n} problems; accepted: one index for each problem")
         states = hashing.states(self.seed, stream, range(n) if indices is None else indices)
-        return self._write(states, problems, dataclasses.replace(self.spec, **changes))
+        return self._write(states, problems, dataclasses.replace(self.spec, contexts=(), **changes))
 
     def _write(self, states: np.ndarray, problems: Problems, spec: Spec) -> Documents:
         law = np.array(

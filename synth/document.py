@@ -275,16 +275,18 @@ def write_solution(s, p, law, phrases, first_number, first_letter, n_letters, ra
         n, stands = _close_step(s, step, x, slipped, mask, uncorrected, phrases, out, logp, begin, n)
         step += 1
         if stands:
-            done[x], value[x] = 1, rows[count - 1, RESULT]
+            done[x] = 1
             n_done += 1
+            if kind == SLIP:
+                value[x] = rows[count - 1, RESULT]
         else:
             used = first
             if random_letters:
                 shuffle(s, letters[used:], n_letters - used)
     answer = first_number + value[query]
     if p.scalars[0, P.MISSING] >= 0:
-        n = put(out, n, phrases[UNDETERMINED], STEP_SEGMENT, step, query, 0, 1)
-        n = put(out, n, phrases[STOP], STEP_SEGMENT, step, query, 0, 1)
+        n = put(out, n, phrases[UNDETERMINED], STEP_SEGMENT, step, -1, 0, 1)
+        n = put(out, n, phrases[STOP], STEP_SEGMENT, step, -1, 0, 1)
         answer = phrases[UNDETERMINED]
     n = put(out, n, ANSWER, ANSWER_SEGMENT, -1, -1, 0, 1)
     n = put(out, n, answer, ANSWER_SEGMENT, -1, query, 0, 1)

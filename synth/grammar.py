@@ -1,6 +1,7 @@
 """The grammar of a response: where its steps begin and end, and the clauses of one step.
 
-    step    = Define OWNER THING as LETTER {; CLAUSE} ; so CLAUSE .       |  Define OWNER THING as BACK .
+    step    = Define OWNER THING as LETTER {; CLAUSE} ; so CLAUSE [BACK] .  |  Define OWNER THING as BACK .
+    end     = Undetermined .
     clause  = LETTER = NUMBER  |  LETTER = LETTER = NUMBER
             | LETTER = OPERAND sign OPERAND = NUMBER sign NUMBER = NUMBER
 
@@ -19,7 +20,7 @@ from synth.jit import jit
 # a clause row: the columns of synth.clauses (C.LEFT and C.RIGHT are -1 where the operand is a number), then
 LEFT_NUMBER, RIGHT_NUMBER, SECOND_OPERATION = 7, 8, 9  # numbers in the letter expression, sign of the number expression
 CLAUSE_COLUMNS = 10
-OWNER_TOKEN, THING_TOKEN, LETTER, COUNT = range(4)  # a step's head; LETTER is -1 in a BACK step
+OWNER_TOKEN, THING_TOKEN, LETTER, COUNT = range(4)  # a step's head; LETTER is -1 in a step that is taken back
 MALFORMED_STEP, COMPLETE, UNSTOPPED = range(3)  # what parse_step returns; UNSTOPPED: only the full stop is missing
 # a grammar is int64: the phrases of the world, then
 FIRST_NUMBER, MODULUS, FIRST_LETTER, N_LETTERS, FIRST_NAME, SIZE = range(len(W.ROLES), len(W.ROLES) + 6)
@@ -52,6 +53,8 @@ def _is_name(g, token):
 
 @jit
 def _begins_step(tokens, at, g):
+    if g[W.UNDETERMINED] >= 0 and tokens[at] == g[W.UNDETERMINED]:
+        return True
     if g[W.DEFINE] >= 0:
         return tokens[at] == g[W.DEFINE]
     return _is_name(g, tokens[at]) and not _is_name(g, tokens[at - 1])
@@ -191,9 +194,22 @@ def parse_step(tokens, start, stop, g, head, rows):
     else:
         head[LETTER] = letter_of(g, tokens[at])
         at = _parse_clauses(tokens, at + 1, stop, g, head[LETTER], head, rows) if head[LETTER] >= 0 else -1
+        if 0 <= at < stop and g[W.BACK] >= 0 and tokens[at] == g[W.BACK]:
+            head[LETTER] = -1
+            at += 1
     if at < 0:
         return MALFORMED_STEP
     if g[W.STOP] >= 0 and at == stop:
         return UNSTOPPED
     at = _phrase(tokens, at, stop, g[W.STOP])
     return COMPLETE if at == stop else MALFORMED_STEP
+
+
+@jit
+def says_undetermined(tokens, start, stop, g):
+    """Whether tokens[start:stop] is the sentence that the query is undetermined: COMPLETE, UNSTOPPED, or 0 for no."""
+    if g[W.UNDETERMINED] < 0 or tokens[start] != g[W.UNDETERMINED]:
+        return 0
+    if g[W.STOP] >= 0 and start + 1 == stop:
+        return UNSTOPPED
+    return COMPLETE if _phrase(tokens, start + 1, stop, g[W.STOP]) == stop else 0

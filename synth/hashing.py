@@ -109,11 +109,6 @@ _H = np.array(
 
 
 @jit
-def _rotr(x, n):
-    return ((x >> n) | (x << (32 - n))) & 0xFFFFFFFF
-
-
-@jit
 def sha256_mod(message, length, modulus):
     """SHA-256 (FIPS 180-4) of the first `length` bytes of the integer array `message`, as an integer mod `modulus`.
 
@@ -124,30 +119,34 @@ def sha256_mod(message, length, modulus):
     h = _H.copy()
     w = np.zeros(64, dtype=np.int64)
     for block in range(blocks):
-        for t in range(16):
-            word = 0
-            for b in range(4):
-                position = block * 64 + t * 4 + b
-                byte = 0
-                if position < length:
-                    byte = int(message[position])
-                elif position == length:
-                    byte = 0x80
-                elif position >= blocks * 64 - 4:
-                    byte = ((length * 8) >> (8 * (blocks * 64 - 1 - position))) & 0xFF
-                word = (word << 8) | byte
-            w[t] = word
-        for t in range(16, 64):
-            s0 = _rotr(w[t - 15], 7) ^ _rotr(w[t - 15], 18) ^ (w[t - 15] >> 3)
-            s1 = _rotr(w[t - 2], 17) ^ _rotr(w[t - 2], 19) ^ (w[t - 2] >> 10)
-            w[t] = (w[t - 16] + s0 + w[t - 7] + s1) & 0xFFFFFFFF
+        start = block * 64
+        if start + 64 <= length:
+            for t in range(16):
+                q = start + t * 4
+                word = (int(message[q]) << 24) | (int(message[q + 1]) << 16) | (int(message[q + 2]) << 8)
+                w[t] = word | int(message[q + 3])
+        else:
+            for t in range(16):
+                word = 0
+                for q in range(start + t * 4, start + t * 4 + 4):
+                    byte = int(message[q]) if q < length else (0x80 if q == length else 0)
+                    word = (word << 8) | byte
+                w[t] = word
+            if block == blocks - 1:
+                w[15] = length * 8
+        for t in range(16, 64):  # a word beside its copy rotates right by one shift
+            u, v = int(w[t - 15]), int(w[t - 2])
+            u2, v2 = u | (u << 32), v | (v << 32)
+            s0 = (u2 >> 7) ^ (u2 >> 18) ^ (u >> 3)
+            s1 = (v2 >> 17) ^ (v2 >> 19) ^ (v >> 10)
+            w[t] = (int(w[t - 16]) + (s0 & 0xFFFFFFFF) + int(w[t - 7]) + (s1 & 0xFFFFFFFF)) & 0xFFFFFFFF
         a, b, c, d, e, f, g, hh = h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7]
         for t in range(64):
-            s1 = _rotr(e, 6) ^ _rotr(e, 11) ^ _rotr(e, 25)
-            choice = (e & f) ^ ((e ^ 0xFFFFFFFF) & g)
-            t1 = (hh + s1 + choice + _K[t] + w[t]) & 0xFFFFFFFF
-            s0 = _rotr(a, 2) ^ _rotr(a, 13) ^ _rotr(a, 22)
-            majority = (a & b) ^ (a & c) ^ (b & c)
+            e2, a2 = e | (e << 32), a | (a << 32)
+            s1 = ((e2 >> 6) ^ (e2 >> 11) ^ (e2 >> 25)) & 0xFFFFFFFF
+            t1 = (hh + s1 + (g ^ (e & (f ^ g))) + _K[t] + w[t]) & 0xFFFFFFFF
+            s0 = ((a2 >> 2) ^ (a2 >> 13) ^ (a2 >> 22)) & 0xFFFFFFFF
+            majority = (a & b) | (c & (a | b))
             t2 = (s0 + majority) & 0xFFFFFFFF
             hh, g, f, e, d, c, b, a = g, f, e, (d + t1) & 0xFFFFFFFF, c, b, a, (t1 + t2) & 0xFFFFFFFF
         h[0] = (h[0] + a) & 0xFFFFFFFF

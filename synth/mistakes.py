@@ -54,17 +54,23 @@ def next_needed(p, done, mask, letters=0):
     With `letters`, the number of the world's, every ready parameter is in the mask as long as the letters suffice for
     it and all that is needed (a solution that is not the shortest).
     """
+    mask[:] = 0
+    n_terms, terms, constant_op = p.n_terms[0], p.terms[0], p.constant_op[0]
     count, spare = 0, letters
-    if letters > 0:
-        for x in range(SLOTS):
-            if done[x] or p.needed[0, x]:
-                spare -= clause_count(x, p.n_terms[0], p.terms[0], p.constant_op[0])
+    for i in range(p.scalars[0, P.N_NEEDED]):
+        x = p.topo[0, i]
+        if not done[x] and ready(n_terms, terms, done, x):
+            mask[x] = 1
+            count += 1
+    if letters == 0:
+        return count
     for x in range(SLOTS):
-        mask[x] = 0
-        if not p.exists[0, x] or done[x] or not ready(p.n_terms[0], p.terms[0], done, x):
+        if done[x] or p.needed[0, x]:
+            spare -= clause_count(x, n_terms, terms, constant_op)
+    for x in range(SLOTS):
+        if not p.exists[0, x] or done[x] or p.needed[0, x] or not ready(n_terms, terms, done, x):
             continue
-        more = letters > 0 and clause_count(x, p.n_terms[0], p.terms[0], p.constant_op[0]) <= spare
-        if p.needed[0, x] or more:
+        if clause_count(x, n_terms, terms, constant_op) <= spare:
             mask[x] = 1
             count += 1
     return count
@@ -80,15 +86,22 @@ def branch_law(kind, rate, p, done, excluded, right, wrong, letters=0):
     fewer to choose from, and so are likelier by |candidates| / |untried candidates|.
     """
     ready_mask = np.zeros(SLOTS, dtype=np.int64)
-    open_mask = np.zeros(SLOTS, dtype=np.int64)
-    next_needed(p, done, ready_mask, letters)
-    n_open = candidates(kind, p, done, excluded, -1, open_mask)
-    n_in, n_out, n_tried = 0, 0, 0  # ready ones that are candidates themselves, ready ones that are not, tried ones
+    n_ready = next_needed(p, done, ready_mask, letters)
+    n_tried = 0
     for x in range(SLOTS):
-        right[x], wrong[x] = 0.0, 0.0
         if excluded[x]:
             ready_mask[x] = 0
             n_tried += 1
+    if rate <= 0.0 and n_tried == 0:
+        for x in range(SLOTS):
+            right[x] = 1.0 / n_ready if ready_mask[x] else 0.0
+        wrong[:] = 0.0
+        return
+    open_mask = np.zeros(SLOTS, dtype=np.int64)
+    n_open = candidates(kind, p, done, excluded, -1, open_mask)
+    n_in, n_out = 0, 0  # ready ones that are candidates themselves, ready ones that are not
+    for x in range(SLOTS):
+        right[x], wrong[x] = 0.0, 0.0
         if ready_mask[x] and open_mask[x]:
             n_in += 1
         elif ready_mask[x]:

@@ -31,6 +31,7 @@ from synth.mistakes import KINDS
 from synth.problem import Problems
 from synth.spec import Spec
 from synth.walk import POSSIBLE, State, consume, emit, restart, state_buffer, to_take_back
+from synth.world import World
 
 POLICIES = ("continue", "correct", "abstain")
 STATUSES = ("exact", "continued", "corrected", "abstained")
@@ -130,21 +131,21 @@ def _laws(problems, tokens, offsets, g, rules, abstain, st, starts, status):
 class Oracle:
     """The generator's own distribution of solutions, for the settings of a spec.
 
-    Raises ValueError when the policy is unknown, or the spec's solutions have no closed form (published order).
+    world: of the problems, where it is not the spec's own (a record's, `synth.problem.world_of`). Raises
+    ValueError when the policy is unknown, or the spec's solutions have no closed form (published order).
     """
 
-    def __init__(self, spec: Spec, policy: str = "continue") -> None:
+    def __init__(self, spec: Spec, policy: str = "continue", world: World | None = None) -> None:
         if policy not in POLICIES:
             raise ValueError(f"policy={policy!r} is unknown; accepted: {', '.join(POLICIES)}")
         if spec.solution_order != "uniform":
             raise ValueError(f"solution_order={spec.solution_order!r} has no closed form; accepted: uniform")
-        self.spec, self.world, self.policy = spec, spec.load_world(), policy
+        self.spec, self.world, self.policy = spec, world or spec.load_world(), policy
         self._g = G.layout(self.world)
         self._rules = np.array(
             [
-                KINDS.index(spec.retry_kind), spec.retry_rate, getattr(spec, "uncorrected", 0.0),
-                spec.letter_order == "random",
-                getattr(spec,"shortest",True), policy == "correct",
+                KINDS.index(spec.retry_kind), spec.retry_rate, spec.uncorrected, spec.letters,
+                spec.letter_order == "random", spec.shortest, policy == "correct",
             ],
             dtype=np.float64,
         )  # fmt: skip

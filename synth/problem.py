@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from synth import consistency
+from synth import world as worlds
 from synth.jit import jit
 from synth.world import World
 
@@ -162,17 +164,66 @@ def to_record(problem: Problems, world: World, order: str) -> dict:
     }
 
 
-def from_record(record: dict, world: World) -> Problems:
-    """The problem of a JSON record, as a batch of one; the inverse of `to_record`.
+def world_of(record: dict, language: str | None = None) -> World:
+    """The world that a record can be read in: the one its key `world` names (default english), or `language`.
 
-    Raises ValueError naming the first field that is missing or inconsistent.
+    Where that world lacks a name of the record, it is a world of the record's own names: the same phrases, an empty
+    pool. Raises ValueError when there is no such world, or a name cannot be read back from a text.
+    """
+    name = language or _language(record)
+    whole = worlds.load(name, _modulus(record), **worlds.offered(name), letters=104)
+    try:
+        layers = [(layer["category"], layer["items"]) for layer in record["layers"]]
+        if all(whole.is_name(text) for category, items in layers for text in [category, *items]):
+            return whole
+        return worlds.of_layers(name, whole.modulus, layers)
+    except (KeyError, TypeError) as error:
+        consistency.refuse(record, f"bad or missing field {error}")
+    except ValueError as error:
+        consistency.refuse(record, f"bad or missing field 'layers': {error}")
+
+
+def _language(record: dict) -> str:
+    name = record.get("world", "english")
+    try:
+        if not isinstance(name, str):
+            raise ValueError(f"world={name!r}; accepted: the name of a world")
+        worlds.read(name)
+    except ValueError as error:
+        consistency.refuse(record, f"bad or missing field 'world': {error}")
+    return name
+
+
+def _modulus(record: dict) -> int:
+    low, high = consistency.MODULUS
+    modulus = record.get("modulus")
+    if type(modulus) is not int or not low <= modulus <= high:
+        consistency.refuse(record, f"bad or missing field 'modulus': {modulus!r}; accepted: {low} to {high}")
+    return modulus
+
+
+def from_record(record: dict, world: World | None = None) -> Problems:
+    """The problem of a JSON record, as a batch of one; the inverse of `to_record`. Without a world: `world_of(record)`.
+
+    Raises ValueError naming the record, field and parameter of the first thing that is missing or does not follow from
+    the layers and the sentences (`synth.consistency`).
+    """
+    if not isinstance(record, dict):
+        raise ValueError(f"record ?: {type(record).__name__}; accepted: an object")
+    possessive = world.possessive if world else worlds.read(_language(record)).get("possessive", worlds.POSSESSIVE)
+    consistency.check_record(record, possessive)
+    return read_record(record, world or world_of(record))
+
+
+def read_record(record: dict, world: World) -> Problems:
+    """The arrays of a record as it stands: values, needed parameters and counts are taken, not checked.
+
+    Raises ValueError naming the first field that is missing or cannot be read.
     """
     try:
         return _from_record(record, world)
     except (KeyError, IndexError, TypeError, AttributeError, OverflowError, ValueError) as error:
-        raise ValueError(
-            f"record {record.get('id', '?') if isinstance(record, dict) else '?'}: bad or missing field {error}"
-        ) from None
+        consistency.refuse(record, f"bad or missing field {error}")
 
 
 def _from_record(record: dict, world: World) -> Problems:

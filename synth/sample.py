@@ -12,11 +12,15 @@ import numpy as np
 from synth import problem as P
 from synth.hashing import below, shuffle, uniform
 from synth.jit import jit
-from synth.problem import ADD, DIFFERENCE, INSTANCES, LAYER, MULTIPLY, OWNER, PAIR, SLOTS, SUM, TARGET, ready
+from synth.lengths import length
+from synth.operations import draw_counts, draw_needed_expressions, draw_unneeded
+from synth.problem import DIFFERENCE, INSTANCES, LAYER, MULTIPLY, OWNER, PAIR, SLOTS, SUM, TARGET, ready
+from synth.reask import ask_again
 from synth.split import problem_bin, template_bin
-from synth.structure import abstract_ops, close, draw_needed, draw_order, draw_structure, pick
+from synth.structure import ABSTRACTS, bits, draw_needed, draw_order, draw_structure, lowest, pick, reach
 
 STRUCTURES = 1000  # structure redraws before the hyper-parameters are redrawn (published)
+FEWER, USED = 100, 32  # redraws above the 32 operations ever published: hopeless draws would cost more than linearly
 HYPER = 2000  # hyper-parameter redraws before the settings are declared impossible
 
 
@@ -56,162 +60,30 @@ def set_abstract(exists, x, n_terms, terms):
 
 
 @jit
-def _draw_counts(s, topo, count, wanted, ops):
-    """Step C, first half: operations per instance until the total is `wanted`; False when no instance has room."""
-    total = 0
-    for i in range(count):
-        total += ops[topo[i]]
-    room = np.zeros(SLOTS, dtype=np.int64)
-    while total < wanted:
-        room[:] = 0
-        for i in range(count):
-            if topo[i] < INSTANCES and ops[topo[i]] < min(3, max(1, i)):
-                room[topo[i]] = 1
-        x = pick(s, room)
-        if x < 0:
-            return False
-        ops[x] += 1
-        total += 1
-    return total == wanted
-
-
-@jit
-def _write_expression(s, x, chosen, n, random_number, modulus, p):
-    """Give instance x the terms chosen[:n], and a constant if `random_number` (section 1.6: kinds and ranges)."""
-    shuffle(s, chosen, n)  # operand order is random (paper; the published code keeps insertion order)
-    p.n_terms[0, x] = n
-    for t in range(n):
-        p.terms[0, x, t, 0] = chosen[t]
-        p.terms[0, x, t, 1] = -1
-    p.combine[0, x] = 0
-    if n == 2:
-        p.combine[0, x] = SUM if uniform(s) < 0.5 else DIFFERENCE
-    elif n > 2:
-        p.combine[0, x] = SUM
-    p.constant[0, x] = -1
-    p.constant_op[0, x] = 0
-    if random_number:
-        if n == 0:
-            p.constant[0, x] = below(s, modulus)
-        elif uniform(s) < 0.5:
-            p.constant_op[0, x] = ADD
-            p.constant[0, x] = below(s, modulus)
-        else:
-            p.constant_op[0, x] = MULTIPLY
-            p.constant[0, x] = 1 + below(s, modulus - 1)
-
-
-@jit
-def _draw_needed_expressions(s, topo, count, ops, inward, modulus, p):
-    """Step C, second half (algorithm 4): dependencies of every needed instance, from those placed before it."""
-    pool = np.zeros(SLOTS, dtype=np.int64)
-    chosen = np.zeros(SLOTS, dtype=np.int64)
-    for i in range(count):
-        x = topo[i]
-        if x >= INSTANCES:
-            continue
-        size = i  # pool without the random number
-        pool[:size] = topo[:size]
-        k = 1 + below(s, 2) if ops[x] == 1 else ops[x] + 1
-        k = min(k, size + 1, 4)
-        n, number = 0, False
-        if k == size + 1:
-            chosen[:size] = pool[:size]
-            n, number = size, True
-        else:
-            if inward[x] >= 0:
-                chosen[0] = inward[x]
-                n, k = 1, k - 1
-                for t in range(size):
-                    if pool[t] == inward[x]:
-                        pool[t] = pool[size - 1]
-                        break
-                size -= 1
-            random_in_pool = True
-            if k > 0 and uniform(s) < 0.5:
-                number, random_in_pool, k = True, False, k - 1
-            while k > 0:  # the random number stays in the pool when the coin failed (published code)
-                t = below(s, size + (1 if random_in_pool else 0))
-                if t == size:
-                    number, random_in_pool = True, False
-                else:
-                    chosen[n] = pool[t]
-                    n += 1
-                    pool[t] = pool[size - 1]
-                    size -= 1
-                k -= 1
-        _write_expression(s, x, chosen, n, number, modulus, p)
-
-
-@jit
-def _computable(exists, x, placed, scratch):
-    """Whether abstract slot x can be computed from placed parameters alone."""
-    scratch[:] = 0
-    close(exists, x, scratch)
-    for y in range(INSTANCES):
-        if scratch[y] and not placed[y]:
-            return False
-    return True
-
-
-@jit
-def _draw_unneeded(s, needed, modulus, p):
-    """Step D (algorithm 5): sentences for the instances that the query does not need."""
-    exists = p.exists[0]
-    placed = needed.copy()
-    absent = np.zeros(SLOTS, dtype=np.int64)
-    for x in range(INSTANCES):
-        absent[x] = 1 if exists[x] and not placed[x] else 0
-    independent = np.zeros(SLOTS, dtype=np.int64)
-    pool = np.zeros(SLOTS, dtype=np.int64)
-    scratch = np.zeros(SLOTS, dtype=np.int64)
-    while True:
-        x = pick(s, absent)
-        if x < 0:
-            return
-        absent[x] = 0
-        size = 0
-        alone = uniform(s) < 0.5
-        for y in range(SLOTS):
-            if alone:
-                inside = independent[y] > 0
-            else:
-                inside = placed[y] > 0 or (y >= INSTANCES and exists[y] > 0 and _computable(exists, y, placed, scratch))
-            if inside:
-                pool[size] = y
-                size += 1
-        k = 1
-        while k < min(4, size + 1) and uniform(s) < 0.5:
-            k += 1
-        number = k == size + 1 or uniform(s) < 0.5
-        n = k - 1 if number else k
-        for t in range(n):
-            other = t + below(s, size - t)
-            kept = pool[t]
-            pool[t] = pool[other]
-            pool[other] = kept
-            if pool[t] >= INSTANCES:
-                close(exists, pool[t], placed)
-        _write_expression(s, x, pool, n, number, modulus, p)
-        placed[x] = 1
-        if alone:
-            independent[x] = 1
-
-
-@jit
 def evaluate(p, modulus):
     """Values of all parameters, in dependency order (every parameter is computable: the graph has no cycle)."""
     known = np.zeros(SLOTS, dtype=np.int64)
-    left = True
-    while left:
-        left = False
-        for x in range(SLOTS):
-            if p.exists[0, x] and not known[x]:
-                if ready(p.n_terms[0], p.terms[0], known, x):
-                    p.value[0, x] = _value(p, x, modulus)
-                    known[x] = 1
-                else:
-                    left = True
+    waiting = np.zeros(SLOTS, dtype=np.int64)
+    for i in range(p.scalars[0, P.N_NEEDED]):
+        x = int(p.topo[0, i])
+        p.value[0, x] = _value(p, x, modulus)
+        known[x] = 1
+    left = 0
+    for x in range(SLOTS):
+        if p.exists[0, x] and not known[x]:
+            waiting[left] = x
+            left += 1
+    while left > 0:
+        again = 0
+        for i in range(left):
+            x = waiting[i]
+            if ready(p.n_terms[0], p.terms[0], known, x):
+                p.value[0, x] = _value(p, x, modulus)
+                known[x] = 1
+            else:
+                waiting[again] = x
+                again += 1
+        left = again
 
 
 @jit
@@ -231,11 +103,17 @@ def _value(p, x, modulus):
 
 
 @jit
-def _order_sentences(s, shuffled, p, count):
-    """Sentence order: uniform, or a random topological order of the whole graph."""
+def _order_sentences(s, level, p, count):
+    """Sentence order by `perm_level` (section 1.8): 5 uniform; else a random topological order of the whole graph.
+
+    With level 0..4 every place in it then gets a uniform 0..level added and the sentences are sorted (stably) by that;
+    6 leaves the order; -1 draws one of the seven.
+    """
+    if level < 0:
+        level = below(s, 7)
     sentences = p.sentences[0]
     n = 0
-    if shuffled:
+    if level == 5:
         for x in range(INSTANCES):
             if p.exists[0, x]:
                 sentences[n] = x
@@ -252,6 +130,17 @@ def _order_sentences(s, shuffled, p, count):
         if x < INSTANCES:
             sentences[n] = x
             n += 1
+    if level == 6:
+        return
+    place = np.zeros(INSTANCES, dtype=np.int64)
+    for i in range(n):
+        place[i] = i + below(s, level + 1)
+        x = sentences[i]
+        u, at = i, place[i]
+        while u > 0 and place[u - 1] > at:
+            sentences[u], place[u] = sentences[u - 1], place[u - 1]
+            u -= 1
+        sentences[u], place[u] = x, at
 
 
 @jit
@@ -301,27 +190,34 @@ def _draw_graph(s, wanted, edges, max_depth, max_width, modulus, p):
         return False
     span = edges - fewest + 1
     e = min(fewest + min(below(s, span), below(s, span)), (depth - 1) * high * high)
-    exists, n_terms, terms, topo = p.exists[0], p.n_terms[0], p.terms[0], p.topo[0]
-    needed = np.zeros(SLOTS, dtype=np.int64)
+    exists, n_terms, terms, topo, widths = p.exists[0], p.n_terms[0], p.terms[0], p.topo[0], p.widths[0]
     inward = np.zeros(SLOTS, dtype=np.int64)
     ops = np.zeros(SLOTS, dtype=np.int64)
-    for _ in range(STRUCTURES):
-        draw_structure(s, e, depth, low, high, p.widths[0], exists)
+    scratch = np.zeros(SLOTS, dtype=np.int64)
+    below_instances = np.zeros(ABSTRACTS, dtype=np.int64)
+    below_abstracts = np.zeros(ABSTRACTS, dtype=np.int64)
+    for _ in range(STRUCTURES if wanted <= USED else FEWER):
+        existing, there = draw_structure(s, e, depth, low, high, widths, exists)
+        ops[:INSTANCES] = 1
+        reach(existing, widths, depth, ops, below_instances, below_abstracts)
+        ceiling, rest = bits(existing), there
+        while rest:
+            x = INSTANCES + lowest(rest)
+            rest &= rest - 1
+            ceiling += ops[x]
+        found = draw_needed(s, existing, there, ops, below_instances, below_abstracts, depth, min(n, ceiling), m)
+        if found[0] > wanted:
+            continue
         terms[:] = -1
         n_terms[:] = 0
-        ceiling = 0
-        for x in range(SLOTS):
-            ops[x] = 1
-            if exists[x] and x >= INSTANCES:
-                set_abstract(exists, x, n_terms, terms)
-                ops[x] = abstract_ops(exists, x)
-            ceiling += ops[x] if exists[x] else 0
-        if draw_needed(s, exists, depth, min(n, ceiling), m, needed) > wanted:
-            continue
-        count = draw_order(s, needed, n_terms, terms, topo, inward)
+        rest = there
+        while rest:
+            set_abstract(exists, INSTANCES + lowest(rest), n_terms, terms)
+            rest &= rest - 1
+        count = draw_order(s, found[1], found[2], n_terms, terms, topo, inward, scratch)
         if count < 0:
             continue
-        if not _draw_counts(s, topo, count, wanted, ops):
+        if not draw_counts(s, topo, count, wanted, ops, scratch):
             return False
         p.scalars[0, P.DEPTH_] = depth
         p.scalars[0, P.QUERY] = topo[count - 1]
@@ -332,22 +228,22 @@ def _draw_graph(s, wanted, edges, max_depth, max_width, modulus, p):
         topo[count:] = -1
         p.constant[0, :] = -1
         p.constant_op[0, :] = 0
-        p.combine[0, :] = 0
-        p.needed[0, :] = needed
-        for x in range(INSTANCES, SLOTS):
-            p.combine[0, x] = SUM if exists[x] and n_terms[x] > 1 else 0
-        _draw_needed_expressions(s, topo, count, ops, inward, modulus, p)
-        _draw_unneeded(s, needed, modulus, p)
+        for x in range(SLOTS):
+            p.needed[0, x] = (found[1] >> x) & 1 if x < INSTANCES else (found[2] >> (x - INSTANCES)) & 1
+            p.combine[0, x] = SUM if x >= INSTANCES and n_terms[x] > 1 else 0
+        draw_needed_expressions(s, topo, count, ops, inward, modulus, p)
+        draw_unneeded(s, existing, there, below_instances, found[1], modulus, p)
         return True
     return False
 
 
 @jit
-def draw(s, law, pool, categories, p):
+def draw(s, law, costs, pool, categories, p):
     """Draw one problem into `p` (a batch of one). Returns False when the settings admit none.
 
-    law: int64 [ops, exact, edges, max_depth, max_width, modulus, shuffle, published order, split by problem, first bin,
-    last bin].
+    law: int64 [ops, exact, edges, max_depth, max_width, modulus, perm_level (-1 random), published order, split by
+    problem, first bin, last bin, reask, longest document in the unit of `costs` (0: any length), letters]. A problem
+    that is too long is dropped whole, as the papers drop it: the next one draws its operations anew.
     """
     wanted = draw_ops(s, law[0], law[1])
     for _ in range(HYPER):
@@ -355,6 +251,10 @@ def draw(s, law, pool, categories, p):
         p.value[0, :] = -1
         if not _draw_graph(s, wanted, law[2], law[3], law[4], law[5], p):
             continue
+        if law[11]:
+            ask_again(s, p)
+            if p.scalars[0, P.OPS] > law[13]:
+                continue
         count = p.scalars[0, P.N_SENTENCES]
         _order_sentences(s, law[6], p, count)
         if not law[7]:
@@ -364,5 +264,7 @@ def draw(s, law, pool, categories, p):
         found = problem_bin(p) if law[8] else template_bin(p, law[7])
         p.scalars[0, P.SPLIT_BIN] = found
         if law[9] <= found <= law[10]:
-            return True
+            if law[12] == 0 or length(p, costs) <= law[12]:
+                return True
+            wanted = draw_ops(s, law[0], law[1])
     return False

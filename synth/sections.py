@@ -133,7 +133,7 @@ def compose(sections: Sequence[Tokens], problem_tokens: Tokens) -> list[int]:
 def cut(prompt: Tokens) -> tuple[list[int], list[int]]:
     """(tokens of the sections, prompt without them); the inverse of `compose`."""
     tokens = [int(t) for t in prompt]
-    start = tokens.index(W.PROBLEM) if W.PROBLEM in tokens else 0
+    start = len(tokens) - 1 - tokens[::-1].index(W.PROBLEM) if W.PROBLEM in tokens else 0  # a rollout may hold one too
     return tokens[:start], tokens[start:]
 
 

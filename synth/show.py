@@ -8,6 +8,7 @@ from synth import problem as P
 from synth.dataset import Documents, Source
 from synth.problem import INSTANCES, SLOTS, dependencies
 from synth.sections import cut, render
+from synth.world import BACK
 
 WIDTH = 100
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
@@ -35,6 +36,8 @@ def _sentences(text: str) -> list[str]:
 
 def expression(problem: P.Problems, slot: int, names: dict[int, str]) -> str:
     """The right-hand side of a parameter in plain arithmetic."""
+    if slot == problem.scalars[0, P.MISSING]:
+        return "not given"
     n = int(problem.n_terms[0, slot])
     constant = int(problem.constant[0, slot])
     if n == 0:
@@ -53,22 +56,28 @@ def graph(problem: P.Problems, names: dict[int, str], paint: Printer) -> list[st
     seen: set[int] = set()
 
     def visit(slot: int, level: int) -> None:
-        head = "  " + "   " * level + f"{names[slot]} = {paint(str(problem.value[0, slot]), 'bold')}"
+        head = "  " + "   " * level + f"{names[slot]} = {paint(_number(problem, slot), 'bold')}"
         if slot in seen:
             lines.append(head + paint("   (above)", "dim"))
             return
         seen.add(slot)
         lines.append(head + paint(f"   <- {expression(problem, slot, names)}", "cyan"))
         for below in dependencies(problem, slot):
-            visit(below, level + 1)
+            if below != slot:  # what is not given rests on itself
+                visit(below, level + 1)
 
     visit(int(problem.query[0]), 0)
-    rest = [s for s in range(INSTANCES) if problem.exists[0, s] and not problem.needed[0, s]]
+    rest = [s for s in range(INSTANCES) if problem.exists[0, s] and s not in seen]
     if rest:
         lines.append(paint("  not needed:", "dim"))
         for s in rest:
-            lines.append(paint(f"     {names[s]} = {problem.value[0, s]}   <- {expression(problem, s, names)}", "dim"))
+            lines.append(paint(f"     {names[s]} = {_number(problem, s)}   <- {expression(problem, s, names)}", "dim"))
     return lines
+
+
+def _number(problem: P.Problems, slot: int) -> str:
+    value = int(problem.value[0, slot])
+    return str(value) if value >= 0 else "undetermined"
 
 
 def _why(problem: P.Problems, slot: int, done: set[int], names: dict[int, str]) -> str:
@@ -108,7 +117,7 @@ def show(source: Source, documents: Documents, i: int, index: int, colour: bool)
         "",
     ]
     lines += [paint("Solution", "bold"), *_solution_lines(world, documents, span, problem, names, paint), ""]
-    lines.append(f"{paint('Answer', 'bold')}  {paint(str(problem.answer[0]), 'green')}")
+    lines.append(f"{paint('Answer', 'bold')}  {paint(_number(problem, int(problem.query[0])), 'green')}")
     return "\n".join(lines)
 
 
@@ -123,7 +132,12 @@ def _solution_lines(
         slot = int(documents.param[span][here][0])
         text = world.decode(tokens[here]).strip()
         if documents.mistake[span][here].any():
-            text += f"   <- mistake, taken back: {_why(problem, slot, done, names)}"
+            back = bool((tokens[here] == world.phrases[BACK]).any())
+            slip = bool((tokens[here] >= world.first_number).sum() > 2)  # more than the two names
+            why = "wrong number" if slip else _why(problem, slot, done, names)
+            text += f"   <- mistake, {'taken back' if back else 'not corrected'}: {why}"
+            if not back:
+                done.add(slot)
             lines.append(paint(_wrapped(text, f"  {k + 1:>2}. "), "red"))
         else:
             done.add(slot)

@@ -24,6 +24,7 @@ CHOICES = {
     "split_by": ("template", "problem"),
     "retry_kind": ("retry", "weak", "miss", "slip"),
     "mask_mistakes": ("none", "name", "step"),
+    "length_unit": ("tokens", "gpt2"),
 }
 
 
@@ -44,7 +45,7 @@ class Spec:
     max_depth: int = 4  # most layers of the structure graph
     max_width: int = 4  # most items in a layer
     order: str = "pq"  # problem then question, or question then problem
-    shuffle: bool = True  # sentences in uniform random order (published perm_level 5), else topological order
+    perm_level: int | None = 5  # order of sentences: 5 uniform, 0..4 nearly and 6 exactly topological, None any of them
     solution_order: str = "uniform"  # redrawn step by step (the oracle is exact), or as constructed
     retry_rate: float = 0.0  # probability of a mistake: at the start of a solution sentence, or (slip) in its result
     retry_kind: str = "retry"
@@ -54,6 +55,9 @@ class Spec:
     missing_premise: float = 0.0  # probability that one needed given has no sentence (2504.06514)
     shortest: bool = True  # False: any ready parameter may come next until the query is there (be_shortest)
     contexts: tuple = ()  # privileged sections before the problem: weight of each recipe of `synth.sections`
+    reask: bool = False  # redraw the query of a drawn problem among all its parameters
+    max_length: int | None = None  # drop problems whose document without mistakes is longer (published: 768, 1024)
+    length_unit: str = "tokens"  # of this lab, or gpt2: the estimate of `synth.lengths`
 
     def __post_init__(self) -> None:
         for setting, accepted in CHOICES.items():
@@ -71,6 +75,15 @@ class Spec:
             value = getattr(self, setting)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 raise ValueError(f"{setting}={value!r} is not possible; accepted: a whole number from {low} to {high}")
+        for setting, low, high in (("perm_level", 0, 6), ("max_length", 16, 32768)):
+            value = getattr(self, setting)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if value is not None and not (whole and low <= value <= high):
+                raise ValueError(
+                    f"{setting}={value!r} is not possible; accepted: a whole number from {low} to {high}, or None"
+                )
+        if not isinstance(self.reask, bool):
+            raise ValueError(f"reask={self.reask!r} is not possible; accepted: True or False")
         if not 0.0 <= self.retry_rate < 1.0:
             raise ValueError(f"retry_rate={self.retry_rate} is not possible; accepted: 0 <= rate < 1")
         for setting in ("uncorrected", "missing_premise"):
@@ -97,6 +110,8 @@ class Spec:
                 f"ops={self.ops} cannot be reached with edges={self.edges}; accepted: edges >= {-(-self.ops // 3)}"
             )
         object.__setattr__(self, "contexts", sections.mixture(self.contexts))
+        if self.shortest and any("concise" in dict(sections.parse(recipe)) for recipe, _ in self.contexts):
+            raise ValueError("contexts: concise asks for nothing with shortest=True; accepted: shortest=False")
         if self.load_world().phrases[worlds.UNDETERMINED] < 0 and self.missing_premise > 0.0:
             raise ValueError(
                 f"missing_premise={self.missing_premise} is not possible in world {self.world!r}; "

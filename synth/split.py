@@ -23,7 +23,7 @@ _TEXT = [
     for text in (" Define Inst as ", " Define Inter as ", " so ", " = ", ". ", " + ", " - ", " * ")
 ]
 DEFINE_INSTANCE, DEFINE_ABSTRACT, SO, IS, NEXT, ADD_TEXT, SUBTRACT_TEXT, MULTIPLY_TEXT = _TEXT
-MAX_TEXT = 65536
+MAX_TEXT = 8192  # the longest template has 72 steps and 64 clauses: below 4,000 bytes
 
 
 @jit
@@ -164,9 +164,12 @@ def _before(hashes, terms, x, t, u):
 
 
 @jit
-def template_bin(p, published):
-    """Bin of the solution template of a batch of one; `published`: in the order of construction, as written."""
-    text = np.zeros(MAX_TEXT, dtype=np.int64)
+def template_residue(p, published, modulus):
+    """SHA-256 of the solution template of a batch of one, modulo `modulus` (below 2**31).
+
+    `published`: in the order of construction, as written.
+    """
+    text = np.empty(MAX_TEXT, dtype=np.uint8)
     if published:
         n = write_template(
             p.topo[0], p.scalars[0, P.N_NEEDED], p.n_terms[0], p.terms[0], p.combine[0], p.constant_op[0], text
@@ -176,7 +179,13 @@ def template_bin(p, published):
         terms = np.full((SLOTS, 4, 2), -1, dtype=np.int32)
         count = _canonical(p, order, terms)
         n = write_template(order, count, p.n_terms[0], terms, p.combine[0], p.constant_op[0], text)
-    return sha256_mod(text, n, BINS)
+    return sha256_mod(text, n, modulus)
+
+
+@jit
+def template_bin(p, published):
+    """Bin of the solution template of a batch of one."""
+    return template_residue(p, published, BINS)
 
 
 @jit

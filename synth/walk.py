@@ -14,7 +14,7 @@ from synth import plan as PL
 from synth import problem as P
 from synth import world as W
 from synth.jit import jit
-from synth.mistakes import branch_law, name_tokens, next_needed
+from synth.mistakes import SLIP, branch_law, name_tokens, next_needed
 from synth.plan import Plan, plan_buffer
 from synth.problem import SLOTS
 
@@ -25,11 +25,9 @@ BEGIN, OWNER, THING, NAMED, CHOOSE, CLAUSE, WHOLE, BACKED, LOST, DENIED, CLOSED,
 # columns of `scalars`: the phase; whether the prefix is possible so far; whether the sentence at hand is; owner token,
 # slot and letter of that sentence (-1 none); its last number; whether that is a slip
 PHASE, POSSIBLE, SOUND, OWNER_TOKEN, SLOT, LETTER, LAST_NUMBER, SLIPPED = range(8)
-# columns of the rules, all as floats: mistake kind, its rate, share left uncorrected, letters random, only the shortest
-# solution, whether an impossible step is to be taken back
-KIND, RATE, UNCORRECTED, RANDOM_LETTERS, SHORTEST, TAKE_BACK = range(6)
-
-SLIP = 3
+# columns of the rules, all as floats: mistake kind, its rate, share left uncorrected, number of letters, whether they
+# are random, whether only the shortest solution is written, whether an impossible step is to be taken back
+KIND, RATE, UNCORRECTED, LETTERS, RANDOM_LETTERS, SHORTEST, TAKE_BACK = range(7)
 
 
 class State(NamedTuple):
@@ -78,13 +76,18 @@ def _begin(st, p, rules):
     st.before[:] = st.used
     st.law[:] = 0.0
     if not _ends(st, p, rules):
-        branch_law(int(rules[KIND]), rules[RATE], p, st.done, st.tried, st.law[0], st.law[1])
+        branch_law(int(rules[KIND]), rules[RATE], p, st.done, st.tried, st.law[0], st.law[1], _room(rules))
+
+
+@jit
+def _room(rules):
+    return 0 if rules[SHORTEST] > 0 else int(rules[LETTERS])
 
 
 @jit
 def _ends(st, p, rules):
     """Whether no further step is to come: the query is defined, or nothing that it needs can be."""
-    return st.done[p.scalars[0, P.QUERY]] > 0 or next_needed(p, st.done, st.mask) == 0
+    return st.done[p.scalars[0, P.QUERY]] > 0 or next_needed(p, st.done, st.mask, _room(rules)) == 0
 
 
 @jit
@@ -132,10 +135,10 @@ def _emit_name(st, p, owner):
 @jit
 def _emit_letters(st, n, g, rules, chance):
     """Any unused letter with the same probability, or the first unused one where letters come in order."""
-    free = 0
-    for i in range(len(st.used)):
+    free, letters = 0, int(rules[LETTERS])
+    for i in range(letters):
         free += 1 if st.used[i] == 0 else 0
-    for i in range(len(st.used)):
+    for i in range(letters):
         if st.used[i] == 0:
             st.ids[n] = g[G.FIRST_LETTER] + i
             st.chances[n] = chance / free if rules[RANDOM_LETTERS] > 0 else chance
@@ -192,13 +195,13 @@ def _emit_whole(st, g, rules):
 
 
 @jit
-def _emit_answer(st, p, g):
+def _emit_answer(st, p, g, rules):
     query = p.scalars[0, P.QUERY]
     if st.done[query]:
         letter = st.slot_letter[query]
         value = st.values[letter] if letter >= 0 else -1
         return _one(st, g[G.FIRST_NUMBER] + value) if value >= 0 else 0
-    return _one(st, g[W.UNDETERMINED]) if next_needed(p, st.done, st.mask) == 0 else 0
+    return _one(st, g[W.UNDETERMINED]) if next_needed(p, st.done, st.mask, _room(rules)) == 0 else 0
 
 
 @jit
@@ -234,7 +237,7 @@ def emit(st, p, g, rules):
     if phase == CLOSED:
         return _one(st, W.ANSWER)
     if phase == ANSWERING:
-        return _emit_answer(st, p, g)
+        return _emit_answer(st, p, g, rules)
     return _one(st, W.EOS) if phase == ANSWERED else 0
 
 

@@ -1,9 +1,10 @@
 """Names, sentence templates and the token vocabulary of a world; text is the invertible rendering of tokens.
 
-A world is a data file in `synth/worlds/` (categorisations, item names, phrases) cut to a wanted size. A token is the
-largest piece of text the world never splits: a whole name, a number, a letter, or a phrase with the words that always
-come with it. Each token's text begins with its own space; the possessive between two names is rendered, not stored.
-So `world.encode(world.decode(ids)) == ids`, at about half the tokens of words.
+A world is a data file (categorisations, item names, phrases; `synth.worldfile` says what it must be) cut to a wanted
+size: one of `synth/worlds/` by its name, or any other by its path. A token is the largest piece of text the world never
+splits: a whole name, a number, a letter, or a phrase with the words that always come with it. Each token's text begins
+with its own space; the possessive between two names is rendered, not stored. So `world.encode(world.decode(ids)) ==
+ids`, at about half the tokens of words.
 
     >>> world = load("english", modulus=7, categorisations=1, subcategories=1, names=4, letters=52)
     >>> ids = world.encode(" Define Maple Hill's Supermarket as k; so k = 3.")
@@ -11,14 +12,16 @@ So `world.encode(world.decode(ids)) == ids`, at about half the tokens of words.
     (10, " Define Maple Hill's Supermarket as k; so k = 3.")
 """
 
-import json
 import re
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+
+from synth import worldfile
 
 SPECIALS = (
     "<pad>", "<eos>", "<problem>", "<solution>", "<answer>", "<start>", "<mid>", "<end>",
@@ -50,7 +53,7 @@ ROLES = (
 ) = range(len(ROLES))  # fmt: skip
 
 FOLDER = Path(__file__).parent / "worlds"
-POSSESSIVE = "'s"
+POSSESSIVE = worldfile.POSSESSIVE
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +72,7 @@ class World:
     categories: np.ndarray  # int64[categorisations, 4 layers]: token ids of category names
     _pattern: re.Pattern = field(repr=False)
     _ids: dict[str, int] = field(repr=False)
+    possessive: str = POSSESSIVE
 
     @property
     def size(self) -> int:
@@ -82,7 +86,7 @@ class World:
         for i in map(int, ids):
             is_name = i >= self.first_name
             if is_name and after_name:
-                pieces.append(POSSESSIVE)
+                pieces.append(self.possessive)
             after_name = is_name
             if i >= len(SPECIALS):
                 pieces.append(self.vocabulary[i])
@@ -96,8 +100,8 @@ class World:
         ids: list[int] = []
         position = 0
         while position < len(text):
-            if ids and ids[-1] >= self.first_name and text.startswith(POSSESSIVE, position):
-                position += len(POSSESSIVE)
+            if ids and ids[-1] >= self.first_name and text.startswith(self.possessive, position):
+                position += len(self.possessive)
                 continue
             match = self._pattern.match(text, position)
             if match is None:
@@ -108,9 +112,13 @@ class World:
             position = match.end()
         return ids
 
+    def is_name(self, text: str) -> bool:
+        """Whether an item or a category of this world is called `text`."""
+        return self._ids.get(f" {text}", -1) >= self.first_name
+
     def name_of(self, owner: int, thing: int) -> str:
         """Name of a parameter from its two name tokens, as a solution writes it: `Oak Park's Robin`."""
-        return self.vocabulary[owner].strip() + POSSESSIVE + " " + self.vocabulary[thing].strip()
+        return self.vocabulary[owner].strip() + self.possessive + " " + self.vocabulary[thing].strip()
 
 
 def letter_names(count: int) -> list[str]:
@@ -119,28 +127,83 @@ def letter_names(count: int) -> list[str]:
     return (list(singles) + [c + c for c in singles])[:count]
 
 
+def path_of(name: str) -> Path:
+    """The data file of world `name`: a path when it ends in .json, else a file of `synth/worlds`.
+
+    Raises ValueError when there is none.
+    """
+    path = Path(name) if name.endswith(".json") else FOLDER / f"{name}.json"
+    if not path.is_file():
+        known = sorted(p.stem for p in FOLDER.glob("*.json"))
+        raise ValueError(f"world={name!r} does not exist; accepted: {', '.join(known)}, or the path of a .json file")
+    return path
+
+
+def validate(data: dict) -> list[str]:
+    """Every fault of a world's data, in words; empty when the world can be used."""
+    return list(worldfile.faults(data, ROLES, letter_names(104)))
+
+
+@lru_cache(maxsize=8)
+def read(name: str) -> dict:
+    """The data of world `name`. Raises ValueError with every fault of a file of one's own, one on each line."""
+    data = worldfile.read(path_of(name))
+    if name.endswith(".json") and (found := validate(data)):
+        lines = "\n".join(f"  {fault}" for fault in found)
+        raise ValueError(f"world={name!r} has {len(found)} fault{'s' * (len(found) > 1)}:\n{lines}")
+    return data
+
+
+def offered(name: str) -> dict[str, int]:
+    """How much the world `name` holds: its categorisations, subcategories and names."""
+    groups = read(name)["categorisations"]
+    lists = groups[0]["items"][0]
+    return {"categorisations": len(groups), "subcategories": len(lists), "names": len(lists[0])}
+
+
 @lru_cache(maxsize=32)
 def load(name: str, modulus: int, categorisations: int, subcategories: int, names: int, letters: int) -> World:
     """The world of data file `name`, cut to the first `categorisations` x `subcategories` x `names` of its lists.
 
-    Raises ValueError when the file does not exist or holds fewer names than asked for.
+    Raises ValueError when the file does not exist, has faults, or holds fewer names than asked for.
     """
-    path = FOLDER / f"{name}.json"
-    if not path.is_file():
-        known = sorted(p.stem for p in FOLDER.glob("*.json"))
-        raise ValueError(f"world={name!r} does not exist; accepted: {', '.join(known)}")
-    data = json.loads(path.read_text(encoding="utf-8"))
-    groups = data["categorisations"]
-    offered = (
-        len(groups),
-        len(groups[0]["items"][0]),
-        min(len(s) for g in groups for layer in g["items"] for s in layer),
-    )
-    for setting, value, most in zip(
-        ("categorisations", "subcategories", "names"), (categorisations, subcategories, names), offered, strict=True
+    wanted = {"categorisations": categorisations, "subcategories": subcategories, "names": names}
+    for setting, most in offered(name).items():
+        if not 1 <= wanted[setting] <= most:
+            raise ValueError(f"{setting}={wanted[setting]} is not possible in world {name!r}; accepted: 1 to {most}")
+    data = read(name)
+    groups = [
+        (g["categories"], [[s[:names] for s in layer[:subcategories]] for layer in g["items"]])
+        for g in data["categorisations"][:categorisations]
+    ]
+    return _build(data, modulus, letters, groups)
+
+
+def of_layers(language: str, modulus: int, layers: list[tuple[str, list[str]]]) -> World:
+    """A world of nothing but the given names, in the phrases of world `language`; its pool is empty.
+
+    layers: (category, items) from the top down. Raises ValueError when a name cannot be read back from a text.
+    """
+    data = read(language)
+    spare = len(data["categorisations"][0]["categories"]) - len(layers)
+    categories = [category for category, _ in layers]
+    items = [item for _, items in layers for item in items]
+    world = _build(data, modulus, 104, [(categories + categories[:1] * spare, [])], items)
+    names = list(world.vocabulary[world.first_name :])
+    if wrong := [n for category, items in layers for n in [category, *items] if not world.is_name(n)]:
+        raise ValueError(f"name {wrong[0]!r} reads like a number, a letter or a phrase of the world")
+    stop = data["phrases"]["stop"]
+    if stop and (wrong := [n for n in names if f"{stop} " in n]):
+        raise ValueError(f"name {wrong[0].strip()!r} contains {stop + ' '!r}, the end of a sentence")
+    for short, long in worldfile.ambiguous(
+        names, [*world.vocabulary[len(SPECIALS) : world.first_name]], world.possessive
     ):
-        if not 1 <= value <= most:
-            raise ValueError(f"{setting}={value} is not possible in world {name!r}; accepted: 1 to {most}")
+        raise ValueError(f"{long!r} can also be read as {short!r} and what may follow it")
+    return world
+
+
+def _build(data: dict, modulus: int, letters: int, groups: list[tuple[list, list]], more: Sequence[str] = ()) -> World:
+    """The world of phrases, numbers, letters and the names of `groups` (categories, items by layer), then `more`."""
     vocabulary: list[str] = list(SPECIALS)
     ids: dict[str, int] = {}
 
@@ -158,17 +221,12 @@ def load(name: str, modulus: int, categorisations: int, subcategories: int, name
     for letter in letter_names(letters):
         token(f" {letter}")
     first_name = len(vocabulary)
-    groups = groups[:categorisations]
-    category_ids = np.array([[token(f" {c}") for c in g["categories"]] for g in groups])
-    pool = np.array(
-        [
-            [[[token(f" {item}") for item in s[:names]] for s in layer[:subcategories]] for layer in g["items"]]
-            for g in groups
-        ]
-    )
-    pattern = re.compile("|".join(re.escape(t) for t in sorted(ids, key=len, reverse=True)))
+    category_ids = np.array([[token(f" {c}") for c in categories] for categories, _ in groups])
+    pool = np.array([[[[token(f" {n}") for n in s] for s in layer] for layer in layers] for _, layers in groups])
+    for name in more:
+        token(f" {name}")
     return World(
-        name,
+        data["name"],
         modulus,
         tuple(vocabulary),
         phrases,
@@ -178,6 +236,7 @@ def load(name: str, modulus: int, categorisations: int, subcategories: int, name
         first_name,
         pool,
         category_ids,
-        pattern,
+        re.compile("|".join(re.escape(t) for t in sorted(ids, key=len, reverse=True))),
         ids,
+        data.get("possessive", POSSESSIVE),
     )

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from synth.dataset import Documents, Source
+from synth.encoding import PHRASE, Encoding, Retokenised, encoding
 from synth.hashing import key
 from synth.sections import CONTEXT
 from synth.spec import Spec, preset
@@ -36,14 +37,19 @@ LOSS_ON = ("solution", "all")
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The data of a run: a preset of synth, what differs from it, and the seed of the stream (not of the weights)."""
+    """The data of a run: a preset of synth, what differs from it, and the seed of the stream (not of the weights).
+
+    tokens: phrase, word, or the folder of a Hugging Face tokenizer (`synth.encoding`).
+    """
 
     preset: str = "tiny"
     overrides: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
+    tokens: str = PHRASE
 
     def __post_init__(self):
         self.spec()
+        self.encoding()
 
     def spec(self) -> Spec:
         """The full settings; ValueError names an unknown preset or override."""
@@ -51,15 +57,27 @@ class DataConfig:
 
     def source(self, split: str, stream: str = "data") -> Source:
         """A stream of documents of one split. Streams of different names share no document by index."""
-        return Source(self.spec(), self.seed, split, stream)
+        if self.tokens == PHRASE:
+            return Source(self.spec(), self.seed, split, stream)
+        return Retokenised(self.spec(), self.seed, split, stream, self.encoding())
+
+    def encoding(self) -> Encoding:
+        """The tokens of the documents; ValueError names a folder that holds no usable tokenizer."""
+        try:
+            return encoding(self.tokens, self.spec().load_world())
+        except ValueError as error:
+            raise ValueError(f"data.{error}") from None
 
     def told(self, recipe: str) -> "DataConfig":
         """The same problems, each with a context of this one recipe (`none`: without)."""
         return replace(self, overrides={**self.overrides, "contexts": {recipe: 1.0}})
 
     def fingerprint(self) -> str:
-        """sha256 over the full spec: two runs with the same one see the same distribution."""
-        return hashlib.sha256(json.dumps(asdict(self.spec()), sort_keys=True).encode()).hexdigest()
+        """sha256 over the full spec and the tokens: two runs with the same one see the same distribution."""
+        settings = json.dumps(asdict(self.spec()), sort_keys=True)
+        if self.tokens != PHRASE:
+            settings += self.encoding().fingerprint()
+        return hashlib.sha256(settings.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -83,7 +101,8 @@ class Batch:
     """Right-padded documents. The masks say which positions count as targets (of the position before them).
 
     tokens_BT int64; loss_BT bool, what the objective is computed on; solution_BT bool, what the floor is computed on;
-    floor: the generator's entropy on these solution tokens, nats per token; tokens: real (not padding) tokens.
+    floor: the generator's entropy on these solution tokens, nats per token; tokens: real (not padding) tokens;
+    length_B: int64, those of each document.
     """
 
     tokens_BT: Tensor
@@ -91,10 +110,11 @@ class Batch:
     solution_BT: Tensor
     floor: float
     tokens: int
+    length_B: Tensor
 
     def to(self, device: torch.device) -> "Batch":
         moved = (t.to(device) for t in (self.tokens_BT, self.loss_BT, self.solution_BT))
-        return Batch(*moved, self.floor, self.tokens)
+        return Batch(*moved, self.floor, self.tokens, self.length_B.to(device))
 
 
 class DocumentSource(Protocol):
@@ -115,10 +135,10 @@ def pad(values: np.ndarray, offsets: np.ndarray, rows: np.ndarray, fill: Any) ->
     return np.where(inside_BT, picked_BT, fill)
 
 
-def collate(documents: Documents, rows: np.ndarray, loss_on: str = "solution") -> Batch:
-    """The batch made of these rows of `documents`."""
+def collate(documents: Documents, rows: np.ndarray, loss_on: str = "solution", fill: int = PAD) -> Batch:
+    """The batch made of these rows of `documents`, padded with the token `fill`."""
     offsets = np.asarray(documents.offsets)
-    tokens_BT = pad(documents.tokens, offsets, rows, PAD).astype(np.int64)
+    tokens_BT = pad(documents.tokens, offsets, rows, fill).astype(np.int64)
     solution_BT = pad(documents.loss, offsets, rows, 0).astype(bool)
     logp_BT = pad(documents.logp, offsets, rows, 0.0)
     lengths = offsets[rows + 1] - offsets[rows]
@@ -128,9 +148,8 @@ def collate(documents: Documents, rows: np.ndarray, loss_on: str = "solution") -
         prompt_BT = (position_T > 0) & (position_T < documents.prompt[rows][:, None])
         loss_BT = solution_BT | (prompt_BT & (pad(documents.segment, offsets, rows, CONTEXT) != CONTEXT))
     floor = abs(float(logp_BT[solution_BT].sum())) / max(1, int(solution_BT.sum()))  # abs: no minus zero
-    return Batch(
-        torch.from_numpy(tokens_BT), torch.from_numpy(loss_BT), torch.from_numpy(solution_BT), floor, int(lengths.sum())
-    )
+    tensors = [torch.from_numpy(array) for array in (tokens_BT, loss_BT, solution_BT)]
+    return Batch(*tensors, floor, int(lengths.sum()), torch.from_numpy(lengths))
 
 
 class Batches:
@@ -138,6 +157,7 @@ class Batches:
 
     def __init__(self, source: DocumentSource, config: BatchConfig):
         self.source, self.config = source, config
+        self._fill = source.encoding.pad if isinstance(source, Retokenised) else PAD
         self._chunk: tuple[int, Documents, np.ndarray] | None = None
 
     def batch(self, k: int) -> Batch:
@@ -146,7 +166,7 @@ class Batches:
         if self._chunk is None or self._chunk[0] != chunk:
             self._chunk = (chunk, *self._load(chunk))
         _, documents, rows = self._chunk
-        return collate(documents, rows[place], self.config.loss_on)
+        return collate(documents, rows[place], self.config.loss_on, self._fill)
 
     def _load(self, chunk: int) -> tuple[Documents, np.ndarray]:
         """The chunk's documents and their rows [bucket, documents] in the order of use."""
@@ -160,15 +180,14 @@ class Batches:
 
 def world_notes(config: DataConfig) -> Mapping[str, Any]:
     """What a checkpoint notes about its data, so that it is never judged in a world it cannot read."""
-    world = config.spec().load_world()
-    vocabulary = hashlib.sha256(json.dumps(list(world.vocabulary)).encode()).hexdigest()
-    return {"vocabulary": vocabulary, "data": asdict(config)}
+    return {"vocabulary": config.encoding().fingerprint(), "data": asdict(config)}
 
 
 def check_world(notes: Mapping[str, Any], config: DataConfig, path: str) -> None:
     """Raises ValueError when the checkpoint at `path` was trained with another vocabulary than the data's."""
     if notes.get("vocabulary") != world_notes(config)["vocabulary"]:
+        tokens = "" if config.tokens == PHRASE else f", data.tokens={config.tokens}"
         raise ValueError(
-            f"data.preset={config.preset}: its vocabulary is not the one {path} was trained with; "
+            f"data.preset={config.preset}{tokens}: its vocabulary is not the one {path} was trained with; "
             f"accepted: data settings like {notes.get('data')}"
         )

@@ -19,11 +19,10 @@ import torch.nn.functional as F
 
 from models.gpt import GPT
 from models.sampling import sample
-from synth.checker import Verdicts, check
+from synth.checker import Verdicts
 from synth.dataset import Documents, Source
+from synth.encoding import encoding_of
 from synth.hashing import key
-from synth.sections import cut, render
-from synth.world import EOS, PAD
 from train.data import collate
 from train.intervals import wilson
 from train.opd.repetition import periods
@@ -59,7 +58,7 @@ class Sampling:
 class Evaluation:
     """The answers to N problems, in the order asked, and what the checker says.
 
-    index, ops, answer: int[N], the problem, its operations, its true answer. tokens_NR: int, responses padded with PAD.
+    index, ops, answer: int[N], the problem, its operations, its true answer. tokens_NR: int, the responses, padded.
     length: int[N], with the end token. finished: bool[N], ended by it.
     """
 
@@ -102,15 +101,13 @@ class Evaluation:
 
     def samples(self, source: Source, count: int) -> list[dict[str, Any]]:
         """The first `count` rollouts as text, each step with the checker's word for it."""
-        world, documents = source.world, self.documents
+        written, documents = encoding_of(source), self.documents
         records = []
         for i in range(min(count, len(self.index))):
             response = self.tokens_NR[i, : self.length[i]]
             facts = {"index": int(self.index[i]), "ops": int(self.ops[i]), "answer": int(self.answer[i])}
-            context, prompt = cut(documents.prompt_tokens(i))
-            text = transcript(world, np.array(prompt), response, self.verdicts, i)
-            told = {"context": render(world, context)} if context else {}
-            records.append(facts | {"finished": bool(self.finished[i])} | told | text)
+            text = transcript(written, documents.prompt_tokens(i), response, self.verdicts, i)
+            records.append(facts | {"finished": bool(self.finished[i])} | text)
         return records
 
 
@@ -125,12 +122,12 @@ def evaluate(
 ) -> Evaluation:
     """Has `model` solve the problems `indices` of `source`. A pure function of its arguments."""
     sampling = sampling or Sampling()
-    documents = source.documents(indices)
+    documents, tokens = source.documents(indices), encoding_of(source)
     offsets, prompt_N = np.asarray(documents.offsets), np.asarray(documents.prompt)
     prompts = [documents.tokens[o : o + p].tolist() for o, p in zip(offsets, prompt_N, strict=False)]
     longest = int((np.diff(offsets) - prompt_N).max())
     budget = sampling.max_new_tokens or min(2 * longest, model.config.context - int(prompt_N.max()))
-    tokens_NR = np.full((len(prompts), budget), PAD, dtype=np.int64)
+    tokens_NR = np.full((len(prompts), budget), tokens.pad, dtype=np.int64)
     length, finished = np.zeros(len(prompts), dtype=np.int64), np.zeros(len(prompts), dtype=bool)
     order = np.argsort(prompt_N, kind="stable")
     for k in range(0, len(order), batch):
@@ -143,14 +140,14 @@ def evaluate(
             temperature=sampling.temperature,
             top_k=sampling.top_k,
             top_p=sampling.top_p,
-            eos=EOS,
-            pad=PAD,
+            eos=tokens.eos,
+            pad=tokens.pad,
             generator=generator,
         )
         tokens_NR[rows, : out.tokens_BT.shape[1]] = out.tokens_BT.cpu().numpy()
         length[rows], finished[rows] = out.lengths_B.cpu().numpy(), out.finished_B.cpu().numpy()
     problems = documents.problems
-    verdicts = check(problems, source.world, tokens_NR, length)
+    verdicts = tokens.check(problems, tokens_NR, length)
     index = np.asarray(indices, dtype=np.int64)
     return Evaluation(index, problems.ops, problems.answer, tokens_NR, length, finished, verdicts, documents)
 
@@ -161,11 +158,11 @@ def held_out_loss(model: GPT, source: Source, indices: Sequence[int], batch: int
 
     The difference estimates KL(generator || model): 0 for a model that knows everything that can be known.
     """
-    documents = source.documents(indices)
+    documents, fill = source.documents(indices), encoding_of(source).pad
     order = np.argsort(np.diff(documents.offsets), kind="stable")
     device, total, floor, count = next(model.parameters()).device, 0.0, 0.0, 0
     for k in range(0, len(order), batch):
-        b = collate(documents, order[k : k + batch]).to(device)
+        b = collate(documents, order[k : k + batch], fill=fill).to(device)
         at_N = b.solution_BT[:, 1:].flatten().nonzero().squeeze(1)
         logits_NV = model(b.tokens_BT[:, :-1], at_N=at_N)
         total += float(F.cross_entropy(logits_NV, b.tokens_BT[:, 1:].flatten()[at_N], reduction="sum"))

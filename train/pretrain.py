@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.gpt import GPT, GPTConfig, n_params
-from synth.world import PAD
 from train import checkpoint
 from train.config import REQUIRED, plain, run_entry
 from train.data import BatchConfig, Batches, DataConfig, check_world, world_notes
@@ -78,7 +77,7 @@ class NextToken:
         solution_N = batch.solution_BT[:, 1:].flatten()[at_N]
         solution_loss = losses_N.detach()[solution_N].mean().item()
         metrics = {"floor": batch.floor, "excess": solution_loss - batch.floor}
-        flops = training_flops(model.config, (batch.tokens_BT != PAD).sum(1))
+        flops = training_flops(model.config, batch.length_B)
         return StepOutput(losses_N.mean(), metrics, batch.tokens, {"update": flops})
 
     def _model(self, model: GPT) -> nn.Module:
@@ -95,8 +94,7 @@ def build(config: PretrainConfig) -> tuple[PretrainConfig, GPT]:
     Raises ValueError when the checkpoint of `init` is missing or of another world.
     """
     if config.init is None:
-        vocabulary = len(config.data.spec().load_world().vocabulary)
-        return config, GPT(GPTConfig(vocab_size=vocabulary, **plain(config.model)), config.seed)
+        return config, GPT(GPTConfig(vocab_size=config.data.encoding().size, **plain(config.model)), config.seed)
     check_world(checkpoint.notes(config.init, "init"), config.data, config.init)
     model = checkpoint.load_model(config.init, "init")
     settings = {k: v for k, v in plain(model.config).items() if k != "vocab_size"}

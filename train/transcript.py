@@ -8,25 +8,32 @@ from typing import Any
 import numpy as np
 
 from synth.checker import KINDS, Verdicts
+from synth.encoding import Encoding
+from synth.sections import cut, render
 from synth.world import World
 
 
-def transcript(world: World, prompt: np.ndarray, response: np.ndarray, verdicts: Verdicts, row: int) -> dict[str, Any]:
+def transcript(
+    written: World | Encoding, prompt: np.ndarray, response: np.ndarray, verdicts: Verdicts, row: int
+) -> dict[str, Any]:
     """One response as JSON.
 
     Args:
-        world: renders tokens as text.
+        written: renders tokens as text: the world, or the encoding they are in.
         prompt, response: token ids of one problem and its response, without padding.
         verdicts: of a batch, in which the response is row `row`.
     Returns:
         prompt, response: text. right: whether every step and the answer are. steps: text and kind ("right" or the
-        mistake) of each.
+        mistake) of each. context: text of the sections before the problem, where there are any.
     """
     spans = zip(verdicts.start[row], verdicts.stop[row], verdicts.kind[row], strict=True)
     steps = list(spans)[: int(verdicts.steps[row])]
-    return {
-        "prompt": world.decode(prompt),
-        "response": world.decode(response),
+    world, phrases = (written.world, written.phrases(prompt)) if isinstance(written, Encoding) else (written, prompt)
+    context, problem = cut(phrases)
+    told = {"context": render(world, context)} if context else {}
+    return told | {
+        "prompt": world.decode(problem),
+        "response": written.decode(response),
         "right": bool(verdicts.right[row]),
-        "steps": [{"text": world.decode(response[start:stop]), "kind": KINDS[kind]} for start, stop, kind in steps],
+        "steps": [{"text": written.decode(response[start:stop]), "kind": KINDS[kind]} for start, stop, kind in steps],
     }

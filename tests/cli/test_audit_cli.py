@@ -7,7 +7,7 @@ import pytest
 
 from synth import audit, export
 from synth.dataset import Source
-from synth.proof import CHECKS, audit_record
+from synth.proof import CHECKS, audit_record, shape
 from synth.spec import preset
 
 SPEC = preset("med", retry_rate=0.3)
@@ -167,3 +167,43 @@ def test_a_record_of_nonsense_is_wrong_not_a_crash(tmp_path, capsys):
             list(audit_record({**right, field: value}))
     code, _, _ = outcome(capsys, write(tmp_path / "x.jsonl", [{**right, "parameters": None}]))
     assert code == 1
+
+
+def test_folders_and_parquet_are_proved_like_lines(tmp_path, capsys):
+    pytest.importorskip("pyarrow")
+    spec = preset("med", world="voyage", retry_rate=0.3, missing_premise=0.3)
+    export.write_shards(spec, 0, "train", 0, 20, 1, str(tmp_path / "shards"), shard=8)
+    export.write_parquet(spec, 0, "test", 0, 20, 1, str(tmp_path / "test.parquet"))
+    code, out, err = outcome(capsys, str(tmp_path / "shards"), str(tmp_path / "test.parquet"))
+    assert (code, err) == (0, "")
+    assert "shared by shards and test.parquet: 0 problems, 0 solution templates" in out
+    path = tmp_path / "shards" / "shard-00001" / "tokens.npy"
+    path.write_bytes(path.read_bytes()[:-4] + b"\7\0\0\0")
+    code, out, err = outcome(capsys, str(tmp_path / "shards"))
+    assert (code, out) == (2, "")
+    assert "shard-00001 is corrupted: tokens.npy" in err
+
+
+def test_small_cells_of_test_files_are_warned_of(tmp_path, capsys):
+    rows = records(preset("med", ops=3), "test", 60)
+    _, out, _ = outcome(capsys, write(tmp_path / "test.jsonl", rows))
+    cells = {k: {shape(r) for r in rows if r["ops"] == k} for k in (1, 2, 3)}
+    for ops, shapes in cells.items():
+        warning = f"warning: test.jsonl: {ops} operations: {len(shapes)} different template"
+        assert (warning in out) == (0 < len(shapes) < 20)
+    _, out, _ = outcome(capsys, write(tmp_path / "train.jsonl", records(preset("med", ops=3), "train")))
+    assert "warning" not in out
+
+
+def test_the_shape_of_a_problem_is_one_for_each_split_bin():
+    bins = {}
+    for r in records(preset("med", ops=4), "all", 200):
+        assert bins.setdefault(shape(r), r["split_bin"]) == r["split_bin"]
+    assert len(bins) < 150
+
+
+def test_a_record_that_is_there_twice_is_found(tmp_path, capsys):
+    rows = records(SPEC, "train", 5)
+    code, out, _ = outcome(capsys, write(tmp_path / "x.jsonl", [*rows, rows[2]]))
+    assert code == 1
+    assert f"{rows[2]['id']}: repeated ids" in out

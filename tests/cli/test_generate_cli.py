@@ -8,7 +8,9 @@ import pytest
 
 from synth import export, generate
 from synth.dataset import Source
+from synth.proof import audit_record
 from synth.spec import preset
+from synth.world import FOLDER
 
 BAD = [
     (["--ops", "0"], "0"),
@@ -31,6 +33,8 @@ BAD = [
     (["--order", "qq"], "qq"),
     (["--workers", "0"], "0"),
     (["--solution-order", "any"], "any"),
+    (["--context", "golden"], "golden"),
+    (["--context", "concise"], "concise"),
     (["--opz", "3"], "--opz"),
     (["--op", "3"], "--op"),
     (["ops=3"], "ops=3"),
@@ -114,14 +118,29 @@ def test_the_command_of_the_readme_prints_pages(command):
 
 
 def test_inserted_mistakes_are_marked(command):
-    done = command("synth.generate", "--ops", "8", "--retry-rate", "0.6", "--count", "2", "--seed", "3")
+    done = command("synth.generate", "--ops", "8", "--retry-rate", "0.6", "--count", "4", "--seed", "3")
     source = Source(preset("med", ops=8, retry_rate=0.6), 3, "all")
-    mistakes = [m for record in export.records(source, 0, 2) for m in record["mistakes"]]
+    mistakes = [m for record in export.records(source, 0, 4) for m in record["mistakes"]]
     text = " ".join(done.stdout.split())
     assert len(mistakes) > 2
     assert text.count("<- mistake") == text.count("as BACK.") == len(mistakes)
     for m in mistakes:
         assert f"Define {m['parameter']} as BACK. <- mistake" in text
+
+
+def test_a_context_stands_before_the_problem_and_in_the_record(command):
+    arguments = ("--preset", "tiny", "--context", "attempt+feedback", "--count", "2")
+    page = " ".join(command("synth.generate", *arguments).stdout.split())
+    lines = command("synth.generate", *arguments, "--out", "-").stdout.splitlines()
+    bare = command("synth.generate", *arguments[:2], *arguments[4:], "--out", "-").stdout.splitlines()
+    for line, plain in zip(map(json.loads, lines), map(json.loads, bare), strict=True):
+        assert list(audit_record(line)) == []
+        assert line.pop("context_recipe") == "attempt+feedback"
+        context = line.pop("context")
+        assert context.startswith("<attempt> ") and "\n<feedback> " in context
+        assert f"Context {' '.join(context.split())} Problem" in page
+        assert line.pop("id") != plain.pop("id")
+        assert line == plain
 
 
 def test_json_lines_to_standard_output(command):
@@ -156,6 +175,43 @@ def test_shards_from_the_command(here, capsys):
     generate.main(["--preset", "tiny", "--count", "12", "--out", "shards/"])
     assert capsys.readouterr().out == ""
     assert json.loads((here / "shards" / "manifest.json").read_text())["documents"] == 12
+    generate.main(["--preset", "tiny", "--count", "12", "--out", "shards/"])  # finished already: the same again
+    line = refused(capsys, "--preset", "tiny", "--count", "13", "--out", "shards/")
+    assert "documents=12, not 13; accepted" in line
+
+
+def test_a_world_of_ones_own_and_its_faults(here, capsys):
+    data = json.loads((FOLDER / "voyage.json").read_text(encoding="utf-8"))
+    data["name"], data["categorisations"] = "mine", data["categorisations"][:2]
+    (here / "mine.json").write_text(json.dumps(data), encoding="utf-8")
+    generate.main(["--world", "mine.json", "--count", "3", "--out", "-"])
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [r["world"] for r in records] == ["mine"] * 3
+    assert all(r["problem"].startswith(" The count of every") for r in records)
+    assert "does not exist; accepted: english, voyage" in refused(capsys, "--world", "atlantis")
+    data["phrases"]["plus"], data["possessive"] = "", 3
+    (here / "bad.json").write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(SystemExit) as stopped:
+        generate.main(["--world", "bad.json"])
+    lines = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2
+    assert len(lines) == 2
+    assert "possessive: 3; accepted" in lines[0]
+    assert "plus is empty" in lines[1]
+
+
+def test_a_figure_is_drawn(here, capsys):
+    generate.main(["--ops", "6", "--figure", "graph.svg"])
+    assert capsys.readouterr().out.count("Problem ") == 1
+    generate.main(["--ops", "3", "--count", "2", "--start", "4", "--figure", "g.svg"])
+    assert {p.name for p in here.iterdir()} == {"graph.svg", "g-4.svg", "g-5.svg"}
+    capsys.readouterr()
+    for arguments, named in (
+        (("x.gif",), ".png, .svg, .pdf"),
+        (("no/x.png",), "no"),
+        (("x.png", "--out", "-"), "--out"),
+    ):
+        assert named in refused(capsys, "--figure", *arguments)
 
 
 def test_exact_operations_and_edges(here, capsys):

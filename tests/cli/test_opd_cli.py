@@ -162,6 +162,7 @@ def test_a_budget_of_flops_counts_everything_that_was_spent(models, tmp_path):
         (["student={student}", "method=oracle", "method.divergence.kind=rkl"], "rules tokens out"),
         (["student={student}", "method=oracle", "data.overrides.solution_order=published"], "no closed form"),
         (["student={student}", "teacher={teacher}", "skill.stop=false"], "skill: has no effect"),
+        (["student={student}", "method=oracle", "data.tokens=word"], "method=oracle reads phrases; accepted: phrase"),
         (["student={student}", "method=grpo", "method.outcome.clip=0.2"], "has nothing to act on"),
         (["student={student}", "teacher={teacher}", "method.teacher.context=golden"], "'golden' is no section"),
     ],

@@ -70,6 +70,24 @@ def test_evaluate_counts_and_shows(command, trained, tmp_path):
     assert len(read_lines(next(tmp_path.glob("evaluate-*")) / "samples.jsonl")) == 3
 
 
+def test_evaluate_with_a_context_and_without(trained, tmp_path, capsys):
+    words = [f"checkpoint={trained}", "data=smoke", "problems=12", "samples=3", f"out.root={tmp_path}"]
+    for more in ("context=gold", "context=none"):
+        assert run_entry("evaluate", evaluate.EvaluateConfig, evaluate.main, "", [*words, more]) == 0
+    told, bare = sorted(
+        (json.loads(p.read_text()) for p in tmp_path.glob("*/summary.json")), key=lambda s: "gain" not in s
+    )
+    without = {key: value for key, value in bare.items() if key not in ("held_out", "verdicts")}
+    assert told["without"] == without and told["gain"]["n"] == 12
+    assert told["gain"]["value"] == pytest.approx(told["full"]["rate"] - bare["full"]["rate"])
+    assert "without context" in capsys.readouterr().out
+    samples = [read_lines(p)[0] for p in tmp_path.glob("*/samples.jsonl")]
+    assert sorted(s.get("context", "")[:6] for s in samples) == ["", "<gold>"]
+    assert samples[0]["prompt"] == samples[1]["prompt"]
+    assert run_entry("evaluate", evaluate.EvaluateConfig, evaluate.main, "", [*words, "context=golden"]) == 2
+    assert "'golden' is no section" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("module", ["train.pretrain", "train.evaluate"])
 def test_help_has_an_example_and_every_setting(command, module):
     done = command(module, "--help")
@@ -93,7 +111,7 @@ def test_an_error_is_one_line_and_code_2_for_the_shell_too(command, tmp_path):
 
 
 BAD = [
-    (pretrain, ["data=huge"], "data=huge: no such option; accepted: hard, med, overnight, smoke, tiny"),
+    (pretrain, ["data=huge"], "data=huge: no such option; accepted: concise, contexts, hard, med, overnight"),
     (pretrain, ["data.preset=huge"], "preset='huge'"),
     (pretrain, ["data.overrides.retry_rate=1.5"], "retry_rate=1.5"),
     (pretrain, ["data.overrides.opps=3"], "'opps'"),

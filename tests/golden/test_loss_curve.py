@@ -30,7 +30,7 @@ STEPS = 50
 DATA = {
     "world": "english", "modulus": 7, "categorisations": 1, "subcategories": 1, "names": 8, "letters": 16,
     "letter_order": "random", "ops": 2, "exact_ops": False, "edges": 4, "max_depth": 3, "max_width": 2, "order": "pq",
-    "shuffle": True, "solution_order": "uniform", "retry_rate": 0.0, "retry_kind": "retry", "mask_mistakes": "none",
+    "perm_level": 5, "solution_order": "uniform", "retry_rate": 0.0, "retry_kind": "retry", "mask_mistakes": "none",
     "split_by": "problem",
 }  # fmt: skip
 MODEL = {

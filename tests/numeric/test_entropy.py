@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from synth import world as W
 from synth.dataset import Documents, Source
-from synth.problem import Problems, dependencies
+from synth.problem import N_NEEDED, Problems, dependencies
 from synth.spec import Spec, preset
 
 DRAWS = 6000
@@ -24,6 +25,13 @@ SETTINGS = {
     "retry": preset("tiny", retry_rate=0.3, **SMALL),
     "weak": preset("tiny", retry_rate=0.4, retry_kind="weak", **SMALL),
     "miss": preset("tiny", retry_rate=0.3, retry_kind="miss", **SMALL),
+    "slip": preset("tiny", retry_rate=0.3, retry_kind="slip", letter_order="random", ops=2, edges=4, letters=3),
+    "uncorrected": preset("tiny", modulus=3, retry_rate=0.3, retry_kind="slip", uncorrected=0.4, **SMALL),
+    "standing": preset("tiny", modulus=3, retry_rate=0.5, retry_kind="slip", uncorrected=1.0, **SMALL),
+    "long": preset("tiny", shortest=False, ops=2, edges=3, max_depth=2),
+    "long weak": preset("tiny", shortest=False, retry_rate=0.4, retry_kind="weak", ops=3, edges=4),
+    "missing": preset("tiny", missing_premise=1.0, ops=9, edges=12, max_width=4),
+    "missing retry": preset("tiny", missing_premise=1.0, retry_rate=0.15, ops=4, edges=4),
     "all": preset("tiny", retry_rate=0.2, letter_order="random", ops=3, edges=4, letters=4),
 }
 every_setting = pytest.mark.parametrize("name", SETTINGS)
@@ -35,12 +43,13 @@ def redraw(source: Source, problem: Problems, count: int, stream: str) -> Docume
     return source.solve(Problems(*(np.repeat(a, count, axis=0) for a in problem)), stream)
 
 
-def ways(problem: Problems) -> int:
-    """Number of orders in which the needed parameters can be defined."""
-    graph = {int(s): set(dependencies(problem, int(s))) for s in np.flatnonzero(problem.needed[0])}
+def ways(problem: Problems, shortest: bool) -> int:
+    """Number of orders in which the parameters (the needed ones, if `shortest`) can be defined up to the query."""
+    inside = problem.needed[0] if shortest else problem.exists[0]
+    graph = {int(s): set(dependencies(problem, int(s))) for s in np.flatnonzero(inside)}
 
     def count(done: frozenset) -> int:
-        options = [s for s in graph if s not in done and graph[s] <= done]
+        options = [s for s in graph if s not in done and graph[s] <= done and problem.query[0] not in done]
         return sum(count(done | {s}) for s in options) if options else 1
 
     return count(frozenset())
@@ -51,7 +60,7 @@ def redrawn(name: str) -> tuple[Source, Problems, Documents]:
     if name not in REDRAWN:
         source = Source(SETTINGS[name], 7, "all")
         problems = source.problems(range(300))
-        best = max(range(300), key=lambda i: (min(ways(problems.take(i)), 24), i))
+        best = max(range(300), key=lambda i: (min(ways(problems.take(i), True), 24), i))
         problem = problems.take(best)
         REDRAWN[name] = source, problem, redraw(source, problem, DRAWS, name)
     return REDRAWN[name]
@@ -74,29 +83,43 @@ def law_by_definition(spec: Spec, documents: Documents, i: int) -> float:
     problem = documents.problems.take(i)
     graph = {int(s): set(dependencies(problem, int(s))) for s in np.flatnonzero(problem.exists[0])}
     span = slice(documents.offsets[i], documents.offsets[i + 1])
-    steps, slots, mistakes = (getattr(documents, f)[span] for f in ("step", "param", "mistake"))
-    first = {int(k): n for n, k in reversed(list(enumerate(steps))) if documents.segment[span][n] == 3}
-    sentences = [(int(slots[n]), bool(mistakes[n])) for _, n in sorted(first.items())]
-    total, done, tried = 0.0, set(), set()
-    for place, (slot, wrong) in enumerate(sentences):
-        coming = next(s for s, w in sentences[place:] if not w)
+    phrases = spec.load_world().phrases
+    tokens, steps, slots, mistakes = (getattr(documents, f)[span] for f in ("tokens", "step", "param", "mistake"))
+    sentences = []  # (slot, whether wrong, whether taken back, letters that it uses)
+    for k in np.unique(steps[documents.segment[span] == 3]):
+        here = (documents.segment[span] == 3) & (steps == k) & (slots >= 0)
+        if here.any():
+            back, letters = phrases[W.BACK] in tokens[here], np.isin(tokens[here], phrases[[W.SO, W.SEMICOLON]]).sum()
+            sentences.append((int(slots[here][0]), bool(mistakes[here][0]), back, int(letters)))
+    total, done, tried, used = 0.0, set(), set(), 0
+    for place, (slot, wrong, back, letters) in enumerate(sentences):
+        slip = spec.retry_kind == "slip"
+        coming = next(s for s, w, *_ in sentences[place:] if not w or slip)
         candidates = {s for s in graph if s not in done and s not in tried and s != coming}
-        if spec.retry_kind == "retry":
+        if slip:
+            candidates = set()
+        elif spec.retry_kind == "retry":
             candidates = {s for s in candidates if not graph[s] <= done}
         elif spec.retry_kind == "weak":
             candidates = {s for s in candidates if problem.needed[0, s]}
-        if wrong:
+        if wrong and not slip:
             total += math.log(spec.retry_rate / len(candidates))
             tried.add(slot)
             continue
         if candidates:
             total += math.log(1 - spec.retry_rate)
-        ready = [s for s in graph if problem.needed[0, s] and s not in done and graph[s] <= done]
-        total -= math.log(len(ready))
-        done.add(slot)
+        ready = [s for s in graph if s not in done and graph[s] <= done]
+        total -= math.log(sum(1 for s in ready if problem.needed[0, s] or not spec.shortest))
+        if slip:
+            total += math.log(spec.retry_rate / (spec.modulus - 1) if wrong else 1 - spec.retry_rate)
+        if slip and wrong:
+            total += math.log(1 - spec.uncorrected if back else spec.uncorrected)
+        if spec.letter_order == "random":
+            total -= sum(math.log(spec.letters - used - k) for k in range(letters))
+        if not back:
+            done.add(slot)
+            used += letters
         tried = set()
-    if spec.letter_order == "random":
-        total -= sum(math.log(spec.letters - k) for k in range(problem.ops[0]))
     return total
 
 
@@ -134,13 +157,14 @@ def test_log_probabilities_follow_the_definition(name):
         assert math.isclose(logp, law_by_definition(source.spec, documents, i), rel_tol=1e-9, abs_tol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["order", "letters"])
+@pytest.mark.parametrize("name", ["order", "letters", "standing", "long", "missing"])
 def test_probabilities_of_all_solutions_sum_to_one(name):
-    """So many draws see every order, and every order with every choice of letters."""
+    """So many draws see every order, and every order with every choice of letters, or of results right and wrong."""
     source, problem, documents = redrawn(name)
     letterings = math.perm(source.spec.letters, int(problem.ops[0])) if name == "letters" else 1
+    results = 3 ** int(problem.scalars[0, N_NEEDED]) if name == "standing" else 1
     counts, priced = whole(documents)
-    assert len(counts) == ways(problem) * letterings > 5
+    assert len(counts) == ways(problem, source.spec.shortest) * letterings * results > 5
     assert math.isclose(sum(map(math.exp, priced.values())), 1.0, rel_tol=1e-9)
 
 

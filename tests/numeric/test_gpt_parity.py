@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+from models.beam import beam_search
 from models.gpt import GPT, GPTConfig, flops_per_token
 from models.sampling import sample, token_logprobs
 from models.sites import capture
@@ -185,3 +186,18 @@ def test_a_compiled_model_refuses_to_be_looked_into():
     model.compile()
     with pytest.raises(ValueError, match="compiled in place"):
         capture(model, ["hook_embed"]).__enter__()
+
+
+@pytest.mark.parametrize(("beams", "penalty"), [(2, 1.0), (4, 1.0), (4, 0.0), (3, 2.0)])
+def test_beam_search_finds_the_same_texts(pair, beams, penalty):
+    ours, theirs = pair
+    prompts = tokens(6, 5, seed=7)
+    eos = 3
+    found = beam_search(ours, prompts.tolist(), 12, beams=beams, length_penalty=penalty, eos=eos, pad=5)
+    expected = theirs.generate(
+        prompts, attention_mask=torch.ones_like(prompts), num_beams=beams, do_sample=False, max_new_tokens=12,
+        length_penalty=penalty, early_stopping=False, eos_token_id=eos, pad_token_id=5,
+    )[:, 5:]  # fmt: skip
+    for row, length, theirs_T in zip(found.tokens_BT, found.lengths_B, expected, strict=True):
+        assert row[:length].tolist() == theirs_T[:length].tolist()
+        assert (theirs_T[length:] == 5).all()

@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from models import GPT, GPTConfig
+from synth import encoding
 from synth.checker import check
 from synth.dataset import Source
 from synth.spec import preset
 from train.config import CONFIGS, load
-from train.opd import draw as draw_module
-from train.opd import source as source_module
 from train.opd.method import Method
 from train.opd.objective import Objective
 from train.opd.run import OpdConfig, cast
@@ -63,8 +62,7 @@ def descend(student: GPT, rate: float = 0.02) -> None:
 @pytest.fixture
 def half_right(monkeypatch):
     """Every other response counts as right (by its tokens), so that random models have successes and failures."""
-    for module in (source_module, draw_module):
-        monkeypatch.setattr(module, "check", judged)
+    monkeypatch.setattr(encoding, "check", judged)
 
 
 def judged(problems, world, tokens, lengths):

@@ -285,7 +285,7 @@ def distil(folder: Path, source: Source, steps: int, stop_at: int | None = None)
     """A run of `steps` steps in `folder`, optionally killed in the middle of step `stop_at`."""
     config = {"out": {"folder": str(folder)}, "steps": steps}
     run = open_run(config)
-    log = SampleLog(run.path / "samples.jsonl", source.world, every=1, count=2, prompts=6)
+    log = SampleLog(run.path / "samples.jsonl", source.world, every=1, count=2)
 
     def watch(step: int, rollouts: Rollouts) -> None:
         log(step, rollouts)

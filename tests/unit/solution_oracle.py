@@ -6,6 +6,10 @@ any order and folding of operands. Nothing of `synth.checker` and the kernels un
 
 import re
 
+LETTER, NUMBER = "[a-zA-Z]{1,2}", r"\d+"
+OPERAND = f"(?:{LETTER}|{NUMBER})"
+CLAUSE = f"(?:{NUMBER}|{LETTER} = {NUMBER}|{OPERAND} [-+*] {OPERAND} = {NUMBER} [-+*] {NUMBER} = {NUMBER})"
+BACK = re.compile(rf"Define (.+?) as (?:BACK|({LETTER})(?:; {LETTER} = {CLAUSE})*; so (?:\2) = {CLAUSE} BACK)")
 SIGNS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
 
 
@@ -36,7 +40,10 @@ def expected(parameter: dict) -> dict:
 
 
 def is_right(record: dict, text: str, answer: int | None) -> bool:
-    """Whether a solution is right: every step by itself, the query last, the answer."""
+    """Whether a solution is right: every step by itself, the query last, the answer.
+
+    Where a premise is missing, the last sentence is `Undetermined`, after all that is needed, and the answer is None.
+    """
     parameters = {p["name"]: p for p in record["parameters"]}
     polynomial: dict[str, dict] = {}
     value: dict[str, int] = {}
@@ -44,16 +51,21 @@ def is_right(record: dict, text: str, answer: int | None) -> bool:
     if not (text.startswith(" ") and text.endswith(".")) or answer != record["answer"]:
         return False
     sentences = text[1:-1].split(". ")
+    complete = record.get("missing") is None
+    if not complete and sentences.pop() != "Undetermined":
+        return False
     for position, sentence in enumerate(sentences):
-        back = re.fullmatch(r"Define (.+) as BACK", sentence)
+        back = BACK.fullmatch(sentence)
         if back:
-            if back[1] not in parameters or position == len(sentences) - 1:
+            if back[1] not in parameters or (complete and position == len(sentences) - 1):
                 return False
             continue
         head = re.fullmatch(r"Define (.+?) as ([a-zA-Z]{1,2})((?:; .+?)*?); so (.+)", sentence)
         if not head or head[1] not in parameters or head[1] in defined:
             return False
         parameter = parameters[head[1]]
+        if not parameter.get("given", True):
+            return False
         if any(factor not in defined for term in parameter["terms"] for factor in term):
             return False
         clauses = [*head[3].split("; ")[1:], head[4]]
@@ -95,6 +107,8 @@ def is_right(record: dict, text: str, answer: int | None) -> bool:
         defined.append(head[1])
         if head[1] == record["query"] and position < len(sentences) - 1:
             return False
+    if not complete:
+        return {p["name"] for p in record["parameters"] if p["needed"]} <= set(defined)
     return bool(defined) and defined[-1] == record["query"]
 
 
@@ -111,8 +125,9 @@ class Writer:
         """(name, sentence without its full stop) of a random topological order, with up to `unneeded` more steps."""
         needed = {p["name"] for p in self.parameters.values() if p["needed"]}
         order: list[str] = []
-        while self.record["query"] not in order:
-            ready = [n for n in self.parameters if n not in order and self._factors(n) <= set(order)]
+        given = [n for n, p in self.parameters.items() if p.get("given", True)]
+        while needed - set(order):
+            ready = [n for n in given if n not in order and self._factors(n) <= set(order)]
             extra = [n for n in ready if n not in needed]
             ready = [n for n in ready if n in needed]
             if extra and unneeded > 0 and self.random.random() < 0.5:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from synth import world as W
 from synth.checker import EARLY, ENDED, ENDINGS, KINDS, LATE, NEVER, Verdicts, check, check_text
-from synth.problem import from_record
+from synth.problem import read_record
 
 ENGLISH = W.load("english", 23, 4, 5, 20, 104)
 
@@ -44,7 +44,7 @@ def make(layers, parameters, query, answer, order, ops=1):
         "query": query, "layers": [{"category": c, "items": i} for c, i in layers], "parameters": parameters,
         "needed_order": order,
     }  # fmt: skip
-    return from_record(record, ENGLISH), record
+    return read_record(record, ENGLISH), record
 
 
 def example_a():

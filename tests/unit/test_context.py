@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from synth import context as C
+from synth import peers
 from synth import sections as S
 from synth import world as W
 from synth.checker import KINDS, check, reason
@@ -110,21 +111,51 @@ def test_a_wrong_hint_claims_another_number():
 
 
 def test_gold_is_independent_of_the_target_so_it_repeats_it_by_chance_only():
-    """Two draws of one law agree with probability E[p(target)]; with random letters that is never."""
-    documents, contexts = told("gold", letter_order="ordered")
-    same, expected, several = 0, 0.0, 0
-    for i, found in enumerate(contexts):
+    """Two draws of one law agree with probability E[p(target)]; with random letters hardly ever."""
+    wide = preset("med", ops=6, edges=12, exact_ops=True, letter_order="ordered", contexts={"gold": 1})
+    same, chances = 0, []
+    documents = Source(wide, seed=2).documents(range(COUNT))
+    for i in range(COUNT):
         chance = np.exp(documents.logp[documents.offsets[i] : documents.offsets[i + 1]].sum())
         if chance < 1 - 1e-9:
-            several += 1
-            expected += chance
-            same += found[0][1] == S.written(documents.response(i))
-    assert several > 60
-    assert abs(same - expected) < 3.3 * np.sqrt(expected)
+            chances.append(chance)
+            gold = S.cut(documents.prompt_tokens(i))[0][1:]
+            same += gold == S.written(documents.response(i))
+    assert len(chances) > 100
+    assert abs(same - sum(chances)) < 3.3 * np.sqrt(sum(p * (1 - p) for p in chances))
     documents, contexts = told("gold")
     copies = [found[0][1] == S.written(documents.response(i)) for i, found in enumerate(contexts)]
     assert np.mean(copies) < 0.05  # a solution of one letter agrees once in 16
     assert not any(c for c, n in zip(copies, documents.problems.ops, strict=True) if n > 2)
+
+
+def test_concise_asks_for_the_shortest_solution_and_nothing_else_does():
+    short, _ = told("concise+gold", shortest=False)
+    long = source("none", shortest=False).documents(range(COUNT))
+    needed = short.problems.scalars[:, 4]
+    for documents, at_most in ((short, True), (long, False)):
+        rows = [documents.response(i) for i in range(COUNT)]
+        judged = peers.judge(documents.problems, source("none").world, rows)
+        assert judged.right.all()
+        assert (judged.steps == needed).all() if at_most else (judged.unneeded > 0).mean() > 0.3
+    assert np.array_equal(short.problems.value, long.problems.value)
+    assert np.isfinite(short.logp).all() and (short.loss[short.segment >= 3] == 1).all()
+    with pytest.raises(ValueError, match=r"concise asks for nothing with shortest=True; accepted: shortest=False"):
+        source("concise")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"missing_premise": 1.0}, {"retry_kind": "slip", "retry_rate": 0.5, "uncorrected": 0.5}, {"retry_rate": 0.5}],
+)
+def test_contexts_hold_with_missing_premises_and_mistakes_in_the_stream(settings):
+    documents, contexts = told("gold+failure2+attempt+feedback+hint", **settings)
+    for i, found in enumerate(contexts):
+        sections = dict(found)
+        assert verdict(documents, i, sections[W.GOLD]).right[0]
+        assert not verdict(documents, i, sections[W.FAILURE]).right[0]
+        assert not verdict(documents, i, sections[W.ATTEMPT][:-1]).right[0]
+        assert sections[W.HINT] == sections[W.GOLD][-2:]
 
 
 # --- the documents ------------------------------------------------------------------------------------------------
@@ -201,11 +232,11 @@ def group(i, recipe="success2+failure1", size=8):
     """Responses to one problem, right and wrong, some of the same text."""
     problem = PROBLEMS.take(i)
     many = type(problem)(*(np.repeat(a, size, axis=0) for a in problem))
-    right, _ = C.solutions(PLAIN, many, np.arange(size), "group")
-    wrong, _ = C.failures(PLAIN, many, np.arange(size), "group")
+    right, _ = peers.solutions(PLAIN, many, np.arange(size), "group")
+    wrong, _ = peers.failures(PLAIN, many, np.arange(size), "group")
     responses = [*right[: size // 2], *wrong[: size // 2], right[0], wrong[0][:-1]]
     everyone = type(problem)(*(np.repeat(a, len(responses), axis=0) for a in problem))
-    return problem, responses, C.judge(everyone, PLAIN.world, responses)
+    return problem, responses, peers.judge(everyone, PLAIN.world, responses)
 
 
 @given(st.integers(0, 29), st.integers(0, 9))
@@ -233,7 +264,7 @@ def test_teachers_and_pretraining_write_a_section_alike():
         context, prompt = S.cut(documents.prompt_tokens(i))
         attempt = [*cut_sections(context)[0][1][:-1], W.EOS]
         problem = documents.problems.take(i)
-        judged = C.judge(problem, PLAIN.world, [attempt])
+        judged = peers.judge(problem, PLAIN.world, [attempt])
         made = C.material(PLAIN.world, problem, [attempt], judged, 0, states(0, "x", [i])[0])
         assert S.compose(S.build("attempt+feedback", made), prompt) == documents.prompt_tokens(i).tolist()
 
@@ -241,14 +272,14 @@ def test_teachers_and_pretraining_write_a_section_alike():
 def test_a_group_without_what_is_asked_for_gives_no_section():
     problem, responses, _ = group(3)
     right = responses[:1]
-    judged = C.judge(problem, PLAIN.world, right)
+    judged = peers.judge(problem, PLAIN.world, right)
     made = C.material(PLAIN.world, problem, right, judged, 0, states(0, "x", [0])[0], gold=responses[1])
     assert S.build("success2+failure1", made) == [] == S.build("feedback", made)
     assert S.build("gold", made) == [[W.GOLD, *S.written(responses[1])]]
     with pytest.raises(ValueError, match=r"own=1 is no row of a group of 1; accepted: 0 to 0"):
         C.material(PLAIN.world, problem, right, judged, 1, states(0, "x", [0])[0])
     wrong = [*responses[0][:-2], W.EOS]
-    with pytest.raises(ValueError, match="gold response is wrong.*accepted: a right one"):
+    with pytest.raises(ValueError, match=r"gold response is wrong.*accepted: a right one"):
         C.material(PLAIN.world, problem, right, judged, 0, states(0, "x", [0])[0], gold=wrong)
 
 

@@ -21,7 +21,7 @@ SPECS = {
     "tiny": preset("tiny"),
     "tiny_random": preset("tiny", letter_order="random", retry_rate=0.4, mask_mistakes="step"),
     "med": MED,
-    "med_published": preset("med", solution_order="published", shuffle=False),
+    "med_published": preset("med", solution_order="published", perm_level=6),
     "hard_qp_retry": preset("hard", order="qp", retry_rate=0.4, mask_mistakes="name"),
     "hard_weak": preset("hard", retry_rate=0.3, retry_kind="weak"),
     "med_miss": preset("med", retry_rate=0.3, retry_kind="miss", letter_order="ordered"),

@@ -13,7 +13,7 @@ import pytest
 from synth import world as worlds
 from synth.document import CAPACITY, write_prompt, write_solution
 from synth.hashing import states
-from synth.problem import Problems, from_record
+from synth.problem import Problems, read_record
 from synth.world import ANSWER, EOS, FOLDER, PROBLEM, SOLUTION
 
 ITEMS = [
@@ -76,7 +76,7 @@ def renamed(text: str) -> str:
 
 
 def texts(world, given_record, **how):
-    prompt, response = write(from_record(given_record, world), world, **how)
+    prompt, response = write(read_record(given_record, world), world, **how)
     assert prompt[0] == PROBLEM
     assert prompt[-1] == SOLUTION
     assert response[-1] == EOS
@@ -267,7 +267,7 @@ def test_abstract_of_level_two(world, count, wanted):
     terms = [(f"Jar's {room}", f"{room}'s Backpack") for room in rooms[:count]]
     parameters.append(abstract("Jar's Backpack", *terms))
     values["Jar's Backpack"] = last_value(wanted)
-    built = from_record(record(layers, parameters, [*values], "Jar's Backpack", values), world)
+    built = read_record(record(layers, parameters, [*values], "Jar's Backpack", values), world)
     solution = world.decode(write(built, world)[1][:-3])
     assert solution.endswith(wanted)
 

@@ -1,7 +1,11 @@
 """Files of documents: the fixed keys of a record, shards and parquet that re-read equal, nothing half-written left."""
 
-import hashlib
 import json
+import os
+import random
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -9,12 +13,13 @@ import pytest
 from synth import export
 from synth.dataset import Source
 from synth.document import STEP_SEGMENT
-from synth.spec import Spec, preset
+from synth.shards import SHARD_ARRAYS, join
+from synth.spec import preset
 
 # design, section 6: these keys are a promise to users
 RECORD = [
     "id", "problem", "solution", "answer", "ops", "edges", "modulus", "split_bin", "order", "query", "needed_order",
-    "layers", "parameters", "mistakes",
+    "layers", "parameters", "missing", "mistakes",
 ]  # fmt: skip
 PARAMETER = {"name", "kind", "value", "needed", "constant", "combine_constant", "combine", "terms"}
 SPEC = preset("med", retry_rate=0.3)
@@ -44,7 +49,8 @@ def test_record_has_exactly_the_fixed_keys(spec):
             assert p["combine_constant"] in (None, "add", "mul")
             assert p["combine"] in (None, "sum", "difference")
         for m in record["mistakes"]:
-            assert set(m) == {"step", "kind", "parameter"}
+            assert set(m) == {"step", "kind", "parameter", "corrected"}
+            assert m["corrected"] is True
             assert m["kind"] == spec.retry_kind
             sentence = record["solution"].split(" Define ")[1 + m["step"]]
             assert sentence == f"{m['parameter']} as BACK."
@@ -70,53 +76,167 @@ def test_lines_are_the_records(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["x.jsonl"]
 
 
+def write_shards(folder, monkeypatch, spec=SPEC, shard=16, **how):
+    monkeypatch.setattr(export, "CHUNK", 7)
+    export.write_shards(spec, 5, "train", 10, 10 + COUNT, 1, f"{folder}/", shard=shard, **how)
+
+
 def test_shards_read_back_equal(tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "CHUNK", 16)
     folder = tmp_path / "shards"
-    export.write_shards(SPEC, 5, "train", 10, 10 + COUNT, 1, f"{folder}/")
+    write_shards(folder, monkeypatch)
     documents = Source(SPEC, 5, "train").documents(range(10, 10 + COUNT))
-    for name in (*export.SHARD_ARRAYS, "offsets", "prompt"):
-        stored = np.load(folder / f"{name}.npy", mmap_mode="r")
-        assert np.array_equal(stored, getattr(documents, name)), name
-        assert stored.dtype == getattr(documents, name).dtype, name
+    shards = export.read_shards(folder, verify=True)
+    assert (len(shards), shards.spec) == (3, SPEC)
+    together = join(list(shards))
+    for name in SHARD_ARRAYS:
+        assert np.array_equal(getattr(together, name), getattr(documents, name)), name
+        assert getattr(shards[0], name).dtype == getattr(documents, name).dtype, name
+        assert isinstance(getattr(shards[0], name), np.memmap)
+    for mine, theirs in zip(together.problems, documents.problems, strict=True):
+        assert np.array_equal(mine, theirs)
+    assert list(shards.records()) == list(export.records(Source(SPEC, 5, "train"), 10, 10 + COUNT))
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert Spec(**manifest["spec"]) == SPEC
+    assert manifest["spec_hash"] == export.spec_hash(SPEC)
     place = (manifest["seed"], manifest["split"], manifest["first"], manifest["documents"], manifest["tokens"])
     assert place == (5, "train", 10, COUNT, len(documents.tokens))
-    for name, digest in manifest["sha256"].items():
-        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
-    assert {f.name for f in folder.iterdir()} == {*manifest["sha256"], "manifest.json", "README.md"}
+    assert [(e["first"], e["documents"]) for e in manifest["shards"]] == [(10, 16), (26, 16), (42, 8)]
+    listed = set(manifest["sha256"]) | {"manifest.json"}
+    for entry in manifest["shards"]:
+        listed |= {f"{entry['name']}/{name}" for name in [*entry["sha256"], "shard.json"]}
+    assert {f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()} == listed
     vocabulary = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
     assert tuple(vocabulary) == SPEC.load_world().vocabulary
     floor = -documents.logp.sum() / documents.loss.sum()
-    assert f"entropy of the solutions {floor:.4f} nats per token" in (folder / "README.md").read_text(encoding="utf-8")
+    card = " ".join((folder / "README.md").read_text(encoding="utf-8").split())
+    assert f"entropy of the solutions {floor:.4f} nats per token" in card
+    for name in ("operations", "lengths", "answers"):
+        assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_corrupted_shard_is_named(tmp_path, monkeypatch):
+    folder = tmp_path / "shards"
+    write_shards(folder, monkeypatch)
+    path = folder / "shard-00001" / "tokens.npy"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(ValueError, match=r"shard-00001 is corrupted: tokens.npy has sha256"):
+        export.read_shards(folder, verify=True)
+    path.write_bytes(data[:90])
+    with pytest.raises(ValueError, match=r"shard-00001 is corrupted: tokens.npy cannot be read"):
+        list(export.read_shards(folder))
+    path.unlink()
+    with pytest.raises(ValueError, match=r"shard-00001 is corrupted: tokens.npy is missing"):
+        export.read_shards(folder).verify()
+    (folder / "manifest.json").rename(folder / "manifest.partial.json")
+    with pytest.raises(ValueError, match="is not finished; accepted"):
+        export.read_shards(folder)
+    write_shards(folder, monkeypatch)  # mends it
+    export.read_shards(folder, verify=True)
+
+
+def files_of(folder) -> dict[str, bytes]:
+    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def test_another_dataset_in_the_folder_is_refused(tmp_path, monkeypatch):
+    folder = tmp_path / "shards"
+    write_shards(folder, monkeypatch)
+    before = files_of(folder)
+    with pytest.raises(ValueError, match=r"was begun with retry_rate=0.3, not 0.2; accepted: the same"):
+        write_shards(folder, monkeypatch, preset("med", retry_rate=0.2))
+    with pytest.raises(ValueError, match=r"was begun with documents_per_shard=16, not 8"):
+        write_shards(folder, monkeypatch, shard=8)
+    monkeypatch.setattr(export, "code_version", lambda: {"version": "x", "commit": None, "source": "other"})
+    with pytest.raises(ValueError, match=r"was begun with synth="):
+        write_shards(folder, monkeypatch)
+    monkeypatch.undo()
+    write_shards(folder, monkeypatch)  # the same again changes nothing
+    assert files_of(folder) == before
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ValueError, match="exists already; accepted: a new folder"):
+        write_shards(tmp_path / "mine", monkeypatch)
+
+
+def test_a_writer_that_is_killed_again_and_again_ends_byte_for_byte_the_same(tmp_path, root):
+    """SIGKILL at random moments; then no document is lost, none is there twice, and no trace of the kills is left."""
+    code = (
+        "import sys; from synth import export; from synth.spec import preset; export.CHUNK = 5;"
+        "export.write_shards(preset('med', retry_rate=0.3), 5, 'train', 10, 50, 1, sys.argv[1], shard=8)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(root), "GLASSHOUSE_JIT": "0"}
+
+    def start(folder):
+        return subprocess.Popen([sys.executable, "-c", code, str(folder)], env=environment, stderr=subprocess.PIPE)
+
+    begun = time.monotonic()
+    assert start(tmp_path / "whole").wait() == 0
+    seconds = time.monotonic() - begun
+    moments, seen = random.Random(0), []
+    for _ in range(4):
+        process = start(tmp_path / "killed")
+        time.sleep(moments.uniform(0.3, 0.9) * seconds)
+        process.kill()
+        process.wait()
+        seen.append(len(list((tmp_path / "killed").glob("shard-*"))))
+    assert start(tmp_path / "killed").wait() == 0
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
+    assert seen == sorted(seen)  # what was written is kept
+    ids = [r["id"] for r in export.read_shards(tmp_path / "killed", verify=True).records()]
+    assert len(ids) == len(set(ids)) == 40
+
+
+def test_the_stream_does_not_depend_on_workers_or_files(monkeypatch):
+    monkeypatch.setattr(export, "CHUNK", 6)
+    parts = list(export.stream(SPEC, 5, "train", 10, 30))
+    assert [len(p) for p in parts] == [6, 6, 6, 2]
+    assert np.array_equal(join(parts).tokens, Source(SPEC, 5, "train").documents(range(10, 30)).tokens)
 
 
 def test_parquet_reads_back_equal(tmp_path, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet")
+    from synth.tables import read_rows
+
     monkeypatch.setattr(export, "CHUNK", 16)
-    export.write_parquet(SPEC, 5, "train", 0, COUNT, 1, str(tmp_path / "x.parquet"))
-    rows = parquet.read_table(tmp_path / "x.parquet").to_pylist()
-    nested = ("needed_order", "layers", "parameters", "mistakes")
-    read = [{k: json.loads(v) if k in nested else v for k, v in row.items()} for row in rows]
-    assert read == list(export.records(Source(SPEC, 5, "train"), 0, COUNT))
+    for n, spec in enumerate((SPEC, preset("hard", world="voyage", missing_premise=0.5, order="qp"))):
+        path = tmp_path / f"{n}.parquet"
+        export.write_parquet(spec, 5, "train", 0, COUNT, 1, str(path))
+        source = Source(spec, 5, "train")
+        assert list(read_rows(path)) == list(export.records(source, 0, COUNT))
+        documents = source.documents(range(COUNT))
+        for i, row in enumerate(parquet.read_table(path).column("tokens").to_pylist()):
+            assert row == documents.tokens[documents.offsets[i] : documents.offsets[i + 1]].tolist()
 
 
-@pytest.mark.parametrize("write", [export.write_lines, export.write_shards])
-def test_nothing_half_written_is_left(tmp_path, monkeypatch, write):
+def test_hugging_face_datasets_reads_the_folder_and_the_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    write_shards(tmp_path / "shards", monkeypatch)
+    wanted = list(export.records(Source(SPEC, 5, "train"), 10, 10 + COUNT))
+    cache = {"cache_dir": str(tmp_path / "cache")}
+    folder = datasets.load_dataset(str(tmp_path / "shards"), **cache)
+    assert list(folder) == ["train"]
+    assert folder["train"]["solution"] == [r["solution"] for r in wanted]
+    export.write_parquet(SPEC, 5, "train", 10, 10 + COUNT, 1, str(tmp_path / "x.parquet"))
+    rows = datasets.load_dataset("parquet", data_files=str(tmp_path / "x.parquet"), **cache)["train"]
+    assert rows["needed_order"] == [r["needed_order"] for r in wanted]
+    assert [p["terms"] for p in rows[0]["parameters"]] == [p["terms"] for p in wanted[0]["parameters"]]
+
+
+def test_nothing_half_written_is_left(tmp_path, monkeypatch):
     """A failure in the second chunk removes what the first one wrote."""
     monkeypatch.setattr(export, "CHUNK", 5)
-    for name in ("_lines", "_arrays"):
-        whole = getattr(export, name)
+    whole = export._lines
 
-        def broken(job, whole=whole):
-            if job[3] >= 5:
-                raise KeyboardInterrupt
-            return whole(job)
+    def broken(job):
+        if job[3] >= 5:
+            raise KeyboardInterrupt
+        return whole(job)
 
-        monkeypatch.setattr(export, name, broken)
+    monkeypatch.setattr(export, "_lines", broken)
+    (tmp_path / ".out.jsonl.tmp").write_text("left by a process that was killed")
     with pytest.raises(KeyboardInterrupt):
-        write(SPEC, 0, "train", 0, 12, 1, str(tmp_path / "out.jsonl"))
+        export.write_lines(SPEC, 0, "train", 0, 12, 1, str(tmp_path / "out.jsonl"))
     assert list(tmp_path.iterdir()) == []
 
 

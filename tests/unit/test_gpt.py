@@ -260,11 +260,3 @@ def test_sizes_name_every_setting_but_the_vocabulary(path):
     with torch.device("meta"):
         model = GPT(config)
     assert sum(p.numel() for p in model.parameters()) == n_params(config)
-
-
-def test_the_published_sizes():
-    for n_layer, n_head in ((4, 21), (8, 15), (12, 12), (16, 10), (20, 9)):
-        settings = yaml.safe_load((MODELS / f"gpt2-{n_layer}-{n_head}.yaml").read_text(encoding="utf-8"))
-        config = GPTConfig(vocab_size=100, **settings)
-        assert (config.n_layer, config.n_head, config.head_dim) == (n_layer, n_head, 64)
-        assert (config.norm, config.mlp, config.tied) == ("layernorm", "gelu", True)

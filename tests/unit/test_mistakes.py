@@ -14,6 +14,7 @@ from synth.mistakes import KINDS, branch_law, candidates, name_law, name_tokens,
 from synth.problem import SLOTS, dependencies
 from synth.spec import preset
 
+NAMED = KINDS[:3]  # those that name a wrong parameter; `test_slips.py` has the fourth
 RATE, COUNT = 0.4, 400
 DRAWN: dict = {}
 
@@ -58,7 +59,7 @@ def positions(documents, i: int):
 
 
 @pytest.mark.parametrize("order", ["uniform", "published"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NAMED)
 def test_mistakes_are_of_their_kind_and_never_repeated_in_one_place(kind, order):
     seen = again = 0
     for i in range(COUNT):
@@ -76,7 +77,7 @@ def test_mistakes_are_of_their_kind_and_never_repeated_in_one_place(kind, order)
     assert again > 20  # without replacement inside one position only
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NAMED)
 def test_number_of_mistakes_is_geometric_cut_at_the_candidates(kind):
     counted, expected = np.zeros(4), np.zeros(4)
     for i in range(COUNT):
@@ -95,7 +96,7 @@ def spread(choices: list[tuple[int, list[int]]]) -> float:
     return float(stats.kstest(values, "uniform").pvalue)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NAMED)
 def test_mistakes_and_steps_are_drawn_uniformly(kind):
     wrongs, rights = [], []
     for i in range(COUNT):
@@ -193,6 +194,54 @@ def test_masks_and_their_counts(i, fraction):
     ready = {int(s) for s in np.flatnonzero(mask)}
     assert ready == {s for s in graph if problem.needed[0, s] and s not in finished and graph[s] <= finished}
     coming = min(ready)
-    for number, kind in enumerate(KINDS):
+    for number, kind in enumerate(NAMED):
         assert candidates(number, problem, done, none, coming, mask) == mask.sum()
         assert set(np.flatnonzero(mask)) == wrong_by_definition(kind, problem, graph, finished, coming)
+
+
+@given(
+    st.integers(0, 39), RATES, st.integers(0, 4), st.sampled_from([0, 1, 2]), st.floats(0, 0.9, allow_subnormal=False)
+)
+def test_branch_law_of_longer_solutions_is_the_rule_of_bayes(i, fraction, tries, kind, rate):
+    """Any ready parameter may come next. For weak only some are candidates, so what was tried tells which it may be."""
+    problem = PROBLEMS.take(i)
+    done, excluded, graph = walk(problem, fraction), np.zeros(SLOTS, dtype=np.int64), below(problem)
+    finished = {int(s) for s in np.flatnonzero(done)}
+    ready = [s for s in graph if s not in finished and graph[s] <= finished]
+    options = {x: wrong_by_definition(KINDS[kind], problem, graph, finished, x) for x in ready}
+    tried = set(sorted(options[ready[0]])[:tries])
+    excluded[list(tried)] = 1
+    law = np.zeros((2, SLOTS))
+    branch_law(kind, rate, problem, done, excluded, law[0], law[1], 1000)
+    likelihood = {
+        x: math.prod(1 / (len(options[x]) - j) for j in range(len(tried))) for x in ready if tried <= options[x]
+    }
+    expected = np.zeros((2, SLOTS))
+    for x, weight in likelihood.items():
+        weight, left = weight / sum(likelihood.values()), options[x] - tried
+        p = rate if left else 0.0
+        expected[0, x] += weight * (1 - p)
+        for y in left:
+            expected[1, y] += weight * p / len(left)
+    assert math.isclose(law.sum(), 1.0, rel_tol=1e-12)
+    assert np.allclose(law, expected, rtol=1e-12, atol=0)
+
+
+def test_longer_solutions_take_any_ready_parameter_and_never_run_out_of_letters():
+    choices, tight = [], 0
+    for letters, ops in ((52, 15), (8, 8)):
+        spec = preset("med", ops=ops, letters=letters, shortest=False, letter_order="ordered")
+        documents = Source(spec, 1, "all").documents(range(COUNT))
+        world = spec.load_world()
+        names = set(range(world.first_letter, world.first_name))
+        used = [len(names & set(documents.response(i))) for i in range(COUNT)]
+        assert max(used) <= letters
+        tight += used.count(letters)
+        for i in range(COUNT if letters == 52 else 0):
+            for problem, graph, done, _, right in positions(documents, i):
+                assert problem.query[0] not in done
+                choices.append((right, sorted(s for s in graph if s not in done and graph[s] <= done)))
+            assert right == problem.query[0]
+    assert tight > 10
+    assert any(not problem.needed[0, slot] for slot, _ in choices)
+    assert spread([c for c in choices if len(c[1]) > 1]) > 1e-4

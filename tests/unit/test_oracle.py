@@ -18,6 +18,13 @@ WORLDS = {
     "weak": {**SMALL, "retry_rate": 0.3, "retry_kind": "weak"},
     "miss": {**SMALL, "retry_rate": 0.3, "retry_kind": "miss"},
     "ordered": {**SMALL, "letter_order": "ordered"},
+    "slip": {**SMALL, "retry_rate": 0.3, "retry_kind": "slip"},
+    "uncorrected": {**SMALL, "retry_rate": 0.3, "retry_kind": "slip", "uncorrected": 0.4},
+    "all wrong": {**SMALL, "retry_rate": 0.5, "retry_kind": "slip", "uncorrected": 1.0},
+    "longer": {**SMALL, "shortest": False},
+    "longer weak": {**SMALL, "shortest": False, "retry_rate": 0.3, "retry_kind": "weak"},
+    "missing": {**SMALL, "missing_premise": 1.0},
+    "missing retry": {**SMALL, "missing_premise": 0.5, "retry_rate": 0.2},
 }
 COUNT = 24
 

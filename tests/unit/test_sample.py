@@ -22,9 +22,9 @@ from synth.spec import preset
 
 SPECS = {
     "tiny": preset("tiny"),
-    "tiny_topological": preset("tiny", shuffle=False, max_width=3, split_by="template"),
+    "tiny_topological": preset("tiny", perm_level=6, max_width=3, split_by="template"),
     "med": preset("med"),
-    "med_published": preset("med", solution_order="published", shuffle=False),
+    "med_published": preset("med", solution_order="published", perm_level=6),
     "med_retry": preset("med", retry_rate=0.4),
     "hard_weak_qp": preset("hard", retry_rate=0.4, retry_kind="weak", order="qp"),
     "hard_miss": preset("hard", retry_rate=0.4, retry_kind="miss", solution_order="published"),

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.gpt import GPT, GPTConfig
 from models.sites import capture, site_names
@@ -58,6 +59,33 @@ def test_nothing_stays_behind_also_after_an_error():
     with pytest.raises(ValueError, match="hook_embd"):
         capture(model, ["hook_embed", "hook_embd"]).__enter__()
     assert hooks(model) == 0
+
+
+class Operations(TorchDispatchMode):
+    """Lists every operation that reaches torch's kernels."""
+
+    def __init__(self):
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_looking_adds_no_operation_and_no_copy():
+    """Before, inside and after a context the model runs the same kernels; what is recorded is no copy."""
+    model, passed = GPT(CONFIG), []
+    model.blocks[0].register_forward_hook(lambda module, inputs, output: passed.append(output))
+    model(TOKENS)  # makes the rotary tables
+    runs = []
+    for sites in ([], site_names(CONFIG), []):
+        with capture(model, sites) as store, Operations() as operations:
+            model(TOKENS)
+        runs.append(operations.names)
+        if sites:
+            assert store["blocks.0.hook_resid_post"].data_ptr() == passed[-1].data_ptr()
+    assert runs[0] == runs[1] == runs[2] and len(runs[0]) > 50
 
 
 def test_only_the_wanted_sites_in_the_wanted_form():

@@ -18,7 +18,13 @@ WRONG = [
     *(("categorisations", value) for value in (0, 5)),
     *(("subcategories", value) for value in (0, 6)),
     ("world", "atlantis"),
+    *((setting, value) for setting in ("uncorrected", "missing_premise") for value in (1.5, -0.1, float("nan"))),
+    ("uncorrected", 0.5),
+    ("shortest", 1),
     *((setting, "other") for setting in CHOICES),
+    *(("perm_level", value) for value in (-1, 7, 2.0, True)),
+    *(("max_length", value) for value in (0, 40000, "768")),
+    ("reask", 1),
 ]
 
 
@@ -36,7 +42,7 @@ def test_presets_of_the_issue_exist():
     assert (hard.ops, hard.edges, hard.modulus, hard.split_by) == (21, 28, 23, "template")
     assert preset("tiny").split_by == "problem"
     for spec in (med, hard):  # what the papers do
-        assert (spec.order, spec.shuffle, spec.retry_rate) == ("pq", True, 0)
+        assert (spec.order, spec.perm_level, spec.retry_rate) == ("pq", 5, 0)
         assert (spec.letter_order, spec.letters) == ("random", 52)
 
 
@@ -52,6 +58,14 @@ def test_overrides_and_unknown_names():
 def test_unreachable_operations_are_refused():
     with pytest.raises(ValueError, match=r"ops=15 .*edges=4; accepted: edges >= 5"):
         preset("med", edges=4)
+
+
+def test_settings_that_need_each_other():
+    assert preset("med", retry_kind="slip", retry_rate=0.1, uncorrected=1.0).uncorrected == 1
+    with pytest.raises(ValueError, match=r"uncorrected=0.5 .*retry_kind='miss'; accepted: 0, or retry_kind='slip'"):
+        preset("med", retry_kind="miss", uncorrected=0.5)
+    with pytest.raises(ValueError, match=r"shortest=False .*solution_order='published'; accepted: .*'uniform'"):
+        preset("med", shortest=False, solution_order="published")
 
 
 def test_a_spec_is_plain_frozen_data():

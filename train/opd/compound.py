@@ -33,7 +33,7 @@ from train.opd.source import (
 
 
 class Drawn(NamedTuple):
-    """Continuations: tokens int64[B, R] padded with PAD, lengths int64[B], log-probabilities float32[B, R]."""
+    """Continuations: tokens int64[B, R] padded, lengths int64[B], log-probabilities float32[B, R]."""
 
     tokens_BR: Tensor
     length_B: Tensor
@@ -41,11 +41,13 @@ class Drawn(NamedTuple):
 
 
 @torch.no_grad()
-def blended(a: GPT, b: GPT, share: float, prompts: list[list[int]], max_new: int, temperature: float, dice) -> Drawn:
+def blended(
+    a: GPT, b: GPT, share: float, prompts: list[list[int]], max_new: int, temperature: float, eos: int, pad: int, dice
+) -> Drawn:
     """Continue prompts token by token from (1 - share) a + share b; both models read every prompt and token."""
     device, longest = a.embed.weight.device, max(map(len, prompts))
     length_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
-    tokens_BT = torch.tensor([prompt + [PAD] * (longest - len(prompt)) for prompt in prompts], device=device)
+    tokens_BT = torch.tensor([prompt + [pad] * (longest - len(prompt)) for prompt in prompts], device=device)
     last_B = torch.arange(len(prompts), device=device) * longest + length_B - 1
     caches = [KVCache(model, len(prompts), longest + max_new) for model in (a, b)]
     logits = [model.forward(tokens_BT, cache, at_N=last_B) for model, cache in zip((a, b), caches, strict=True)]
@@ -57,15 +59,15 @@ def blended(a: GPT, b: GPT, share: float, prompts: list[list[int]], max_new: int
     for t in range(max_new):
         a_BV, b_BV = (F.log_softmax(z / temperature, dim=-1) for z in logits)
         law_BV = torch.logaddexp(a_BV + np.log1p(-share), b_BV + np.log(share))
-        token_B1 = draw(law_BV, uniform_BR[:, t]).masked_fill(~open_B[:, None], PAD)
+        token_B1 = draw(law_BV, uniform_BR[:, t]).masked_fill(~open_B[:, None], pad)
         tokens.append(token_B1)
         behaviours.append(law_BV.gather(1, token_B1).masked_fill(~open_B[:, None], 0.0))
-        open_B = open_B & (token_B1[:, 0] != EOS)
+        open_B = open_B & (token_B1[:, 0] != eos)
         if t + 1 == max_new or not open_B.any():
             break
         logits = [model.forward(token_B1, cache)[:, 0] for model, cache in zip((a, b), caches, strict=True)]
     tokens_BR, behaviour_BR = torch.cat(tokens, dim=1), torch.cat(behaviours, dim=1)
-    ended_BR = (tokens_BR == EOS).cumsum(1) - (tokens_BR == EOS).long() > 0
+    ended_BR = (tokens_BR == eos).cumsum(1) - (tokens_BR == eos).long() > 0
     return Drawn(tokens_BR, (~ended_BR).sum(1), behaviour_BR)
 
 
@@ -77,7 +79,8 @@ def blend(prompts: Prompts, config: SourceConfig, step: int, model: GPT, author:
         return answered_by(prompts, config, step, author if config.share else model, "student")
     texts = asked(documents, times)
     dice = generator(prompts, "rollout", step)
-    drawn = blended(model, author, config.share, texts, prompts.max_new, config.temperature, dice)
+    ends = prompts.tokens.eos, prompts.tokens.pad
+    drawn = blended(model, author, config.share, texts, prompts.max_new, config.temperature, *ends, dice)
     group_B = torch.arange(len(texts), device=drawn.length_B.device) // times
     rollouts = assemble(prompts, texts, repeated(documents, times), *drawn, group_B, "student")
     flops = sum(generation_flops(m, rollouts.prompt_B, drawn.length_B, times) for m in (model, author))
@@ -113,7 +116,8 @@ def spliced(prompts: Prompts, config: SourceConfig, step: int, model: GPT, autho
     prefixes = [tokens[row][: starts[row] + n] for row, n in zip(wrong, keep, strict=True)]
     room = prompts.max_new - np.array(keep)
     most = min(int(room.max()), author.config.context - max(map(len, prefixes)))
-    drawn = sample(author, prefixes, most, temperature=config.temperature, eos=EOS, pad=PAD, generator=dice)
+    eos, pad = prompts.tokens.eos, prompts.tokens.pad
+    drawn = sample(author, prefixes, most, temperature=config.temperature, eos=eos, pad=pad, generator=dice)
     responses = [
         tokens[row][s : s + n] for row, (s, n) in enumerate(zip(starts, rollouts.length_B.tolist(), strict=True))
     ]
@@ -123,7 +127,7 @@ def spliced(prompts: Prompts, config: SourceConfig, step: int, model: GPT, autho
         behaviours[row] = behaviours[row][:n] + logps[:left]
     texts = [tokens[row][: starts[row]] for row in range(len(tokens))]
     length_B = torch.tensor([len(response) for response in responses], device=device)
-    response_BR = padded(responses, PAD, device, torch.long)
+    response_BR = padded(responses, pad, device, torch.long)
     behaviour_BR = padded(behaviours, 0.0, device, torch.float32)
     problems, group_B = rollouts.problems, rollouts.group_B
     whole = assemble(prompts, texts, problems, response_BR, length_B, behaviour_BR, group_B, "student")

@@ -55,10 +55,10 @@ def ratio_sums(scored: Scored, part: Rollouts) -> dict[str, float]:
 
 
 @torch.no_grad()
-def stop_sums(scored: Scored) -> dict[str, float]:
+def stop_sums(scored: Scored, eos: int = EOS) -> dict[str, float]:
     """Where responses end by themselves: sum of the student's probability of ending there, and how many do."""
-    ends_N = scored.token_N == EOS
-    return {"eos": float(scored.student_NV[ends_N, EOS].exp().sum()), "ends": float(ends_N.sum())}
+    ends_N = scored.token_N == eos
+    return {"eos": float(scored.student_NV[ends_N, eos].exp().sum()), "ends": float(ends_N.sum())}
 
 
 @torch.no_grad()

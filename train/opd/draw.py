@@ -4,13 +4,10 @@ What a step learns from is a function of (weights, step) and, for replayed or re
 that memory is the drawer's state, so a resumed run replays the same responses.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from models.gpt import GPT
-from synth.checker import check
 from synth.problem import Problems
 from train.opd.compound import blend, revision, spliced
 from train.opd.rollouts import Rollouts
@@ -23,11 +20,6 @@ SOURCES = {
 }  # fmt: skip
 assert set(SOURCES) == set(KINDS)
 TRACKS = ("tokens_BT", "prompt_B", "length_B", "trainable_BR", "behaviour_BR", "group_B", "origin_B")
-
-
-def vocabulary(prompts: Prompts) -> str:
-    """Hash of the token vocabulary: kept responses mean nothing in another one."""
-    return hashlib.sha256(json.dumps(list(prompts.stream.world.vocabulary)).encode()).hexdigest()
 
 
 class Drawer:
@@ -56,21 +48,21 @@ class Drawer:
 
     def _recall(self, kept: Mapping[str, Any], model: GPT) -> Rollouts:
         """Kept responses with their problems and verdicts, which are functions of the index and the tokens."""
-        device, stream = next(model.parameters()).device, self.prompts.stream
-        tracks = {name: kept[name].to(device) for name in TRACKS}
+        device, stream, tokens = next(model.parameters()).device, self.prompts.stream, self.prompts.tokens
+        tracks = {name: kept[name].to(device) for name in TRACKS} | {"eos": tokens.eos, "pad": tokens.pad}
         every = stream.problems(range(kept["batch"] * self.prompts.count, (kept["batch"] + 1) * self.prompts.count))
         problems = Problems(*(field[kept["group_B"].numpy()] for field in every))
         empty = Rollouts(**tracks, problems=problems, verdicts=None)  # type: ignore[arg-type]
         response_BR, length_B = empty.response_BR.cpu().numpy(), kept["length_B"].numpy()
-        return Rollouts(**tracks, problems=problems, verdicts=check(problems, stream.world, response_BR, length_B))
+        return Rollouts(**tracks, problems=problems, verdicts=tokens.check(problems, response_BR, length_B))
 
     def state_dict(self) -> dict[str, Any]:
         """Empty for sources without memory."""
-        return {"vocabulary": vocabulary(self.prompts), "kept": self.kept} if self.kept else {}
+        return {"vocabulary": self.prompts.tokens.fingerprint(), "kept": self.kept} if self.kept else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError when the responses were kept in another vocabulary."""
-        if state and state["vocabulary"] != vocabulary(self.prompts):
+        if state and state["vocabulary"] != self.prompts.tokens.fingerprint():
             raise ValueError(
                 f"source.kind={self.config.kind}: the kept responses are of another vocabulary than the data's; "
                 "accepted: the data settings that they were drawn with"

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from models.gpt import GPT
 from models.sampling import sample
-from synth.checker import MALFORMED, Verdicts, check
+from synth.checker import MALFORMED, Verdicts
 from synth.problem import Problems
-from synth.world import EOS, PAD
 from train.opd.rollouts import Rollouts, join
 from train.opd.settings import positive, unit
 from train.opd.signals import Signals
@@ -90,15 +89,16 @@ def look(
     row_N, time_N = row_N[best_N], time_N[best_N]
     if len(row_N) == 0:
         return Forks(weight_BR, None, (row_N, time_N), 0, 0, 0.0)
-    tokens, starts, cuts = rollouts.tokens_BT.tolist(), rollouts.prompt_B.tolist(), time_N.tolist()
+    tokens, texts_BT = prompts.tokens, rollouts.tokens_BT.tolist()
+    starts, cuts = rollouts.prompt_B.tolist(), time_N.tolist()
     rows = row_N.tolist()
-    prefixes = [tokens[row][: starts[row] + t] for row, t in zip(rows, cuts, strict=True)]
+    prefixes = [texts_BT[row][: starts[row] + t] for row, t in zip(rows, cuts, strict=True)]
     problems = Problems(*(field[rows] for field in rollouts.problems))
     derived, flops, drawn = [], 0.0, None
     prefix_N = torch.tensor([len(prefix) for prefix in prefixes])
     for name, model in (("student", student), ("teacher", teacher)):
         dice = generator(prompts, f"future {name}", step)
-        drawn = sample(model, prefixes, config.tokens, temperature=1.0, eos=EOS, pad=PAD, generator=dice)
+        drawn = sample(model, prefixes, config.tokens, temperature=1.0, eos=tokens.eos, pad=tokens.pad, generator=dice)
         flops += generation_flops(model, prefix_N, drawn.lengths_B.cpu(), 1)
         futures = zip(drawn.tokens_BT.tolist(), drawn.lengths_B.tolist(), strict=True)
         texts = [
@@ -106,10 +106,10 @@ def look(
             for row, prefix, (future, n) in zip(rows, prefixes, futures, strict=True)
         ]
         lengths = np.array([len(text) for text in texts])
-        grid = np.full((len(texts), lengths.max()), PAD, dtype=np.int64)
+        grid = np.full((len(texts), lengths.max()), tokens.pad, dtype=np.int64)
         for line, text in zip(grid, texts, strict=True):
             line[: len(text)] = text
-        verdicts = check(problems, prompts.stream.world, grid, lengths)
+        verdicts = tokens.check(problems, grid, lengths)
         derived.append(states(verdicts, lengths, drawn.finished_B.cpu().numpy()))
     assert drawn is not None
     fork_N = torch.tensor([a != b for a, b in zip(*derived, strict=True)], device=row_N.device)
@@ -131,6 +131,8 @@ def look(
         origin_B=rollouts.origin_B[at[0]],
         problems=Problems(*(field[real_F] for field in problems)),
         verdicts=Verdicts(*(field[real_F] for field in verdicts)),
+        eos=tokens.eos,
+        pad=tokens.pad,
     )
     return Forks(weight_BR, written, at, len(rows), real, flops)
 

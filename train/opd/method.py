@@ -205,6 +205,12 @@ class Method:
         """Whether prompts must come without contexts that the data may have: the method puts its own there."""
         return self.teacher.context != "none" or self.source.kind == "revision"
 
+    @property
+    def phrases_only(self) -> bool:
+        """Whether it handles tokens as the phrases of the world: contexts, the oracle, masks of special tokens."""
+        special = any("special" in term.weight.token for term in self.terms)
+        return self.needs_bare_prompts or self.teacher.params == "oracle" or special
+
     def check_vocabulary(self, size: int) -> None:
         """Raise ValueError when the support of a divergence does not fit a vocabulary of this size."""
         for term in self.terms:

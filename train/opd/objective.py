@@ -135,6 +135,7 @@ class Objective:
         started = time.perf_counter()
         self.teacher.follow(model, step)
         rollouts, generation, batch = self.drawer(model, step)
+        rollouts = replace(rollouts, first=batch * self.prompts.count)
         if self.method.teacher.context != "none":
             room = min([model.config.context, *(m.config.context for m in self.teacher.params.models)])
             rollouts = told(rollouts, self.method.teacher.context, self.prompts, batch, room)
@@ -204,7 +205,7 @@ class Objective:
             asked.pop(i, None)
             part_counts = counts.rows(index_M)
             loss, terms = loss_terms(self.method, scored, part_counts)
-            sums = distribution_sums(scored) | stop_sums(scored) | ratio_sums(scored, parts[i])
+            sums = distribution_sums(scored) | stop_sums(scored, parts[i].eos) | ratio_sums(scored, parts[i])
             if part_counts.advantage_B is not None:
                 sums |= outcome_sums(scored, part_counts.advantage_B, self.method.outcome)
             tally.add(model, parts[i], terms, sums)

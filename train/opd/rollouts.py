@@ -25,7 +25,7 @@ ORIGINS = ("student", "gold", "teacher", "spliced", "revision")  # who wrote a r
 class Rollouts:
     """Responses of one step. All tensors are on one device.
 
-    tokens_BT: int64, prompt and response, padded with PAD.
+    tokens_BT: int64, prompt and response, padded with `pad`.
     prompt_B, length_B: int64, tokens of the prompt and of the response (its end-of-sequence token counted).
     trainable_BR: bool, response tokens that may be learned from: False on padding, and on the tokens that a document's
         own label mask leaves out.
@@ -35,6 +35,8 @@ class Rollouts:
     origin_B: int64, index in ORIGINS.
     problems: what is asked, one for each row.
     verdicts: the checker's judgement of each row.
+    first: index in the stream of the prompt of group 0.
+    eos, pad: the end-of-sequence and the padding token.
     context: what a teacher reads before the prompt of each row, tokens of its sections (`contexts.py`); () without any.
     """
 
@@ -47,6 +49,9 @@ class Rollouts:
     origin_B: Tensor
     problems: Problems
     verdicts: Verdicts
+    eos: int = EOS
+    pad: int = PAD
+    first: int = 0
     context: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:
@@ -63,18 +68,18 @@ class Rollouts:
             return self.tokens_BT, self.prompt_B
         lengths, tokens = self.prompt_B.tolist(), self.tokens_BT.tolist()
         prompts = [[*c, *row[:n]] for c, row, n in zip(self.context, tokens, lengths, strict=True)]
-        return join(prompts, self.response_BR, self.length_B)
+        return join(prompts, self.response_BR, self.length_B, self.pad)
 
     @property
     def response_BR(self) -> Tensor:
-        """int64[B, R]: the responses alone, padded with PAD."""
-        return responses(self.tokens_BT, self.prompt_B, self.length_B)
+        """int64[B, R]: the responses alone, padded with `pad`."""
+        return responses(self.tokens_BT, self.prompt_B, self.length_B, self.pad)
 
     @property
     def finished_B(self) -> Tensor:
         """bool[B]: whether the response ended by itself, that is by its end-of-sequence token."""
         last_B1 = (self.prompt_B + self.length_B - 1)[:, None]
-        return (self.tokens_BT.gather(1, last_B1).squeeze(1) == EOS) & (self.length_B > 0)
+        return (self.tokens_BT.gather(1, last_B1).squeeze(1) == self.eos) & (self.length_B > 0)
 
     def rows(self, index_M: Tensor) -> "Rollouts":
         """The chosen rows, in that order, with columns that only padded other rows cut off."""
@@ -105,24 +110,26 @@ def positions(length_B: Tensor) -> tuple[Tensor, Tensor]:
     return row_N, torch.arange(len(row_N), device=length_B.device) - start_B[row_N]
 
 
-def responses(tokens_BT: Tensor, prompt_B: Tensor, length_B: Tensor) -> Tensor:
-    """int64[B, R]: the response part of each row, padded with PAD."""
+def responses(tokens_BT: Tensor, prompt_B: Tensor, length_B: Tensor, pad: int = PAD) -> Tensor:
+    """int64[B, R]: the response part of each row, padded with `pad`."""
     n_response = int(length_B.max()) if len(length_B) else 0
     column_R = torch.arange(n_response, device=tokens_BT.device)
     at_BR = (prompt_B[:, None] + column_R).clamp(max=tokens_BT.shape[1] - 1)
-    return tokens_BT.gather(1, at_BR).masked_fill(column_R >= length_B[:, None], PAD)
+    return tokens_BT.gather(1, at_BR).masked_fill(column_R >= length_B[:, None], pad)
 
 
-def join(prompts: Sequence[Sequence[int]], response_BR: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor]:
+def join(
+    prompts: Sequence[Sequence[int]], response_BR: Tensor, length_B: Tensor, pad: int = PAD
+) -> tuple[Tensor, Tensor]:
     """Prompts with their responses behind them.
 
     Returns:
-        int64[B, T] padded on the right with PAD, and the prompts' lengths int64[B].
+        int64[B, T] padded on the right with `pad`, and the prompts' lengths int64[B].
     """
     device = response_BR.device
     prompt_B = torch.tensor([len(prompt) for prompt in prompts], dtype=torch.long, device=device)
     n_columns = int((prompt_B + length_B).max())
-    tokens_BT = torch.full((len(prompts), n_columns), PAD, dtype=torch.long, device=device)
+    tokens_BT = torch.full((len(prompts), n_columns), pad, dtype=torch.long, device=device)
     flat = torch.as_tensor(np.concatenate(prompts), dtype=torch.long, device=device)
     tokens_BT[positions(prompt_B)] = flat
     row_N, time_N = positions(length_B)

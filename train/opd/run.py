@@ -18,6 +18,7 @@ import torch
 
 from models.gpt import GPT
 from synth.dataset import Source
+from synth.encoding import PHRASE
 from synth.spec import Spec
 from train import checkpoint
 from train.config import REQUIRED, plain, run_entry
@@ -91,6 +92,10 @@ class OpdConfig:
             raise ValueError(
                 f"teachers={self.teachers}: have no effect with method.teacher.route=null; accepted: [], or a route"
             )
+        if self.method.phrases_only and self.data.tokens != PHRASE:
+            raise ValueError(
+                f"data.tokens={self.data.tokens}: method={self.method.name} reads phrases; accepted: {PHRASE}"
+            )
         if self.skill != SkillConfig() and self.method.teacher.context == "none":
             raise ValueError("skill: has no effect with method.teacher.context=none; accepted: the defaults")
 
@@ -157,7 +162,8 @@ def main(config: OpdConfig) -> None:
     """Trains the student into a run folder; a complete one is left as it is."""
     device = set_up(config.threads, config.device)
     source = config.source("train", "distillation")
-    config.method.check_vocabulary(len(source.world.vocabulary))
+    tokens = config.data.encoding()
+    config.method.check_vocabulary(tokens.size)
     student, teacher, author = build(config, source, device)
     skill = None
     if config.method.teacher.context != "none" and not (run_path(plain(config), config.inputs) / "skill.json").exists():
@@ -171,9 +177,7 @@ def main(config: OpdConfig) -> None:
     if skill is not None:
         run.write_json("skill.json", skill)
     if not run.complete:
-        log = SampleLog(
-            run.path / "samples.jsonl", source.world, config.evaluate.every, config.evaluate.samples, config.prompts
-        )
+        log = SampleLog(run.path / "samples.jsonl", tokens, config.evaluate.every, config.evaluate.samples)
         objective = Objective(
             config.method,
             Prompts(source, config.prompts, config.max_new, config.seed),

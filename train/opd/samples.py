@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from synth.sections import cut, render
+from synth.encoding import Encoding
 from synth.world import World
 from train.opd.rollouts import ORIGINS, Rollouts
 from train.rundir import atomic_write, finite, read_lines
@@ -21,9 +21,9 @@ from train.transcript import transcript
 class SampleLog:
     """Called with every batch; writes every `every` steps (0: never) the first response to each of `count` prompts."""
 
-    def __init__(self, path: Path, world: World, every: int, count: int, prompts: int) -> None:
+    def __init__(self, path: Path, world: World | Encoding, every: int, count: int) -> None:
         self.path, self.world = path, world
-        self.every, self.count, self.prompts = every, count, prompts
+        self.every, self.count = every, count
 
     def __call__(self, step: int, rollouts: Rollouts) -> None:
         """`rollouts` is the batch of step `step`."""
@@ -43,14 +43,13 @@ class SampleLog:
         records = []
         for row in rows[sampled_B[rows]].tolist():
             prompt, response = np.split(tokens_BT[row, : prompt_B[row] + length_B[row]], prompt_B[row : row + 1])
-            context, prompt = cut(prompt.tolist())
-            context = [*context, *(rollouts.context[row] if rollouts.context else ())]
+            if rollouts.context:
+                prompt = np.array([*rollouts.context[row], *prompt])
             facts = {
-                "index": step * self.prompts + int(group_B[row]),
+                "index": rollouts.first + int(group_B[row]),
                 "ops": int(rollouts.problems.ops[row]),
                 "answer": int(rollouts.problems.answer[row]),
                 "finished": bool(finished_B[row]),
             }
-            told = {"context": render(self.world, context)} if context else {}
-            records.append(facts | told | transcript(self.world, np.array(prompt), response, rollouts.verdicts, row))
+            records.append(facts | transcript(self.world, prompt, response, rollouts.verdicts, row))
         return records

@@ -15,11 +15,10 @@ from torch import Tensor
 
 from models.gpt import GPT
 from models.sampling import sample
-from synth.checker import check
 from synth.dataset import Documents, Source
+from synth.encoding import Encoding, encoding_of
 from synth.hashing import key
 from synth.problem import Problems
-from synth.world import EOS, PAD
 from train.data import pad
 from train.flops import forward_flops
 from train.opd.rollouts import ORIGINS, Rollouts, join
@@ -131,6 +130,11 @@ class Prompts:
     max_new: int
     seed: int
 
+    @property
+    def tokens(self) -> Encoding:
+        """What the stream's documents are written in."""
+        return encoding_of(self.stream)
+
     def documents(self, step: int) -> Documents:
         """The documents of a step: indices step * count to (step + 1) * count."""
         return self.stream.documents(range(step * self.count, (step + 1) * self.count))
@@ -181,7 +185,8 @@ def assemble(
     who: str,
 ) -> Rollouts:
     """The record of responses to the prompts `texts`, with the checker's verdicts."""
-    tokens_BT, prompt_B = join(texts, response_BR, length_B)
+    tokens = prompts.tokens
+    tokens_BT, prompt_B = join(texts, response_BR, length_B, tokens.pad)
     return Rollouts(
         tokens_BT=tokens_BT,
         prompt_B=prompt_B,
@@ -191,7 +196,9 @@ def assemble(
         group_B=group_B,
         origin_B=torch.full_like(group_B, ORIGINS.index(who)),
         problems=problems,
-        verdicts=check(problems, prompts.stream.world, response_BR.cpu().numpy(), length_B.cpu().numpy()),
+        verdicts=tokens.check(problems, response_BR.cpu().numpy(), length_B.cpu().numpy()),
+        eos=tokens.eos,
+        pad=tokens.pad,
     )
 
 
@@ -206,8 +213,8 @@ def answered_by(prompts: Prompts, config: SourceConfig, step: int, model: GPT, w
         config.budget(prompts.max_new, step),
         temperature=temperature,
         top_p=1.0 if config.top_p is None else config.top_p,
-        eos=EOS,
-        pad=PAD,
+        eos=prompts.tokens.eos,
+        pad=prompts.tokens.pad,
         generator=generator(prompts, "rollout", step),
     )
     group_B = torch.arange(len(texts), device=drawn.lengths_B.device) // times
@@ -247,8 +254,9 @@ def cached(prompts: Prompts, config: SourceConfig, step: int, model: GPT, author
 def gold(prompts: Prompts, config: SourceConfig, step: int, model: GPT, author: GPT | None):
     """The documents that the stream itself holds for the step's prompts. Costs nothing to make."""
     documents, device = prompts.documents(step), next(model.parameters()).device
-    count = len(documents.prompt)
-    tokens_BT = torch.from_numpy(pad(documents.tokens, documents.offsets, np.arange(count), PAD)).long().to(device)
+    count, tokens = len(documents.prompt), prompts.tokens
+    padded_BT = pad(documents.tokens, documents.offsets, np.arange(count), tokens.pad)
+    tokens_BT = torch.from_numpy(padded_BT).long().to(device)
     prompt_B = torch.from_numpy(documents.prompt).long().to(device)
     length_B = torch.from_numpy(np.diff(documents.offsets)).long().to(device) - prompt_B
     response_BR = responses_of(documents, documents.tokens, device)
@@ -262,7 +270,9 @@ def gold(prompts: Prompts, config: SourceConfig, step: int, model: GPT, author: 
         group_B=rows_B,
         origin_B=torch.full_like(rows_B, ORIGINS.index("gold")),
         problems=documents.problems,
-        verdicts=check(documents.problems, prompts.stream.world, response_BR.cpu().numpy(), length_B.cpu().numpy()),
+        verdicts=tokens.check(documents.problems, response_BR.cpu().numpy(), length_B.cpu().numpy()),
+        eos=tokens.eos,
+        pad=tokens.pad,
     )
     return rollouts, 0.0
 

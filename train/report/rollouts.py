@@ -52,6 +52,9 @@ def render(sample: dict[str, Any]) -> str:
     steps = "".join(_step(str(step.get("text", "")), str(step.get("kind", ""))) for step in sample.get("steps", []))
     rest = _remainder(sample)
     problem = folded("the problem", f"<p>{escape(str(sample.get('prompt', '')))}</p>")
+    told = str(sample.get("context", ""))
+    if told:
+        problem = folded("what it was told", f"<p>{escape(told)}</p>") + problem
     return f'<div class="rollout">{top}{problem}{steps}{_ending(rest)}</div>'
 
 

@@ -1,0 +1,92 @@
+"""The ladder of model sizes: parameters and compute of every file in configs/model, as a table and as their comments.
+
+The invariant that matters: each of these files carries the line that `size_line` computes from it.
+
+Try it:  python -m models.sizes
+         python -m models.sizes --vocab 1751 --context 768 gpt2-12-12 llama-12-12
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from models.gpt import GPTConfig, flops_per_token, n_params
+
+FOLDER = Path(__file__).resolve().parent.parent / "configs" / "model"
+GPT2_VOCAB = 50257  # tokens of GPT-2's tokenizer, which the papers use
+
+
+def read_size(path: Path, vocab: int = GPT2_VOCAB) -> GPTConfig:
+    """The config of one file of the ladder with a vocabulary of `vocab` tokens."""
+    return GPTConfig(vocab_size=vocab, **yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def body_params(config: GPTConfig) -> int:
+    """Parameters that do not depend on the vocabulary."""
+    return n_params(config) - (1 if config.tied else 2) * config.n_embd * config.vocab_size
+
+
+def size_line(config: GPTConfig) -> str:
+    """What a file of the ladder says of its size; FLOPs are those of a token, forward, in sequences of full length."""
+    c, embeds = config, 1 if config.tied else 2
+    flops, each = flops_per_token(c, (c.context + 1) / 2), 2 * c.n_embd
+    return (
+        f"# With a vocabulary of V: {_short(body_params(c))} + {embeds * c.n_embd} V parameters, "
+        f"{_short(flops - each * c.vocab_size)} + {each} V FLOPs per token ({_short(n_params(c))}, {_short(flops)} at "
+        f"GPT-2's V = {c.vocab_size})."
+    )
+
+
+def table(paths: Sequence[Path], vocab: int, context: int | None) -> str:
+    """One line per size, smallest first: parameters beside the vocabulary ("body") and in all, and the FLOPs of one
+    token, forward, in a sequence of `context` tokens (None: of the model's longest)."""
+    sizes = sorted(((path.stem, read_size(path, vocab)) for path in paths), key=lambda size: body_params(size[1]))
+    lines = [f"{'size':<12} layers heads width context    body  in all FLOPs/token"]
+    for name, c in sizes:
+        length = context or c.context
+        cost = _short(flops_per_token(c, (length + 1) / 2))
+        lines.append(
+            f"{name:<12} {c.n_layer:>6} {c.n_head:>5} {c.n_embd:>5} {length:>7} {_short(body_params(c)):>7} "
+            f"{_short(n_params(c)):>7} {cost:>11}"
+        )
+    return "\n".join(lines)
+
+
+def _short(number: float) -> str:
+    """Three significant digits: 85.1M, 1.24G."""
+    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= 0.9995 * scale:
+            value = number / scale
+            digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+            return f"{value:.{digits}f}{unit}"
+    return f"{number:.0f}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table. Exit code 2, and one line, for a size or a number that cannot be."""
+    parser = argparse.ArgumentParser(
+        "python -m models.sizes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("size", nargs="*", help="names in configs/model (default: all)")
+    parser.add_argument("--vocab", type=int, default=GPT2_VOCAB, help="tokens in the vocabulary (default: GPT-2's)")
+    parser.add_argument("--context", type=int, help="length of the sequences (default: each model's context)")
+    words = parser.parse_args(argv)
+    known = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+    try:
+        for name in words.size:
+            if name not in known:
+                raise ValueError(f"size={name}: accepted: {', '.join(known)}")
+        if words.context is not None and words.context < 1:
+            raise ValueError(f"context={words.context}: expected at least 1")
+        print(table([known[name] for name in words.size or known], words.vocab, words.context))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

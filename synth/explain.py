@@ -1,0 +1,101 @@
+"""What the exact oracle says of solutions, token by token: `python -m synth.explain FILE.jsonl`.
+
+Each line of the file is a JSON record of a problem with a solution's text in it, as for `synth.check`: the generator's
+own, or a model's. For every place where more than one token could come, or where a token came that could not, it shows
+the token written, its probability and what else could have come; then the solution's probability and its entropy.
+The settings name the law of the solutions; those of the record's problem are read from the record.
+"""
+
+import argparse
+import math
+import os
+
+import numpy as np
+
+from synth.generate import PLAIN_PYTHON_UP_TO, Parser, fail, known_world, rate
+
+EXAMPLE = """examples:
+  python -m synth.generate --ops 4 --count 1 --out - | python -m synth.explain -
+  python -m synth.generate --ops 4 --retry-rate 0.3 --count 1 --out - | python -m synth.explain - --retry-rate 0.3
+  python -m synth.explain rollouts.jsonl --field completion --policy correct --retry-rate 0.3"""
+SHOWN = 4  # alternatives of a token
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="python -m synth.explain", description=__doc__, epilog=EXAMPLE, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("file", metavar="FILE", help="JSON lines, or - for standard input")
+    parser.add_argument("--field", default="solution", help="the key of the text to explain (default: solution)")
+    parser.add_argument(
+        "--policy", choices=("continue", "correct", "abstain"), default="continue",
+        help="what to say after something impossible (default: continue, believe what is written)",
+    )  # fmt: skip
+    parser.add_argument("--retry-rate", type=rate, default=0.0, help="rate of inserted mistakes (default 0)")
+    parser.add_argument("--retry-kind", choices=("retry", "weak", "miss", "slip"), default="retry")
+    parser.add_argument("--uncorrected", type=float, default=0.0, help="share of slips left standing (default 0)")
+    parser.add_argument("--world", metavar="FILE", help="the file of the records' world, where it is not shipped")
+    parser.add_argument("--letter-order", choices=("random", "ordered"), default="random")
+    parser.add_argument("--letters", type=int, default=52, help="how many letters the world has (default 52)")
+    parser.add_argument("--no-shortest", dest="shortest", action="store_false", help="unneeded steps are written too")
+    return parser
+
+
+def explain(oracle, problem, text: str) -> str:
+    """The oracle's account of one solution text for a batch of one; ValueError when it is no text of the world."""
+    from synth.oracle import ABSTAINED, EXACT, STATUSES
+
+    world = oracle.world
+    tokens = np.array(world.encode(text), dtype=np.int64)
+    law = oracle(problem, [tokens])
+    logp, entropy = law.logp(np.append(tokens, 0))[:-1], law.entropy()[:-1]
+    lines = []
+    for t, token in enumerate(tokens):
+        entries = slice(law.starts[t], law.starts[t + 1])
+        order = np.argsort(-law.p[entries], kind="stable")
+        others = [(int(law.ids[entries][k]), law.p[entries][k]) for k in order if law.ids[entries][k] != token]
+        if law.status[t] == EXACT and not others:
+            continue
+        chance = f"{math.exp(logp[t]):8.4f}" if law.status[t] != ABSTAINED else "       ?"
+        said = "" if law.status[t] == EXACT else f"  ({STATUSES[law.status[t]]})"
+        if not others and not said:
+            continue
+        rest = ", ".join(f"{world.vocabulary[i].strip()} {p:.3g}" for i, p in others[:SHOWN])
+        more = f", and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+        beside = f"   else {rest}{more}" if rest else ""
+        lines.append(f"  {t:4d} {chance}  {world.vocabulary[token].strip():24s}{said}{beside}")
+    possible = np.isfinite(logp).all()
+    total = (
+        f"log-probability {logp.sum():.3f}" if possible else f"impossible at token {int(np.argmin(np.isfinite(logp)))}"
+    )
+    return "\n".join([*lines, f"  {len(tokens)} tokens, {total}, entropy along it {entropy.sum():.3f} nats"])
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
+    from synth.check import STDIN, problem_and_text, read
+
+    if args.world:
+        known_world(args.world)
+    args.file = STDIN if args.file == "-" else args.file
+    records = read(args.file)
+    if len(records) <= PLAIN_PYTHON_UP_TO:
+        os.environ.setdefault("GLASSHOUSE_JIT", "0")  # must be set before the kernels are imported
+    from synth.oracle import Oracle
+    from synth.spec import Spec
+
+    names = ("retry_rate", "retry_kind", "uncorrected", "letter_order", "letters", "shortest")
+    settings = {name: getattr(args, name) for name in names}
+    for number, record in records:
+        try:
+            problem, world, text = problem_and_text(record, args.field, args.world)
+            spec = Spec(modulus=world.modulus, ops=1, **settings)
+            story = explain(Oracle(spec, args.policy, world), problem, text)
+        except ValueError as error:
+            fail(f"{args.file} line {number}: {error}")
+        print(f"{record.get('id', f'line {number}')}\n{story}")
+
+
+if __name__ == "__main__":
+    main()

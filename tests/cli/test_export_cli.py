@@ -1,0 +1,123 @@
+"""`train.export` as a user meets it: a folder that solves a problem in `transformers`, and what goes wrong."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from models.gpt import GPT, GPTConfig
+from synth.checker import check
+from synth.world import EOS, PAD, PROBLEM, SOLUTION
+from train import checkpoint
+from train.config import run_entry
+from train.data import DataConfig, world_notes
+from train.export import ExportConfig, main
+from train.state import TrainState
+
+pytestmark = pytest.mark.timeout(600)  # the first command may have to compile the checker
+
+DATA = DataConfig("tiny", {"ops": 2, "edges": 4})
+WORLD = DATA.spec().load_world()
+SHAPE = {"vocab_size": WORLD.size, "n_layer": 2, "n_head": 2, "n_embd": 32, "context": 128}
+SHAPES = {
+    "papers": {**SHAPE, "norm": "layernorm", "bias": True},
+    "qwen3": {**SHAPE, "mlp": "swiglu", "qk_norm": True, "tied": False},
+    "quickstart": {**SHAPE, "mlp": "relu2", "token_shift": 2, "conv": 2, "tied": False},
+}
+
+
+def documents():
+    return DATA.source("test").documents(range(3))
+
+
+def trained(settings: dict, folder):
+    """A run folder whose model knows three problems by heart."""
+    model, d = GPT(GPTConfig(**settings)), documents()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    rows = [torch.from_numpy(d.tokens[a:b].astype(np.int64)) for a, b in zip(d.offsets, d.offsets[1:], strict=False)]
+    x = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
+    for _ in range(80):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x[:, :-1]).flatten(0, 1), x[:, 1:].flatten(), ignore_index=PAD)
+        loss.backward()
+        optimizer.step()
+    folder.mkdir()
+    checkpoint.save(folder, model, optimizer, TrainState(), world_notes(DATA))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    return {name: trained(settings, root / name) for name, settings in SHAPES.items()}
+
+
+def solve(folder, **settings) -> None:
+    """Auto classes and `generate` alone, on text, in one batch; the checker says that the solutions are right."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, **settings)
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    assert set(tokenizer.encode("nothing")) == {PAD}
+    assert set(tokenizer.encode(WORLD.vocabulary[WORLD.first_name])) == {WORLD.first_name}
+    d = documents()
+    texts = [f"<problem>{WORLD.decode(d.prompt_tokens(i))}<solution>" for i in range(len(d))]
+    batch = tokenizer(texts, return_tensors="pt", padding=True)
+    for i in range(len(d)):
+        assert batch["input_ids"][i][batch["attention_mask"][i] == 1].tolist() == d.prompt_tokens(i).tolist()
+        assert d.prompt_tokens(i)[0] == PROBLEM and d.prompt_tokens(i)[-1] == SOLUTION
+    new = model.generate(**batch)[:, batch["input_ids"].shape[1] :]
+    length = (new != PAD).sum(1)
+    assert (new.gather(1, length[:, None] - 1) == EOS).all()
+    verdicts = check(d.problems, WORLD, new.numpy(), length.numpy())
+    assert verdicts.right.all()
+    assert tokenizer.batch_decode(new, skip_special_tokens=True) == [WORLD.decode(row) for row in new]
+
+
+@pytest.mark.parametrize("name", ["papers", "qwen3"])
+def test_the_folder_solves_problems(name, runs, tmp_path, capsys):
+    folder = tmp_path / "deep" / "exported"
+    assert run_entry("export", ExportConfig, main, "", [f"checkpoint={runs[name]}", f"out={folder}"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("logits differ by at most") and said[1] == str(folder)
+    assert not [p.name for p in folder.parent.iterdir() if p != folder]
+    solve(folder)
+
+
+def test_the_quickstarts_shape_goes_with_its_code(runs, tmp_path, capsys):
+    words = [f"checkpoint={runs['quickstart']}", f"out={tmp_path / 'exported'}"]
+    assert run_entry("export", ExportConfig, main, "", words) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and captured.out == "" and not list(tmp_path.iterdir())
+    assert "token_shift=2: has no counterpart in LlamaForCausalLM; accepted: 0" in captured.err
+    assert "custom_code=true" in captured.err
+    assert run_entry("export", ExportConfig, main, "", [*words, "custom_code=true"]) == 0
+    assert "logits differ by at most 0.0e+00" in capsys.readouterr().out
+    solve(tmp_path / "exported", trust_remote_code=True)
+
+
+def test_help(command):
+    result = command("train.export", "--help")
+    assert result.returncode == 0 and "python -m train.export checkpoint=" in result.stdout
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(runs, tmp_path, capsys):
+    other = tmp_path / "runs"
+    other.mkdir()
+    notes = {**copy.deepcopy(world_notes(DATA)), "vocabulary": "another"}
+    model = GPT(GPTConfig(**SHAPES["papers"]))
+    checkpoint.save(other, model, torch.optim.AdamW(model.parameters()), TrainState(), notes)
+    folder = tmp_path / "exported"
+    for words, say in (
+        ([], "checkpoint: needs a value"),
+        ([f"checkpoint={tmp_path / 'nowhere'}", f"out={folder}"], "nowhere: does not exist"),
+        ([f"checkpoint={runs['papers']}"], "out: needs a value"),
+        ([f"checkpoint={runs['papers']}", f"out={other}"], f"out={other}: exists"),
+        ([f"checkpoint={other}", f"out={folder}"], "its vocabulary is not the one"),
+    ):
+        assert run_entry("export", ExportConfig, main, "", words) == 2
+        captured = capsys.readouterr()
+        assert captured.out == "" and captured.err.count("\n") == 1 and say in captured.err
+        assert [p.name for p in tmp_path.iterdir()] == ["runs"]

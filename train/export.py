@@ -1,0 +1,100 @@
+"""Export: a checkpoint as a Hugging Face folder with its tokenizer, for `transformers`, vLLM, lm-eval, TransformerLens.
+
+    python -m train.export checkpoint=runs/pretrain/pretrain-1a2b3c4d out=exported
+
+`checkpoint` is a run folder (its last checkpoint is taken) or a checkpoints/step-N folder; `out` is a new folder. A
+model that is a GPT-NeoX, Llama or Qwen3 becomes one. Others (the quickstart's, with their convolutions) go with their
+own code on custom_code=true, to be loaded with `trust_remote_code=True`. Prints the largest difference of two logits
+between the checkpoint and the folder, read back.
+"""
+
+import copy
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+
+from models.export import parity, read, save
+from models.families import family
+from models.gpt import GPT
+from synth.encoding import Encoding
+from train import checkpoint
+from train.config import REQUIRED, run_entry
+from train.data import DataConfig, check_world
+from train.schema import build
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Settings of the command."""
+
+    checkpoint: str = REQUIRED
+    out: str = REQUIRED
+    custom_code: bool = False
+
+
+def main(config: ExportConfig) -> None:
+    """Writes the folder, or nothing."""
+    out = Path(config.out)
+    if out.exists():
+        raise ValueError(f"out={out}: exists; accepted: a folder that does not")
+    model = checkpoint.load_model(config.checkpoint)
+    if not config.custom_code:
+        _check_counterpart(model)
+    encoding = encoding_of(checkpoint.notes(config.checkpoint), config.checkpoint)
+    temporary = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        save(model, temporary, eos=encoding.eos, pad=encoding.pad, custom_code=config.custom_code)
+        for_generating(encoding.tokenizer, model.config.context).save_pretrained(temporary)
+        difference, largest = parity(model, read(temporary, custom_code=config.custom_code))
+        temporary.rename(out)
+    except BaseException:
+        shutil.rmtree(temporary)
+        raise
+    print(f"logits differ by at most {difference:.1e} (largest logit {largest:.1f})")
+    print(out)
+
+
+def for_generating(tokenizer: PreTrainedTokenizerFast, context: int) -> PreTrainedTokenizerFast:
+    """A copy whose folder makes `model.generate(**tokenizer(texts, padding=True, return_tensors="pt"))` work.
+
+    Text that is not of the world, an error here, is padding there: tools try a tokenizer on words of their own.
+    """
+    tokenizer = copy.deepcopy(tokenizer)
+    model = tokenizer.backend_tokenizer.model
+    if isinstance(model, WordLevel):
+        model.unk_token = tokenizer.pad_token
+    wanted = {
+        "padding_side": "left",
+        "model_max_length": context,
+        "model_input_names": ["input_ids", "attention_mask"],
+    }
+    for name, value in wanted.items():
+        setattr(tokenizer, name, value)
+        tokenizer.init_kwargs[name] = value  # what is written: the attributes that are named here
+    return tokenizer
+
+
+def _check_counterpart(model: GPT) -> None:
+    try:
+        family(model.config)
+    except ValueError as error:
+        raise ValueError(f"{error}; or custom_code=true, which takes any model") from None
+
+
+def encoding_of(notes: Mapping[str, Any], path: str) -> Encoding:
+    """The tokens that a checkpoint was trained on. Raises ValueError where its vocabulary has changed since."""
+    data = build(DataConfig, notes["data"])
+    check_world(notes, data, path)
+    return data.encoding()
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry("export", ExportConfig, main, __doc__ or ""))
