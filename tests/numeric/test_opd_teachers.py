@@ -259,7 +259,8 @@ def test_the_teacher_reads_the_context_at_the_same_response_positions(source, pr
             start = len(context) + p - 1
             torch.testing.assert_close(got_NV[n : n + length], alone_TV[start : start + length], atol=1e-5, rtol=1e-4)
             n += length
-    assert cut(rollouts.tokens_BT[0].tolist())[0] == [], "the student's own prompt has no context"
+    prompt = rollouts.tokens_BT[0, : rollouts.prompt_B[0]].tolist()
+    assert cut(prompt)[0] == [], "the student's own prompt has no context"
 
 
 def test_a_row_that_was_told_nothing_or_has_no_room_counts_nothing(source, prompts):

@@ -3,8 +3,8 @@
     python -m train.opd.table            # all methods
     python -m train.opd.table opd gkd    # some of them
 
-A part that a method leaves at its default stays empty: fresh student at temperature 1, external teacher, exact reverse
-KL over the full vocabulary, all tokens alike, no regularizer, no reward.
+A part that a method leaves at its default stays empty: fresh student at temperature 1, external teacher, full
+vocabulary, all tokens alike, no regularizer, no reward.
 """
 
 import re
@@ -23,7 +23,7 @@ COLUMNS = ("method", "source", "teacher", "divergence", "weight", "regularizer",
 USUAL = {
     "source": {"kind": "student", "samples": 1, "temperature": 1.0},
     "teacher": {"params": "external"},
-    "divergence": {"kind": "rkl"},
+    "divergence": {"support": "full"},
     "weight": {"normaliser": "token"},
     "regularizer": {f.name: f.default for f in fields(RegularizerConfig)},
     "outcome": {f.name: f.default for f in fields(OutcomeConfig)},
@@ -64,12 +64,12 @@ def row(name: str) -> dict[str, str]:
         cells["weight"] += "fork test"
     if "schedule" in method:
         cells["divergence"] += f", times {short(method['schedule'])}"
-    title = next(line for line in text.splitlines() if line.startswith("#"))
+    title = re.split(r"[:(]", text.lstrip("# "))[0].split(", ")[-1].strip()
     papers = re.findall(r"\b\d{4}\.\d{5}\b", text.split("name:")[0])
     link = ", ".join(f"[{number}](https://arxiv.org/abs/{number})" for number in dict.fromkeys(papers))
     cells |= {
         "method": f"`{name}`",
-        "paper": link or ("ours" if "(ours)" in text else title.lstrip("# ").split(",")[0]),
+        "paper": link or ("ours" if "(ours)" in text else title),
     }
     return {column: cells[column].strip(" ,") for column in COLUMNS}
 
