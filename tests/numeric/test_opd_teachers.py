@@ -23,6 +23,7 @@ from train.opd.method import Method
 from train.opd.objective import Objective, weigh
 from train.opd.outcome import OutcomeConfig, policy_gradient
 from train.opd.params import IMPOSSIBLE, Frozen
+from train.opd.regularizer import RegularizerConfig
 from train.opd.rollouts import ORIGINS, Rollouts, positions
 from train.opd.run import cast
 from train.opd.settings import Schedule
@@ -541,3 +542,12 @@ def test_the_state_of_a_text_is_what_it_has_derived(source):
     halves = [r[: len(r) // 2] for r in responses]
     half = states(judge(documents.problems, source.world, halves), lengths // 2, np.zeros(6, dtype=bool))
     assert all(a[0] <= b[0] and not a[1] for a, b in zip(half, whole, strict=True))
+
+
+def test_where_the_teacher_is_not_asked_regularizers_are_still_measured(source, prompts):
+    student, switch = model(source, 0), Schedule(1.0, 0.0, 1, jump=True)
+    m = Method("x", STUDENT, weight=WeightConfig(token=["entropy_gap"]), schedule=switch,
+               regularizer=RegularizerConfig(entropy=-0.1, entropy_top=0.2))  # fmt: skip
+    output = objective(m, prompts, student, model(source, 1))(student, 1)
+    assert output.flops["teacher"] == 0.0 and "loss_divergence" not in output.metrics
+    assert output.metrics["loss_entropy"] > 0.0

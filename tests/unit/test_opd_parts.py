@@ -205,6 +205,7 @@ def test_combinations_that_mean_nothing_are_refused(parts, message):
         (lambda: TeacherConfig(transform="mix"), "teacher.share=null"),
         (lambda: SourceConfig("replay", 1, 1.0, capacity=2), "source.refresh=null"),
         (lambda: SourceConfig("gold", reuse=2), "repeats batches by itself"),
+        (lambda: SourceConfig("revision", 1, 1.0, revisions=1, reuse=2), "source.reuse=2: a revision"),
         (lambda: SourceConfig("teacher", 1, 1.0, top_p=0.9), "source.top_p=0.9 has no effect"),
         (lambda: SourceConfig("student", 1, 1.0, top_p=1.0), "source.top_p=1.0"),
         (lambda: SourceConfig("blend", 1, 0.0, share=0.2), "a blend is of two distributions"),

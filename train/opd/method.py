@@ -142,9 +142,10 @@ class Method:
                     f"weight.sample={term.weight.sample} compares responses to one prompt; accepted: source.samples "
                     f"above 1, got {self.source.samples}"
                 )
-        if self.fork is not None and (self.teacher.params != "external" or self.teacher.context != "none"):
+        one = self.teacher.params == "external" and self.teacher.route is None and self.teacher.context == "none"
+        if self.fork is not None and not one:
             raise ValueError(
-                "fork: teacher and student both write futures; accepted: teacher.params=external, no context"
+                "fork: teacher and student both write futures; accepted: teacher.params=external, no route or context"
             )
 
     def _check_terms(self) -> None:

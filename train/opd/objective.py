@@ -184,14 +184,15 @@ class Objective:
         known_BR = self.teacher.known(rollouts) if asks else None
         signals = forks = None
         futures: list[Piece] = []
-        if self.method.needs and asks:
+        needs = self.method.needs if asks else self.method.regularizer.needs
+        if needs:
             ask = [
                 (index_M, partial(lambda i: score(model, target(i), parts[i]), i)) for i, index_M in enumerate(chunks)
             ]
-            signals = measure(self.method.needs, rollouts, ask)
+            signals = measure(needs, rollouts, ask)
             tally.measured(model, rollouts)
         counts = weigh(self.method, rollouts, self.prompts.max_new, step, signals, known_BR)
-        if self.method.fork is not None and signals is not None and counts.terms:
+        if self.method.fork is not None and counts.terms:
             scorer = self.teacher.params.models[0]
             forks = look(rollouts, signals, self.method.fork, model, scorer, self.prompts, step)
             tally.looked(forks)

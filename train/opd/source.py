@@ -101,6 +101,8 @@ class SourceConfig:
                 raise ValueError(f"source.{name}: accepted are shares from 0 to 1")
         if self.length is not None and min(self.length.start, self.length.end) == 0.0:
             raise ValueError("source.length: accepted are shares above 0, up to 1")
+        if self.reuse > 1 and self.kind == "revision":
+            raise ValueError(f"source.reuse={self.reuse}: a revision's verdict is not its text's alone; accepted: 1")
         if self.reuse > 1 and self.kind in ("gold", "replay", "cached"):
             raise ValueError(
                 f"source.reuse={self.reuse}: source.kind={self.kind} repeats batches by itself; accepted: 1"
