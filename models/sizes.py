@@ -7,6 +7,7 @@ Try it:  python -m models.sizes
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,10 +82,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise ValueError(f"size={name}: accepted: {', '.join(known)}")
         if words.context is not None and words.context < 1:
             raise ValueError(f"context={words.context}: expected at least 1")
-        print(table([known[name] for name in words.size or known], words.vocab, words.context))
+        print(table([known[name] for name in words.size or known], words.vocab, words.context), flush=True)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -9,6 +9,7 @@ The settings name the law of the solutions; those of the record's problem are re
 import argparse
 import math
 import os
+import sys
 
 import numpy as np
 
@@ -82,19 +83,26 @@ def main(argv: list[str] | None = None) -> None:
     records = read(args.file)
     if len(records) <= PLAIN_PYTHON_UP_TO:
         os.environ.setdefault("GLASSHOUSE_JIT", "0")  # must be set before the kernels are imported
+    from tqdm import tqdm
+
     from synth.oracle import Oracle
     from synth.spec import Spec
 
     names = ("retry_rate", "retry_kind", "uncorrected", "letter_order", "letters", "shortest")
     settings = {name: getattr(args, name) for name in names}
-    for number, record in records:
+    stories = []
+    for number, record in tqdm(records, unit="record", delay=2, disable=None, leave=False):
         try:
             problem, world, text = problem_and_text(record, args.field, args.world)
             spec = Spec(modulus=world.modulus, ops=1, **settings)
             story = explain(Oracle(spec, args.policy, world), problem, text)
         except ValueError as error:
             fail(f"{args.file} line {number}: {error}")
-        print(f"{record.get('id', f'line {number}')}\n{story}")
+        stories.append(f"{record.get('id', f'line {number}')}\n{story}")
+    try:
+        print("\n".join(stories), flush=True)
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

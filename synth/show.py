@@ -104,7 +104,9 @@ def show(source: Source, documents: Documents, i: int, index: int, colour: bool)
     names = {s: world.name_of(*slot_names[s]) for s in range(SLOTS) if problem.exists[0, s]}
     scalars = problem.scalars[0]
     side = "train" if scalars[P.SPLIT_BIN] < 17 else "test"
-    counts = f"{scalars[P.OPS]} operations, {scalars[P.EDGES]} edges, arithmetic modulo {world.modulus}"
+    ops, most = int(scalars[P.OPS]), source.spec.ops
+    drawn = "" if source.spec.exact_ops else f" (drawn from 1 to {most}; --exact-ops: always {most})"
+    counts = f"{ops} operation{'s' * (ops != 1)}{drawn}, {scalars[P.EDGES]} edges, arithmetic modulo {world.modulus}"
     lines = [paint(f"Problem {index}", "bold") + f"   {counts}, split bin {scalars[P.SPLIT_BIN]} ({side})", ""]
     context, prompt = cut(documents.prompt_tokens(i))
     lines += context_lines(world, context, paint)

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from models.beam import beam_search
 from models.gpt import GPT
-from models.sampling import sample
+from models.sampling import Samples, sample
 from synth.checker import Verdicts
 from synth.dataset import Documents, Source
-from synth.encoding import encoding_of
+from synth.encoding import Encoding, encoding_of
 from synth.hashing import key
 from train.data import collate
 from train.intervals import wilson
@@ -35,12 +36,16 @@ BATCH = 128  # rollouts side by side: the cache of a small model stays inside th
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn: temperature 0 is greedy. `max_new_tokens` null: twice the longest right solution."""
+    """How answers are drawn: temperature 0 is greedy. `max_new_tokens` null: twice the longest right solution.
+
+    beams above 1: beam search, which with temperature 1 is the beam sampling of Part 2.1 (beam 4, multinomial).
+    """
 
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
     max_new_tokens: int | None = None
+    beams: int = 1
     seed: int = 0
 
     def __post_init__(self):
@@ -52,6 +57,12 @@ class Sampling:
             raise ValueError(f"sampling.top_p={self.top_p}: accepted: 0 < top_p <= 1")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ValueError(f"sampling.max_new_tokens={self.max_new_tokens}: accepted: 1 or more, or null")
+        if self.beams < 1:
+            raise ValueError(f"sampling.beams={self.beams}: accepted: 1 or more")
+        if self.beams > 1 and (self.temperature not in (0.0, 1.0) or self.top_k != 0 or self.top_p != 1.0):
+            raise ValueError(
+                f"sampling.beams={self.beams} keeps the model's own law; accepted: temperature 0 or 1, top_k 0, top_p 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -133,23 +144,30 @@ def evaluate(
     for k in range(0, len(order), batch):
         rows = order[k : k + batch]
         generator = torch.Generator().manual_seed(key(sampling.seed, "evaluation", k))
-        out = sample(
-            model,
-            [prompts[i] for i in rows],
-            budget,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            eos=tokens.eos,
-            pad=tokens.pad,
-            generator=generator,
-        )
+        out = _continue(model, [prompts[i] for i in rows], budget, sampling, tokens, generator)
         tokens_NR[rows, : out.tokens_BT.shape[1]] = out.tokens_BT.cpu().numpy()
         length[rows], finished[rows] = out.lengths_B.cpu().numpy(), out.finished_B.cpu().numpy()
     problems = documents.problems
     verdicts = tokens.check(problems, tokens_NR, length)
     index = np.asarray(indices, dtype=np.int64)
     return Evaluation(index, problems.ops, problems.answer, tokens_NR, length, finished, verdicts, documents)
+
+
+def _continue(
+    model: GPT,
+    prompts: list[list[int]],
+    budget: int,
+    sampling: Sampling,
+    tokens: Encoding,
+    generator: torch.Generator,
+) -> Samples:
+    """Responses to prompts, drawn as `sampling` says."""
+    ends: dict[str, int] = {"eos": tokens.eos, "pad": tokens.pad}
+    if sampling.beams > 1:
+        drawn = generator if sampling.temperature > 0 else None
+        return beam_search(model, prompts, budget, beams=sampling.beams, generator=drawn, **ends)
+    law = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
+    return sample(model, prompts, budget, generator=generator, **law, **ends)
 
 
 @torch.no_grad()

@@ -110,7 +110,21 @@ def test_sampled_evaluation_depends_on_its_seed_alone():
     assert tokens(0) == tokens(0) != tokens(1)
 
 
-@pytest.mark.parametrize("bad", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_k": -1}, {"max_new_tokens": 0}])
+def test_beams_search_what_greedy_does_not_and_are_drawn_at_temperature_one():
+    def tokens(**settings):
+        return evaluate(MODEL, SOURCE, range(6), Sampling(max_new_tokens=6, **settings)).tokens_NR.tolist()
+
+    assert tokens(beams=4) == tokens(beams=4, seed=1) != tokens()
+    assert tokens(beams=4, temperature=1.0) != tokens(beams=4, temperature=1.0, seed=1)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"temperature": -1.0}, {"top_p": 0.0}, {"top_k": -1}, {"max_new_tokens": 0}, {"beams": 0},
+        {"beams": 4, "temperature": 0.5}, {"beams": 4, "top_k": 3},
+    ],
+)  # fmt: skip
 def test_impossible_sampling_is_refused(bad):
     with pytest.raises(ValueError, match=f"sampling.{next(iter(bad))}="):
         Sampling(**bad)
