@@ -8,6 +8,7 @@ import pytest
 from train import pretrain
 from train.config import run_entry
 from train.opd import run as opd_run
+from train.opd.objective import Objective
 from train.rundir import read_lines
 
 SMALL = [
@@ -46,7 +47,7 @@ def test_help_names_the_methods_and_an_example(command):
     shown = command("train.opd.run", "--help")
     assert shown.returncode == 0 and shown.stderr == ""
     assert "python -m train.opd.run student=" in shown.stdout
-    assert "method=drgrpo | exopd | gkd | kd | opd | rft | seqkd | sft | tm_opd" in shown.stdout
+    assert "method=crisp | curio_sft | dasd | distillm | drgrpo | eopd | exopd | gkd | grpo" in shown.stdout
 
 
 def test_a_run_is_complete_and_starting_it_again_changes_nothing(command, models, tmp_path):
@@ -73,14 +74,54 @@ def test_a_run_is_complete_and_starting_it_again_changes_nothing(command, models
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize("method", ["kd", "sft", "gkd", "tm_opd", "seqkd", "exopd", "rft", "drgrpo"])
-def test_every_method_runs(method, models, tmp_path, capsys):
-    teacher = [] if method in ("sft", "rft", "drgrpo") else [f"teacher={models['teacher']}"]
+@pytest.mark.parametrize("method", ["kd", "seqkd", "scope", "drgrpo", "oracle", "distillm"])
+def test_methods_of_every_kind_run(method, models, tmp_path, capsys):
+    """All of them run in tests/numeric/test_methods.py; these go through the whole command."""
+    teacher = [] if method in ("drgrpo", "oracle") else [f"teacher={models['teacher']}"]
     words = [*SMALL, "budget.steps=2", f"method={method}", f"student={models['student']}", f"out.root={tmp_path}"]
     assert opd(*words, *teacher) == 0, capsys.readouterr().err
     folder = next(tmp_path.glob("opd-*"))
     assert json.loads((folder / "summary.json").read_text())["steps"] == 2
     assert (folder / "samples.jsonl").exists()
+
+
+def test_a_self_teacher_is_measured_first_and_stops_where_it_cannot_read(models, tmp_path, capsys):
+    words = [*SMALL, "budget.steps=2", "method=opsd", "skill.problems=8", f"student={models['student']}"]
+    words += [f"out.root={tmp_path}", "max_new=12"]
+    assert opd(*words) == 2
+    shown = capsys.readouterr()
+    assert "lacks this skill (context=gold: 0.0% with, 0.0% without" in shown.err and list(tmp_path.iterdir()) == []
+    assert opd(*words, "skill.stop=false") == 0
+    folder = next(tmp_path.glob("opd-*"))
+    skill = json.loads((folder / "skill.json").read_text())
+    assert skill["context"] == "gold" and skill["problems"] == 8 and not skill["clear"]
+    assert all(sample["context"].startswith("<gold>") for sample in read_lines(folder / "samples.jsonl"))
+    before = contents(folder)
+    assert opd(*words, "skill.stop=false") == 0 and contents(folder) == before
+
+
+def test_a_killed_run_of_a_method_with_memory_goes_on_as_if_nothing_had_been(models, tmp_path):
+    """Responses used again and an averaged teacher come back from the checkpoint."""
+    base = [*SMALL, "method=sdft", "skill.problems=2", "skill.stop=false", "max_new=12", f"student={models['student']}"]
+    base += ["budget.steps=4", "out.save_every=1", "method.source.reuse=3"]
+    losses = []
+    for name, stops in (("whole", ()), ("killed", (2,))):
+        folder = tmp_path / name
+        words = [*base, f"out.folder={folder}"]
+        for stop in stops:
+            keep = Objective.__call__
+
+            def dying(self, model, step, keep=keep, stop=stop):
+                if step == stop:
+                    raise KeyboardInterrupt
+                return keep(self, model, step)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Objective, "__call__", dying)
+                assert opd(*words) == 130
+        assert opd(*words) == 0
+        losses.append([row["loss"] for row in read_lines(folder / "metrics.jsonl") if "loss" in row])
+    assert losses[0] == losses[1] and len(losses[0]) == 4
 
 
 def test_a_budget_of_flops_counts_everything_that_was_spent(models, tmp_path):
@@ -100,7 +141,7 @@ def test_a_budget_of_flops_counts_everything_that_was_spent(models, tmp_path):
         (["student={student}", "teacher=nowhere"], "teacher=nowhere: does not exist"),
         (["student={student}", "teacher={teacher}", "method=sft"], "has no effect with method=sft"),
         (["student={student}", "teacher={other}"], "vocabulary is not the one"),
-        (["student={student}", "teacher={teacher}", "method=minillm"], "method=minillm: no such option"),
+        (["student={student}", "teacher={teacher}", "method=minillmm"], "method=minillmm: no such option (did"),
         (["student={student}", "teacher={teacher}", "method.divergence.kind=kl"], "divergence.kind=kl is not known"),
         (["student={student}", "teacher={teacher}", "method.source.temprature=1"], "did you mean temperature?"),
         (["student={student}", "teacher={teacher}", "method.source.samples=many"], "expected an integer or null"),
@@ -111,6 +152,19 @@ def test_a_budget_of_flops_counts_everything_that_was_spent(models, tmp_path):
           "method.divergence.k=5000", "method.divergence.rest=tail"], "divergence.k=5000: accepted"),
         (["student={student}", "teacher={teacher}", "budget.flops=1e9"], "exactly one"),
         (["teacher={teacher}"], "student: needs a value"),
+        (["student={student}", "method=sdpo", "method.source.samples=1"], "source.samples above 1, got 1"),
+        (["student={student}", "method=grpo", "method.source.samples=1"], "source.samples above 1"),
+        (["student={student}", "teacher={teacher}", "method=paced", "method.source.samples=1"], "compares responses"),
+        (["student={student}", "method=mopd", "max_new=90"], "and contexts up to 273"),
+        (["student={student}", "method=sdzero1", "max_new=200"], "and contexts up to 202"),
+        (["student={student}", "teacher={teacher}", "teachers=[{teacher}]"], "method.teacher.route=null"),
+        (["student={student}", "teacher={teacher}", "method=routed"], "1 checkpoints with teacher.route=ops"),
+        (["student={student}", "method=oracle", "method.divergence.kind=rkl"], "rules tokens out"),
+        (["student={student}", "method=oracle", "data.overrides.solution_order=published"], "no closed form"),
+        (["student={student}", "teacher={teacher}", "skill.stop=false"], "skill: has no effect"),
+        (["student={student}", "method=oracle", "data.tokens=word"], "method=oracle reads phrases; accepted: phrase"),
+        (["student={student}", "method=grpo", "method.outcome.clip=0.2"], "has nothing to act on"),
+        (["student={student}", "teacher={teacher}", "method.teacher.context=golden"], "'golden' is no section"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_writes_nothing(words, message, models, tmp_path, capsys):

@@ -16,15 +16,18 @@ from synth.world import EOS, PAD
 from train.data import BatchConfig, Batches
 from train.flops import forward_flops, training_flops
 from train.loop import train
-from train.opd import method as method_module
+from train.opd import draw as draw_module
 from train.opd.divergence import DivergenceConfig
-from train.opd.method import Method, Objective
+from train.opd.draw import SOURCES
+from train.opd.method import Method
+from train.opd.objective import Objective
 from train.opd.outcome import OutcomeConfig
+from train.opd.params import Frozen, response_logprobs
 from train.opd.regularizer import RegularizerConfig
 from train.opd.rollouts import ORIGINS, Rollouts
 from train.opd.samples import SampleLog
-from train.opd.source import SOURCES, Prompts, SourceConfig, gold
-from train.opd.teacher import Teacher, TeacherConfig, response_logprobs
+from train.opd.source import Prompts, SourceConfig, gold
+from train.opd.teacher import Teacher, TeacherConfig
 from train.opd.weight import WeightConfig
 from train.optim import OptimConfig
 from train.pretrain import NextToken
@@ -40,7 +43,7 @@ METHODS = {
                            weight=WeightConfig(normaliser="sequence")),
     "topk-constant": Method("topk", STUDENT, weight=WeightConfig(normaliser="constant"),
                             divergence=DivergenceConfig("rkl", "student_topk", k=4, rest="tail")),
-    "pg-finished": Method("pg", replace(STUDENT, samples=3, temperature=0.8), weight=WeightConfig(sample="finished"),
+    "pg-finished": Method("pg", replace(STUDENT, samples=3, temperature=0.8), weight=WeightConfig(sample=["finished"]),
                           divergence=DivergenceConfig(support="sampled", estimator="pg", adv_clip=1.0)),
     "regularized": Method("reg", GOLD, divergence=DivergenceConfig("fkl"), teacher=TeacherConfig("external"),
                           regularizer=RegularizerConfig(ref_kl=0.1, gold_nll=0.2, entropy=0.05)),
@@ -60,9 +63,9 @@ def model(source: Source, seed: int, width: int = 16) -> GPT:
 
 def objective(method: Method, source: Source, count: int = 6, micro_batch: int = 0, seed: int = 0, **more) -> Objective:
     reference = model(source, 7) if method.needs_reference else None
-    scorer = model(source, 1, width=24) if method.divergence.needs_teacher else None
+    scorer = Frozen(model(source, 1, width=24)) if method.divergence.needs_teacher else None
     teacher = Teacher(method.teacher, scorer, reference)
-    return Objective(method, Prompts(source, count, 14, seed), teacher, micro_batch=micro_batch, **more)
+    return Objective(method, Prompts(source, count, 30, seed), teacher, micro_batch=micro_batch, **more)
 
 
 def loss_and_gradient(objective: Objective, student: GPT, step: int = 0) -> tuple[float, torch.Tensor]:
@@ -73,7 +76,7 @@ def loss_and_gradient(objective: Objective, student: GPT, step: int = 0) -> tupl
 
 
 def drawn(method: Method, source: Source, student: GPT, count: int = 6, step: int = 0) -> Rollouts:
-    return SOURCES[method.source.kind](Prompts(source, count, 14, 0), method.source, step, student, None)[0]
+    return SOURCES[method.source.kind](Prompts(source, count, 30, 0), method.source, step, student, None)[0]
 
 
 def widened(rollouts: Rollouts, extra: int) -> Rollouts:
@@ -99,7 +102,7 @@ def test_reverse_kl_loss_is_the_mean_over_response_positions_end_token_included(
         start, n = int(rollouts.prompt_B[row]), int(rollouts.length_B[row])
         tokens_1T = rollouts.tokens_BT[row : row + 1, : start + n]
         with torch.no_grad():
-            q, p = (torch.log_softmax(m(tokens_1T)[0], dim=-1) for m in (student, o.teacher.model))
+            q, p = (torch.log_softmax(m(tokens_1T)[0], dim=-1) for m in (student, o.teacher.params.models[0]))
         for t in range(n):
             at = start + t - 1
             total += float((q[at].exp() * (q[at] - p[at])).sum())
@@ -161,7 +164,7 @@ def test_padding_and_order_change_nothing(name, source, monkeypatch):
     order_B = torch.randperm(len(rollouts), generator=torch.Generator().manual_seed(1))
     results = []
     for batch in (rollouts, widened(rollouts, 5), rollouts.rows(order_B)):
-        monkeypatch.setitem(method_module.SOURCES, "student", lambda *_, batch=batch: (batch, 0.0))
+        monkeypatch.setitem(draw_module.SOURCES, "student", lambda *_, batch=batch: (batch, 0.0))
         results.append(loss_and_gradient(objective(method, source), student))
     for loss, gradient in results[1:]:
         assert loss == pytest.approx(results[0][0], rel=1e-5, abs=1e-6)
@@ -181,16 +184,16 @@ def test_the_end_token_is_learned_and_padding_is_not(source):
 
 def test_teacher_and_reference_are_frozen_and_unchanged(source):
     o, student = objective(METHODS["regularized"], source), model(source, 0)
-    before = [deepcopy(m.state_dict()) for m in (o.teacher.model, o.teacher.reference)]
+    before = [deepcopy(m.state_dict()) for m in (o.teacher.params.models[0], o.teacher.reference)]
     o(student, 0).loss.backward()
-    for frozen, state in zip((o.teacher.model, o.teacher.reference), before, strict=True):
+    for frozen, state in zip((o.teacher.params.models[0], o.teacher.reference), before, strict=True):
         assert all(p.grad is None and not p.requires_grad for p in frozen.parameters())
         assert all(torch.equal(value, state[name]) for name, value in frozen.state_dict().items())
 
 
 def test_a_student_that_is_its_own_teacher_has_nothing_to_learn(source):
     student, method = model(source, 0), Method("self", STUDENT, TeacherConfig("init"))
-    o = Objective(method, Prompts(source, 6, 14, 0), Teacher(method.teacher, deepcopy(student), None))
+    o = Objective(method, Prompts(source, 6, 30, 0), Teacher(method.teacher, Frozen(deepcopy(student)), None))
     loss, gradient = loss_and_gradient(o, student)
     assert abs(loss) < 1e-6 and gradient.abs().max() < 1e-6
 
@@ -243,7 +246,7 @@ def test_the_ledger_counts_generation_teacher_and_update(source):
     output = o(student, 0)
     read_B = rollouts.prompt_B + rollouts.length_B - 1
     assert output.flops["update"] == training_flops(student.config, read_B)
-    assert output.flops["teacher"] == forward_flops(o.teacher.model.config, read_B)
+    assert output.flops["teacher"] == forward_flops(o.teacher.params.models[0].config, read_B)
     prompts_once = forward_flops(student.config, rollouts.prompt_B[::2])
     assert output.flops["generation"] == forward_flops(student.config, read_B) - prompts_once
     assert output.tokens == int((rollouts.prompt_B + rollouts.length_B).sum())
@@ -257,7 +260,7 @@ def test_policy_gradient_makes_rewarded_responses_likelier(source, monkeypatch):
     rollouts = drawn(method, source, student, count=2)
     right = np.array([True, False, False, True])
     rollouts = replace(rollouts, verdicts=rollouts.verdicts._replace(right=right))
-    monkeypatch.setitem(method_module.SOURCES, "student", lambda *_: (rollouts, 0.0))
+    monkeypatch.setitem(draw_module.SOURCES, "student", lambda *_: (rollouts, 0.0))
 
     def likelihood() -> torch.Tensor:
         with torch.no_grad():
@@ -282,7 +285,7 @@ def distil(folder: Path, source: Source, steps: int, stop_at: int | None = None)
     """A run of `steps` steps in `folder`, optionally killed in the middle of step `stop_at`."""
     config = {"out": {"folder": str(folder)}, "steps": steps}
     run = open_run(config)
-    log = SampleLog(run.path / "samples.jsonl", source.world, every=1, count=2, prompts=6)
+    log = SampleLog(run.path / "samples.jsonl", source.world, every=1, count=2)
 
     def watch(step: int, rollouts: Rollouts) -> None:
         log(step, rollouts)

@@ -10,12 +10,16 @@ import torch
 from synth.world import EOS, PAD
 from train.config import CONFIGS, load
 from train.opd.divergence import DivergenceConfig
-from train.opd.method import Coefficients, Method
+from train.opd.fork import ForkConfig
+from train.opd.method import Method, Term
+from train.opd.objective import weigh
 from train.opd.outcome import OutcomeConfig, drgrpo, grpo
 from train.opd.regularizer import RegularizerConfig
 from train.opd.rollouts import Rollouts, join, positions, responses
 from train.opd.run import OpdConfig
+from train.opd.settings import Schedule
 from train.opd.source import SourceConfig
+from train.opd.table import main
 from train.opd.teacher import TeacherConfig
 from train.opd.weight import WeightConfig, coefficients
 
@@ -96,12 +100,12 @@ def test_constant_normaliser_does_not_look_at_lengths():
 def test_sample_weights_leave_responses_out_of_the_normaliser_too():
     rollouts = batch(*THREE, right=[False, True, True])
     for sample, kept in (("finished", [0, 1]), ("right", [1, 2])):
-        c_BR = coefficients(rollouts, WeightConfig(sample=sample), max_new=10)
+        c_BR = coefficients(rollouts, WeightConfig(sample=[sample]), max_new=10)
         assert (c_BR.sum(dim=1) > 0).nonzero().squeeze(1).tolist() == kept
         assert c_BR.sum().item() == pytest.approx(1.0)
     nothing = batch(*THREE, right=[False] * 3)
     for normaliser in ("token", "sequence", "constant"):
-        assert coefficients(nothing, WeightConfig(sample="right", normaliser=normaliser), 10).abs().sum() == 0
+        assert coefficients(nothing, WeightConfig(sample=["right"], normaliser=normaliser), 10).abs().sum() == 0
 
 
 def test_advantages_are_relative_to_the_group():
@@ -115,9 +119,9 @@ def test_advantages_are_relative_to_the_group():
 def test_equal_rewards_in_every_group_give_no_outcome_term():
     method = Method("x", replace(STUDENT, samples=2), TeacherConfig("none"), DivergenceConfig("none"),
                     outcome=OutcomeConfig("grpo"))  # fmt: skip
-    counts = Coefficients.of(method, batch(*THREE, THREE[0], right=[True, True, False, False]), 10)
+    counts = weigh(method, batch(*THREE, THREE[0], right=[True, True, False, False]), 10)
     assert counts.advantage_B.abs().max() == 0
-    counts = Coefficients.of(method, batch(*THREE, THREE[0], right=[True, False, False, False]), 10)
+    counts = weigh(method, batch(*THREE, THREE[0], right=[True, False, False, False]), 10)
     assert counts.advantage_B[:2].abs().min() > 0
 
 
@@ -134,9 +138,26 @@ def test_equal_rewards_in_every_group_give_no_outcome_term():
         ({"source": SourceConfig("teacher", 1, 1.0), "teacher": TeacherConfig(transform="temper", temperature=2.0),
           "divergence": DivergenceConfig("nll")}, "teacher.transform=temper has no effect"),
         ({"teacher": TeacherConfig("none"), "divergence": DivergenceConfig("none")}, "nothing to learn"),
+        ({"teacher": TeacherConfig("oracle", policy="continue")}, "rules tokens out, which rkl cannot bear"),
+        ({"teacher": TeacherConfig("init", context="gold"), "divergence": DivergenceConfig("nll"),
+          "source": SourceConfig("teacher", 1, 1.0)}, "teacher.context=gold has no effect"),
+        ({"source": SourceConfig("teacher", 1, 1.0), "teacher": TeacherConfig("ema", rate=0.1)}, "one frozen teacher"),
+        ({"teacher": TeacherConfig("init", context="success1")}, "source.samples above 1, got 1"),
+        ({"weight": WeightConfig(sample=["success"])}, "shows no right peers"),
+        ({"weight": WeightConfig(sample=["contrast"])}, "compares responses to one prompt"),
+        ({"weight": WeightConfig(token=["importance"], cap=2.0)}, "has nothing to act on"),
+        ({"divergence": DivergenceConfig(support="sampled", estimator="pg", clip=0.2)}, "has nothing to act on"),
+        ({"divergence": DivergenceConfig(support="sampled", estimator="pg", ratio=False)}, "changes nothing here"),
+        ({"teacher": TeacherConfig("none"), "source": SourceConfig("revision", 1, 1.0, revisions=2),
+          "divergence": DivergenceConfig("nll"), "weight": WeightConfig(token=["before_mistake"])}, "two solutions"),
+        ({"teacher": TeacherConfig("init"), "fork": ForkConfig()}, "accepted: teacher.params=external"),
+        ({"divergence": DivergenceConfig("none"), "schedule": Schedule(1.0, 0.0, 5), "teacher": TeacherConfig("none"),
+          "source": replace(STUDENT, samples=4), "outcome": OutcomeConfig("grpo")}, "put the first term in divergence"),
+        ({"divergence": DivergenceConfig("none"), "teacher": TeacherConfig("none"),
+          "source": replace(STUDENT, samples=4), "outcome": OutcomeConfig("grpo", combiner="mask")}, "joins two terms"),
         ({"outcome": OutcomeConfig("drgrpo")}, "source.samples above 1"),
         ({"source": replace(STUDENT, samples=4), "teacher": TeacherConfig("none"), "outcome": OutcomeConfig("grpo"),
-          "divergence": DivergenceConfig("none"), "weight": WeightConfig(sample="right")}, "weight.sample=right"),
+          "divergence": DivergenceConfig("none"), "weight": WeightConfig(sample=["right"])}, r"weight.sample=\[.right"),
     ],
 )  # fmt: skip
 def test_combinations_that_mean_nothing_are_refused(parts, message):
@@ -148,27 +169,58 @@ def test_combinations_that_mean_nothing_are_refused(parts, message):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: SourceConfig("replay"), "source.kind=replay.*accepted: student, teacher, gold, mix"),
+        (lambda: SourceConfig("buffer"), "source.kind=buffer.*accepted: student, teacher, gold, mix, cached"),
         (lambda: SourceConfig("student", temperature=1.0), "source.samples=null"),
         (lambda: SourceConfig("gold", samples=2), "source.samples=2 has no effect"),
         (lambda: SourceConfig("mix", 1, 1.0), "source.share=null"),
         (lambda: SourceConfig("mix", 1, 1.0, share=2.0), "source.share=2.0"),
         (lambda: SourceConfig("student", 0, 1.0), "source.samples=0"),
         (lambda: SourceConfig("student", 1, -1.0), "source.temperature=-1.0"),
-        (lambda: TeacherConfig("ema"), "teacher.params=ema.*accepted: external, init, none"),
-        (lambda: TeacherConfig(context="gold"), "teacher.context=gold.*accepted: none"),
+        (lambda: TeacherConfig("sibling"), "teacher.params=sibling.*accepted: external, oracle, init, ema, sync"),
+        (lambda: TeacherConfig(context="gould"), "gould.*accepted: none"),
         (lambda: TeacherConfig(transform="power"), "teacher.power=null"),
         (lambda: TeacherConfig(transform="temper", temperature=0.0), "teacher.temperature=0.0"),
         (lambda: TeacherConfig(temperature=2.0), "teacher.temperature=2.0 has no effect"),
-        (lambda: WeightConfig(token="entropy"), "weight.token=entropy.*accepted: response"),
-        (lambda: WeightConfig(sample="best"), "weight.sample=best.*accepted: all, finished, right"),
+        (lambda: WeightConfig(token=["entropy"]), "weight.token=entropy.*accepted: first, special"),
+        (lambda: WeightConfig(sample=["best"]), "weight.sample=best.*accepted: finished, right, wrong"),
         (lambda: WeightConfig(normaliser="mean"), "weight.normaliser=mean.*accepted: token, sequence, constant"),
         (lambda: RegularizerConfig(ref_kl=-0.1), "regularizer.ref_kl=-0.1"),
         (lambda: OutcomeConfig("ppo"), "outcome.kind=ppo.*accepted: none, grpo, drgrpo"),
-        (lambda: OutcomeConfig("grpo", combiner="mask"), "outcome.combiner=mask.*accepted: add"),
+        (lambda: OutcomeConfig("grpo", combiner="max"), "outcome.combiner=max.*accepted: add, convex, mask, route"),
         (lambda: OutcomeConfig("grpo", reward="style"), "outcome.reward=style.*accepted: strict, answer"),
         (lambda: OutcomeConfig("grpo", weight=0.0), "outcome.weight=0.0"),
         (lambda: OutcomeConfig("none", weight=2.0), "without effect"),
+        (lambda: OutcomeConfig("none", clip=0.2), "without effect"),
+        (lambda: OutcomeConfig("grpo", modulate="trrd"), "outcome.mix=null"),
+        (lambda: OutcomeConfig("grpo", modulate="rlsd", mix=0.5), "outcome.bound=null"),
+        (lambda: OutcomeConfig("grpo", clip_high=0.3), "outcome.clip_high=0.3 has no effect"),
+        (lambda: OutcomeConfig("grpo", combiner="convex"), "outcome.weight=1.0"),
+        (lambda: TeacherConfig("ema"), "teacher.rate=null"),
+        (lambda: TeacherConfig("sync", every=0), "teacher.every=0"),
+        (lambda: TeacherConfig("oracle"), "teacher.policy=null"),
+        (lambda: TeacherConfig("oracle", policy="guess"), "teacher.policy=guess.*accepted: continue"),
+        (lambda: TeacherConfig("oracle", policy="correct", context="gold"), "teacher.context=gold has no effect"),
+        (lambda: TeacherConfig("init", route="ops", bounds=[2]), "teacher.route=ops has no effect"),
+        (lambda: TeacherConfig(route="ops", bounds=[3, 2]), "teacher.bounds"),
+        (lambda: TeacherConfig(transform="mix"), "teacher.share=null"),
+        (lambda: SourceConfig("replay", 1, 1.0, capacity=2), "source.refresh=null"),
+        (lambda: SourceConfig("gold", reuse=2), "repeats batches by itself"),
+        (lambda: SourceConfig("revision", 1, 1.0, revisions=1, reuse=2), "source.reuse=2: a revision"),
+        (lambda: SourceConfig("teacher", 1, 1.0, top_p=0.9), "source.top_p=0.9 has no effect"),
+        (lambda: SourceConfig("student", 1, 1.0, top_p=1.0), "source.top_p=1.0"),
+        (lambda: SourceConfig("blend", 1, 0.0, share=0.2), "a blend is of two distributions"),
+        (lambda: SourceConfig("student", 1, 1.0, length=Schedule(0.0, 1.0, 5)), "source.length"),
+        (lambda: Schedule(1.0, 1.0, 5), "nothing changes"),
+        (lambda: Schedule(1.0, 0.0, 0), "schedule steps=0"),
+        (lambda: WeightConfig(token=["first"]), "weight.skip=null"),
+        (lambda: WeightConfig(skip=2), "weight.skip=2 has no effect"),
+        (lambda: WeightConfig(token=["tip", "opener"], share=0.5), "share a setting"),
+        (lambda: WeightConfig(token=["tip", "tip"], share=0.5), "each name once"),
+        (lambda: WeightConfig(over="batch"), "weight.over=batch"),
+        (lambda: RegularizerConfig(entropy_top=0.1), "regularizer.entropy_top=0.1 has no effect"),
+        (lambda: ForkConfig(tokens=0), "fork.tokens=0"),
+        (lambda: Term(DivergenceConfig("none")), "also.divergence.kind=none"),
+        (lambda: Term(DivergenceConfig("fkl"), coefficient=0.0), "also.coefficient=0.0"),
     ],
 )
 def test_unknown_names_and_values_are_refused_with_what_is_accepted(make, message):
@@ -193,8 +245,19 @@ def test_every_method_file_loads_is_short_and_says_what_it_is(name):
     header = "".join(line for line in text.splitlines() if line.startswith("#"))
     assert (len(text.splitlines()) <= 15 and "Certain" in header) or "Likely" in header
     needs = ["teacher=t"] if "params: external" in text else []
+    needs += ["teachers=[u]"] if "route: ops" in text else []
     config = load("opd", OpdConfig, ["student=s", f"method={name}", *needs])
     assert config.method.name == name
+
+
+def test_the_table_of_methods_has_a_row_for_each_with_its_paper(capsys):
+    assert main(["gkd", "scope", "opd_then_rl"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[2].startswith("| `gkd` | mix, share 0.5 |  | jsd, beta 0.5 | normaliser sequence |")
+    assert "2306.13649" in shown[2] and "rkl + nll" in shown[3] and "times 1.0→0.0 at 60" in shown[4]
+    assert main([]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(METHODS) + 2
+    assert main(["nope"]) == 2 and "nope: no such method" in capsys.readouterr().err
 
 
 def test_the_quickstart_s_arms_are_what_they_are_called():

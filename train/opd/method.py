@@ -1,33 +1,40 @@
-"""A method: one choice for each of the six parts, and the objective that the training loop runs for all of them.
+"""A method: one choice for each of the six parts.
 
-    loss = 1/Z sum_it w_it D(T[p]_it, q_it)  +  sum_j lambda_j Reg_j  +  lambda_R Outcome
+    loss = lam_D(t) 1/Z sum_it w_it D(T[p]_it, q_it)  +  sum_j lam_j Reg_j  +  lam_R(t) Outcome
 
-Nothing here knows a method by name. Every coefficient is fixed for the whole batch before the first forward pass, so
-the loss and its gradient do not depend on how the batch is cut into micro-batches.
-
-Legend: B rows, R response columns, N response positions of a micro-batch, V vocabulary.
+Nothing here knows a method by name. `also` holds further distillation terms on the same batch, each with a divergence
+and weights of its own; `fork` looks into the future of high-loss tokens (`fork.py`).
 """
 
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
+from train.opd.contexts import PEERS, sections
+from train.opd.divergence import DivergenceConfig
+from train.opd.fork import ForkConfig
+from train.opd.outcome import OutcomeConfig
+from train.opd.regularizer import RegularizerConfig
+from train.opd.settings import Schedule
+from train.opd.source import MODEL_OF, SourceConfig
+from train.opd.teacher import TeacherConfig
+from train.opd.weight import WeightConfig
 
-from models.gpt import GPT
-from train.flops import forward_flops, training_flops
-from train.loop import StepOutput
-from train.opd.diagnostics import distribution_sums, response_measures, stop_sums
-from train.opd.divergence import DivergenceConfig, divergence, nll
-from train.opd.outcome import COMBINERS, NORMALISER, OutcomeConfig, advantages, policy_gradient
-from train.opd.regularizer import RegularizerConfig, regularization
-from train.opd.rollouts import Rollouts
-from train.opd.source import SOURCES, Prompts, SourceConfig, gold
-from train.opd.teacher import Scored, Teacher, TeacherConfig, score
-from train.opd.weight import WeightConfig, coefficients
+OFF_POLICY = "a source whose tokens another distribution drew (source.kind, temperature, top_p or reuse)"
+BY_STEP = {"before_mistake", "after_mistake", "teacher_sentences"}
+
+
+@dataclass(frozen=True)
+class Term:
+    """One distillation term: `coefficient` times the weighted divergence."""
+
+    divergence: DivergenceConfig
+    weight: WeightConfig = field(default_factory=WeightConfig)
+    coefficient: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.coefficient > 0.0:
+            raise ValueError(f"also.coefficient={self.coefficient}: accepted are positive numbers")
+        if self.divergence.kind == "none":
+            raise ValueError("also.divergence.kind=none adds nothing; accepted: a divergence, or no entry in also")
 
 
 @dataclass(frozen=True)
@@ -41,54 +48,148 @@ class Method:
     weight: WeightConfig = field(default_factory=WeightConfig)
     regularizer: RegularizerConfig = field(default_factory=RegularizerConfig)
     outcome: OutcomeConfig = field(default_factory=OutcomeConfig)
+    also: list[Term] = field(default_factory=list)
+    schedule: Schedule | None = None  # of the distillation terms
+    fork: ForkConfig | None = None
 
     def __post_init__(self) -> None:
         self._check_teacher()
+        self._check_context()
         self._check_sampling()
+        self._check_groups()
         self._check_terms()
 
     def _check_teacher(self) -> None:
         kind, params = self.divergence.kind, self.teacher.params
-        scored, sampled = self.divergence.needs_teacher, self.source.kind == "teacher"
-        if (scored or sampled) and params == "none":
-            what = "source.kind=teacher" if sampled else f"divergence.kind={kind}"
-            raise ValueError(f"teacher.params=none: {what} needs a teacher; accepted: external, init")
-        if not (scored or sampled) and params != "none":
+        scored, author = self.scores, self.author == "teacher"
+        if (scored or author) and params == "none":
+            what = f"source.kind={self.source.kind}" if author else self._what_scores()
+            raise ValueError(f"teacher.params=none: {what} needs a teacher; accepted: external, oracle, init, ...")
+        if not (scored or author) and params != "none":
             raise ValueError(
                 f"teacher.params={params} has no effect with divergence.kind={kind} and "
                 f"source.kind={self.source.kind}; accepted: none"
             )
-        if not scored and self.teacher.transform != "id":
+        for name, idle in (("transform", "id"), ("context", "none")):
+            value = getattr(self.teacher, name)
+            if not scored and value != idle:
+                raise ValueError(f"teacher.{name}={value} has no effect with divergence.kind={kind}; accepted: {idle}")
+        if author and (params not in ("external", "init") or self.teacher.route is not None):
             raise ValueError(
-                f"teacher.transform={self.teacher.transform} has no effect with divergence.kind={kind}; accepted: id"
+                f"source.kind={self.source.kind} samples from one frozen teacher, and teacher.params={params}, "
+                f"teacher.route={self.teacher.route}; accepted: external or init, null (of the oracle: kind=gold)"
+            )
+        if params == "oracle" and self.teacher.transform != "mix":
+            endless = [t.divergence.kind for t in self.terms if not t.divergence.bounded]
+            if endless or self.outcome.modulate or self.weight.needs & {"rkl", "log_p"}:
+                raise ValueError(
+                    f"teacher.params=oracle rules tokens out, which {(endless or ['the weights'])[0]} cannot bear; "
+                    "accepted: fkl, jsd, skew_fkl, skew_rkl, or teacher.transform=mix"
+                )
+
+    def _what_scores(self) -> str:
+        if self.divergence.needs_teacher:
+            return f"divergence.kind={self.divergence.kind}"
+        return f"outcome.modulate={self.outcome.modulate}" if self.outcome.modulate else "a further term or weight"
+
+    def _check_context(self) -> None:
+        context, source = self.teacher.context, self.source
+        if any("success" in term.weight.sample for term in self.terms) and "success" not in sections(context):
+            raise ValueError(
+                f"weight.sample=success: teacher.context={context} shows no right peers; accepted: success1"
+            )
+        if context == "none":
+            return
+        if not self.teacher.is_self and self.teacher.params != "external":
+            raise ValueError(f"teacher.context={context} has no effect with teacher.params={self.teacher.params}")
+        if source.kind == "revision":
+            raise ValueError("source.kind=revision already holds a context; accepted: teacher.context=none")
+        if sections(context) & PEERS and (source.samples or 1) < 2:
+            raise ValueError(
+                f"teacher.context={context} shows the other responses to the same prompt; accepted: source.samples "
+                f"above 1, got {source.samples}"
             )
 
     def _check_sampling(self) -> None:
-        source, fresh = self.source, self.source.kind == "student" and self.source.temperature
-        if self.divergence.support == "sampled" and not fresh:
-            raise ValueError(
-                f"divergence.support=sampled: source.kind={source.kind} at temperature {source.temperature} does not "
-                "draw tokens from the student; accepted: source.kind=student with source.temperature above 0"
-            )
-        if self.outcome.kind != "none" and not (fresh and (source.samples or 0) > 1):
+        source = self.source
+        from_student = source.kind not in ("gold", "mix", "teacher", "spliced", "revision") and source.temperature
+        for term in self.terms:
+            if term.divergence.support == "sampled" and not from_student:
+                raise ValueError(
+                    f"divergence.support=sampled: source.kind={source.kind} at temperature {source.temperature} does "
+                    "not draw tokens from the student; accepted: source.kind=student with source.temperature above 0"
+                )
+            if term.divergence.clip is not None and not source.off_policy:
+                raise ValueError(f"divergence.clip={term.divergence.clip} has nothing to act on; it needs {OFF_POLICY}")
+            if not term.divergence.ratio and not source.off_policy:
+                raise ValueError(f"divergence.ratio=false changes nothing here; it needs {OFF_POLICY}")
+            if "importance" in term.weight.token and not (source.off_policy and from_student):
+                raise ValueError(f"weight.token=importance has nothing to act on; it needs {OFF_POLICY}")
+            if source.kind == "revision" and BY_STEP & {*term.weight.token, *term.weight.sample}:
+                raise ValueError(f"source.kind=revision has two solutions in a row; {sorted(BY_STEP)} need one")
+        if self.outcome.clip is not None and not source.off_policy and self.outcome.modulate != "trrd":
+            raise ValueError(f"outcome.clip={self.outcome.clip} has nothing to act on; it needs {OFF_POLICY}")
+        if self.outcome.kind != "none" and not (from_student and (source.samples or 0) > 1):
             raise ValueError(
                 f"outcome.kind={self.outcome.kind} compares responses to one prompt; accepted: source.kind=student "
                 "with source.samples above 1 and source.temperature above 0"
             )
 
+    def _check_groups(self) -> None:
+        for term in self.terms:
+            if term.weight.needs_group and (self.source.samples or 1) < 2:
+                raise ValueError(
+                    f"weight.sample={term.weight.sample} compares responses to one prompt; accepted: source.samples "
+                    f"above 1, got {self.source.samples}"
+                )
+        one = self.teacher.params == "external" and self.teacher.route is None and self.teacher.context == "none"
+        if self.fork is not None and not one:
+            raise ValueError(
+                "fork: teacher and student both write futures; accepted: teacher.params=external, no route or context"
+            )
+
     def _check_terms(self) -> None:
         if self.divergence.kind != "none":
             return
+        if self.also or self.fork is not None or self.schedule is not None:
+            raise ValueError(
+                "divergence.kind=none with also, fork or schedule; accepted: put the first term in divergence"
+            )
         if self.outcome.kind == "none":
             raise ValueError(
                 "divergence.kind=none leaves nothing to learn; accepted: none together with an outcome.kind"
             )
-        used = self.weight.normaliser if self.regularizer != RegularizerConfig() else WeightConfig.normaliser
+        if self.outcome.combiner != "add":
+            raise ValueError(f"outcome.combiner={self.outcome.combiner} joins two terms; accepted with one: add")
+        used = self.weight.normaliser if self.regularizer != RegularizerConfig() else WeightConfig().normaliser
         if self.weight != WeightConfig(normaliser=used):
             raise ValueError(
                 f"weight.sample={self.weight.sample}, weight.normaliser={self.weight.normaliser} weigh the divergence, "
-                "and divergence.kind=none; accepted: all, token"
+                "and divergence.kind=none; accepted: none, token"
             )
+
+    @property
+    def terms(self) -> list[Term]:
+        """All distillation terms, the method's own first."""
+        own = [] if self.divergence.kind == "none" else [Term(self.divergence, self.weight)]
+        return own + list(self.also)
+
+    @property
+    def needs(self) -> set[str]:
+        """Signals that must be measured before the coefficients are known."""
+        needs = set().union(self.regularizer.needs, *(term.weight.needs for term in self.terms))
+        return needs | ({"rkl"} if self.fork is not None else set())
+
+    @property
+    def scores(self) -> bool:
+        """Whether a teacher's log-probabilities are read at all."""
+        reads = any(term.divergence.needs_teacher for term in self.terms) or self.outcome.modulate is not None
+        return reads or bool(self.needs & {"teacher_entropy", "rkl", "log_p"})
+
+    @property
+    def author(self) -> str | None:
+        """Which frozen model the source needs: teacher, initial (the student at step 0), or none."""
+        return MODEL_OF.get(self.source.kind)
 
     @property
     def needs_teacher(self) -> bool:
@@ -100,169 +201,22 @@ class Method:
         """Whether the student at step 0 must be kept and scored."""
         return self.teacher.needs_reference or self.regularizer.needs_reference
 
+    @property
+    def needs_bare_prompts(self) -> bool:
+        """Whether prompts must come without contexts that the data may have: the method puts its own there."""
+        return self.teacher.context != "none" or self.source.kind == "revision"
+
+    @property
+    def phrases_only(self) -> bool:
+        """Whether it handles tokens as the phrases of the world: contexts, the oracle, masks of special tokens."""
+        special = any("special" in term.weight.token for term in self.terms)
+        return self.needs_bare_prompts or self.teacher.params == "oracle" or special
+
     def check_vocabulary(self, size: int) -> None:
-        """Raise ValueError when the divergence's support does not fit a vocabulary of this size."""
-        if self.divergence.k is not None and self.divergence.k >= size:
-            raise ValueError(
-                f"divergence.k={self.divergence.k}: accepted are whole numbers from 1 to {size - 1}, one less than the "
-                "vocabulary; divergence.support=full takes all of it"
-            )
-
-
-@dataclass(frozen=True)
-class Coefficients:
-    """What every response position of a batch counts in each term of the loss; fixed before the batch is cut."""
-
-    distillation_BR: Tensor
-    regularizer_BR: Tensor
-    outcome_BR: Tensor
-    advantage_B: Tensor
-
-    @classmethod
-    def of(cls, method: Method, rollouts: Rollouts, max_new: int) -> "Coefficients":
-        """The coefficients of a whole batch. Terms that the method does not have get zeros."""
-        everywhere_BR = coefficients(rollouts, replace(method.weight, sample="all"), max_new)
-        outcome_BR, advantage_B = torch.zeros_like(everywhere_BR), torch.zeros_like(everywhere_BR[:, 0])
-        if method.outcome.kind != "none":
-            weight = WeightConfig(normaliser=NORMALISER[method.outcome.kind])
-            outcome_BR = coefficients(rollouts, weight, max_new)
-            advantage_B = advantages(rollouts, method.outcome)
-        return cls(coefficients(rollouts, method.weight, max_new), everywhere_BR, outcome_BR, advantage_B)
-
-    def rows(self, index_M: Tensor) -> "Coefficients":
-        """Those of some rows."""
-        return Coefficients(*(getattr(self, name)[index_M] for name in self.__dataclass_fields__))
-
-
-def loss_terms(method: Method, scored: Scored, counts: Coefficients) -> tuple[Tensor, dict[str, Tensor]]:
-    """The micro-batch's part of the loss, and its terms by name (detached). Parts of a batch add up."""
-    at = (scored.row_N, scored.time_N)
-    loss, terms = scored.student_NV.new_zeros(()), {}
-    if method.divergence.kind != "none":
-        loss = terms["divergence"] = (counts.distillation_BR[at] * divergence(scored, method.divergence)).sum()
-    for name, value_N in regularization(scored, method.regularizer).items():
-        terms[name] = (counts.regularizer_BR[at] * value_N).sum()
-        loss = loss + terms[name]
-    if method.outcome.kind != "none":
-        terms["outcome"] = (counts.outcome_BR[at] * policy_gradient(scored, counts.advantage_B)).sum()
-        loss = COMBINERS[method.outcome.combiner](loss, terms["outcome"], method.outcome.weight)
-    return loss, {name: value.detach() for name, value in terms.items()}
-
-
-class Objective:
-    """What `train/loop.py` calls for a step: draws the batch, scores it, returns the loss and what it cost.
-
-    A pure function of (weights, step) beside the frozen models. `author` writes the responses where the source is the
-    teacher; `micro_batch` is the most rows of one forward pass, 0 for all; `watch(step, rollouts)` sees every batch.
-    """
-
-    def __init__(
-        self,
-        method: Method,
-        prompts: Prompts,
-        teacher: Teacher,
-        author: GPT | None = None,
-        micro_batch: int = 0,
-        watch: Callable[[int, Rollouts], None] | None = None,
-    ) -> None:
-        self.method, self.prompts, self.teacher, self.author = method, prompts, teacher, author
-        self.micro_batch, self.watch = micro_batch, watch
-
-    def __call__(self, model: GPT, step: int) -> StepOutput:
-        """The loss of a step. With micro-batches, the gradients of all but the last are in `.grad` on return; the
-        returned loss has the value of the whole batch and the graph of the last."""
-        started = time.perf_counter()
-        draw = SOURCES[self.method.source.kind]
-        rollouts, generation = draw(self.prompts, self.method.source, step, model, self.author)
-        drawn = time.perf_counter()
-        batch = Tally()
-        pieces = [*self._pieces(model, rollouts, batch), *self._gold_pieces(model, step, batch)]
-        loss = pieces[0]()
-        for piece in pieces[1:]:
-            loss.backward()
-            loss = loss.detach() + piece()
-        if self.watch is not None:
-            self.watch(step, rollouts)
-        generated = 0 if generation == 0.0 else int(rollouts.length_B.sum())
-        return StepOutput(
-            loss=loss,
-            metrics=batch.means() | response_measures(rollouts),
-            tokens=batch.tokens["update"],
-            flops={"generation": generation, **batch.flops},
-            tokens_by_kind={"generation": generated, **batch.tokens},
-            seconds={"generation": drawn - started, "teacher": batch.teacher_seconds},
-        )
-
-    def _pieces(self, model: GPT, rollouts: Rollouts, batch: "Tally") -> Iterator[Callable[[], Tensor]]:
-        """The micro-batches of the responses, each a function that returns its part of the loss."""
-        counts = Coefficients.of(self.method, rollouts, self.prompts.max_new)
-
-        def piece(index_M: Tensor) -> Tensor:
-            part = rollouts.rows(index_M)
-            started = time.perf_counter()
-            targets = self.teacher.targets(part)
-            batch.teacher_seconds += time.perf_counter() - started
-            scored = score(model, targets, part)
-            loss, terms = loss_terms(self.method, scored, counts.rows(index_M))
-            batch.add(model, self.teacher, part, terms, distribution_sums(scored) | stop_sums(scored, part.eos))
-            return loss
-
-        return (partial(piece, index_M) for index_M in rollouts.chunks(self.micro_batch))
-
-    def _gold_pieces(self, model: GPT, step: int, batch: "Tally") -> Iterator[Callable[[], Tensor]]:
-        """The micro-batches of the negative log-likelihood on the step's own documents, if the method has it."""
-        weight = self.method.regularizer.gold_nll
-        if weight == 0.0:
-            return
-        rollouts, _ = gold(self.prompts, self.method.source, step, model, None)
-        counts_BR = coefficients(rollouts, replace(self.method.weight, sample="all"), self.prompts.max_new)
-
-        def piece(index_M: Tensor) -> Tensor:
-            part = rollouts.rows(index_M)
-            scored = score(model, (None, None), part)
-            loss = weight * (counts_BR[index_M][scored.row_N, scored.time_N] * nll(scored)).sum()
-            batch.add(model, None, part, {"gold_nll": loss.detach()}, {})
-            return loss
-
-        yield from (partial(piece, index_M) for index_M in rollouts.chunks(self.micro_batch))
-
-
-class Tally:
-    """Sums over the micro-batches of a step: terms of the loss, diagnostics, tokens and floating-point operations."""
-
-    def __init__(self) -> None:
-        self.terms: Counter[str] = Counter()
-        self.sums: Counter[str] = Counter()
-        self.positions = 0
-        self.tokens = {"teacher": 0, "update": 0}
-        self.flops = {"teacher": 0.0, "update": 0.0}
-        self.teacher_seconds = 0.0
-
-    def add(
-        self,
-        model: GPT,
-        teacher: Teacher | None,
-        part: Rollouts,
-        terms: dict[str, Tensor],
-        sums: dict[str, float],
-    ) -> None:
-        """Count one micro-batch in."""
-        self.terms.update({name: float(value) for name, value in terms.items()})
-        read_B = part.prompt_B + part.length_B - 1  # the last token of a row is only a target
-        tokens = int((part.prompt_B + part.length_B).sum())
-        self.tokens["update"] += tokens
-        self.flops["update"] += training_flops(model.config, read_B)
-        if sums:
-            self.sums.update(sums)
-            self.positions += int(part.length_B.sum())
-        for frozen in (teacher.model, teacher.reference) if teacher is not None else ():
-            if frozen is not None:
-                self.tokens["teacher"] += tokens
-                self.flops["teacher"] += forward_flops(frozen.config, read_B)
-
-    def means(self) -> dict[str, float]:
-        """Terms of the loss as they are, diagnostics per response position, eos per response that ended by itself."""
-        ends, eos = self.sums.pop("ends", 0.0), self.sums.pop("eos", 0.0)
-        means = {name: value / self.positions for name, value in self.sums.items()}
-        terms = {f"loss_{name}": value for name, value in self.terms.items()}
-        return {**terms, **means, "eos": eos / ends if ends else 0.0}
+        """Raise ValueError when the support of a divergence does not fit a vocabulary of this size."""
+        for term in self.terms:
+            if term.divergence.k is not None and term.divergence.k >= size:
+                raise ValueError(
+                    f"divergence.k={term.divergence.k}: accepted are whole numbers from 1 to {size - 1}, one less than "
+                    "the vocabulary; divergence.support=full takes all of it"
+                )

@@ -1,18 +1,24 @@
 """What else must hold while the student follows its target: the regularizer part of a method.
 
 Position regularizers read the scored record of the response positions; `gold_nll` is an ordinary negative
-log-likelihood on the documents that belong to the step's prompts, with a forward pass of its own. All are averaged
-over every response position with the method's normaliser, whatever responses the distillation term leaves out.
+log-likelihood on the documents that belong to the step's prompts, with a forward pass of its own. Those on the
+student's distribution count every response position with the method's normaliser, whatever distillation leaves out.
 
-Legend: N response positions, V vocabulary.
+Legend: B rows, R response columns, N response positions, V vocabulary.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from train.opd.divergence import kl_entries
+from train.opd.kinds import kl_entries
+from train.opd.rollouts import Rollouts
+from train.opd.settings import only, unit
+from train.opd.signals import Signals
 from train.opd.teacher import Scored
+from train.opd.token_weights import top
+from train.opd.weight import WeightConfig, coefficients
 
 
 def reference_kl(scored: Scored) -> Tensor:
@@ -26,33 +32,67 @@ def negative_entropy(scored: Scored) -> Tensor:
     return (scored.student_NV.exp() * scored.student_NV).sum(dim=-1)
 
 
-POSITION = {"ref_kl": reference_kl, "entropy": negative_entropy}
+def log_likelihood(scored: Scored) -> Tensor:
+    """log q(y): minimising it on wrong responses makes them unlikely (REDI, 2505.24850). Unbounded: train shortly."""
+    return scored.student_NV.gather(-1, scored.token_N[:, None]).squeeze(-1)
+
+
+POSITION: dict[str, Callable[[Scored], Tensor]] = {
+    "ref_kl": reference_kl,
+    "entropy": negative_entropy,
+    "unlikelihood": log_likelihood,
+}
 
 
 @dataclass(frozen=True)
 class RegularizerConfig:
     """Coefficients, 0 for off: ref_kl (KL to the student at step 0), gold_nll (NLL of the step's documents), entropy
-    (of the student, positive: kept high, negative: pushed down)."""
+    (of the student, positive: kept high, negative: pushed down; `entropy_top`: only the share of positions where it is
+    highest, and their mean), unlikelihood (of the wrong responses, the mean over each, then over them)."""
 
     ref_kl: float = 0.0
     gold_nll: float = 0.0
     entropy: float = 0.0
+    unlikelihood: float = 0.0
+    entropy_top: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("ref_kl", "gold_nll"):
+        for name in ("ref_kl", "gold_nll", "unlikelihood"):
             if getattr(self, name) < 0.0:
                 raise ValueError(f"regularizer.{name}={getattr(self, name)}: accepted are numbers from 0 (off)")
+        if self.entropy_top is not None:
+            only("regularizer.entropy_top", self.entropy_top, self.entropy != 0.0, "regularizer.entropy other than 0")
+            unit("regularizer.entropy_top", self.entropy_top)
 
     @property
     def needs_reference(self) -> bool:
         """Whether the student at step 0 must be scored."""
         return self.ref_kl > 0.0
 
+    @property
+    def needs(self) -> set[str]:
+        """Signals that must be measured first."""
+        return {"student_entropy"} if self.entropy_top is not None else set()
 
-def regularization(scored: Scored, config: RegularizerConfig) -> dict[str, Tensor]:
-    """The position regularizers that are switched on, by name, each already times its coefficient: float[N]."""
-    return {
-        name: getattr(config, name) * function(scored)
-        for name, function in POSITION.items()
-        if getattr(config, name) != 0.0
-    }
+    @property
+    def active(self) -> list[str]:
+        """Names of the position regularizers that are switched on."""
+        return [name for name in POSITION if getattr(self, name) != 0.0]
+
+
+def regularizer_coefficients(
+    rollouts: Rollouts, config: RegularizerConfig, normaliser: str, max_new: int, signals: Signals | None
+) -> dict[str, Tensor]:
+    """What each position counts in each position regularizer, its coefficient included: float32[B, R] by name."""
+    counts = {}
+    for name in config.active:
+        if name == "unlikelihood":
+            count_BR = coefficients(rollouts, WeightConfig(sample=["wrong"], normaliser="sequence"), max_new)
+        elif name == "entropy" and config.entropy_top is not None:
+            assert signals is not None
+            count_BR = top(signals["student_entropy"], config.entropy_top, rollouts)
+            count_BR = count_BR / count_BR.sum().clamp(min=1.0)
+        else:
+            count_BR = coefficients(rollouts, WeightConfig(normaliser=normaliser), max_new)
+        counts[name] = getattr(config, name) * count_BR
+    return counts

@@ -18,7 +18,7 @@ from synth.checker import Verdicts
 from synth.problem import Problems
 from synth.world import EOS, PAD
 
-ORIGINS = ("student", "gold", "teacher")  # who wrote a response
+ORIGINS = ("student", "gold", "teacher", "spliced", "revision")  # who wrote a response
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class Rollouts:
     origin_B: int64, index in ORIGINS.
     problems: what is asked, one for each row.
     verdicts: the checker's judgement of each row.
+    first: index in the stream of the prompt of group 0.
     eos, pad: the end-of-sequence and the padding token.
+    context: what a teacher reads before the prompt of each row, tokens of its sections (`contexts.py`); () without any.
     """
 
     tokens_BT: Tensor
@@ -49,9 +51,24 @@ class Rollouts:
     verdicts: Verdicts
     eos: int = EOS
     pad: int = PAD
+    first: int = 0
+    context: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompt_B)
+
+    @property
+    def told_B(self) -> Tensor:
+        """bool[B]: whether the teacher reads anything beyond the prompt."""
+        return torch.tensor([len(context) > 0 for context in self.context or [()] * len(self)]).to(self.prompt_B.device)
+
+    def told(self) -> tuple[Tensor, Tensor]:
+        """Tokens and prompt lengths as the teacher reads them; the same tensors where no row has a context."""
+        if not any(self.context):
+            return self.tokens_BT, self.prompt_B
+        lengths, tokens = self.prompt_B.tolist(), self.tokens_BT.tolist()
+        prompts = [[*c, *row[:n]] for c, row, n in zip(self.context, tokens, lengths, strict=True)]
+        return join(prompts, self.response_BR, self.length_B, self.pad)
 
     @property
     def response_BR(self) -> Tensor:
@@ -76,6 +93,7 @@ class Rollouts:
             behaviour_BR=self.behaviour_BR[index_M, :n_response],
             problems=Problems(*(field[take] for field in self.problems)),
             verdicts=Verdicts(*(field[take] for field in self.verdicts)),
+            context=tuple(self.context[row] for row in take) if self.context else (),
             **{name: getattr(self, name)[index_M] for name in ("prompt_B", "length_B", "group_B", "origin_B")},
         )
 

@@ -3,40 +3,62 @@
     python -m train.opd.run student=runs/pretrain/student-1a2b3c4d teacher=runs/pretrain/teacher-5e6f7a8b method=opd
 
 `method=kd` and `method=sft` are the controls that every claim needs beside it: `budget.flops` makes the arms equal in
-compute. Rollouts are logged as text with the checker's verdicts in samples.jsonl. The same command again continues a
-run that was killed, and does nothing once it is complete.
+compute. A method whose teacher reads a context first measures whether the checkpoint can use it (skill.json). Rollouts
+are logged as text with the checker's verdicts in samples.jsonl. The same command again continues a run that was killed,
+and does nothing once it is complete.
 """
 
 import sys
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from models.gpt import GPT
 from synth.dataset import Source
+from synth.encoding import PHRASE
+from synth.spec import Spec
 from train import checkpoint
 from train.config import REQUIRED, plain, run_entry
 from train.data import DataConfig, check_world, world_notes
 from train.evaluation import Periodic, PeriodicConfig
 from train.loop import train
 from train.machine import set_up
-from train.opd.method import Method, Objective
+from train.opd.contexts import longest
+from train.opd.method import Method
+from train.opd.objective import Objective
+from train.opd.params import frozen
 from train.opd.samples import SampleLog
+from train.opd.skill import check_skill, measure_skill, words
 from train.opd.source import Prompts
-from train.opd.teacher import PARAMS, Teacher
+from train.opd.teacher import Teacher, make
 from train.optim import OptimConfig
 from train.pretrain import CHECKED, check_context, summary
-from train.rundir import TrainingOut, open_run
+from train.rundir import TrainingOut, open_run, run_path
 from train.state import Budget
+
+
+@dataclass(frozen=True)
+class SkillConfig:
+    """The check of a context: on how many problems, and whether a checkpoint that cannot use it stops the run."""
+
+    problems: int = 256
+    stop: bool = True
+
+    def __post_init__(self) -> None:
+        if self.problems < 2:
+            raise ValueError(f"skill.problems={self.problems}: accepted: 2 or more")
 
 
 @dataclass(frozen=True)
 class OpdConfig:
     """Settings of the command. `student`, `teacher`: run folders or checkpoints; null where the method has no teacher.
 
-    prompts: of a step. max_new: budget of a response in tokens. micro_batch: most rows of one forward pass, 0 for all;
-    it changes speed and memory, and the result only by rounding.
+    teachers: further ones, for methods that route between several. prompts: of a step. max_new: budget of a response in
+    tokens. micro_batch: most rows of one forward pass, 0 for all; it changes speed and memory, and the result only by
+    rounding.
     """
 
     method: Method
@@ -53,6 +75,8 @@ class OpdConfig:
     threads: int = 1
     device: str = "cpu"
     out: TrainingOut = field(default_factory=lambda: TrainingOut("runs/opd", "opd"))
+    teachers: list[str] = field(default_factory=list)
+    skill: SkillConfig = field(default_factory=SkillConfig)
 
     def __post_init__(self) -> None:
         for name, least in (("prompts", 1), ("max_new", 1), ("micro_batch", 0)):
@@ -64,39 +88,72 @@ class OpdConfig:
             )
         if self.teacher is not None and not self.method.needs_teacher:
             raise ValueError(f"teacher={self.teacher}: has no effect with method={self.method.name}; accepted: null")
+        if self.teachers and self.method.teacher.route is None:
+            raise ValueError(
+                f"teachers={self.teachers}: have no effect with method.teacher.route=null; accepted: [], or a route"
+            )
+        if self.method.phrases_only and self.data.tokens != PHRASE:
+            raise ValueError(
+                f"data.tokens={self.data.tokens}: method={self.method.name} reads phrases; accepted: {PHRASE}"
+            )
+        if self.skill != SkillConfig() and self.method.teacher.context == "none":
+            raise ValueError("skill: has no effect with method.teacher.context=none; accepted: the defaults")
 
     @property
     def inputs(self) -> dict[str, str]:
         """The checkpoints that the run depends on: setting -> digest of the weights."""
         paths = {"student": self.student, "teacher": self.teacher}
+        paths |= {f"teachers[{i}]": path for i, path in enumerate(self.teachers)}
         return {name: checkpoint.digest(path, name) for name, path in paths.items() if path is not None}
+
+    def source(self, split: str, stream: str) -> Source:
+        """The data; without contexts of its own where the method puts them there."""
+        data = self.data.told("none") if self.method.needs_bare_prompts else self.data
+        return data.source(split, stream)
 
 
 def build(config: OpdConfig, source: Source, device: torch.device) -> tuple[GPT, Teacher, GPT | None]:
-    """The student to train, the frozen models to score with, and the one that writes the responses, if one does.
+    """The student to train, the frozen models to score with, and the one that the source needs, if it needs one.
 
     Raises ValueError when a checkpoint is missing, of another world, or its context is too short.
     """
-    method = config.method
     student = load(config.student, "student", config, source, device)
-    external = None if config.teacher is None else load(config.teacher, "teacher", config, source, device)
-    model = PARAMS[method.teacher.params](student, external) if method.teacher.params != "none" else None
+    paths = [] if config.teacher is None else [config.teacher, *config.teachers]
+    external = [load(path, "teacher", config, source, device) for path in paths]
+    return student.train(), *cast(config.method, student, external, source.spec)
+
+
+def cast(method: Method, student: GPT, external: Sequence[GPT], spec: Spec) -> tuple[Teacher, GPT | None]:
+    """What scores the responses and the model that the source needs, for a student as it is at step 0."""
+    params = make(method.teacher, student, external, spec)
     reference = deepcopy(student) if method.needs_reference else None
-    scorer = model if method.divergence.needs_teacher else None
-    author = model if method.source.kind == "teacher" else None
-    return student.train(), Teacher(method.teacher, scorer, reference), author
+    author = None
+    if method.author == "teacher" and params is not None:
+        author = params.models[0]
+    elif method.author == "initial":
+        author = frozen(deepcopy(student))
+    return Teacher(method.teacher, params if method.scores else None, reference), author
 
 
 def load(path: str, setting: str, config: OpdConfig, source: Source, device: torch.device) -> GPT:
-    """The model of a checkpoint, if it belongs to the data's world and has room for its documents and responses."""
+    """The model of a checkpoint, if it belongs to the data's world and has room for what it will read."""
     check_world(checkpoint.notes(path, setting), config.data, path)
     model = checkpoint.load_model(path, setting, str(device))
     check_context(model, source)
-    longest = int(source.documents(range(CHECKED)).prompt.max())
-    if longest + config.max_new > model.config.context:
+    documents, method = source.documents(range(CHECKED)), config.method
+    prompt = int(documents.prompt.max())
+    gold = int((np.diff(documents.offsets) - documents.prompt).max())
+    reads = method.teacher.is_self or setting == "teacher"
+    recipe = method.teacher.context if reads else "attempt" if method.source.kind == "revision" else "none"
+    context = longest(recipe, config.max_new, gold)
+    if prompt + context + config.max_new > model.config.context:
+        per_token = longest(recipe, 1, gold) - longest(recipe, 0, gold) + 1
+        most = (model.config.context - prompt - longest(recipe, 0, gold)) // per_token
+        told = f" and contexts up to {context}" if context else ""
         raise ValueError(
-            f"max_new={config.max_new}: prompts have up to {longest} tokens and {setting}={path} reads "
-            f"{model.config.context}; accepted: up to {model.config.context - longest}"
+            f"max_new={config.max_new}: prompts have up to {prompt} tokens{told}, and {setting}={path} reads "
+            f"{model.config.context}; accepted: up to {most}"
+            + ("" if most > 0 else ": none; another method, or a model with a longer context")
         )
     return model
 
@@ -104,16 +161,23 @@ def load(path: str, setting: str, config: OpdConfig, source: Source, device: tor
 def main(config: OpdConfig) -> None:
     """Trains the student into a run folder; a complete one is left as it is."""
     device = set_up(config.threads, config.device)
-    source = config.data.source("train", "distillation")
+    source = config.source("train", "distillation")
     tokens = config.data.encoding()
     config.method.check_vocabulary(tokens.size)
     student, teacher, author = build(config, source, device)
+    skill = None
+    if config.method.teacher.context != "none" and not (run_path(plain(config), config.inputs) / "skill.json").exists():
+        reader = student if config.method.teacher.is_self else teacher.params.models[0]
+        skill = measure_skill(reader, config.data, config.method.teacher.context, config.skill.problems)
+        if config.skill.stop:
+            check_skill(skill)
+        print(words(skill), file=sys.stderr)
     seeds = {"rollouts": config.seed, "data": config.data.seed}
     run = open_run(plain(config), config.inputs, seeds, config.data.fingerprint())
+    if skill is not None:
+        run.write_json("skill.json", skill)
     if not run.complete:
-        log = SampleLog(
-            run.path / "samples.jsonl", tokens, config.evaluate.every, config.evaluate.samples, config.prompts
-        )
+        log = SampleLog(run.path / "samples.jsonl", tokens, config.evaluate.every, config.evaluate.samples)
         objective = Objective(
             config.method,
             Prompts(source, config.prompts, config.max_new, config.seed),
@@ -131,7 +195,7 @@ def main(config: OpdConfig) -> None:
             config.optim,
             config.budget,
             config.out,
-            evaluate=Periodic(config.data.source("test", "validation"), config.evaluate, written),
+            evaluate=Periodic(config.source("test", "validation"), config.evaluate, written),
             evaluate_every=config.evaluate.every,
             notes=world_notes(config.data),
         )

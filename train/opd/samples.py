@@ -21,9 +21,9 @@ from train.transcript import transcript
 class SampleLog:
     """Called with every batch; writes every `every` steps (0: never) the first response to each of `count` prompts."""
 
-    def __init__(self, path: Path, world: World | Encoding, every: int, count: int, prompts: int) -> None:
+    def __init__(self, path: Path, world: World | Encoding, every: int, count: int) -> None:
         self.path, self.world = path, world
-        self.every, self.count, self.prompts = every, count, prompts
+        self.every, self.count = every, count
 
     def __call__(self, step: int, rollouts: Rollouts) -> None:
         """`rollouts` is the batch of step `step`."""
@@ -43,8 +43,10 @@ class SampleLog:
         records = []
         for row in rows[sampled_B[rows]].tolist():
             prompt, response = np.split(tokens_BT[row, : prompt_B[row] + length_B[row]], prompt_B[row : row + 1])
+            if rollouts.context:
+                prompt = np.array([*rollouts.context[row], *prompt])
             facts = {
-                "index": step * self.prompts + int(group_B[row]),
+                "index": rollouts.first + int(group_B[row]),
                 "ops": int(rollouts.problems.ops[row]),
                 "answer": int(rollouts.problems.answer[row]),
                 "finished": bool(finished_B[row]),

@@ -16,43 +16,107 @@ from torch import Tensor
 from models.gpt import GPT
 from models.sampling import sample
 from synth.dataset import Documents, Source
-from synth.encoding import encoding_of
+from synth.encoding import Encoding, encoding_of
 from synth.hashing import key
 from synth.problem import Problems
 from train.data import pad
 from train.flops import forward_flops
 from train.opd.rollouts import ORIGINS, Rollouts, join
-from train.opd.settings import only, require
+from train.opd.settings import Schedule, at_step, only, require, unit
 
 KEY_RANGE = 2.0**63  # synth.hashing.key is below this
+
+
+KINDS = ("student", "teacher", "gold", "mix", "cached", "blend", "spliced", "revision", "replay")  # made in draw.py
+ON_POLICY = ("student", "replay")  # kinds whose tokens the student itself draws, now or in an earlier step
+MODEL_OF = {
+    "teacher": "teacher",
+    "blend": "teacher",
+    "spliced": "teacher",
+    "cached": "initial",
+}  # which model they need
 
 
 @dataclass(frozen=True)
 class SourceConfig:
     """Who answers the prompts. Settings of other kinds must stay null.
 
-    kind: student (fresh samples) | teacher (samples of the teacher) | gold (the stream's own documents) | mix.
-    samples: responses per prompt; temperature: of sampling, 0 for greedy (kinds that sample).
-    share: with mix, the probability that a step's batch is the student's, else it is gold (GKD's lambda).
+    kind: student (fresh samples) | teacher (samples of the teacher) | gold (the stream's own documents) | mix (student
+        or gold) | cached (samples of the student at step 0) | blend (each token of student or teacher) | spliced (wrong
+        responses cut and finished by the teacher) | revision (responses, and what the student makes of them when it
+        reads them with their verdict) | replay (the student's, kept for later steps too).
+    samples: responses per prompt; temperature: of sampling, 0 for greedy (all kinds but gold); top_p: of the student.
+    share: mix: the probability that a step's batch is the student's (GKD's lambda); blend: the teacher's share.
+    revisions: of each response. cycle: cached: batches before they repeat, null for never.
+    capacity, refresh: replay: batches kept, and the probability of a new one, which may change with the step.
+    length: share of the budget `max_new` that a response may take, as it changes with the step (prefix distillation).
+    reuse: steps that learn from one batch.
     """
 
     kind: str
     samples: int | None = None
     temperature: float | None = None
     share: float | None = None
+    top_p: float | None = None
+    revisions: int | None = None
+    cycle: int | None = None
+    capacity: int | None = None
+    refresh: Schedule | None = None
+    length: Schedule | None = None
+    reuse: int = 1
 
     def __post_init__(self) -> None:
-        require("source.kind", self.kind, SOURCES)
-        sampling = "source.kind=student, teacher or mix"
+        require("source.kind", self.kind, KINDS)
+        sampling = "source.kind=" + ", ".join(kind for kind in KINDS if kind != "gold")
         only("source.samples", self.samples, self.kind != "gold", sampling)
         only("source.temperature", self.temperature, self.kind != "gold", sampling)
-        only("source.share", self.share, self.kind == "mix", "source.kind=mix")
-        if self.samples is not None and self.samples < 1:
-            raise ValueError(f"source.samples={self.samples}: accepted are whole numbers from 1")
+        only("source.share", self.share, self.kind in ("mix", "blend"), "source.kind=mix or blend")
+        only("source.revisions", self.revisions, self.kind == "revision", "source.kind=revision")
+        only("source.capacity", self.capacity, self.kind == "replay", "source.kind=replay")
+        only("source.refresh", self.refresh, self.kind == "replay", "source.kind=replay")
+        for name, kinds in (
+            ("top_p", ("student", "replay", "cached", "mix")),
+            ("length", ("student", "replay")),
+            ("cycle", ("cached",)),
+        ):
+            if getattr(self, name) is not None:
+                only(f"source.{name}", getattr(self, name), self.kind in kinds, "source.kind=" + ", ".join(kinds))
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        for name in ("samples", "reuse", "revisions", "cycle", "capacity"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"source.{name}={value}: accepted are whole numbers from 1")
         if self.temperature is not None and self.temperature < 0.0:
             raise ValueError(f"source.temperature={self.temperature}: accepted are numbers from 0 (greedy)")
+        if self.kind == "blend" and self.temperature == 0.0:
+            raise ValueError("source.temperature=0.0: a blend is of two distributions; accepted: numbers above 0")
         if self.share is not None and not 0.0 <= self.share <= 1.0:
-            raise ValueError(f"source.share={self.share}: accepted are numbers from 0 (all gold) to 1 (all student)")
+            raise ValueError(f"source.share={self.share}: accepted are numbers from 0 to 1")
+        unit("source.top_p", self.top_p)
+        for name in ("refresh", "length"):
+            schedule = getattr(self, name)
+            if schedule is not None and max(schedule.start, schedule.end) > 1.0:
+                raise ValueError(f"source.{name}: accepted are shares from 0 to 1")
+        if self.length is not None and min(self.length.start, self.length.end) == 0.0:
+            raise ValueError("source.length: accepted are shares above 0, up to 1")
+        if self.reuse > 1 and self.kind == "revision":
+            raise ValueError(f"source.reuse={self.reuse}: a revision's verdict is not its text's alone; accepted: 1")
+        if self.reuse > 1 and self.kind in ("gold", "replay", "cached"):
+            raise ValueError(
+                f"source.reuse={self.reuse}: source.kind={self.kind} repeats batches by itself; accepted: 1"
+            )
+
+    @property
+    def off_policy(self) -> bool:
+        """Whether tokens come from another distribution than the student's at temperature 1 as it is now."""
+        changed = self.temperature != 1.0 or self.top_p is not None
+        return self.kind not in ON_POLICY or changed or self.reuse > 1 or self.kind == "replay"
+
+    def budget(self, max_new: int, step: int) -> int:
+        """Tokens of a response at a step."""
+        return max(1, round(max_new * at_step(self.length, step)))
 
 
 @dataclass(frozen=True)
@@ -68,9 +132,19 @@ class Prompts:
     max_new: int
     seed: int
 
+    @property
+    def tokens(self) -> Encoding:
+        """What the stream's documents are written in."""
+        return encoding_of(self.stream)
+
     def documents(self, step: int) -> Documents:
         """The documents of a step: indices step * count to (step + 1) * count."""
         return self.stream.documents(range(step * self.count, (step + 1) * self.count))
+
+
+def chance_of(prompts: Prompts, what: str, step: int) -> float:
+    """A uniform number from [0, 1), of one use in one step."""
+    return key(prompts.seed, what, step) / KEY_RANGE
 
 
 def spans(documents: Documents) -> np.ndarray:
@@ -86,39 +160,69 @@ def responses_of(documents: Documents, values: np.ndarray, device: torch.device)
     return torch.from_numpy(pad(values, spans(documents), rows_B, 0)).to(device)
 
 
+def generator(prompts: Prompts, what: str, step: int) -> torch.Generator:
+    """The random numbers of one use in one step."""
+    return torch.Generator().manual_seed(key(prompts.seed, what, step))
+
+
+def asked(documents: Documents, times: int) -> list[list[int]]:
+    """Every prompt `times` times."""
+    prompts_N = np.split(documents.tokens, spans(documents)[1:-1])[::2]
+    return [tokens for prompt in prompts_N for tokens in [prompt.tolist()] * times]
+
+
+def repeated(documents: Documents, times: int) -> Problems:
+    """Every problem `times` times."""
+    return Problems(*(np.repeat(field, times, axis=0) for field in documents.problems))
+
+
+def assemble(
+    prompts: Prompts,
+    texts: list[list[int]],
+    problems: Problems,
+    response_BR: Tensor,
+    length_B: Tensor,
+    behaviour_BR: Tensor,
+    group_B: Tensor,
+    who: str,
+) -> Rollouts:
+    """The record of responses to the prompts `texts`, with the checker's verdicts."""
+    tokens = prompts.tokens
+    tokens_BT, prompt_B = join(texts, response_BR, length_B, tokens.pad)
+    return Rollouts(
+        tokens_BT=tokens_BT,
+        prompt_B=prompt_B,
+        length_B=length_B,
+        trainable_BR=torch.arange(response_BR.shape[1], device=length_B.device) < length_B[:, None],
+        behaviour_BR=behaviour_BR,
+        group_B=group_B,
+        origin_B=torch.full_like(group_B, ORIGINS.index(who)),
+        problems=problems,
+        verdicts=tokens.check(problems, response_BR.cpu().numpy(), length_B.cpu().numpy()),
+        eos=tokens.eos,
+        pad=tokens.pad,
+    )
+
+
 def answered_by(prompts: Prompts, config: SourceConfig, step: int, model: GPT, who: str) -> tuple[Rollouts, float]:
     """Sample `config.samples` responses to each of the step's prompts from a model."""
     documents, times, temperature = prompts.documents(step), config.samples, config.temperature
     assert times is not None and temperature is not None
-    device, tokens = next(model.parameters()).device, encoding_of(prompts.stream)
-    prompts_N = np.split(documents.tokens, spans(documents)[1:-1])[::2]
-    asked = [ids for prompt in prompts_N for ids in [prompt.tolist()] * times]
+    texts = asked(documents, times)
     drawn = sample(
         model,
-        asked,
-        prompts.max_new,
+        texts,
+        config.budget(prompts.max_new, step),
         temperature=temperature,
-        eos=tokens.eos,
-        pad=tokens.pad,
-        generator=torch.Generator().manual_seed(key(prompts.seed, "rollout", step)),
+        top_p=1.0 if config.top_p is None else config.top_p,
+        eos=prompts.tokens.eos,
+        pad=prompts.tokens.pad,
+        generator=generator(prompts, "rollout", step),
     )
-    tokens_BT, prompt_B = join(asked, drawn.tokens_BT, drawn.lengths_B, tokens.pad)
-    problems = Problems(*(np.repeat(field, times, axis=0) for field in documents.problems))
-    rows_B = torch.arange(len(asked), device=device)
-    rollouts = Rollouts(
-        tokens_BT=tokens_BT,
-        prompt_B=prompt_B,
-        length_B=drawn.lengths_B,
-        trainable_BR=torch.arange(drawn.tokens_BT.shape[1], device=device) < drawn.lengths_B[:, None],
-        behaviour_BR=drawn.sampling_logprobs_BT,
-        group_B=rows_B // times,
-        origin_B=torch.full_like(rows_B, ORIGINS.index(who)),
-        problems=problems,
-        verdicts=tokens.check(problems, drawn.tokens_BT.cpu().numpy(), drawn.lengths_B.cpu().numpy()),
-        eos=tokens.eos,
-        pad=tokens.pad,
-    )
-    return rollouts, generation_flops(model, prompt_B, drawn.lengths_B, times)
+    group_B = torch.arange(len(texts), device=drawn.lengths_B.device) // times
+    problems, behaviour_BR = repeated(documents, times), drawn.sampling_logprobs_BT
+    rollouts = assemble(prompts, texts, problems, drawn.tokens_BT, drawn.lengths_B, behaviour_BR, group_B, who)
+    return rollouts, generation_flops(model, rollouts.prompt_B, drawn.lengths_B, times)
 
 
 def generation_flops(model: GPT, prompt_B: Tensor, length_B: Tensor, times: int) -> float:
@@ -127,21 +231,32 @@ def generation_flops(model: GPT, prompt_B: Tensor, length_B: Tensor, times: int)
     return forward_flops(model.config, prompt_B + length_B - 1) - (times - 1) * once
 
 
-def student(prompts: Prompts, config: SourceConfig, step: int, model: GPT, teacher: GPT | None):
+def student(prompts: Prompts, config: SourceConfig, step: int, model: GPT, author: GPT | None):
     """Fresh samples of the student as it is now: on-policy."""
     return answered_by(prompts, config, step, model, "student")
 
 
-def teacher(prompts: Prompts, config: SourceConfig, step: int, model: GPT, teacher: GPT | None):
+def teacher(prompts: Prompts, config: SourceConfig, step: int, model: GPT, author: GPT | None):
     """Samples of the teacher: sequence-level distillation (Kim and Rush, 1606.07947)."""
-    assert teacher is not None
-    return answered_by(prompts, config, step, teacher, "teacher")
+    assert author is not None
+    return answered_by(prompts, config, step, author, "teacher")
 
 
-def gold(prompts: Prompts, config: SourceConfig, step: int, model: GPT, teacher: GPT | None):
+def cached(prompts: Prompts, config: SourceConfig, step: int, model: GPT, author: GPT | None):
+    """Samples of the student at step 0 (Lightning OPD, 2604.13010); with `cycle`, the same ones again and again.
+
+    Nothing is stored: batch i is a function of the frozen weights and i. A repeat costs nothing in the ledger.
+    """
+    assert author is not None
+    batch = step if config.cycle is None else step % config.cycle
+    rollouts, flops = answered_by(prompts, config, batch, author, "student")
+    return rollouts, flops if batch == step else 0.0
+
+
+def gold(prompts: Prompts, config: SourceConfig, step: int, model: GPT, author: GPT | None):
     """The documents that the stream itself holds for the step's prompts. Costs nothing to make."""
     documents, device = prompts.documents(step), next(model.parameters()).device
-    count, tokens = len(documents.prompt), encoding_of(prompts.stream)
+    count, tokens = len(documents.prompt), prompts.tokens
     padded_BT = pad(documents.tokens, documents.offsets, np.arange(count), tokens.pad)
     tokens_BT = torch.from_numpy(padded_BT).long().to(device)
     prompt_B = torch.from_numpy(documents.prompt).long().to(device)
@@ -164,11 +279,8 @@ def gold(prompts: Prompts, config: SourceConfig, step: int, model: GPT, teacher:
     return rollouts, 0.0
 
 
-def mix(prompts: Prompts, config: SourceConfig, step: int, model: GPT, teacher: GPT | None):
+def mix(prompts: Prompts, config: SourceConfig, step: int, model: GPT, author: GPT | None):
     """GKD's mixture (2306.13649): with probability `share`, drawn per batch, the student answers, else gold."""
     assert config.share is not None
-    chance = key(prompts.seed, "mix", step) / KEY_RANGE
-    return (student if chance < config.share else gold)(prompts, config, step, model, teacher)
-
-
-SOURCES = {"student": student, "teacher": teacher, "gold": gold, "mix": mix}
+    chance = chance_of(prompts, "mix", step)
+    return (student if chance < config.share else gold)(prompts, config, step, model, author)

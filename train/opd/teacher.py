@@ -1,4 +1,4 @@
-"""The target at every response position: whose parameters, under which context, transformed how.
+"""Which target the student is compared with: the teacher part of a method. Parameters x context x transform.
 
 The invariant that matters: teacher and student are aligned by response position, never by column. A sequence's output
 at column prompt + t - 1 predicts response token t, so a teacher may read a longer prompt than the student and still
@@ -7,17 +7,34 @@ score the same tokens. Targets never carry gradient.
 Legend: B rows, T columns, N response positions, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from models.gpt import GPT
+from synth.oracle import POLICIES, Oracle
+from synth.sections import parse
+from synth.spec import Spec
+from train.flops import forward_flops
+from train.opd.params import (
+    Averaged,
+    ByOps,
+    Exact,
+    Frozen,
+    Live,
+    MostLikely,
+    Synced,
+    Trust,
+    frozen,
+    response_logprobs,
+)
 from train.opd.rollouts import Rollouts, positions
-from train.opd.settings import only, require
+from train.opd.settings import only, positive, require, unit
+from train.opd.transform import SETTINGS, TRANSFORMS
 
 
 class Scored(NamedTuple):
@@ -37,13 +54,20 @@ class Scored(NamedTuple):
     time_N: Tensor
 
 
+EXTERNAL, SELF = ("external",), ("init", "ema", "sync", "trust", "live")
+ROUTES = ("ops", "likeliest")
+
+
 @dataclass(frozen=True)
 class TeacherConfig:
-    """Which target the student is compared with.
+    """Which target the student is compared with. Settings of other choices must stay null.
 
-    params: external (the checkpoint named by `teacher`) | init (a frozen copy of the student at step 0) | none.
-    context: what the teacher reads beyond the student's prompt: none.
-    transform: id | power (with `power`, the exponent lambda) | temper (with `temperature`).
+    params: external (the checkpoint named by `teacher`, or several) | oracle (with `policy`: continue | correct |
+        abstain) | none, or the student: init (as it was at step 0) | ema, trust (with `rate`) | sync (with `every`) |
+        live.
+    route: with several external teachers, ops (with `bounds`: up to bounds[i] operations teacher i) | likeliest.
+    context: what it reads beyond the student's prompt: none, or a recipe of `synth.sections` such as success2+failure1.
+    transform: id | power (with `power`) | temper (`temperature`) | raised (`rise`, `pivot`) | mix (`share`).
     """
 
     params: str = "external"
@@ -51,115 +75,153 @@ class TeacherConfig:
     transform: str = "id"
     power: float | None = None
     temperature: float | None = None
+    rise: float | None = None
+    pivot: float | None = None
+    share: float | None = None
+    rate: float | None = None
+    every: int | None = None
+    policy: str | None = None
+    route: str | None = None
+    bounds: list[int] | None = None
 
     def __post_init__(self) -> None:
-        require("teacher.params", self.params, (*PARAMS, "none"))
-        require("teacher.context", self.context, CONTEXTS)
+        require("teacher.params", self.params, (*EXTERNAL, "oracle", *SELF, "none"))
         require("teacher.transform", self.transform, TRANSFORMS)
-        only("teacher.power", self.power, self.transform == "power", "teacher.transform=power")
-        only("teacher.temperature", self.temperature, self.transform == "temper", "teacher.transform=temper")
-        if self.temperature is not None and not self.temperature > 0.0:
-            raise ValueError(f"teacher.temperature={self.temperature}: accepted are positive numbers")
-        if self.params == "none" and self.transform != "id":
-            raise ValueError(f"teacher.transform={self.transform} has no effect with teacher.params=none; accepted: id")
+        parse(self.context)
+        for transform, names in SETTINGS.items():
+            for name in names:
+                here = self.transform == transform
+                only(f"teacher.{name}", getattr(self, name), here, f"teacher.transform={transform}")
+        only("teacher.rate", self.rate, self.params in ("ema", "trust"), "teacher.params=ema or trust")
+        only("teacher.every", self.every, self.params == "sync", "teacher.params=sync")
+        only("teacher.policy", self.policy, self.params == "oracle", "teacher.params=oracle")
+        only("teacher.bounds", self.bounds, self.route == "ops", "teacher.route=ops")
+        self._check_values()
+
+    def _check_values(self) -> None:
+        if self.policy is not None:
+            require("teacher.policy", self.policy, POLICIES)
+        if self.route is not None:
+            require("teacher.route", self.route, ROUTES)
+            if self.params != "external":
+                raise ValueError(
+                    f"teacher.route={self.route} has no effect with teacher.params={self.params}; accepted: null"
+                )
+        if self.bounds is not None and (not self.bounds or sorted(set(self.bounds)) != list(self.bounds)):
+            raise ValueError(f"teacher.bounds={self.bounds}: accepted are rising numbers of operations")
+        positive("teacher.temperature", self.temperature)
+        positive("teacher.rise", self.rise)
+        unit("teacher.share", self.share)
+        unit("teacher.rate", self.rate)
+        if self.every is not None and self.every < 1:
+            raise ValueError(f"teacher.every={self.every}: accepted are whole numbers from 1")
+        if self.params in ("none", "oracle"):
+            why = f"has no effect with teacher.params={self.params}"
+            if self.context != "none":
+                raise ValueError(f"teacher.context={self.context} {why}; accepted: none")
+            if self.params == "none" and self.transform != "id":
+                raise ValueError(f"teacher.transform={self.transform} {why}; accepted: id")
 
     @property
     def needs_reference(self) -> bool:
         """Whether the target is built from the student at step 0 too."""
         return self.transform == "power"
 
-
-def external(student: GPT, checkpoint: GPT | None) -> GPT:
-    """Another model, loaded from the checkpoint that `teacher` names."""
-    if checkpoint is None:
-        raise ValueError("teacher=null: this method's teacher.params=external needs the path of a checkpoint")
-    return checkpoint
+    @property
+    def is_self(self) -> bool:
+        """Whether the student teaches itself."""
+        return self.params in SELF
 
 
-def initial(student: GPT, checkpoint: GPT | None) -> GPT:
-    """The student itself as it was at step 0."""
-    return deepcopy(student)
-
-
-PARAMS = {"external": external, "init": initial}
-
-
-def same_prompt(rollouts: Rollouts) -> tuple[Tensor, Tensor]:
-    """No context of its own: the teacher reads exactly what the student reads, in the same tensors."""
-    return rollouts.tokens_BT, rollouts.prompt_B
-
-
-CONTEXTS: dict[str, Callable[[Rollouts], tuple[Tensor, Tensor]]] = {"none": same_prompt}
-
-
-def identity(p_NV: Tensor, reference_NV: Tensor | None, config: TeacherConfig) -> Tensor:
-    """The teacher's distribution as it is."""
-    return p_NV
-
-
-def power(p_NV: Tensor, reference_NV: Tensor | None, config: TeacherConfig) -> Tensor:
-    """Reward extrapolation, G-OPD / ExOPD (2602.12125): p^l r^(1-l), renormalised, r the student at step 0.
-
-    l = 1 is the teacher, l = 0 the reference, l > 1 goes beyond the teacher in the direction away from the reference.
-    """
-    assert config.power is not None and reference_NV is not None
-    return torch.log_softmax(config.power * p_NV + (1.0 - config.power) * reference_NV, dim=-1)
-
-
-def temper(p_NV: Tensor, reference_NV: Tensor | None, config: TeacherConfig) -> Tensor:
-    """p^(1/temperature), renormalised: above 1 softer, below 1 sharper (Hinton et al., 1503.02531, section 2)."""
-    assert config.temperature is not None
-    return torch.log_softmax(p_NV / config.temperature, dim=-1)
-
-
-TRANSFORMS = {"id": identity, "power": power, "temper": temper}
-
-
-def frozen(model: GPT) -> GPT:
-    """The model in evaluation mode with all gradients off."""
-    return model.eval().requires_grad_(False)
-
-
-def response_logprobs(model: GPT, tokens_BT: Tensor, prompt_B: Tensor, length_B: Tensor) -> Tensor:
-    """Log-probabilities of the next token at every response position.
-
-    Only these positions go through the projection to the vocabulary, and the last column, which predicts nothing that
-    is scored, is not read at all.
+def make(
+    config: TeacherConfig, student: GPT, checkpoints: Sequence[GPT] = (), spec: Spec | None = None
+) -> Frozen | None:
+    """The parameters that a config names; None for none.
 
     Args:
-        model: maps tokens and flat positions to logits at those positions.
-        tokens_BT: int64, prompt and response, padded on the right.
-        prompt_B, length_B: tokens of this model's prompt and of the response.
-    Returns:
-        float32[N, V], N = length_B.sum(), row after row.
+        student: as it is at step 0.
+        checkpoints: the external teachers, in the order of `teacher` and `teachers`.
+        spec: of the data, for the oracle.
+    Raises ValueError when the number of checkpoints is not that of the route, or the oracle has no closed form.
     """
-    row_N, time_N = positions(length_B)
-    at_N = row_N * (tokens_BT.shape[1] - 1) + prompt_B[row_N] - 1 + time_N
-    return torch.log_softmax(model(tokens_BT[:, :-1], at_N=at_N).float(), dim=-1)
+    if config.params == "external":
+        if not checkpoints:
+            raise ValueError("teacher=null: this method's teacher.params=external needs the path of a checkpoint")
+        wanted = {None: 1, "ops": len(config.bounds or ()) + 1, "likeliest": max(2, len(checkpoints))}[config.route]
+        if len(checkpoints) != wanted:
+            raise ValueError(
+                f"teachers: {len(checkpoints)} checkpoints with teacher.route={config.route}; accepted: {wanted}"
+            )
+    choices = {
+        "none": lambda: None,
+        "external": lambda: _routed(config, checkpoints),
+        "oracle": lambda: Exact(Oracle(spec, config.policy)),
+        "init": lambda: Frozen(deepcopy(student)),
+        "ema": lambda: Averaged(student, config.rate),
+        "sync": lambda: Synced(student, config.every),
+        "trust": lambda: Trust(student, config.rate),
+        "live": Live,
+    }
+    return choices[config.params]()
+
+
+def _routed(config: TeacherConfig, checkpoints: Sequence[GPT]) -> Frozen:
+    if config.route == "ops":
+        return ByOps(checkpoints, config.bounds)
+    return MostLikely(*checkpoints) if config.route == "likeliest" else Frozen(*checkpoints)
 
 
 class Teacher:
-    """Frozen models and what is made of them: the target and, where asked for, the reference.
+    """What scores the responses: the parameters and their transform, and where asked for the student at step 0.
 
-    `model` is the teacher (None: the method has none) and `reference` the student at step 0 (None: nothing needs it).
+    `params` (None: the method has no teacher) and `reference` (None: nothing needs the student at step 0).
     """
 
-    def __init__(self, config: TeacherConfig, model: GPT | None, reference: GPT | None) -> None:
-        self.config = config
-        self.model = None if model is None else frozen(model)
+    def __init__(self, config: TeacherConfig, params: Frozen | None, reference: GPT | None = None) -> None:
+        self.config, self.params = config, params
         self.reference = None if reference is None else frozen(reference)
 
+    def follow(self, student: GPT, step: int) -> None:
+        """Called before every step."""
+        if self.params is not None:
+            self.params.follow(student, step)
+
     @torch.no_grad()
-    def targets(self, rollouts: Rollouts) -> tuple[Tensor | None, Tensor | None]:
+    def targets(self, rollouts: Rollouts, student: GPT) -> tuple[Tensor | None, Tensor | None]:
         """Target and reference log-probabilities, each float32[N, V] or None, without gradient."""
         teacher_NV = reference_NV = None
         if self.reference is not None:
             reference_NV = response_logprobs(self.reference, rollouts.tokens_BT, rollouts.prompt_B, rollouts.length_B)
-        if self.model is not None:
-            tokens_BT, prompt_B = CONTEXTS[self.config.context](rollouts)
-            teacher_NV = response_logprobs(self.model, tokens_BT, prompt_B, rollouts.length_B)
+        if self.params is not None:
+            teacher_NV = self.params.logprobs(rollouts, student)
             teacher_NV = TRANSFORMS[self.config.transform](teacher_NV, reference_NV, self.config)
         return teacher_NV, reference_NV
+
+    def known(self, rollouts: Rollouts) -> Tensor | None:
+        """bool[B, R]: where there is a target; None: everywhere. A row whose context stayed empty was told nothing."""
+        known_BR = None if self.params is None else self.params.known(rollouts)
+        if self.config.context == "none":
+            return known_BR
+        told_BR = rollouts.told_B[:, None].expand(rollouts.trainable_BR.shape)
+        return told_BR if known_BR is None else known_BR & told_BR
+
+    def work(self, rollouts: Rollouts, student: GPT) -> tuple[int, float]:
+        """Tokens read and FLOPs spent to score these rows, contexts included; a row's last token is only a target."""
+        bare_B = rollouts.prompt_B + rollouts.length_B
+        context_B = torch.tensor([len(c) for c in rollouts.context or [()] * len(rollouts)], device=bare_B.device)
+        readers = [] if self.params is None else self.params.reads(rollouts, student)
+        lengths = [(model, (bare_B + context_B)[rows_B]) for model, rows_B in readers]
+        if self.reference is not None:
+            lengths.append((self.reference, bare_B))
+        tokens = sum(int(length_B.sum()) for _, length_B in lengths)
+        return tokens, sum((forward_flops(model.config, length_B - 1) for model, length_B in lengths), 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.params is None else self.params.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if self.params is not None:
+            self.params.load_state_dict(state)
 
 
 def score(student: GPT, targets: tuple[Tensor | None, Tensor | None], rollouts: Rollouts) -> Scored:

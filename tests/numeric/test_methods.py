@@ -1,0 +1,94 @@
+"""Every method of configs/method on small random models: it runs, and what must change nothing changes nothing."""
+
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+
+from models import GPT, GPTConfig
+from synth import encoding
+from synth.checker import check
+from synth.dataset import Source
+from synth.spec import preset
+from train.config import CONFIGS, load
+from train.opd.method import Method
+from train.opd.objective import Objective
+from train.opd.run import OpdConfig, cast
+from train.opd.source import Prompts
+
+NAMES = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
+PROMPTS, MAX_NEW = 4, 16
+
+
+def method(name: str, *words: str) -> Method:
+    """The method of a file, as the command reads it."""
+    text = (CONFIGS / "method" / f"{name}.yaml").read_text(encoding="utf-8")
+    needs = ["teacher=t"] if "params: external" in text else []
+    needs += ["teachers=[u]"] if "route: ops" in text else []
+    return load("opd", OpdConfig, ["student=s", f"method={name}", *needs, *words]).method
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    return Source(preset("tiny", ops=3, edges=6), seed=0, split="train", stream="distillation")
+
+
+def model(source: Source, seed: int, width: int = 16) -> GPT:
+    config = GPTConfig(len(source.world.vocabulary), n_layer=1, n_head=2, n_embd=width, context=512, init_std=0.3)
+    return GPT(config, seed)
+
+
+def objective(method: Method, source: Source, student: GPT, micro_batch: int = 0) -> Objective:
+    external = [model(source, 1, width=24), model(source, 2, width=24)]
+    count = 0 if not method.needs_teacher else 2 if method.teacher.route else 1
+    teacher, author = cast(method, student, external[:count], source.spec)
+    return Objective(method, Prompts(source, PROMPTS, MAX_NEW, 0), teacher, author, micro_batch)
+
+
+def step(o: Objective, student: GPT, k: int) -> tuple[float, torch.Tensor, dict]:
+    student.zero_grad()
+    output = o(student, k)
+    output.loss.backward()
+    return output.loss.item(), torch.cat([p.grad.flatten() for p in student.parameters()]), dict(output.metrics)
+
+
+def descend(student: GPT, rate: float = 0.02) -> None:
+    with torch.no_grad():
+        for p in student.parameters():
+            p -= rate * p.grad.clamp(-1.0, 1.0)
+
+
+@pytest.fixture
+def half_right(monkeypatch):
+    """Every other response counts as right (by its tokens), so that random models have successes and failures."""
+    monkeypatch.setattr(encoding, "check", judged)
+
+
+def judged(problems, world, tokens, lengths):
+    verdicts = check(problems, world, tokens, lengths)
+    right = np.array([int(sum(map(int, row[:n]))) % 2 == 1 for row, n in zip(tokens, lengths, strict=True)])
+    return verdicts._replace(right=right)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_three_steps_are_the_same_in_one_piece_in_micro_batches_and_after_a_restart(name, source, half_right):
+    """Loss and gradient do not depend on the cut; a run that is stopped and taken up goes on with the same numbers."""
+    m, moved = method(name), 0.0
+    whole, cut = model(source, 0), model(source, 0)
+    o, pieces = objective(m, source, whole), objective(m, source, cut, micro_batch=3)
+    for k in range(3):
+        loss, gradient, metrics = step(o, whole, k)
+        other, other_gradient, _ = step(pieces, cut, k)
+        assert other == pytest.approx(loss, rel=1e-4, abs=1e-6)
+        torch.testing.assert_close(other_gradient, gradient, atol=2e-5, rtol=2e-3)
+        assert torch.isfinite(gradient).all() and all(value == value for value in metrics.values()), metrics
+        moved += float(gradient.norm())
+        saved = deepcopy(o.state_dict())
+        descend(whole)
+        cut.load_state_dict(whole.state_dict())
+    assert moved > 1e-4, "nothing was learned in three steps"
+    resumed = objective(m, source, model(source, 0))
+    resumed.load_state_dict(saved)
+    again, goes_on = step(resumed, whole, 3), step(o, whole, 3)
+    assert again[0] == goes_on[0] and torch.equal(again[1], goes_on[1])

@@ -1,0 +1,249 @@
+"""The objective that the training loop runs, for all methods alike: draw, score, weigh, sum.
+
+Every coefficient is fixed for the whole batch before the first forward pass with gradient, so the loss and its gradient
+do not depend on how the batch is cut into micro-batches. Weights that depend on what the models say about the batch are
+measured by a pass without gradient first.
+
+Legend: B rows, R response columns, N response positions of a micro-batch, V vocabulary.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from models.gpt import GPT
+from train.loop import StepOutput
+from train.opd.contexts import told
+from train.opd.diagnostics import distribution_sums, outcome_sums, ratio_sums, response_measures, stop_sums
+from train.opd.divergence import DivergenceConfig, divergence, nll
+from train.opd.draw import Drawer
+from train.opd.fork import Forks, future_coefficients, look
+from train.opd.method import Method
+from train.opd.outcome import COMBINERS, NORMALISER, advantages, policy_gradient, rewards
+from train.opd.regularizer import POSITION, regularizer_coefficients
+from train.opd.rollouts import Rollouts
+from train.opd.settings import at_step
+from train.opd.signals import Signals, measure
+from train.opd.source import Prompts, gold
+from train.opd.tally import Tally
+from train.opd.teacher import Scored, Teacher, score
+from train.opd.weight import WeightConfig, coefficients
+
+FUTURE = DivergenceConfig("fkl")
+Piece = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """What every response position of a batch counts in each term of the loss; fixed before the batch is cut.
+
+    terms: one for each distillation term; empty where distillation is switched off. regularizers: by name.
+    """
+
+    terms: list[Tensor]
+    regularizers: dict[str, Tensor] = field(default_factory=dict)
+    outcome_BR: Tensor | None = None
+    advantage_B: Tensor | None = None
+
+    def rows(self, index_M: Tensor) -> "Coefficients":
+        """Those of some rows."""
+        return Coefficients(
+            [term_BR[index_M] for term_BR in self.terms],
+            {name: count_BR[index_M] for name, count_BR in self.regularizers.items()},
+            None if self.outcome_BR is None else self.outcome_BR[index_M],
+            None if self.advantage_B is None else self.advantage_B[index_M],
+        )
+
+
+def weigh(
+    method: Method,
+    rollouts: Rollouts,
+    max_new: int,
+    step: int = 0,
+    signals: Signals | None = None,
+    known_BR: Tensor | None = None,
+) -> Coefficients:
+    """The coefficients of a whole batch at a step, schedules and combiner included."""
+    distil, reward = at_step(method.schedule, step), at_step(method.outcome.schedule, step)
+    terms = []
+    for term in method.terms if distil > 0.0 else []:
+        known = known_BR if term.divergence.needs_teacher else None
+        terms.append(distil * term.coefficient * coefficients(rollouts, term.weight, max_new, signals, known))
+    normaliser = method.weight.normaliser
+    regularizers = regularizer_coefficients(rollouts, method.regularizer, normaliser, max_new, signals)
+    if method.outcome.kind == "none":
+        return Coefficients(terms, regularizers)
+    factors = COMBINERS[method.outcome.combiner](rewards(rollouts, method.outcome), method.outcome.weight)
+    distil_B, reward_B = (factor_B[:, None] for factor_B in factors)
+    outcome_BR = coefficients(rollouts, WeightConfig(normaliser=NORMALISER[method.outcome.kind]), max_new)
+    advantage_B = advantages(rollouts, method.outcome)
+    terms = [distil_B * term_BR for term_BR in terms]
+    return Coefficients(terms, regularizers, reward * reward_B * outcome_BR, advantage_B)
+
+
+def loss_terms(method: Method, scored: Scored, counts: Coefficients) -> tuple[Tensor, dict[str, Tensor]]:
+    """The micro-batch's part of the loss, and its terms by name (detached). Parts of a batch add up."""
+    at = (scored.row_N, scored.time_N)
+    terms = {}
+    for place, (term, count_BR) in enumerate(zip(method.terms, counts.terms, strict=False)):
+        name = f"also_{place}_{term.divergence.kind}" if place else "divergence"
+        terms[name] = (count_BR[at] * divergence(scored, term.divergence)).sum()
+    for name, count_BR in counts.regularizers.items():
+        terms[name] = (count_BR[at] * POSITION[name](scored)).sum()
+    if counts.outcome_BR is not None and counts.advantage_B is not None:
+        gain_N = policy_gradient(scored, counts.advantage_B, method.outcome)
+        terms["outcome"] = (counts.outcome_BR[at] * gain_N).sum()
+    loss = sum(terms.values(), 0.0 * scored.student_NV[:, 0].sum())  # a graph even where nothing counts
+    return loss, {name: value.detach() for name, value in terms.items()}
+
+
+class Objective:
+    """What `train/loop.py` calls for a step: draws the batch, scores it, returns the loss and what it cost.
+
+    A function of (weights, step) beside the frozen models and what the method remembers: copies of the student that
+    teach it, responses that are used again; `state_dict` holds both. `author` is the frozen model that the source
+    needs; `micro_batch` is the most rows of one forward pass, 0 for all; `watch(step, rollouts)` sees every batch.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        prompts: Prompts,
+        teacher: Teacher,
+        author: GPT | None = None,
+        micro_batch: int = 0,
+        watch: Callable[[int, Rollouts], None] | None = None,
+    ) -> None:
+        self.method, self.prompts, self.teacher = method, prompts, teacher
+        self.drawer = Drawer(prompts, method.source, author)
+        self.micro_batch, self.watch = micro_batch, watch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"teacher": self.teacher.state_dict(), "drawer": self.drawer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.teacher.load_state_dict(state.get("teacher", {}))
+        self.drawer.load_state_dict(state.get("drawer", {}))
+
+    def __call__(self, model: GPT, step: int) -> StepOutput:
+        """The loss of a step. With micro-batches, the gradients of all but the last are in `.grad` on return; the
+        returned loss has the value of the whole batch and the graph of the last."""
+        started = time.perf_counter()
+        self.teacher.follow(model, step)
+        rollouts, generation, batch = self.drawer(model, step)
+        rollouts = replace(rollouts, first=batch * self.prompts.count)
+        if self.method.teacher.context != "none":
+            room = min([model.config.context, *(m.config.context for m in self.teacher.params.models)])
+            rollouts = told(rollouts, self.method.teacher.context, self.prompts, batch, room)
+        drawn = time.perf_counter()
+        tally = Tally()
+        pieces = [*self._pieces(model, rollouts, step, tally), *self._gold_pieces(model, batch, tally)]
+        loss = pieces[0]()
+        for piece in pieces[1:]:
+            loss.backward()
+            loss = loss.detach() + piece()
+        if self.watch is not None:
+            self.watch(step, rollouts)
+        generated = 0 if generation == 0.0 else int(rollouts.length_B.sum())
+        return StepOutput(
+            loss=loss,
+            metrics=tally.means() | response_measures(rollouts),
+            tokens=tally.tokens["update"],
+            flops={"generation": generation + tally.flops.pop("futures", 0.0), **tally.flops},
+            tokens_by_kind={"generation": generated, **tally.tokens},
+            seconds={"generation": drawn - started, "teacher": tally.teacher_seconds},
+        )
+
+    def _asks(self, step: int) -> bool:
+        """Whether the teacher has a say at this step; where schedules switch it off it is not asked."""
+        outcome = self.method.outcome
+        modulates = outcome.modulate is not None and at_step(outcome.schedule, step) > 0.0
+        return modulates or at_step(self.method.schedule, step) > 0.0 or self.method.regularizer.needs_reference
+
+    def _pieces(self, model: GPT, rollouts: Rollouts, step: int, tally: Tally) -> list[Piece]:
+        """The micro-batches of the responses, each a function that returns its part of the loss."""
+        chunks, asks = rollouts.chunks(self.micro_batch), self._asks(step)
+        parts = [rollouts.rows(index_M) for index_M in chunks]
+        asked: dict[int, tuple[Tensor | None, Tensor | None]] = {}
+
+        def target(i: int) -> tuple[Tensor | None, Tensor | None]:
+            """The teacher is asked once for each micro-batch."""
+            if not asks:
+                return None, None
+            if i not in asked:
+                started = time.perf_counter()
+                asked[i] = self.teacher.targets(parts[i], model)
+                tally.teacher_seconds += time.perf_counter() - started
+                tally.scored(*self.teacher.work(parts[i], model))
+            return asked[i]
+
+        known_BR = self.teacher.known(rollouts) if asks else None
+        signals = forks = None
+        futures: list[Piece] = []
+        needs = self.method.needs if asks else self.method.regularizer.needs
+        if needs:
+            ask = [
+                (index_M, partial(lambda i: score(model, target(i), parts[i]), i)) for i, index_M in enumerate(chunks)
+            ]
+            signals = measure(needs, rollouts, ask)
+            tally.measured(model, rollouts)
+        counts = weigh(self.method, rollouts, self.prompts.max_new, step, signals, known_BR)
+        if self.method.fork is not None and counts.terms:
+            scorer = self.teacher.params.models[0]
+            forks = look(rollouts, signals, self.method.fork, model, scorer, self.prompts, step)
+            tally.looked(forks)
+            futures = self._future_pieces(model, forks, counts.terms[0], tally)
+            counts = replace(counts, terms=[term_BR * forks.weight_BR for term_BR in counts.terms])
+        if known_BR is not None:
+            tally.share("told" if self.method.teacher.context != "none" else "known", known_BR, rollouts)
+
+        def piece(i: int, index_M: Tensor) -> Tensor:
+            scored = score(model, target(i), parts[i])
+            asked.pop(i, None)
+            part_counts = counts.rows(index_M)
+            loss, terms = loss_terms(self.method, scored, part_counts)
+            sums = distribution_sums(scored) | stop_sums(scored, parts[i].eos) | ratio_sums(scored, parts[i])
+            if part_counts.advantage_B is not None:
+                sums |= outcome_sums(scored, part_counts.advantage_B, self.method.outcome)
+            tally.add(model, parts[i], terms, sums)
+            return loss
+
+        return [*(partial(piece, i, index_M) for i, index_M in enumerate(chunks)), *futures]
+
+    def _future_pieces(self, model: GPT, forks: Forks, counts_BR: Tensor, tally: Tally) -> list[Piece]:
+        """Forward KL along the teacher's futures of the batch's forks."""
+        futures = forks.futures
+        if futures is None:
+            return []
+        counts_FK = future_coefficients(forks, self.method.fork, counts_BR)
+
+        def piece(index_M: Tensor) -> Tensor:
+            part = futures.rows(index_M)
+            scored = score(model, self.teacher.targets(part, model), part)
+            tally.scored(*self.teacher.work(part, model))
+            loss = (counts_FK[index_M][scored.row_N, scored.time_N] * divergence(scored, FUTURE)).sum()
+            tally.add(model, part, {"future": loss.detach()}, {})
+            return loss
+
+        return [partial(piece, index_M) for index_M in futures.chunks(self.micro_batch)]
+
+    def _gold_pieces(self, model: GPT, batch: int, tally: Tally) -> list[Piece]:
+        """The micro-batches of the negative log-likelihood on the step's own documents, if the method has it."""
+        weight = self.method.regularizer.gold_nll
+        if weight == 0.0:
+            return []
+        rollouts, _ = gold(self.prompts, self.method.source, batch, model, None)
+        counts_BR = coefficients(rollouts, WeightConfig(normaliser=self.method.weight.normaliser), self.prompts.max_new)
+
+        def piece(index_M: Tensor) -> Tensor:
+            part = rollouts.rows(index_M)
+            scored = score(model, (None, None), part)
+            loss = weight * (counts_BR[index_M][scored.row_N, scored.time_N] * nll(scored)).sum()
+            tally.add(model, part, {"gold_nll": loss.detach()}, {})
+            return loss
+
+        return [partial(piece, index_M) for index_M in rollouts.chunks(self.micro_batch)]

@@ -1,0 +1,63 @@
+"""What must be known of a whole batch before its coefficients are: entropies, divergences, log-probabilities.
+
+Measured by one pass without gradient of student and teacher over the batch, only for methods whose weights ask for it.
+
+Legend: B rows, R response columns, N response positions, V vocabulary.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from train.opd.kinds import kl_entries
+from train.opd.rollouts import Rollouts
+from train.opd.teacher import Scored
+from train.opd.transform import entropy
+
+
+def _token(log_NV: Tensor, scored: Scored) -> Tensor:
+    return log_NV.gather(-1, scored.token_N[:, None]).squeeze(-1)
+
+
+MEASURES: dict[str, Callable[[Scored], Tensor]] = {
+    "student_entropy": lambda s: entropy(s.student_NV),
+    "teacher_entropy": lambda s: entropy(s.teacher_NV),
+    "rkl": lambda s: kl_entries(s.student_NV, s.teacher_NV).sum(dim=-1),
+    "log_q": lambda s: _token(s.student_NV, s),
+    "log_p": lambda s: _token(s.teacher_NV, s),
+}
+
+
+@dataclass(frozen=True)
+class Signals:
+    """float[B, R] by name, zero on padding, and the size of the vocabulary."""
+
+    values: dict[str, Tensor]
+    vocabulary: int
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.values[name]
+
+    def mean(self, name: str, rollouts: Rollouts) -> Tensor:
+        """The mean over each response's tokens: float[B]."""
+        return self[name].sum(dim=1) / rollouts.length_B.clamp(min=1)
+
+
+@torch.no_grad()
+def measure(needs: set[str], rollouts: Rollouts, parts: list[tuple[Tensor, Callable[[], Scored]]]) -> Signals:
+    """The signals of a batch.
+
+    Args:
+        needs: names of MEASURES.
+        parts: row indices of each micro-batch and a function that scores it.
+    """
+    values = {name: torch.zeros_like(rollouts.behaviour_BR) for name in needs}
+    size = 0
+    for index_M, score in parts:
+        scored = score()
+        size = scored.student_NV.shape[1]
+        for name, value_BR in values.items():
+            value_BR[index_M[scored.row_N], scored.time_N] = MEASURES[name](scored).to(value_BR.dtype)
+    return Signals(values, size)
