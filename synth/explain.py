@@ -3,7 +3,8 @@
 Each line of the file is a JSON record of a problem with a solution's text in it, as for `synth.check`: the generator's
 own, or a model's. For every place where more than one token could come, or where a token came that could not, it shows
 the token written, its probability and what else could have come; then the solution's probability and its entropy.
-The settings name the law of the solutions; those of the record's problem are read from the record.
+The settings name the law of the solutions; those of the record's problem are read from the record. Nothing is printed
+when any record is bad.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import os
 
 import numpy as np
 
-from synth.generate import PLAIN_PYTHON_UP_TO, Parser, fail, known_world, rate
+from synth.generate import PLAIN_PYTHON_UP_TO, Parser, fail, known_world, rate, share, whole
 
 EXAMPLE = """examples:
   python -m synth.generate --ops 4 --count 1 --out - | python -m synth.explain -
@@ -34,10 +35,10 @@ def build_parser() -> Parser:
     )  # fmt: skip
     parser.add_argument("--retry-rate", type=rate, default=0.0, help="rate of inserted mistakes (default 0)")
     parser.add_argument("--retry-kind", choices=("retry", "weak", "miss", "slip"), default="retry")
-    parser.add_argument("--uncorrected", type=float, default=0.0, help="share of slips left standing (default 0)")
+    parser.add_argument("--uncorrected", type=share, default=0.0, help="share of slips left standing (default 0)")
     parser.add_argument("--world", metavar="FILE", help="the file of the records' world, where it is not shipped")
     parser.add_argument("--letter-order", choices=("random", "ordered"), default="random")
-    parser.add_argument("--letters", type=int, default=52, help="how many letters the world has (default 52)")
+    parser.add_argument("--letters", type=whole(1, 104), default=52, help="how many letters the world has (default 52)")
     parser.add_argument("--no-shortest", dest="shortest", action="store_false", help="unneeded steps are written too")
     return parser
 
@@ -74,7 +75,7 @@ def explain(oracle, problem, text: str) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    from synth.check import STDIN, problem_and_text, read
+    from synth.check import STDIN, problem_and_text, read, say
 
     if args.world:
         known_world(args.world)
@@ -87,6 +88,7 @@ def main(argv: list[str] | None = None) -> None:
 
     names = ("retry_rate", "retry_kind", "uncorrected", "letter_order", "letters", "shortest")
     settings = {name: getattr(args, name) for name in names}
+    lines = []
     for number, record in records:
         try:
             problem, world, text = problem_and_text(record, args.field, args.world)
@@ -94,7 +96,8 @@ def main(argv: list[str] | None = None) -> None:
             story = explain(Oracle(spec, args.policy, world), problem, text)
         except ValueError as error:
             fail(f"{args.file} line {number}: {error}")
-        print(f"{record.get('id', f'line {number}')}\n{story}")
+        lines.append(f"{record.get('id', f'line {number}')}\n{story}")
+    say(lines)
 
 
 if __name__ == "__main__":
