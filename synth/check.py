@@ -104,15 +104,6 @@ def describe(verdict, text: str) -> str:
     return ", ".join(words + [f"{n} {name}" for name, n in counts.items() if n])
 
 
-def say(lines: list[str]) -> None:
-    """Print lines that may hold what the terminal cannot show, to a reader that may stop before their end."""
-    try:
-        sys.stdout.reconfigure(errors="backslashreplace")
-        print("\n".join(lines), flush=True)
-    except BrokenPipeError:  # the reader (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     args.file = STDIN if args.file == "-" else args.file
@@ -138,7 +129,11 @@ def main(argv: list[str] | None = None) -> None:
     right = reasons.pop("right", 0)
     first = "; first mistakes: " + ", ".join(f"{kind} {n}" for kind, n in reasons.most_common()) if reasons else ""
     lines.append(f"{len(records)} solutions, {right} right, {published} right as published{first}")
-    say(lines)
+    try:
+        sys.stdout.reconfigure(errors="backslashreplace")  # a text may hold what the terminal cannot show
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise SystemExit(1 if args.strict and right < len(records) else 0)
 
 

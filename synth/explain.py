@@ -3,13 +3,13 @@
 Each line of the file is a JSON record of a problem with a solution's text in it, as for `synth.check`: the generator's
 own, or a model's. For every place where more than one token could come, or where a token came that could not, it shows
 the token written, its probability and what else could have come; then the solution's probability and its entropy.
-The settings name the law of the solutions; those of the record's problem are read from the record. Nothing is printed
-when any record is bad.
+The settings name the law of the solutions; those of the record's problem are read from the record.
 """
 
 import argparse
 import math
 import os
+import sys
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def explain(oracle, problem, text: str) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    from synth.check import STDIN, problem_and_text, read, say
+    from synth.check import STDIN, problem_and_text, read
 
     if args.world:
         known_world(args.world)
@@ -83,21 +83,26 @@ def main(argv: list[str] | None = None) -> None:
     records = read(args.file)
     if len(records) <= PLAIN_PYTHON_UP_TO:
         os.environ.setdefault("GLASSHOUSE_JIT", "0")  # must be set before the kernels are imported
+    from tqdm import tqdm
+
     from synth.oracle import Oracle
     from synth.spec import Spec
 
     names = ("retry_rate", "retry_kind", "uncorrected", "letter_order", "letters", "shortest")
     settings = {name: getattr(args, name) for name in names}
-    lines = []
-    for number, record in records:
+    stories = []
+    for number, record in tqdm(records, unit="record", delay=2, disable=None, leave=False):
         try:
             problem, world, text = problem_and_text(record, args.field, args.world)
             spec = Spec(modulus=world.modulus, ops=1, **settings)
             story = explain(Oracle(spec, args.policy, world), problem, text)
         except ValueError as error:
             fail(f"{args.file} line {number}: {error}")
-        lines.append(f"{record.get('id', f'line {number}')}\n{story}")
-    say(lines)
+        stories.append(f"{record.get('id', f'line {number}')}\n{story}")
+    try:
+        print("\n".join(stories), flush=True)
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":
