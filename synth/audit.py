@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import NoReturn
 
-from synth.generate import known_world
+from synth.generate import Parser, fail, known_world
 from synth.proof import CHECKS, audit_record, identity, shape, template
 
 FEWEST_TEMPLATES = 20  # of a test cell: below this, its accuracy says little about other templates
@@ -170,18 +169,11 @@ def warn_small_cells(name: str, audit: Audit) -> None:
             print(f"warning: {name}: {ops} operations: {templates} in {audit.ops[ops]} problems, at least 20 wanted")
 
 
-def fail(message: str) -> NoReturn:
-    """One line on standard error, exit code 2."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(2)
-
-
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m synth.audit", description=__doc__, epilog=EXAMPLE, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.error = fail  # type: ignore[method-assign]
     parser.add_argument("files", nargs="+", metavar="FILE", help="JSON lines, parquet, or a folder of shards")
     parser.add_argument(
         "--split-by", choices=("template", "problem"), default="template",

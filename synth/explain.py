@@ -13,7 +13,7 @@ import sys
 
 import numpy as np
 
-from synth.generate import PLAIN_PYTHON_UP_TO, Parser, fail, known_world, rate
+from synth.generate import PLAIN_PYTHON_UP_TO, Parser, fail, known_world, rate, share, whole
 
 EXAMPLE = """examples:
   python -m synth.generate --ops 4 --count 1 --out - | python -m synth.explain -
@@ -35,10 +35,10 @@ def build_parser() -> Parser:
     )  # fmt: skip
     parser.add_argument("--retry-rate", type=rate, default=0.0, help="rate of inserted mistakes (default 0)")
     parser.add_argument("--retry-kind", choices=("retry", "weak", "miss", "slip"), default="retry")
-    parser.add_argument("--uncorrected", type=float, default=0.0, help="share of slips left standing (default 0)")
+    parser.add_argument("--uncorrected", type=share, default=0.0, help="share of slips left standing (default 0)")
     parser.add_argument("--world", metavar="FILE", help="the file of the records' world, where it is not shipped")
     parser.add_argument("--letter-order", choices=("random", "ordered"), default="random")
-    parser.add_argument("--letters", type=int, default=52, help="how many letters the world has (default 52)")
+    parser.add_argument("--letters", type=whole(1, 104), default=52, help="how many letters the world has (default 52)")
     parser.add_argument("--no-shortest", dest="shortest", action="store_false", help="unneeded steps are written too")
     return parser
 

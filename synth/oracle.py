@@ -138,6 +138,11 @@ class Oracle:
         if spec.solution_order != "uniform":
             raise ValueError(f"solution_order={spec.solution_order!r} has no closed form; accepted: uniform")
         self.spec, self.world, self.policy = spec, world or spec.load_world(), policy
+        if self.world.modulus != spec.modulus or self.world.n_letters < spec.letters:
+            raise ValueError(
+                f"modulus={spec.modulus}, letters={spec.letters} do not fit the world given; accepted: "
+                f"modulus={self.world.modulus}, at most {self.world.n_letters} letters"
+            )
         if self.world.phrases[W.STOP] < 0:
             raise ValueError(
                 f"world={self.world.name!r} has no oracle, since its phrase `stop` is empty; accepted: a world that "

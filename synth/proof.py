@@ -168,9 +168,10 @@ def steps(record: dict, own: str | None = None) -> list[tuple[str, str, list[str
     return out
 
 
-def clause_holds(clause: str, modulus: int, letters: dict[str, int]) -> bool:
-    """Whether ` t = x + y = 3 + 4 = 0` is right, given the values of letters; adds the new letter."""
+def clause_holds(clause: str, modulus: int, letters: dict[str, int], reached: dict[str, set[str]]) -> bool:
+    """Whether ` t = x + y = 3 + 4 = 0` is right, given the values of letters and the names they rest on; adds t."""
     target, *parts = clause.removeprefix(" so").strip().split(" = ")
+    reached[target] = {name for x in re.findall("[A-Za-z]+", parts[0]) for name in reached.get(x, ())}
     numbers = re.sub("[A-Za-z]+", lambda m: str(letters.get(m[0], "?")), parts[0])
     a, *rest = numbers.split()
     value = SIGNS[rest[0]](Integer(int(a)), Integer(int(rest[1]))) if rest else Integer(int(a))
@@ -185,6 +186,7 @@ def audit_solution(
     """(check, what is wrong) in the solution's text: order, letters, arithmetic, mistakes."""
     text, listed = steps(record, own), {m["step"]: m for m in record["mistakes"]}
     letters: dict[str, int] = {}
+    means: dict[str, set[str]] = {}  # the parameter of each letter that stands
     written: dict[str, int] = {}
     found = [(i, name) for i, (name, _, _, back) in enumerate(text) if back]
     named = [(m["step"], m["parameter"]) for m in record["mistakes"]]
@@ -208,7 +210,7 @@ def audit_solution(
             yield "solution text", f"{name} comes too early or again"
             return
         expected = int(Mod(total(parameters[name], lambda n: Integer(written[n])), record["modulus"]))
-        inside = dict(letters)
+        inside, reached = dict(letters), dict(means)
         *first, last = clauses
         if kind == "slip":
             end = last.rsplit(" ", 1)
@@ -218,15 +220,17 @@ def audit_solution(
         elif kind is not None:
             yield "mistakes", f"{name} is not of its kind"
         if (
-            not all(clause_holds(c, record["modulus"], inside) for c in [*first, last])
+            not all(clause_holds(c, record["modulus"], inside, reached) for c in [*first, last])
             or inside.get(letter) != expected
         ):
             yield "solution text", f"the step of {name} does not hold"
+        elif reached[letter] != set(factors(parameters[name])):
+            yield "solution text", f"the step of {name} uses other parameters than it depends on"
         if [c.startswith(" so ") for c in clauses] != [False] * len(first) + [True]:
             yield "solution text", f"the step of {name} has no `so`, or several"
         if not back:
             written[name] = slipped if kind == "slip" else expected
-            letters = inside | {letter: written[name]}
+            letters, means = inside | {letter: written[name]}, reached | {letter: {name}}
     query, complete = record["query"], record["missing"] is None
     if not needed <= set(written) or (complete and (text[-1][0] != query or query not in written)):
         yield "solution text", "the steps are not all that is needed, with the query last"
@@ -252,6 +256,9 @@ def _audit(record: dict, own: str | None) -> Iterator[tuple[str, str]]:
         parameters
     ) != len(record["parameters"]):
         yield "structure", "the abstract parameters do not follow from the layers"
+    sums = [p for p in parameters.values() if p["kind"] == "abstract"]
+    if any((p["constant"], p["combine"]) != (None, "sum" if len(p["terms"]) > 1 else None) for p in sums):
+        yield "structure", "an abstract parameter is no plain sum"
     if any(not 1 <= len(p["terms"]) + (p["constant"] is not None) <= 4 for p in given):
         yield "structure", "an instance parameter has no operand, or more than four"
     query, missing = record["query"], record["missing"]

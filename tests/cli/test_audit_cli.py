@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import pytest
 
@@ -134,6 +135,36 @@ def test_every_change_is_found(tmp_path, capsys):
     assert code == 1
     assert out.endswith("something is wrong\n")
     assert f"{changed['id']}: record: " in out
+
+
+def test_another_letter_of_the_same_value_is_found():
+    """The numbers hold, but the step rests on another parameter than its sentence says."""
+    changed = 0
+    for record in records(preset("med", modulus=3, ops=10, edges=14), "all", 40):
+        value, sentences = {}, record["solution"].split(". ")
+        for k, sentence in enumerate(sentences):
+            last = sentence.rsplit("; so ", 1)[1]
+            for letter in re.findall("[A-Za-z]", last.split(" = ")[1] if last.count(" = ") > 1 else ""):
+                for other in [x for x in value if x != letter and value[x] == value.get(letter)]:
+                    clause = re.sub(rf"(?<= ){letter}(?= )", other, last)
+                    wrong = [*sentences[:k], sentence.replace(last, clause), *sentences[k + 1 :]]
+                    found = dict(audit_record({**record, "solution": ". ".join(wrong)}))
+                    assert found.keys() == {"solution text"}, wrong
+                    changed += 1
+            value[last[0]] = last.rstrip(".").rsplit(" = ", 1)[1]
+        assert not list(audit_record(record))
+    assert changed > 20
+
+
+def test_what_is_not_determined_is_a_plain_sum_too():
+    for record in records(preset("med", missing_premise=1.0), "all", 40):
+        for i, p in enumerate(record["parameters"]):
+            if p["kind"] == "abstract" and p["value"] is None:
+                wrong = copy.deepcopy(record)
+                wrong["parameters"][i]["constant"] = 3
+                assert "structure" in dict(audit_record(wrong))
+                return
+    raise AssertionError("no such parameter")
 
 
 @pytest.mark.parametrize(

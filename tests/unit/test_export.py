@@ -1,11 +1,6 @@
 """Files of documents: the fixed keys of a record, shards and parquet that re-read equal, nothing half-written left."""
 
 import json
-import os
-import random
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -155,34 +150,6 @@ def test_another_dataset_in_the_folder_is_refused(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     with pytest.raises(ValueError, match="exists already; accepted: a new folder"):
         write_shards(tmp_path / "mine", monkeypatch)
-
-
-def test_a_writer_that_is_killed_again_and_again_ends_byte_for_byte_the_same(tmp_path, root):
-    """SIGKILL at random moments; then no document is lost, none is there twice, and no trace of the kills is left."""
-    code = (
-        "import sys; from synth import export; from synth.spec import preset; export.CHUNK = 5;"
-        "export.write_shards(preset('med', retry_rate=0.3), 5, 'train', 10, 50, 1, sys.argv[1], shard=8)"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(root), "GLASSHOUSE_JIT": "0"}
-
-    def start(folder):
-        return subprocess.Popen([sys.executable, "-c", code, str(folder)], env=environment, stderr=subprocess.PIPE)
-
-    begun = time.monotonic()
-    assert start(tmp_path / "whole").wait() == 0
-    seconds = time.monotonic() - begun
-    moments, seen = random.Random(0), []
-    for _ in range(4):
-        process = start(tmp_path / "killed")
-        time.sleep(moments.uniform(0.3, 0.9) * seconds)
-        process.kill()
-        process.wait()
-        seen.append(len(list((tmp_path / "killed").glob("shard-*"))))
-    assert start(tmp_path / "killed").wait() == 0
-    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
-    assert seen == sorted(seen)  # what was written is kept
-    ids = [r["id"] for r in export.read_shards(tmp_path / "killed", verify=True).records()]
-    assert len(ids) == len(set(ids)) == 40
 
 
 def test_the_stream_does_not_depend_on_workers_or_files(monkeypatch):

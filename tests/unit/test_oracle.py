@@ -260,5 +260,9 @@ def test_bad_settings_are_named(tmp_path):
     (tmp_path / "endless.json").write_text(json.dumps(data), encoding="utf-8")
     with pytest.raises(ValueError, match=r"world='english' has no oracle, since its phrase `stop` is empty; accepted"):
         Oracle(preset("tiny", world=str(tmp_path / "endless.json")))
+    with pytest.raises(
+        ValueError, match="letters=52 do not fit the world given; accepted: modulus=23, at most 20 letters"
+    ):
+        Oracle(preset("tiny", modulus=23, letters=52), world=preset("tiny", modulus=23, letters=20).load_world())
     with pytest.raises(ValueError, match="2 responses for 1 problems"):
         Oracle(preset("tiny"))(Source(preset("tiny"), 0).problems([0]), [[1], [2]])
