@@ -72,7 +72,9 @@ def names_between_markers(queries: Queries) -> np.ndarray:
 def _joined(pieces: Sequence[int | np.ndarray], n: int) -> np.ndarray:
     """Tokens and columns of tokens beside each other; a token below 0 is not written."""
     columns = [np.full((n, 1), piece) if isinstance(piece, int) else piece for piece in pieces]
-    return np.concatenate([c for c, piece in zip(columns, pieces, strict=True) if not np.isscalar(piece) or piece >= 0], 1)
+    return np.concatenate(
+        [c for c, piece in zip(columns, pieces, strict=True) if not np.isscalar(piece) or piece >= 0], 1
+    )
 
 
 def check_length(model: GPT, queries: Queries, path: str) -> None:
