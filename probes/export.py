@@ -52,7 +52,7 @@ def check(config: ProbeConfig, model: GPT, splits: Mapping[str, Split]) -> None:
         raise ValueError(
             "task=export: parquet needs the package pyarrow; accepted: after pip install 'glasshouse[data]'"
         )
-    chosen_sites(model, config.export.sites)
+    chosen_sites(model, config.export.sites, "export.sites")
     for piece in (piece for pieces in splits.values() for piece in pieces):
         check_length(model, piece, config.model)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from probes.activations import RESIDUAL
 from probes.labels import ALL, GIVEN, TASKS, check_tasks
 from probes.linear import LinearConfig
 from probes.vprobe import VProbeConfig
@@ -91,7 +92,7 @@ class ExportSettings:
     """task=export. `tasks` whose activations and labels are written; `sites` as in `probe.linear.sites`."""
 
     tasks: tuple[str, ...] = ("nece", "value")
-    sites: tuple[str, ...] = ("hook_embed", "hook_resid_post")
+    sites: tuple[str, ...] = RESIDUAL
     texts: int = 4096  # texts to a shard: what is held in memory at a time
 
     def __post_init__(self) -> None:
