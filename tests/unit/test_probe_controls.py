@@ -1,11 +1,13 @@
 """Signals put there by hand, the controls, and no way from the fitted problems to the tested ones."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from models.gpt import GPT, GPTConfig
-from probes.activations import names_in_line
+from probes.activations import chosen_sites, names_in_line
 from probes.controls import NAMES, SHUFFLED, random_weights, read_position, relabelled, sentence_places
 from probes.labels import GIVEN, TASKS, task_of
 from probes.layers import shared_templates
@@ -122,3 +124,22 @@ def test_no_template_is_on_both_sides(order):
     split = split_of("nece", spec, fit=300, rest=100)
     assert shared_templates(split, order == "published") == 0
     assert shared_templates(split._replace(test=split.fit), order == "published") == 1
+
+
+def test_sites_are_chosen_by_name_or_kind_and_memory_changes_nothing():
+    world = WORLD.load_world()
+    model, split = GPT(GPTConfig(world.size, 2, 2, 64, 256), 0), split_of("known", fit=400, rest=40)
+    sites = ("ln_final.hook_normalized", "hook_mlp_out", "blocks.1.hook_resid_mid")
+    config = LinearConfig(("known",), (1e-2, 1e-1), sites)
+    whole = measure(model, world, split, 2, config)
+    assert [(r.site, r.layer) for r in whole] == [
+        ("blocks.0.hook_mlp_out", 1),
+        ("blocks.1.hook_resid_mid", 2),
+        ("blocks.1.hook_mlp_out", 2),
+        ("ln_final.hook_normalized", 2),
+    ]
+    apart = measure(model, world, split, 2, replace(config, memory=1))  # one site at a time
+    for a, b in zip(whole, apart, strict=True):
+        assert a.site == b.site and (a.right == b.right).mean() > 0.995
+    with pytest.raises(ValueError, match=r"export\.sites=hook_z: accepted for this model: hook_embed"):
+        chosen_sites(model, ("hook_z",), "export.sites")
