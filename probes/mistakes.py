@@ -29,11 +29,12 @@ from probes.settings import ProbeConfig
 from synth.checker import MALFORMED, RETRY, UNNEEDED, reason
 from synth.dataset import Documents, Source
 from synth.hashing import key
-from synth.world import EOS, PAD, World
+from synth.world import EOS, PAD, STOP, World
 from train.evaluation import rate
 from train.intervals import Clusters, Rate, paired_difference
 
 TASKS = ("nece", "can_next", "nece_next")
+ASKING = 5  # tokens of a question behind a text
 FEW = 5  # steps of either kind, below which nothing is fitted or told
 
 
@@ -43,7 +44,9 @@ def tasks(config: ProbeConfig) -> list[str]:
 
 
 def check(config: ProbeConfig, model: GPT, splits: Mapping[str, Split]) -> None:
-    """Raises ValueError when the model cannot read a query."""
+    """Raises ValueError when the model cannot read a query, or sentences have no end that it could be cut at."""
+    if config.data.spec().load_world().phrases[STOP] < 0:
+        raise ValueError(f"data.preset={config.data.preset}: its world writes no full stop; accepted: one that does")
     for piece in (piece for pieces in splits.values() for piece in pieces):
         check_length(model, piece, config.model)
 
@@ -76,11 +79,14 @@ def run(config: ProbeConfig, model: GPT, world: World, splits: dict[str, Split],
 
 
 def budget(config: ProbeConfig, model: GPT, documents: Documents) -> int:
-    """Most tokens of a solution."""
+    """Most tokens of a solution. Raises ValueError when there is no room for one."""
     longest = int((np.diff(documents.offsets) - documents.prompt).max())
-    room = model.config.context - int(documents.prompt.max())
+    room = model.config.context - int(documents.prompt.max()) - ASKING
     if room < 1:
-        raise ValueError(f"model={config.model}: no room for a solution behind {documents.prompt.max()} tokens")
+        raise ValueError(
+            f"model={config.model}: reads {model.config.context} tokens, and a problem has {documents.prompt.max()}; "
+            "accepted: a model with a longer context, or data with shorter documents"
+        )
     return min(config.mistakes.max_new_tokens or 2 * longest, room)
 
 
