@@ -21,6 +21,7 @@ from tqdm import tqdm
 from models.beam import beam_search
 from models.gpt import GPT, n_params
 from probes.activations import RESIDUAL, check_length, chosen_sites, read
+from probes.controls import random_weights
 from probes.generated import Solutions, Steps, judged, packed
 from probes.linear import Split
 from probes.readers import AFTER, BEFORE, WHEN, Reader, chosen, readers
@@ -69,7 +70,7 @@ def run(config: ProbeConfig, model: GPT, world: World, splits: dict[str, Split],
         "first_wrong_after": first_wrong(steps, asked, world, AFTER),
         "unneeded": unneeded(steps, asked["nece", BEFORE]),
         "detection": {when: detection(steps, asked["can_next", when], world) for when in (BEFORE, AFTER)},
-        "after_step": after_step(config, model, world, written),
+        "after_step": after_step(config, model, world),
     }
     bar.update()
     rows = solutions(config, model, world, written, listening)
@@ -155,10 +156,11 @@ def detection(steps: Steps, can_next: Reader, world: World) -> dict[str, Any]:
     return {"found": _numbers(draws.rate(no, ~could)), "suspected": _numbers(draws.rate(no, could))}
 
 
-def after_step(config: ProbeConfig, model: GPT, world: World, written: Solutions) -> dict[str, Any] | None:
+def after_step(config: ProbeConfig, model: GPT, world: World) -> dict[str, Any] | None:
     """A linear probe at the end of each step up to the first mistake: is the step one? Balanced accuracy, or None.
 
-    Fitted to solutions that the model draws of problems of the train split, and tested on drawn ones of the test split.
+    Fitted to solutions that the model draws of problems of the train split, tested on drawn ones of the test split.
+    `random`: that of the same probe on the same texts, read by random weights.
     """
     m, parts = config.mistakes, []
     fit, test = (config.data.source(split, "mistakes") for split in ("train", "test"))
@@ -168,11 +170,21 @@ def after_step(config: ProbeConfig, model: GPT, world: World, written: Solutions
     labels = [(part.kind >= MALFORMED).astype(np.int64) for part in parts]
     if any(min(label.sum(), (1 - label).sum()) < FEW for label in labels):
         return None
+    right, site = _told_after(config, model, parts, labels)
+    control, _ = _told_after(config, random_weights(model, config.seed), parts, labels)
+    wrong, draws = labels[2] == 1, Clusters(parts[2].row)
+    found, by_chance = (_numbers(_balanced_accuracy(draws, told, wrong)) for told in (right, control))
+    return found | {"random": by_chance["accuracy"], "mistakes": int(wrong.sum()), "site": site}
+
+
+def _told_after(
+    config: ProbeConfig, model: GPT, parts: Sequence[Steps], labels: Sequence[np.ndarray]
+) -> tuple[np.ndarray, str]:
+    """Which steps of the last part a probe at their end tells rightly, and the site that was best on the second."""
     sites, states = chosen_sites(model, RESIDUAL), []
     for part in parts:
-        queries = part.queries(part.stop - 1)
         last = part.solutions.tokens_NR[part.row, part.stop - 1][:, None]
-        states.append(read(model, queries, last, sites).to(model.embed.weight.device))
+        states.append(read(model, part.queries(part.stop - 1), last, sites).to(model.embed.weight.device))
     even = [_balanced(label, key(config.seed, "probe after step", i)) for i, label in enumerate(labels[:2])]
     predict, site = chosen(
         [state[:, which] for state, which in zip(states, even, strict=False)],
@@ -180,12 +192,13 @@ def after_step(config: ProbeConfig, model: GPT, world: World, written: Solutions
         2,
         config.probe.linear.l2,
     )
-    right, wrong = predict(states[2][site]) == labels[2], labels[2] == 1
-    draws = Clusters(parts[2].row)
-    both = (right, wrong), (right, ~wrong)
-    value = float(np.mean([side[among].mean() for side, among in both]))
-    found = draws.of(lambda a_D, b_D: (a_D + b_D) / 2, value, len(right), *both)
-    return _numbers(found) | {"mistakes": int(wrong.sum()), "site": sites[site]}
+    return predict(states[2][site]) == labels[2], sites[site]
+
+
+def _balanced_accuracy(draws: Clusters, right: np.ndarray, wrong: np.ndarray) -> Rate:
+    """Mean of the shares told rightly among mistakes and among the other steps."""
+    value = float(np.mean([right[wrong].mean(), right[~wrong].mean()]))
+    return draws.of(lambda a_D, b_D: (a_D + b_D) / 2, value, len(right), (right, wrong), (right, ~wrong))
 
 
 def _balanced(label: np.ndarray, seed: int) -> np.ndarray:

@@ -65,7 +65,8 @@ def _knew(summary: Mapping[str, Any]) -> list[str]:
     lines.append(
         "after each step, is it a mistake: too few mistakes to fit a probe"
         if after is None
-        else f"after each step, is it a mistake: balanced accuracy {_share(after)}, {after['mistakes']} mistakes"
+        else f"after each step, is it a mistake: balanced accuracy {_share(after)}, random weights "
+        f"{after['random']:.1%}, {after['mistakes']} mistakes"
     )
     return lines
 
