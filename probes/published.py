@@ -68,6 +68,15 @@ SOLUTIONS = {
     "perfect, more": 96.5,
 }
 
+# rate of mistakes in the data -> mistakes taken back in a right solution, med pq (Part 2.2, Fig. 5a)
+RETRIES = {
+    0.05: _line("0.00 .01 .03 .04 .05 .06"),
+    0.1: _line("0.00 .01 .05 .07 .09 .15"),
+    0.2: _line("0.00 .02 .10 .11 .17 .22"),
+    0.4: _line(".02 .10 .27 .36 .45 .59"),
+    0.5: _line(".26 .93 1.85 2.15 2.41 2.86"),
+}
+
 
 def column_of(spec: Spec) -> tuple[str, str] | None:
     """The published column that a world's problems are of, or None."""
@@ -83,7 +92,7 @@ def beside(summary: Mapping[str, Any], spec: Spec) -> Iterator[str]:
     if "margins" in summary:
         yield from _probes(summary, spec)
     elif "solutions" in summary:
-        yield from _mistakes(summary)
+        yield from _mistakes(summary, spec)
     else:
         return
     yield (
@@ -105,7 +114,7 @@ def _probes(summary: Mapping[str, Any], spec: Spec) -> Iterator[str]:
         yield f"{ours} | {theirs[order]:6.1f}% {majority:7.1f}%"
 
 
-def _mistakes(summary: Mapping[str, Any]) -> Iterator[str]:
+def _mistakes(summary: Mapping[str, Any], spec: Spec) -> Iterator[str]:
     yield "published, averages of the columns (Part 2.2 Fig. 3b; Part 2.1 Fig. 8):"
     for row in summary["solutions"]:
         if row["name"] in SOLUTIONS:
@@ -116,6 +125,12 @@ def _mistakes(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {task} on the first wrong parameter: ours {_share(ours)}, theirs {_range(numbers)}"
     ours = _share(summary["unneeded"])
     yield f"  nece on unneeded ones written: ours {ours}, theirs {_range(UNNEEDED)} (asked again)"
+    back = summary["solutions"][0]["back_right"]
+    if spec.retry_rate > 0 and spec.retry_kind == "retry" and back is not None:
+        near = min(RETRIES, key=lambda p: abs(p - spec.retry_rate))
+        low, *_, high = RETRIES[near]
+        theirs = f"theirs {low:.2f} to {high:.2f} at {near:g}"
+        yield f"  BACK in a right solution: ours {back:.2f} at p = {spec.retry_rate:g}, {theirs}"
 
 
 def _share(numbers: Mapping[str, Any]) -> str:

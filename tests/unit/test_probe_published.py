@@ -40,3 +40,14 @@ def test_a_line_for_each_task_and_why_they_differ():
     assert "1,234 weights" in lines[-1] and "up to 21 operations" in lines[-1]
     assert "nearest" in next(published.beside(summary, preset("tiny")))
     assert list(published.beside({"files": []}, preset("tiny"))) == []
+
+
+def test_what_is_taken_back_stands_beside_the_nearest_rate():
+    nothing = {"accuracy": None, "n": 0}
+    row = {"name": "greedy", "full": {"rate": 0.5}, "back_right": 0.125}
+    summary = {"solutions": [row], "first_wrong": {"can_next": nothing, "nece_next": nothing}, "unneeded": nothing}
+    lines = list(published.beside(summary | {"parameters": 7}, preset("med", retry_rate=0.3)))
+    assert "ours  50.0%   theirs  91.5%" in lines[1] and "ours none" in lines[2]
+    assert "ours 0.12 at p = 0.3, theirs 0.00 to 0.22 at 0.2" in lines[-2]
+    without = list(published.beside(summary | {"parameters": 7}, preset("med")))
+    assert len(without) == len(lines) - 1 and not any("BACK" in line for line in without)
