@@ -1,0 +1,152 @@
+"""Read-outs: what a linear probe says of one model's own solution, parameter by parameter, before each of its steps.
+
+The probe is fitted for the checkpoint's world on a few hundred problems of the train split, at every layer or one, and
+judged on problems of the test split. It is then asked about the solution at hand exactly what it was fitted on: a text
+that ends where a step ends, and a parameter's name behind it (`probes.labels`).
+
+    value   the parameter's value, or "unknown" while the text has not defined it
+    nece    whether the question needs it, asked once, before the solution begins
+
+    probe = fit_probe(model, "value", sources, ReadoutConfig())
+    probe.law(ask(model, world, documents, tokens, slots, cuts, probe.site))      # [cuts * slots, K]
+
+Legend: N queries, C channels, K classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.gpt import GPT
+from probes.activations import names_after_define, read, sites
+from probes.labels import TASKS, Queries, draw
+from probes.linear import fit
+from probes.results import interval
+from synth.dataset import Documents, Source
+from synth.world import World
+from train.intervals import Rate
+from train.rundir import read_json
+
+ASKED = ("nece", "value")
+PROBES = "accepted: a finished run folder of probes.run with linear probes"
+
+
+@dataclass(frozen=True)
+class ReadoutConfig:
+    """`problems` to fit on (0: no read-outs) and a quarter as many each to choose with and to report on, with `most`
+    queries each. `layer`: 0 is the embedding; null is the best one. `l2`: strengths to choose from."""
+
+    problems: int = 400
+    most: int = 8
+    layer: int | None = None
+    l2: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
+
+    def __post_init__(self) -> None:
+        if self.problems != 0 and self.problems < 8:
+            raise ValueError(f"readout.problems={self.problems}: accepted: 8 or more, or 0 for no read-outs")
+        if self.most < 1:
+            raise ValueError(f"readout.most={self.most}: accepted: 1 or more")
+        if not self.l2 or not all(strength > 0 for strength in self.l2):
+            raise ValueError(f"readout.l2={list(self.l2)}: accepted: a list of numbers above 0")
+
+
+class Place(NamedTuple):
+    """Where a task is read: the layers and penalties to choose from."""
+
+    layers: tuple[int, ...]
+    l2: tuple[float, ...]
+
+
+class Probe(NamedTuple):
+    """A fitted probe at one site, and its accuracy on the test split beside the most frequent label's."""
+
+    task: str
+    site: str
+    layer: int
+    mean_C: Tensor
+    scale_C: Tensor
+    weight_CK: Tensor
+    bias_K: Tensor
+    accuracy: Rate
+    majority: float
+
+    def law(self, states_NC: Tensor) -> np.ndarray:
+        """Probability of every label, float64[N, K]."""
+        x_NC = (states_NC - self.mean_C) / self.scale_C
+        return (x_NC @ self.weight_CK + self.bias_K).double().softmax(-1).numpy()
+
+
+def places(model: GPT, config: ReadoutConfig, run: str | None = None) -> dict[str, Place]:
+    """Where each task is to be read: as a probe run selected, else as the settings say.
+
+    Raises ValueError for a layer that the model lacks, and for a run that is none.
+    """
+    last = len(sites(model)) - 1
+    if config.layer is not None and not 0 <= config.layer <= last:
+        raise ValueError(f"readout.layer={config.layer}: accepted: 0 (the embedding) to {last}, or null for the best")
+    layers = tuple(range(last + 1)) if config.layer is None else (config.layer,)
+    found = {task: Place(layers, config.l2) for task in ASKED}
+    if run is None:
+        return found
+    for row in _linear_rows(run):
+        if row["task"] in ASKED and row["layer"] <= last and config.layer in (None, row["layer"]):
+            found[row["task"]] = Place((row["layer"],), (row["l2"],))
+    return found
+
+
+def _linear_rows(run: str) -> list[Mapping]:
+    """Of each task of a probe run, the linear probe's best row on the validation part, the best last."""
+    summary = Path(run) / "summary.json"
+    if not summary.is_file():
+        raise ValueError(f"probe={run}: holds no summary.json; {PROBES}")
+    rows = [row for row in read_json(summary).get("results", []) if row.get("probe") == "linear" and "l2" in row]
+    if not any(row["task"] in ASKED for row in rows):
+        raise ValueError(f"probe={run}: has no linear probe of {' or '.join(ASKED)}; {PROBES}")
+    return sorted(rows, key=lambda row: row["validation"])
+
+
+def fit_probe(model: GPT, task: str, train: Source, test: Source, place: Place, config: ReadoutConfig) -> Probe:
+    """Fits at each layer and strength, and keeps what is best on the validation part."""
+    quarter = max(2, config.problems // 4)
+    pieces = [
+        draw(TASKS[task], source, indices, config.most, 0)
+        for source, indices in (
+            (train, range(config.problems)),
+            (train, range(config.problems, config.problems + quarter)),
+            (test, range(quarter)),
+        )
+    ]
+    names = [sites(model)[layer] for layer in place.layers]
+    states = [read(model, piece, names_after_define(piece, train.world), names) for piece in pieces]
+    labels = [torch.from_numpy(piece.label) for piece in pieces]
+    fitted = fit(states[0], labels[0], TASKS[task].classes(train.world.modulus), place.l2)
+    right_SR = (fitted.predict(states[1]) == labels[1]).double().mean(-1)
+    s, r = divmod(int(right_SR.argmax()), len(place.l2))
+    right = (fitted.predict(states[2])[s, r] == labels[2]).numpy()
+    majority = float((pieces[2].label == np.bincount(pieces[0].label).argmax()).mean())
+    return Probe(
+        task, names[s], place.layers[s], fitted.mean_SC[s], fitted.scale_SC[s], fitted.weight_SRCK[s, r],
+        fitted.bias_SRK[s, r], interval(right, pieces[2].row), majority,
+    )  # fmt: skip
+
+
+def ask(
+    model: GPT, world: World, documents: Documents, tokens: np.ndarray, slots: Sequence[int], cuts: Sequence[int],
+    site: str,
+) -> Tensor:  # fmt: skip
+    """States [cuts * slots, C] behind the name of each of `slots`, where the text `tokens` breaks off at each cut.
+
+    documents: the one document whose problem the text solves.
+    """
+    row = np.repeat(np.arange(len(cuts)), len(slots))
+    slot = np.tile(np.asarray(slots, dtype=np.int64), len(cuts))
+    name = documents.problems.slot_names()[0, slot].astype(np.int64)
+    one_text = {"tokens": tokens, "offsets": np.zeros(len(cuts) + 1, dtype=np.int64)}  # which every query begins
+    same = Documents(**documents._asdict() | one_text)
+    queries = Queries(same, row, np.asarray(cuts, dtype=np.int64)[row], slot, name, np.zeros_like(row))
+    return read(model, queries, names_after_define(queries, world), [site])[0]
