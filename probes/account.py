@@ -1,10 +1,10 @@
 """The account of one problem and of models' own solutions of it: all that the glass shows, as plain JSON.
 
     problem   the text by sentences, the dependency graph with its layout (`synth.figure`), question and answer
-    panel     one model's solution: rows (the steps, then what follows them) with the checker's verdicts, and every token
-              with its probability under the model, the other model and the oracle, and what else could have come
+    panel     one model's solution: rows (the steps, then what follows them) with the checker's verdicts, and every
+              token with its probability under the model, the other model and the oracle, and what else could come
 
-Row r of a panel is read out before it is written: `reads[task]["at"][r]` belongs to the text that ends where row r begins.
+Row r of a panel is read out before it is written: `reads[task]["at"][r]` is of the text that ends where row r begins.
 
 Legend: R tokens of the response, V vocabulary.
 """
@@ -56,7 +56,8 @@ def solve(model: GPT, world: World, documents: Documents, temperature: float, se
     room = model.config.context - len(prompt) + 1
     if room < 2:
         raise ValueError(
-            f"the problem has {len(prompt)} tokens and the model reads {model.config.context}; accepted: a shorter problem"
+            f"the problem has {len(prompt)} tokens and the model reads {model.config.context}; "
+            "accepted: a shorter problem"
         )
     budget = min(room, 2 * len(documents.response(0)) + 32)
     generator = torch.Generator().manual_seed(seed)
@@ -212,6 +213,8 @@ def _tokens(solution: Solution, world: World, law: Law | None, other_RV: Tensor 
     for t, token in enumerate(solution.tokens.tolist()):
         joined = world.possessive if min(token, before) >= world.first_name else ""
         entry: dict[str, Any] = {"text": joined + _text(world, token), "p": _chance(solution.logp_RV[t, token])}
+        if joined:
+            entry["word"] = _text(world, token)
         if token < len(SPECIALS):
             entry["special"] = True
         pairs = zip(top.indices[t].tolist(), top.values[t], strict=True)

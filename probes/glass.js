@@ -84,7 +84,7 @@ function drawGraph(panel, number) {
     const name = (text, y) => el("text", { x: left + (node.abstract ? 18 : 12), y, style: `font-size:${Math.min(12.5, 250 / text.length)}px` }, text);
     const parts = { value: el("text", { class: "value", x: -left - 12, y: 6 }), was: el("text", { class: "was", x: -left - 12, y: 20 }),
       badge: el("g", { class: "badge", transform: `translate(${left + 2},${up + 2})` }, el("circle", { r: 11 }), el("text", { y: 4 })),
-      chip: el("g", { class: "chip", transform: `translate(0,${-up})` }, el("rect", { x: -48, y: -8, width: 96, height: 16, rx: 8 }), el("text", { y: 3.7 })) };
+      chip: el("g", { class: "chip", transform: `translate(0,${-up})` }, el("rect", { y: -8, height: 16, rx: 8 }), el("text", { y: 3.7 })) };
     const g = el("g", { transform: `translate(${node.x},${node.y})`, tabindex: 0,
       onmouseenter: () => point(g, node.slot, () => aboutNode(panel, node)), onmouseleave: leave,
       onfocus: () => point(g, node.slot, () => aboutNode(panel, node)), onblur: leave },
@@ -113,6 +113,8 @@ function showGraph(panel) {
     part.chip.style.display = chip ? "" : "none";
     part.chip.setAttribute("class", `chip ${chip?.good == null ? "" : chip.good}`);
     part.chip.lastChild.textContent = chip?.text ?? "";
+    const width = 14 + 5.9 * (chip?.text.length ?? 0);
+    for (const [key, value] of [["x", -width / 2], ["width", width]]) part.chip.firstChild.setAttribute(key, value);
   }
   for (const edge of panel.edges)
     edge.path.setAttribute("class", `edge ${now && now.slot === edge.to && now.binds ? "flow" : nodes.get(edge.to).ancestor ? "" : "off"}`);
@@ -171,15 +173,21 @@ function light(slot) {
   document.querySelectorAll(".problem span").forEach((one) => one.classList.toggle("about", slot >= 0 && one.dataset.slot === String(slot)));
 }
 
+// What the oracle does after something the generator cannot write (synth.oracle).
+const AFTER = {
+  continued: "Something impossible was written before: the oracle takes it as it stands and goes on.",
+  corrected: "Something impossible was written before: the oracle takes the step back.",
+  abstained: "Something impossible was written before, and what follows is not determined: the oracle abstains.",
+};
 function aboutToken(panel, row, r, t, token) {
-  const rest = (list, kind) => list.map(([text, p]) => meter(text, p, kind, text === token.text.replace(/^'s /, "").trim()));
-  const said = token.status ? `${token.status}: what came before cannot be` : "";
+  const word = (token.word ?? token.text).trim();
+  const rest = (list, kind) => list.map(([text, p]) => meter(text, p, kind, text === word));
   return [
-    el("h3", {}, `“${token.text.trim()}”`, el("span", { class: "soft" }, `  token ${t + 1}, ${row.step >= 0 ? "step " + (row.step + 1) : "after the steps"}: ${row.kind}`)),
+    el("h3", {}, `“${word}”`, el("span", { class: "soft" }, `  token ${t + 1}, ${row.step >= 0 ? "step " + (row.step + 1) : "after the steps"}: ${row.kind}`)),
     meter("the model", token.p, "p-fill"),
     token.q != null ? meter("the other model", token.q, "q-fill") : null,
     panel.oracle ? meter("the oracle", token.o, "o-fill") : null,
-    said ? el("p", { class: "soft" }, `The oracle, ${said}.`) : null,
+    token.status ? el("p", { class: "soft" }, AFTER[token.status]) : null,
     el("div", { class: "pair" },
       el("div", {}, el("h4", {}, "the model's likeliest"), ...rest(token.top, "p-fill")),
       token.law ? el("div", {}, el("h4", {}, token.law.length ? "what the oracle allows" : "the oracle says nothing"),
@@ -204,8 +212,8 @@ function aboutNode(panel, node) {
 function aboutReads(panel, slot, place, when) {
   const parts = [], value = readAt(panel, "value", place)?.[slot], nece = readAt(panel, "nece", 0)?.[slot];
   const head = (task, text) => el("h4", {}, `${text} (probe at layer ${panel.reads[task].layer})`);
-  if (value) parts.push(head("value", `${nameOf(slot)}, read ${when}`), ...value.map(([k, p]) => meter(label(k), p, "q-fill")));
-  if (nece) parts.push(head("nece", "needed? read before the solution"), ...nece.map(([k, p]) => meter(k ? "needed" : "not needed", p, "q-fill")));
+  if (value) parts.push(head("value", `${nameOf(slot)}, read ${when}`), ...value.map(([k, p]) => meter(label(k), p, "r-fill")));
+  if (nece) parts.push(head("nece", "needed? read before the solution"), ...nece.map(([k, p]) => meter(k ? "needed" : "not needed", p, "r-fill")));
   return parts;
 }
 
@@ -259,14 +267,15 @@ function legend() {
   return el("div", { class: "legend" }, swatch("needed", "needed"), swatch("ready", "ready now"), swatch("done right", "done"),
     swatch("done wrong", "done wrongly ✕"), swatch("done waste", "done, not needed"), swatch("unneeded", "not needed"), swatch("needed", "a total (no sentence)", 8),
     bar("p-fill", "probability of the token: model"), panels.some((p) => p.oracle) ? bar("o-fill", "oracle") : null,
-    el("span", {}, el("b", {}, "bold"), "the oracle has a choice"), panels.some((p) => p.oracle) ? el("span", {}, el("span", { class: "token never" }, "wavy"), "cannot come") : null);
+    panels.some((p) => p.oracle) ? el("span", {}, el("b", {}, "bold"), "the oracle has a choice") : null, panels.some((p) => p.oracle) ? el("span", {}, el("span", { class: "token never" }, "wavy"), "cannot come") : null,
+    panels.some((p) => p.reads.value || p.reads.nece) ? el("span", {}, el("span", { class: "r-fill" }), "reads: what a probe makes of the hidden state, dashed where it is wrong") : null);
 }
 function heading(panel) {
   const first = panel.first_mistake >= 0 ? `step ${panel.first_mistake + 1}: ` : "";
-  const numbers = [`answer ${panel.answer ?? "none"}`, `log-probability ${panel.logp.toFixed(2)}`];
+  const numbers = [`answer ${panel.answer ?? "none"}`, `log-probability ${(panel.logp + 0).toFixed(2).replace(/^-(0\.0+)$/, "$1")}`];
   if (panel.kl != null) numbers.push(`KL from the oracle ${panel.kl.toFixed(4)} nats a token`);
   if (!panel.finished) numbers.push("cut off: it did not end");
-  const reads = Object.entries(panel.reads).map(([task, r]) => `${task} at layer ${r.layer}: right ${percent(r.accuracy)} [${percent(r.low)}, ${percent(r.high)}] of ${r.n}, most frequent label ${percent(r.majority)}`);
+  const reads = Object.entries(panel.reads).map(([task, r]) => `${task} at layer ${r.layer}: right ${percent(r.accuracy)} [${percent(r.low)}, ${percent(r.high)}] of ${r.n}, most frequent label ${percent(r.majority)}${r.low <= r.majority ? " (no better)" : ""}`);
   return el("div", {}, el("div", { class: "head" }, el("h2", {}, panel.name),
     el("span", { class: `verdict ${panel.right ? "right" : "wrong"}` }, panel.right ? "fully correct" : first + panel.reason)),
     el("p", { class: "soft" }, numbers.join(" · ")), reads.length ? el("p", { class: "soft" }, "probes: " + reads.join("; ")) : null);
@@ -278,14 +287,21 @@ function build() {
   document.getElementById("glass").append(
     el("h1", {}, problem.question, " ", el("b", {}, problem.answer)),
     el("p", { class: "soft" }, `${told.where} · ${problem.ops} operation${problem.ops === 1 ? "" : "s"}, ${problem.given} sentences, modulo ${problem.modulus}`),
-    el("details", { open: problem.sentences.length < 14 }, el("summary", {}, "the problem"), el("p", { class: "problem" }, ...text)),
-    el("div", { class: "bar" }, button("◀", "one step back (left arrow)", () => go(at - 1)), controls.play,
-      button("▶❘", "one step on (right arrow)", () => go(at + 1)), controls.slider, controls.place, some ? controls.reads : null,
-      el("span", { class: "soft" }, "← → step, space plays, p read-outs, hover or click a token or a parameter")),
+    el("div", { class: "bar" }, button("←", "one step back (left arrow)", () => go(at - 1)), controls.play,
+      button("→", "one step on (right arrow)", () => go(at + 1)), controls.slider, controls.place, some ? controls.reads : null,
+      el("span", { class: "soft" }, "keys ← → step, space plays, p read-outs; hover or click a token or a parameter")),
     legend(),
     el("div", { class: panels.length > 1 ? "panels two" : "panels" },
       ...panels.map((panel, i) => el("section", {}, heading(panel), drawGraph(panel, i), drawRows(panel)))),
     card);
+  const below = el("section", { class: "text" }, el("h2", {}, "the problem"), el("p", { class: "problem" }, ...text));
+  const last = document.querySelector(".panels");
+  if (panels.length > 1) last.after(below);
+  else {
+    const rows = last.querySelector(".rows"), both = el("div", { class: "beside" });
+    rows.replaceWith(both);
+    both.append(rows, below);
+  }
   show();
 }
 build();

@@ -19,15 +19,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from probes.account import log_probabilities, of_model, of_problem, read_out, solve
+from probes.opened import Opened, open_checkpoint
+from probes.readouts import ASKED, ReadoutConfig, fit_probe, places
 from synth.dataset import SPLITS, Documents, Source
 from synth.oracle import POLICIES
 from synth.problem import from_record
 from train.config import REQUIRED, run_entry
 from train.machine import set_up
-
-from probes.account import log_probabilities, of_model, of_problem, read_out, solve
-from probes.opened import Opened, open_checkpoint
-from probes.readouts import ASKED, ReadoutConfig, fit_probe, places
 
 FOLDER = Path(__file__).resolve().parent
 STREAM = "look"
@@ -76,7 +75,9 @@ def main(config: GlassConfig) -> None:
     if config.beside is not None:
         opened.append(open_checkpoint(config.beside, "beside", config.preset))
         if len({one.data.spec().load_world().vocabulary for one in opened}) > 1:
-            raise ValueError(f"beside={config.beside}: has another vocabulary than {config.checkpoint}; accepted: the same")
+            raise ValueError(
+                f"beside={config.beside}: has another vocabulary than {config.checkpoint}; accepted: the same"
+            )
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     temporary.write_text(page(account(opened, config)), encoding="utf-8")
     temporary.replace(out)

@@ -50,7 +50,8 @@ def open_checkpoint(path: str | Path, setting: str = "checkpoint", preset: str |
     if preset is not None:
         data = DataConfig(preset)
     check_world(notes, data, str(path))
-    return Opened(f"{step.parent.parent.name}, {step.name}", checkpoint.load_model(step, setting), data)
+    name = f"{step.parent.parent.name}, {step.name}" if step.parent.name == "checkpoints" else step.name
+    return Opened(name, checkpoint.load_model(step, setting), data)
 
 
 def _open_hugging_face(path: Path, setting: str, preset: str | None) -> Opened:
@@ -65,5 +66,5 @@ def _open_hugging_face(path: Path, setting: str, preset: str | None) -> Opened:
         world = data.spec().load_world()
         if world.size <= model.config.vocab_size and vocabulary == {text: i for i, text in enumerate(world.vocabulary)}:
             return Opened(path.name, model, data)
-    tried = "no preset" if preset is None else f"preset={preset}"
-    raise ValueError(f"{setting}={path}: its vocabulary is that of {tried}; accepted: a folder of train.export, phrases")
+    tried = "any preset" if preset is None else f"preset={preset}"
+    raise ValueError(f"{setting}={path}: its vocabulary is not that of {tried}; accepted: a folder of train.export")

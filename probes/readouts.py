@@ -1,7 +1,7 @@
 """Read-outs: what a linear probe says of one model's own solution, parameter by parameter, before each of its steps.
 
-The probe is fitted for the checkpoint's world on a few hundred problems of the train split, at every layer or one, and
-judged on problems of the test split. It is then asked about the solution at hand exactly what it was fitted on: a text
+The probe is fitted for the checkpoint's world on some hundred problems of the train split, at every layer or one, and
+judged on problems of the test split, asked about as many needed or known parameters as others. It is then asked about the solution at hand exactly what it was fitted on: a text
 that ends where a step ends, and a parameter's name behind it (`probes.labels`).
 
     value   the parameter's value, or "unknown" while the text has not defined it
@@ -38,10 +38,10 @@ PROBES = "accepted: a finished run folder of probes.run with linear probes"
 
 @dataclass(frozen=True)
 class ReadoutConfig:
-    """`problems` to fit on (0: no read-outs) and a quarter as many each to choose with and to report on, with `most`
+    """`problems` to fit on (0: no read-outs) and a quarter as many (16 or more) each to choose with and to report on, with `most`
     queries each. `layer`: 0 is the embedding; null is the best one. `l2`: strengths to choose from."""
 
-    problems: int = 400
+    problems: int = 1000
     most: int = 8
     layer: int | None = None
     l2: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
@@ -49,8 +49,8 @@ class ReadoutConfig:
     def __post_init__(self) -> None:
         if self.problems != 0 and self.problems < 8:
             raise ValueError(f"readout.problems={self.problems}: accepted: 8 or more, or 0 for no read-outs")
-        if self.most < 1:
-            raise ValueError(f"readout.most={self.most}: accepted: 1 or more")
+        if self.most < 2:
+            raise ValueError(f"readout.most={self.most}: accepted: 2 or more")
         if not self.l2 or not all(strength > 0 for strength in self.l2):
             raise ValueError(f"readout.l2={list(self.l2)}: accepted: a list of numbers above 0")
 
@@ -112,9 +112,9 @@ def _linear_rows(run: str) -> list[Mapping]:
 
 def fit_probe(model: GPT, task: str, train: Source, test: Source, place: Place, config: ReadoutConfig) -> Probe:
     """Fits at each layer and strength, and keeps what is best on the validation part."""
-    quarter = max(2, config.problems // 4)
+    quarter = max(16, config.problems // 4)
     pieces = [
-        draw(TASKS[task], source, indices, config.most, 0)
+        draw(TASKS[task], source, indices, config.most, 0, balance=True)
         for source, indices in (
             (train, range(config.problems)),
             (train, range(config.problems, config.problems + quarter)),
