@@ -21,7 +21,7 @@ from typing import Any
 
 from probes.account import log_probabilities, of_model, of_problem, read_out, solve
 from probes.opened import Opened, open_checkpoint
-from probes.readouts import ASKED, ReadoutConfig, fit_probe, places
+from probes.readouts import ReadoutConfig, fit_probe, places
 from synth.dataset import SPLITS, Documents, Source
 from synth.oracle import POLICIES
 from synth.problem import from_record
@@ -75,9 +75,7 @@ def main(config: GlassConfig) -> None:
     if config.beside is not None:
         opened.append(open_checkpoint(config.beside, "beside", config.preset))
         if len({one.data.spec().load_world().vocabulary for one in opened}) > 1:
-            raise ValueError(
-                f"beside={config.beside}: has another vocabulary than {config.checkpoint}; accepted: the same"
-            )
+            raise ValueError(f"beside={config.beside}: its vocabulary is not that of {config.checkpoint}")
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     temporary.write_text(page(account(opened, config)), encoding="utf-8")
     temporary.replace(out)
@@ -105,7 +103,7 @@ def account(opened: list[Opened], config: GlassConfig) -> dict[str, Any]:
             read_out(panel, one.model, world, documents, solutions[i], probes)
         panels.append(panel)
     problem = of_problem(source, documents)
-    return {"where": where, "asked": list(ASKED), "problem": problem, "panels": panels}
+    return {"where": where, "problem": problem, "panels": panels}
 
 
 def _problem(source: Source, config: GlassConfig) -> tuple[Documents, str]:
@@ -115,9 +113,7 @@ def _problem(source: Source, config: GlassConfig) -> tuple[Documents, str]:
     record = _record(Path(config.text), config.index)
     world = source.world
     if record.get("modulus") != world.modulus:
-        raise ValueError(
-            f"text={config.text}: modulus {record.get('modulus')}; accepted: problems modulo {world.modulus}, the model's"
-        )
+        raise ValueError(f"text={config.text}: modulus={record.get('modulus')}; accepted: {world.modulus}, the model's")
     names = [name for layer in record.get("layers", []) for name in (layer["category"], *layer["items"])]
     if unknown := [name for name in names if not world.is_name(name)]:
         raise ValueError(f"text={config.text}: {unknown[0]!r} is no name of the model's world; accepted: its own names")

@@ -1,4 +1,4 @@
-"""Any checkpoint with the data it belongs to: a run folder, one of its checkpoints/step-N folders, a Hugging Face folder.
+"""Any checkpoint with the data it belongs to: a run folder, a checkpoints/step-N folder, or a Hugging Face folder.
 
 A checkpoint of ours notes its data. A Hugging Face folder says only its vocabulary; the first preset with exactly that
 vocabulary is taken unless one is named.

@@ -1,8 +1,8 @@
 """Read-outs: what a linear probe says of one model's own solution, parameter by parameter, before each of its steps.
 
 The probe is fitted for the checkpoint's world on some hundred problems of the train split, at every layer or one, and
-judged on problems of the test split, asked about as many needed or known parameters as others. It is then asked about the solution at hand exactly what it was fitted on: a text
-that ends where a step ends, and a parameter's name behind it (`probes.labels`).
+judged on problems of the test split, on as many needed (or known) parameters as others. It is then asked about the
+solution at hand what it was fitted on: a text that ends where a step ends, a parameter's name behind (`probes.labels`).
 
     value   the parameter's value, or "unknown" while the text has not defined it
     nece    whether the question needs it, asked once, before the solution begins
@@ -38,8 +38,8 @@ PROBES = "accepted: a finished run folder of probes.run with linear probes"
 
 @dataclass(frozen=True)
 class ReadoutConfig:
-    """`problems` to fit on (0: no read-outs) and a quarter as many (16 or more) each to choose with and to report on, with `most`
-    queries each. `layer`: 0 is the embedding; null is the best one. `l2`: strengths to choose from."""
+    """`problems` to fit on (0: no read-outs), `most` queries each; a quarter as many, 16 or more, to choose with and to
+    report on. `layer`: 0 is the embedding; null is the best one. `l2`: strengths to choose from."""
 
     problems: int = 1000
     most: int = 8

@@ -1,5 +1,6 @@
-"""The account that the glass shows agrees with the model, the oracle, the checker and the truth; the page is one file."""
+"""What the glass shows agrees with the model, the oracle, the checker and the truth; its page is one file."""
 
+import itertools
 import json
 import math
 
@@ -56,7 +57,7 @@ def test_the_rows_are_the_checkers_steps_and_cover_every_token(panel, documents)
     assert panel["right"] and panel["first_mistake"] == -1 and panel["answer"] == str(int(documents.problems.answer[0]))
     edges = [(row["start"], row["stop"]) for row in panel["rows"]]
     assert edges[0][0] == 0 and edges[-1][1] == len(panel["tokens"]) == len(documents.response(0))
-    assert all(a[1] == b[0] for a, b in zip(edges, edges[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(edges))
     for row in panel["rows"]:
         if row["kind"] == "right" and row["step"] >= 0:
             assert row["written"] == documents.problems.value[0, row["slot"]]
@@ -154,10 +155,8 @@ def test_places_come_from_the_settings_or_a_probe_run(model, tmp_path):
     assert places(model, ReadoutConfig())["value"].layers == (0, 1, 2)
     with pytest.raises(ValueError, match=r"readout.layer=9: accepted: 0 \(the embedding\) to 2"):
         places(model, ReadoutConfig(layer=9))
-    rows = [
-        {"task": "nece", "probe": "linear", "layer": layer, "l2": 0.01, "validation": v}
-        for layer, v in ((0, 0.6), (2, 0.9), (1, 0.7))
-    ]
+    head = {"task": "nece", "probe": "linear", "l2": 0.01}
+    rows = [head | {"layer": layer, "validation": v} for layer, v in ((0, 0.6), (2, 0.9), (1, 0.7))]
     (tmp_path / "summary.json").write_text(json.dumps({"results": rows}))
     found = places(model, ReadoutConfig(), str(tmp_path))
     assert found["nece"] == ((2,), (0.01,)) and found["value"].layers == (0, 1, 2)
@@ -166,7 +165,7 @@ def test_places_come_from_the_settings_or_a_probe_run(model, tmp_path):
 
 
 def test_the_page_is_one_file_and_takes_no_markup_from_a_text(source, documents, panel):
-    told = {"where": "</script><b>&", "asked": list(ASKED), "problem": of_problem(source, documents), "panels": [panel]}
+    told = {"where": "</script><b>&", "problem": of_problem(source, documents), "panels": [panel]}
     text = page(told)
     assert text.count("</script>") == 2 and "<b>&" not in text
     assert "default-src 'none'" in text and "innerHTML" not in text
