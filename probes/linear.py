@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.gpt import GPT
-from probes.activations import names_after_define, read, sites
-from probes.labels import Queries, check_tasks
+from probes.activations import RESIDUAL, chosen_sites, layer_of, names_in_line, read
+from probes.labels import check_tasks
+from probes.queries import Queries
 from synth.world import World
 
 STEPS, TOLERANCE = 300, 3e-4  # most steps of L-BFGS; largest gradient entry at the end, in preconditioned variables
@@ -27,15 +28,25 @@ STEPS, TOLERANCE = 300, 3e-4  # most steps of L-BFGS; largest gradient entry at 
 
 @dataclass(frozen=True)
 class LinearConfig:
-    """`tasks` it is fitted for; strengths `l2` to choose from: loss = mean cross-entropy + l2/2 * squared weights."""
+    """`tasks` it is fitted for; strengths `l2` to choose from: loss = mean cross-entropy + l2/2 * squared weights.
+
+    `sites`: where it reads, TransformerLens's names; hook_mlp_out is that of every block. As many of them are read and
+    fitted together as their states fit into `memory` MiB (in float32); it changes no result beyond rounding.
+    """
 
     tasks: tuple[str, ...] = ("nece", "value")
     l2: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
+    sites: tuple[str, ...] = RESIDUAL
+    memory: int = 4096
 
     def __post_init__(self) -> None:
         check_tasks("probe.linear.tasks", self.tasks)
         if not self.l2 or not all(strength > 0 for strength in self.l2):
             raise ValueError(f"probe.linear.l2={list(self.l2)}: accepted: a list of numbers above 0")
+        if not self.sites:
+            raise ValueError("probe.linear.sites=[]: accepted: a list of sites")
+        if self.memory < 1:
+            raise ValueError(f"probe.linear.memory={self.memory}: accepted: 1 or more")
 
 
 class Split(NamedTuple):
@@ -72,27 +83,51 @@ class Fit(NamedTuple):
 
 
 def measure(model: GPT, world: World, split: Split, classes: int, config: LinearConfig) -> list[Reading]:
-    """Fits and tests the probe at every layer of the residual stream."""
-    names, device = sites(model), model.embed.weight.device
-    states = [read(model, part, names_after_define(part, world), names).to(device) for part in split]
-    fitted = fit(states[0], torch.from_numpy(split.fit.label).to(device), classes, config.l2)
+    """Fits and tests the probe at every chosen site."""
+    names = chosen_sites(model, config.sites)
+    together = max(1, (config.memory << 20) // (4 * model.config.n_embd * max(map(len, split))))
+    readings = []
+    for k in range(0, len(names), together):
+        readings += _measure(model, world, split, classes, config.l2, names[k : k + together])
+    return readings
+
+
+def _measure(
+    model: GPT, world: World, split: Split, classes: int, l2: Sequence[float], names: Sequence[str]
+) -> list[Reading]:
+    device = model.embed.weight.device
+    states = [read(model, part, names_in_line(part, world), names).to(device) for part in split]
+    return fit_and_test(states, split, classes, l2, names, [layer_of(name, model.config) for name in names])
+
+
+def fit_and_test(
+    states: Sequence[Tensor],
+    split: Split,
+    classes: int,
+    l2: Sequence[float],
+    names: Sequence[str],
+    layers: Sequence[int],
+) -> list[Reading]:
+    """The readings of the states [S, N, C] of the three parts of `split`; `names` and `layers` of the S sites."""
+    fitted = fit(states[0], torch.from_numpy(split.fit.label).to(states[0].device), classes, l2)
     validation_SRN, test_SRN = (fitted.predict(unseen_SNC).cpu() for unseen_SNC in states[1:])
     accuracy_SR = (validation_SRN == torch.from_numpy(split.validation.label)).double().mean(-1)
     readings = []
-    for layer, site in enumerate(names):
-        best = int(accuracy_SR[layer].argmax())
-        right = (test_SRN[layer, best] == torch.from_numpy(split.test.label)).numpy()
-        readings.append(Reading(site, layer, float(accuracy_SR[layer, best]), right, {"l2": config.l2[best]}))
+    for s, (site, layer) in enumerate(zip(names, layers, strict=True)):
+        best = int(accuracy_SR[s].argmax())
+        right = (test_SRN[s, best] == torch.from_numpy(split.test.label)).numpy()
+        readings.append(Reading(site, layer, float(accuracy_SR[s, best]), right, {"l2": l2[best]}))
     return readings
 
 
 def standardise(states_SNC: Tensor, mean_SC: Tensor, scale_SC: Tensor) -> Tensor:
-    return (states_SNC - mean_SC[:, None]) / scale_SC[:, None]
+    return (states_SNC.float() - mean_SC[:, None]) / scale_SC[:, None]
 
 
 def fit(states_SNC: Tensor, labels_N: Tensor, classes: int, l2: Sequence[float]) -> Fit:
     """Solves the S x R problems with one L-BFGS, starting at the label frequencies."""
-    mean_SC, scale_SC = states_SNC.mean(1), states_SNC.std(1).clamp_min(1e-6)
+    mean_SC, scale_SC = (statistic(states_SNC.float(), 1) for statistic in (torch.mean, torch.std))
+    scale_SC = scale_SC.clamp_min(1e-6)
     x_SNC = standardise(states_SNC, mean_SC, scale_SC)
     strength_R = torch.tensor(l2, device=x_SNC.device)
     frequency_K = (labels_N.bincount(minlength=classes) + 0.5) / (len(labels_N) + 0.5 * classes)

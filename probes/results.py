@@ -1,8 +1,8 @@
-"""From the queries that a probe got right to the rows of `summary.json`: accuracy, its interval, and both controls.
+"""From the queries that a probe got right to `summary.json`: accuracy, its interval, and the controls beside it.
 
-Queries of one problem are not independent, so intervals are Wilson's at the effective number of queries: n divided by
-the design effect, how much wider the spread between problems is than that of independent queries (Kish 1965). One row
-of each task is `selected`: the best on the validation part, so that its test accuracy is not flattered by the choice.
+Intervals are 95% bootstrap intervals over problems, for queries of one problem are not independent. One row of each
+task is `selected`: the best on the validation part, so that its test accuracy is not flattered by the choice; a control
+that is a probe is chosen in the same way. `margins` compares the two query by query.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,49 +10,53 @@ from typing import Any
 
 import numpy as np
 
-from probes.controls import majority
+from probes import graph
+from probes.controls import NAMES, POSITION, RANDOM, SHUFFLED, TRAINED, majority
 from probes.labels import TASKS
 from probes.linear import Reading, Split
-from train.intervals import Rate, wilson
+from probes.queries import Queries
+from train.intervals import Clusters, Rate
 
-
-def interval(right_Q: np.ndarray, problem_Q: np.ndarray) -> Rate:
-    """Share of `right_Q` with its 95% interval; `problem_Q` tells which queries belong together. n counts queries.
-
-    Where all queries have one outcome the design effect is unknown; problems then count once each.
-    """
-    n, problems = len(right_Q), len(np.unique(problem_Q))
-    if n == 0:
-        return wilson(0, 0)
-    p = float(np.mean(right_Q))
-    if p in (0.0, 1.0):
-        effective = float(problems)
-    else:
-        _, group_Q = np.unique(problem_Q, return_inverse=True)
-        deviation = np.bincount(group_Q, weights=right_Q - p)
-        effective = n / max(1.0, float(np.square(deviation).sum()) / (n * p * (1 - p)))
-    rate = wilson(p * effective, effective)
-    return Rate(p, rate.low, rate.high, n)
+MAJORITY = "majority"
+FARTHEST = 8  # distances from here on are one group
 
 
 def rows(
-    task: str, probe: str, split: Split, classes: int, trained: Sequence[Reading], random: Sequence[Reading]
+    task: str, probe: str, split: Split, classes: int, readings: Mapping[str, Sequence[Reading]], position: Reading
 ) -> list[dict[str, Any]]:
-    """One row for each site. `random` holds the same sites, read from the model with random weights."""
-    test, names = split.test, TASKS[task].groups
-    group_Q = TASKS[task].group(test.label, classes)
-    base = float(majority(split.fit, test).mean())
+    """One row for each site. `readings`: by kind of `probes.controls`, each with the same sites."""
+    test, draws = split.test, Clusters(split.test.row)
+    base, parts = float(majority(split.fit, test).mean()), _parts(task, test, classes)
     result = []
-    for mine, control in zip(trained, random, strict=True):
-        whole, other = interval(mine.right, test.row), interval(control.right, test.row)
-        parts = {name: interval(mine.right[group_Q == g], test.row[group_Q == g]) for g, name in enumerate(names)}
+    for i, mine in enumerate(readings[TRAINED]):
+        whole = draws.rate(mine.right)
+        random, shuffled, names = (draws.rate(readings[kind][i].right) for kind in (RANDOM, SHUFFLED, NAMES))
         result.append(
             {"task": task, "probe": probe, "site": mine.site, "layer": mine.layer, **_numbers(whole), "majority": base}
-            | {"random": other.value, "random_low": other.low, "random_high": other.high}
-            | {"problems": len(np.unique(test.row)), "validation": mine.validation, **mine.chosen}
-            | {"by_label": {name: _numbers(rate) for name, rate in parts.items()}}
+            | {"random": random.value, "random_low": random.low, "random_high": random.high}
+            | {"shuffled": shuffled.value, "position": float(position.right.mean())}
+            | {"names": names.value, "selectivity": whole.value - names.value}
+            | {"problems": draws.n, "validation": mine.validation, **mine.chosen}
+            | {
+                split_by: {name: _numbers(draws.rate(mine.right, among_Q)) for name, among_Q in groups.items()}
+                for split_by, groups in parts.items()
+            }
         )
     return result
+
+
+def _parts(task: str, test: Queries, classes: int) -> dict[str, dict[str, np.ndarray]]:
+    """The groups that results are split into, each a mask bool[Q]: by label, by A's need, by A's way to the query."""
+    group_Q = TASKS[task].group(test.label, classes)
+    problems = test.documents.problems
+    needed_Q = problems.needed[test.row, test.slot] > 0
+    distance_Q = np.minimum(graph.distance(problems)[test.row, test.slot], FARTHEST)
+    far = {str(d) if d < FARTHEST else f"{d}+": distance_Q == d for d in range(FARTHEST + 1)}
+    return {
+        "by_label": {name: group_Q == g for g, name in enumerate(TASKS[task].groups)},
+        "by_need": {"needed": needed_Q, "not needed": ~needed_Q},
+        "by_distance": {name: among_Q for name, among_Q in far.items() if among_Q.any()},
+    }
 
 
 def select(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -64,6 +68,42 @@ def select(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row | {"selected": True} if best[row["task"]] == i else row for i, row in enumerate(results)]
 
 
+def margin(split: Split, readings: Mapping[str, Sequence[Reading]], position: Reading) -> dict[str, Any]:
+    """The selected probe of a task above its controls, and above the best of them, on the same test queries.
+
+    `readings`: of all probes and sites, by kind. Each kind's reading is its best on the validation part. In each draw
+    of problems the best control is taken anew, so the interval holds for the control's uncertainty and its choice.
+    """
+    test, draws = split.test, Clusters(split.test.row)
+    chosen = {kind: max(readings[kind], key=lambda r: r.validation) for kind in (TRAINED, RANDOM, SHUFFLED)}
+    mine = chosen.pop(TRAINED).right
+    controls = {MAJORITY: majority(split.fit, test), POSITION: position.right}
+    controls |= {kind: reading.right for kind, reading in chosen.items()}
+    every_Q = np.ones(len(test), dtype=bool)
+    accuracy = {name: float(right.mean()) for name, right in controls.items()}
+    above = {
+        name: draws.of(np.subtract, mine.mean() - right.mean(), len(test), (mine, every_Q), (right, every_Q))
+        for name, right in controls.items()
+    }
+    strongest = max(accuracy, key=lambda name: accuracy[name])
+    rate = draws.of(
+        lambda mine_D, *other_D: mine_D - np.max(other_D, axis=0),
+        float(mine.mean()) - accuracy[strongest],
+        len(test),
+        *((right, every_Q) for right in (mine, *controls.values())),
+    )
+    return _value(rate) | {
+        "accuracy": float(mine.mean()),
+        "problems": draws.n,
+        "control": strongest,
+        "controls": {name: {"accuracy": accuracy[name], "above": _value(above[name])} for name in controls},
+    }
+
+
+def _value(rate: Rate) -> dict[str, float]:
+    return {"value": float(rate.value), "low": rate.low, "high": rate.high, "n": rate.n}
+
+
 def _numbers(rate: Rate) -> dict[str, float]:
     return {"accuracy": rate.value, "low": rate.low, "high": rate.high, "n": rate.n}
 
@@ -71,12 +111,22 @@ def _numbers(rate: Rate) -> dict[str, float]:
 def table(summary: Mapping[str, Any]) -> str:
     """The results for a person; * marks the selected one of each task."""
     lines = [
-        f"{'task':<8} {'probe':<8} {'layer':>5} {'accuracy [95%]':>24} {'n':>6} {'majority':>9} {'random':>8}  by label"
+        f"{'task':<9} {'probe':<7} {'layer':>5} {'accuracy [95%]':>23} {'n':>6} {'majority':>8} {'random':>7} "
+        f"{'shuffled':>8} {'position':>8} {'select.':>7}  by label"
     ]
     for row in summary["results"]:
         accuracy = f"{row['accuracy']:6.1%} [{row['low']:5.1%}, {row['high']:6.1%}]"
         parts = ", ".join(f"{name} {part['accuracy']:.1%}" for name, part in row["by_label"].items() if part["n"])
-        head = f"{row['task']:<8} {row['probe']:<8} {row['layer']:>4}{'*' if row.get('selected') else ' '}"
-        controls = f"{row['majority']:9.1%} {row['random']:8.1%}"
-        lines.append(f"{head} {accuracy:>24} {row['n']:6} {controls}  {parts}")
+        head = f"{row['task']:<9} {row['probe']:<7} {row['layer']:>4}{'*' if row.get('selected') else ' '}"
+        controls = f"{row['majority']:8.1%} {row['random']:7.1%} {row['shuffled']:8.1%} {row['position']:8.1%}"
+        lines.append(f"{head} {accuracy:>23} {row['n']:6} {controls} {row['selectivity']:+7.1%}  {parts}")
+    for task, m in summary["margins"].items():
+        interval = f"{m['value']:+.1%} [{m['low']:+.1%}, {m['high']:+.1%}]"
+        lines.append(f"{task}: {interval} above its best control ({m['control']}), {m['problems']} problems")
+        row = next(r for r in summary["results"] if r["task"] == task and r.get("selected"))
+        lines.append(f"  {_split(row, 'by_need')}; steps from the query: {_split(row, 'by_distance')}")
     return "\n".join(lines)
+
+
+def _split(row: Mapping[str, Any], name: str) -> str:
+    return ", ".join(f"{k} {v['accuracy']:.1%} (n = {v['n']})" for k, v in row[name].items() if v["n"])

@@ -1,6 +1,6 @@
 """V-probing: a nearly linear probe that may ask its question in the model's own terms (Part 2.1, section 4).
 
-Input: the text, then `<start> NAME <end>`. Trained are a rank-r update of the input embedding, E + U V for all tokens,
+Input: the text, then `<start> A <end>` (dep: `<start> A <mid> B <end>`). Trained are a rank-r update of the input embedding, E + U V for all tokens,
 and a linear head on the last hidden state at `<end>`. The model stays frozen: what the head reads has to be computed
 by the model's own weights. As in the paper: AdamW, no warm-up, linear decay to 0. Ours: a step takes texts with all of
 their queries, which costs little more than one query of each (`probes.shared`).
@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 from models.gpt import GPT
 from probes.activations import Batch, Texts, last_states, names_between_markers, read
-from probes.labels import Queries, check_tasks
+from probes.labels import check_tasks
 from probes.linear import Reading, Split
+from probes.queries import Queries
 from synth.hashing import key
 
 SITE = "ln_final.hook_normalized"
@@ -126,7 +127,8 @@ def predict(model: GPT, probe: VProbe, queries: Queries) -> np.ndarray:
     """Most likely labels, int64[Q]."""
     asking = copy.deepcopy(model)
     asking.embed.weight.copy_(probe.embedding(model))
-    states_QC = read(asking, queries, names_between_markers(queries), [SITE])[0].to(probe.bias_K.device)
+    states_QC = read(asking, queries, names_between_markers(queries), [SITE], dtype=torch.float32)[0]
+    states_QC = states_QC.to(probe.bias_K.device)
     return probe(states_QC).argmax(-1).cpu().numpy()
 
 

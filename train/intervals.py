@@ -6,13 +6,14 @@ problems are compared problem by problem where the verdicts are at hand (`paired
 interval. Try: `python -c "from train.intervals import wilson; print(wilson(46, 50))"`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 Z = 1.959963984540054  # two-sided 95%
 DRAWS = 10_000
+CLUSTER_DRAWS = 2000
 
 
 class Rate(NamedTuple):
@@ -89,3 +90,49 @@ def _ratio(after, before, goal, after_D, before_D, goal_D, n: int) -> Rate:
         ratio_D = np.where(gap_D > 0, (after_D - before_D) / gap_D, np.sign(after_D - before_D) * np.inf)
     low, high = np.quantile(np.nan_to_num(ratio_D, nan=0.0), [0.025, 0.975], method="nearest")
     return Rate(float((after - before) / (goal - before)), float(low), float(high), n)
+
+
+class Clusters:
+    """Bootstrap over clusters: what is measured several times on one problem is drawn together (Davison, Hinkley 1997).
+
+    `cluster_Q` tells which of Q measurements belong together. One set of draws serves every quantity that is measured
+    on them, so differences are paired. Legend: D draws, G clusters.
+    """
+
+    def __init__(self, cluster_Q: np.ndarray, draws: int = CLUSTER_DRAWS) -> None:
+        names, self._place_Q = np.unique(cluster_Q, return_inverse=True)
+        self.n = len(names)
+        share = np.full(self.n, 1 / max(1, self.n))
+        rng = np.random.default_rng(0)
+        self._weight_DG = rng.multinomial(self.n, share, draws if self.n else 0).astype(np.float32)
+
+    def rate(self, right_Q: np.ndarray, among_Q: np.ndarray | None = None) -> Rate:
+        """Share of `right_Q` (among those of `among_Q`) with its interval; n counts measurements.
+
+        Where all have one outcome no draw differs: then Wilson's interval, clusters counting once each.
+        """
+        among_Q = np.ones(len(right_Q), dtype=bool) if among_Q is None else among_Q
+        n = int(among_Q.sum())
+        if n == 0:
+            return wilson(0, 0)
+        value = float(np.mean(right_Q[among_Q]))
+        if value in (0.0, 1.0):
+            clusters = len(np.unique(self._place_Q[among_Q]))
+            whole = wilson(clusters if value else 0, clusters)
+            return Rate(value, whole.low, whole.high, n)
+        return self.of(lambda rate_D: rate_D, value, n, (right_Q, among_Q))
+
+    def of(self, quantity: Callable[..., np.ndarray], value: float, n: int, *rates: tuple) -> Rate:
+        """`value` with the quantiles of `quantity(rate_D, ...)`, whose rates are (right_Q, among_Q) in each draw."""
+        drawn_D = quantity(*(self._drawn(*rate) for rate in rates))
+        low, high = np.nanquantile(drawn_D, [0.025, 0.975])
+        return Rate(value, float(low), float(high), n)
+
+    def _drawn(self, right_Q: np.ndarray, among_Q: np.ndarray) -> np.ndarray:
+        """The rate in each draw, float64[D]; nan where a draw has none to count."""
+        right_G, n_G = (
+            np.bincount(self._place_Q, weights=w, minlength=self.n).astype(np.float32)
+            for w in (right_Q & among_Q, among_Q)
+        )
+        with np.errstate(invalid="ignore"):
+            return (self._weight_DG @ right_G).astype(float) / (self._weight_DG @ n_G)

@@ -10,19 +10,20 @@ import torch
 from models.gpt import GPT, GPTConfig
 from models.sites import capture, site_names
 from probes import vprobe
-from probes.activations import Texts, last_states, names_after_define, names_between_markers, read, sites
+from probes.activations import RESIDUAL, Texts, chosen_sites, last_states, names_between_markers, names_in_line, read
 from probes.controls import majority, random_weights
 from probes.journal import Journal
-from probes.labels import TASKS, between_steps, draw
+from probes.labels import GIVEN, TASKS, between_steps, task_of
+from probes.layers import Part, parts
 from probes.linear import LinearConfig, Reading, Split, fit, measure
-from probes.results import interval, rows, select
-from probes.run import Part, ProbeSettings, QueryConfig, parts
+from probes.queries import draw
+from probes.results import margin, rows, select
+from probes.settings import ExportSettings, MistakesConfig, ProbeSettings, QueryConfig
 from probes.vprobe import VProbe, VProbeConfig
 from synth.dataset import Source
 from synth.problem import to_record
 from synth.spec import preset
-from synth.world import END, SOLUTION, START, STOP
-from train.intervals import wilson
+from synth.world import END, MID, SOLUTION, START, STOP
 
 RETRY = preset("tiny", retry_rate=0.3)
 BACKWARD = preset("tiny", order="qp", retry_rate=0.3)
@@ -67,7 +68,8 @@ def test_nece_is_being_an_ancestor_of_the_query(spec):
     assert [name in needed[i] for name, i in zip(names, table.row, strict=True)] == (table.label == 1).tolist()
     assert set(table.label) == {0, 1}
     for q in range(0, len(table), 17):
-        assert table.text(q)[-1] == SOLUTION and "How many" in source.world.decode(table.text(q))
+        prompt = table.documents.prompt_tokens(table.row[q])
+        assert np.array_equal([*table.text(q), SOLUTION], prompt) and "How many" in source.world.decode(prompt)
 
 
 @pytest.mark.parametrize("spec", [RETRY, BACKWARD], ids=["pq", "qp"])
@@ -131,7 +133,7 @@ def test_balance_asks_about_as_many_of_either_group(source):
         table = draw(task, source, range(120), most=5, seed=0, balance=True)
         group = task.group(table.label, task.classes(source.world.modulus))
         counts = np.stack([np.bincount(table.row[group == g], minlength=120) for g in (0, 1)])
-        assert (counts[0] == counts[1]).all() and counts[0].max() == 2
+        assert (counts[0] == counts[1]).all() and 1 <= counts[0].max() <= 2
     with pytest.raises(ValueError, match="no query"):
         draw(TASKS["value"], source, [i for i in range(30) if start_only(source, i)][:1], 10, 0, balance=True)
 
@@ -150,8 +152,9 @@ def start_only(source, i):
 def test_states_are_those_of_a_pass_over_the_querys_own_row(source, settings):
     model = tiny_model(source, **settings)
     table = draw(TASKS["value"], source, range(12), most=4, seed=0)
-    endings, names = names_after_define(table, source.world), list(site_names(model.config))
-    states = read(model, table, endings, names, size=5)
+    endings, names = names_in_line(table, source.world), list(site_names(model.config))
+    states = read(model, table, endings, names, size=5, dtype=torch.float32)
+    assert torch.equal(read(model, table, endings, names, size=5), states.half())
     for q in range(0, len(table), 3):
         with torch.no_grad(), capture(model, names) as store:
             model(torch.from_numpy(np.concatenate([table.text(q), endings[q]]))[None].long())
@@ -175,11 +178,19 @@ def test_gradients_flow_through_a_shared_text_as_through_rows(source):
 
 def test_endings_name_the_parameter(source):
     table = draw(TASKS["nece"], source, range(3), most=2, seed=0)
-    assert source.world.decode(names_after_define(table, source.world)[0]) == " Define " + source.world.name_of(
-        *table.name[0]
-    )
+    world, name = source.world, source.world.name_of(*table.name[0])
+    for closed, text in ((False, f" Define {name}"), (True, f" Define {name} as")):
+        ending = names_in_line(table, world, closed)[0]
+        assert ending[0] == SOLUTION and world.decode(ending) == text
+    inside = draw(TASKS["value"], source, range(3), most=2, seed=0)
+    assert world.decode(names_in_line(inside, world)[0][:1]) == " Define"
     marked = names_between_markers(table)
     assert (marked[:, 0] == START).all() and (marked[:, -1] == END).all() and np.array_equal(marked[:, 1:3], table.name)
+    pairs = draw(TASKS["dep"], source, range(3), most=2, seed=0)
+    a, b = (world.name_of(*name) for name in (pairs.name[0, :2], pairs.name[0, 2:]))
+    assert world.decode(names_in_line(pairs, world)[0]) == f". The number of each {a} equals each {b}"[1:]
+    marked = names_between_markers(pairs)
+    assert (marked[:, [0, 3, 6]] == [START, MID, END]).all() and np.array_equal(marked[:, [1, 2, 4, 5]], pairs.name)
 
 
 # --- the linear probe ---
@@ -205,17 +216,13 @@ def test_the_penalty_is_chosen_on_validation_and_every_layer_reported(source):
     readings = measure(model, source.world, Split(*table), 2, config)
     assert [r.site for r in readings] == ["hook_embed", "blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]
     assert [r.layer for r in readings] == [0, 1, 2]
-    states = [read(model, part, names_after_define(part, source.world), sites(model)) for part in table]
+    states = [read(model, part, names_in_line(part, source.world), chosen_sites(model, RESIDUAL)) for part in table]
     fitted = fit(states[0], torch.from_numpy(table[0].label), 2, config.l2)
     right = [fitted.predict(x).numpy() == part.label for x, part in zip(states, table, strict=True)]
     for layer, reading in enumerate(readings):
         choice = config.l2.index(reading.chosen["l2"])
         assert reading.validation == right[1][layer].mean(-1).max() == right[1][layer, choice].mean()
         assert np.array_equal(reading.right, right[2][layer, choice])
-
-
-def replaced(table, **fields):
-    return type(table)(**{name: getattr(table, name) for name in table.__dataclass_fields__} | fields)
 
 
 # --- the V-probe ---
@@ -247,11 +254,11 @@ def test_the_vprobe_is_a_function_of_its_seed(source):
 
 
 def test_nece_never_asks_what_the_name_alone_would_tell(source):
-    """Neither about the parameter in the question, nor about abstract ones; `value` asks about all."""
-    table = draw(TASKS["nece"], source, range(200), most=10, seed=0)
+    """With nece=given neither about the parameter in the question, nor about abstract ones; else it asks about all."""
+    table = draw(task_of("nece", GIVEN), source, range(200), most=10, seed=0)
     assert (table.slot != table.documents.problems.query[table.row]).all()
     assert (table.slot < 48).all() and 0 < table.label.mean() < 1
-    table = draw(TASKS["value"], source, range(200), most=10, seed=0)
+    table = draw(TASKS["nece"], source, range(200), most=10, seed=0)
     assert (table.slot == table.documents.problems.query[table.row]).any() and (table.slot >= 48).any()
 
 
@@ -264,7 +271,7 @@ def test_the_vprobe_reads_what_is_there_and_no_more(source, planted):
         for block in model.blocks:
             block.attn.out.weight.zero_()
     table = draw(TASKS["value"], source, range(80), most=4, seed=0)  # which asks about categories, too
-    table = replaced(table, label=(table.slot >= 48).astype(np.int64))
+    table = table.replaced(label=(table.slot >= 48).astype(np.int64))
     config = VProbeConfig(("nece",), rank=4, steps=50, texts=10, lr=2e-2)
     probe = vprobe.train(model, table, 2, config, 0, lambda step, loss: None)
     right = vprobe.predict(model, probe, table) == table.label
@@ -302,23 +309,8 @@ def test_the_random_control_is_the_same_architecture_with_other_weights(source):
 
 def test_majority_is_the_most_frequent_label_of_the_fitted_queries(source):
     table = draw(TASKS["nece"], source, range(10), most=3, seed=0)
-    ones, zeros = (replaced(table, label=np.full(len(table), label)) for label in (1, 0))
+    ones, zeros = (table.replaced(label=np.full(len(table), label)) for label in (1, 0))
     assert majority(ones, ones).all() and not majority(ones, zeros).any()
-
-
-def test_intervals_count_problems_not_only_queries():
-    rng = np.random.default_rng(0)
-    independent = rng.random(400) < 0.8
-    alone, grouped = (
-        interval(independent, np.arange(400)),
-        interval(np.repeat(independent, 5), np.repeat(np.arange(400), 5)),
-    )
-    exact = wilson(int(independent.sum()), 400)
-    assert alone.value == grouped.value == exact.value and (alone.n, grouped.n) == (400, 2000)
-    for rate in (alone, grouped):  # five equal answers of one problem say no more than one
-        assert (rate.low, rate.high) == pytest.approx((exact.low, exact.high), abs=1e-3)
-    assert interval(np.ones(50, bool), np.arange(50) // 5).low == pytest.approx(wilson(10, 10).low)
-    assert interval(np.zeros(0, bool), np.zeros(0)).n == 0
 
 
 def test_rows_hold_controls_and_groups_and_validation_selects(source):
@@ -328,17 +320,29 @@ def test_rows_hold_controls_and_groups_and_validation_selects(source):
         Reading("hook_embed", 0, 0.9, unknown, {"l2": 0.1}),
         Reading("blocks.0.hook_resid_post", 1, 0.8, np.ones(len(table), bool), {"l2": 0.1}),
     ]
-    control = [reading._replace(right=unknown) for reading in readings]
-    result = select(rows("value", "linear", Split(table, table, table), classes, readings, control))
+    control = [reading._replace(right=unknown, validation=0.5) for reading in readings]
+    kinds = {"trained": readings, "random": control, "shuffled": control, "names": control}
+    split = Split(table, table, table)
+    result = select(rows("value", "linear", split, classes, kinds, control[0]))
     assert [row.get("selected", False) for row in result] == [
         True,
         False,
     ]  # although it is the worse one on the test part
     first = result[0]
-    assert first["accuracy"] == first["random"] == first["majority"] == pytest.approx(unknown.mean())
+    for control_name in ("random", "majority", "shuffled", "position", "names"):
+        assert first["accuracy"] == first[control_name] == pytest.approx(unknown.mean())
+    assert first["selectivity"] == 0 and result[1]["selectivity"] == pytest.approx(1 - unknown.mean())
     assert first["by_label"]["known"]["accuracy"] == 0 and first["by_label"]["unknown"]["accuracy"] == 1
-    assert first["by_label"]["known"]["n"] + first["by_label"]["unknown"]["n"] == first["n"] == len(table)
+    for split_by in ("by_label", "by_need", "by_distance"):
+        inside = sum(part["n"] for part in first[split_by].values())
+        assert inside == (first["by_need"]["needed"]["n"] if split_by == "by_distance" else len(table))
     assert first["low"] < first["accuracy"] < first["high"] and json.dumps(result)
+    equal = margin(split, kinds, control[0])
+    assert equal["value"] == equal["low"] == equal["high"] == 0 and equal["problems"] == 40
+    kinds["trained"] = [readings[1]]
+    above = margin(split, kinds, control[0])
+    assert above["value"] == pytest.approx(1 - unknown.mean()) and above["low"] < above["value"] < above["high"]
+    assert all(c["above"]["value"] == pytest.approx(above["value"]) for c in above["controls"].values())
 
 
 def test_the_journal_keeps_finished_parts_and_drops_the_rest(tmp_path):
@@ -356,7 +360,7 @@ def test_the_journal_keeps_finished_parts_and_drops_the_rest(tmp_path):
 def test_parts_follow_the_settings():
     settings = ProbeSettings(linear=LinearConfig(("nece", "value")), vprobe=VProbeConfig(("nece",)))
     done = parts(settings)
-    assert len(done) == 6 and len(set(done)) == 6 and Part("value", "vprobe", "random") not in done
+    assert len(done) == 2 + 3 * 4 and len(set(done)) == len(done) and Part("value", "vprobe", "random") not in done
 
 
 @pytest.mark.parametrize(
@@ -368,6 +372,14 @@ def test_parts_follow_the_settings():
         (lambda: VProbeConfig(lr=0.0), "lr=0.0"),
         (lambda: VProbeConfig(weight_decay=-1.0), "weight_decay"),
         (lambda: QueryConfig(fit=0), "fit=0"),
+        (lambda: QueryConfig(nece="some"), "nece=some"),
+        (lambda: LinearConfig(sites=()), "sites"),
+        (lambda: LinearConfig(memory=0), "memory=0"),
+        (lambda: MistakesConfig(problems=0), "mistakes.problems=0"),
+        (lambda: MistakesConfig(probe="mlp"), "mistakes.probe=mlp"),
+        (lambda: MistakesConfig(temperature=0.0), "mistakes.temperature=0.0"),
+        (lambda: ExportSettings(tasks=("neces",)), "export.tasks=neces"),
+        (lambda: ExportSettings(sites=()), "export.sites"),
         (lambda: QueryConfig(most=1, balance=True), "most=1"),
         (lambda: ProbeSettings(linear=LinearConfig(()), vprobe=VProbeConfig(())), "both empty"),
     ],

@@ -1,0 +1,5 @@
+"""task=mistakes"""
+
+
+def table(summary):
+    return ""
