@@ -19,7 +19,7 @@ from torch import Tensor
 
 from models.gpt import GPT
 from models.sampling import sample
-from probes.labels import TASKS
+from probes.labels import GIVEN, task_of
 from probes.readouts import Probe, ask
 from synth import checker as C
 from synth.checker import Verdicts, check
@@ -254,24 +254,24 @@ def read_out(
     """Fills the panel's `reads`: what each probe says of every parameter before every row."""
     prompt = documents.prompt_tokens(0)
     tokens = np.concatenate([prompt, solution.tokens])
-    ends = [row["start"] for row in panel["rows"]][:READ_ROWS]
+    ends = [len(prompt) + row["start"] for row in panel["rows"]][:READ_ROWS]
     slots = shown(documents.problems)
     for probe in probes:
-        asked = [s for s in slots if TASKS[probe.task].asked(documents)[0, s]]
-        starts = ends if probe.task == "value" else ends[:1]
-        if not asked or not starts:
+        task = task_of(probe.task, GIVEN)
+        asked = [s for s in slots if task.asked(documents)[0, s]]
+        cuts = [int(task.ends(documents)[1][0])] if probe.task == "nece" else ends
+        if not asked or not cuts:
             continue
-        cuts = [len(prompt) + end for end in starts]
         law_NK = probe.law(ask(model, world, documents, tokens, asked, cuts, probe.site))
         law = law_NK.reshape(len(cuts), len(asked), -1)
         panel["reads"][probe.task] = {
             "layer": probe.layer, "accuracy": probe.accuracy.value, "low": probe.accuracy.low,
-            "high": probe.accuracy.high, "n": probe.accuracy.n, "majority": probe.majority,
+            "high": probe.accuracy.high, "n": probe.accuracy.n, "majority": probe.majority, "labels": task.groups,
             "at": [{s: _likeliest(law[c, i]) for i, s in enumerate(asked)} for c in range(len(cuts))],
         }  # fmt: skip
 
 
 def _likeliest(law_K: np.ndarray) -> list[list[float]]:
-    """(label, probability) of the likeliest labels; the last label of `value` is "unknown"."""
+    """(label, probability) of the likeliest labels; the last one of `value` is "unknown"."""
     order = np.argsort(-law_K, kind="stable")[:READ_LABELS]
     return [[int(k), round(float(law_K[k]), 3)] for k in order]

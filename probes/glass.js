@@ -192,7 +192,7 @@ function aboutToken(panel, row, r, t, token) {
       el("div", {}, el("h4", {}, "the model's likeliest"), ...rest(token.top, "p-fill")),
       token.law ? el("div", {}, el("h4", {}, token.law.length ? "what the oracle allows" : "the oracle says nothing"),
         ...rest(token.law, "o-fill"), token.more ? el("p", { class: "soft" }, `and ${token.more} more`) : null) : null),
-    ...aboutReads(panel, row.slot, r, "before this step"),
+    ...(row.slot >= 0 ? [el("h4", { class: "of" }, `Of ${nameOf(row.slot)} the hidden state says:`)] : []), ...aboutReads(panel, row.slot, r, "before this step"),
   ];
 }
 
@@ -209,11 +209,15 @@ function aboutNode(panel, node) {
   ];
 }
 
+const QUESTIONS = { nece: "needed?", known: "computed yet?", can_next: "can it come next?", nece_next: "needed, and next?" };
 function aboutReads(panel, slot, place, when) {
-  const parts = [], value = readAt(panel, "value", place)?.[slot], nece = readAt(panel, "nece", 0)?.[slot];
+  const parts = [], value = readAt(panel, "value", place)?.[slot];
   const head = (task, text) => el("h4", {}, `${text} (probe at layer ${panel.reads[task].layer})`);
-  if (value) parts.push(head("value", `${nameOf(slot)}, read ${when}`), ...value.map(([k, p]) => meter(label(k), p, "r-fill")));
-  if (nece) parts.push(head("nece", "needed? read before the solution"), ...nece.map(([k, p]) => meter(k ? "needed" : "not needed", p, "r-fill")));
+  if (value) parts.push(head("value", `value, read ${when}`), ...value.map(([k, p]) => meter(label(k), p, "r-fill")));
+  for (const [task, read] of Object.entries(panel.reads)) {
+    const found = task === "value" ? null : readAt(panel, task, task === "nece" ? 0 : place)?.[slot];
+    if (found) parts.push(head(task, `${QUESTIONS[task]} read ${task === "nece" ? "before the solution" : when}`), meter(read.labels[1], found.find(([k]) => k === 1)?.[1], "r-fill"));
+  }
   return parts;
 }
 

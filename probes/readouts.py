@@ -2,12 +2,10 @@
 
 The probe is fitted for the checkpoint's world on some hundred problems of the train split, at every layer or one, and
 judged on problems of the test split, on as many needed (or known) parameters as others. It is then asked about the
-solution at hand what it was fitted on: a text that ends where a step ends, a parameter's name behind (`probes.labels`).
+solution at hand what it was fitted on: a text that ends where a step ends, a parameter's name behind. The tasks are
+those of `probes.labels` that ask about one parameter; `nece` is asked once, before the solution begins.
 
-    value   the parameter's value, or "unknown" while the text has not defined it
-    nece    whether the question needs it, asked once, before the solution begins
-
-    probe = fit_probe(model, "value", sources, ReadoutConfig())
+    probe = fit_probe(model, "value", train, test, place, ReadoutConfig())
     probe.law(ask(model, world, documents, tokens, slots, cuts, probe.site))      # [cuts * slots, K]
 
 Legend: N queries, C channels, K classes.
@@ -23,16 +21,17 @@ import torch
 from torch import Tensor
 
 from models.gpt import GPT
-from probes.activations import names_after_define, read, sites
-from probes.labels import TASKS, Queries, draw
+from probes.activations import RESIDUAL, chosen_sites, layer_of, names_in_line, read
+from probes.controls import majority
+from probes.labels import GIVEN, TASKS, task_of
 from probes.linear import fit
-from probes.results import interval
+from probes.queries import Queries, draw
 from synth.dataset import Documents, Source
 from synth.world import World
-from train.intervals import Rate
+from train.intervals import Clusters, Rate
 from train.rundir import read_json
 
-ASKED = ("nece", "value")
+ASKED = tuple(name for name, task in TASKS.items() if not task.pairs)
 PROBES = "accepted: a finished run folder of probes.run with linear probes"
 
 
@@ -41,12 +40,16 @@ class ReadoutConfig:
     """`problems` to fit on (0: no read-outs), `most` queries each; a quarter as many, 16 or more, to choose with and to
     report on. `layer`: 0 is the embedding; null is the best one. `l2`: strengths to choose from."""
 
+    tasks: tuple[str, ...] = ("nece", "known", "value", "nece_next")
     problems: int = 1000
     most: int = 8
     layer: int | None = None
     l2: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
 
     def __post_init__(self) -> None:
+        for task in self.tasks:
+            if task not in ASKED:
+                raise ValueError(f"readout.tasks={task}: accepted: {', '.join(ASKED)}")
         if self.problems != 0 and self.problems < 8:
             raise ValueError(f"readout.problems={self.problems}: accepted: 8 or more, or 0 for no read-outs")
         if self.most < 2:
@@ -86,15 +89,15 @@ def places(model: GPT, config: ReadoutConfig, run: str | None = None) -> dict[st
 
     Raises ValueError for a layer that the model lacks, and for a run that is none.
     """
-    last = len(sites(model)) - 1
+    last = model.config.n_layer
     if config.layer is not None and not 0 <= config.layer <= last:
         raise ValueError(f"readout.layer={config.layer}: accepted: 0 (the embedding) to {last}, or null for the best")
     layers = tuple(range(last + 1)) if config.layer is None else (config.layer,)
-    found = {task: Place(layers, config.l2) for task in ASKED}
+    found = {task: Place(layers, config.l2) for task in config.tasks}
     if run is None:
         return found
     for row in _linear_rows(run):
-        if row["task"] in ASKED and row["layer"] <= last and config.layer in (None, row["layer"]):
+        if row["task"] in found and row["site"] in chosen_sites(model, RESIDUAL) and config.layer is None:
             found[row["task"]] = Place((row["layer"],), (row["l2"],))
     return found
 
@@ -105,8 +108,8 @@ def _linear_rows(run: str) -> list[Mapping]:
     if not summary.is_file():
         raise ValueError(f"probe={run}: holds no summary.json; {PROBES}")
     rows = [row for row in read_json(summary).get("results", []) if row.get("probe") == "linear" and "l2" in row]
-    if not any(row["task"] in ASKED for row in rows):
-        raise ValueError(f"probe={run}: has no linear probe of {' or '.join(ASKED)}; {PROBES}")
+    if not rows:
+        raise ValueError(f"probe={run}: has no linear probe; {PROBES}")
     return sorted(rows, key=lambda row: row["validation"])
 
 
@@ -114,24 +117,24 @@ def fit_probe(model: GPT, task: str, train: Source, test: Source, place: Place, 
     """Fits at each layer and strength, and keeps what is best on the validation part."""
     quarter = max(16, config.problems // 4)
     pieces = [
-        draw(TASKS[task], source, indices, config.most, 0, balance=True)
+        draw(task_of(task, GIVEN), source, indices, config.most, 0, balance=True)
         for source, indices in (
             (train, range(config.problems)),
             (train, range(config.problems, config.problems + quarter)),
             (test, range(quarter)),
         )
     ]
-    names = [sites(model)[layer] for layer in place.layers]
-    states = [read(model, piece, names_after_define(piece, train.world), names) for piece in pieces]
+    names = [site for site in chosen_sites(model, RESIDUAL) if layer_of(site, model.config) in place.layers]
+    states = [read(model, piece, names_in_line(piece, train.world), names).float() for piece in pieces]
     labels = [torch.from_numpy(piece.label) for piece in pieces]
     fitted = fit(states[0], labels[0], TASKS[task].classes(train.world.modulus), place.l2)
     right_SR = (fitted.predict(states[1]) == labels[1]).double().mean(-1)
     s, r = divmod(int(right_SR.argmax()), len(place.l2))
     right = (fitted.predict(states[2])[s, r] == labels[2]).numpy()
-    majority = float((pieces[2].label == np.bincount(pieces[0].label).argmax()).mean())
+    constant = float(majority(pieces[0], pieces[2]).mean())
     return Probe(
         task, names[s], place.layers[s], fitted.mean_SC[s], fitted.scale_SC[s], fitted.weight_SRCK[s, r],
-        fitted.bias_SRK[s, r], interval(right, pieces[2].row), majority,
+        fitted.bias_SRK[s, r], Clusters(pieces[2].row).rate(right), constant,
     )  # fmt: skip
 
 
@@ -146,7 +149,11 @@ def ask(
     row = np.repeat(np.arange(len(cuts)), len(slots))
     slot = np.tile(np.asarray(slots, dtype=np.int64), len(cuts))
     name = documents.problems.slot_names()[0, slot].astype(np.int64)
-    one_text = {"tokens": tokens, "offsets": np.zeros(len(cuts) + 1, dtype=np.int64)}  # which every query begins
-    same = Documents(**documents._asdict() | one_text)
-    queries = Queries(same, row, np.asarray(cuts, dtype=np.int64)[row], slot, name, np.zeros_like(row))
-    return read(model, queries, names_after_define(queries, world), [site])[0]
+    repeated = {
+        "tokens": tokens,
+        "offsets": np.zeros(len(cuts) + 1, dtype=np.int64),
+    }  # every query begins the same text
+    repeated["prompt"] = np.repeat(documents.prompt, len(cuts))
+    same = Documents(**documents._asdict() | repeated)
+    queries = Queries(same, row, np.asarray(cuts, dtype=np.int64)[row], slot, -np.ones_like(row), name, row * 0)
+    return read(model, queries, names_in_line(queries, world), [site])[0].float()

@@ -47,7 +47,8 @@ const count = (panel) => {
   const badges = all(".badge", panel).filter((one) => one.style.display !== "none");
   return { ...seen, badges: badges.map((one) => one.textContent) };
 };
-const look = () => said.steps.push({ panels: sections.map(count), place: document.querySelector("output").textContent });
+const place = () => document.querySelector("output").textContent;
+const look = () => said.steps.push({ place: place(), panels: sections.map(count) });
 const words = (row) => [row.querySelector(".tokens").textContent, row.querySelector("small").textContent];
 try {
   const longest = Math.max(...sections.map((panel) => all(".row", panel).length));
@@ -205,6 +206,7 @@ def test_a_hugging_face_folder_is_a_checkpoint_too(model, tmp_path):
         (["text=/no/such.jsonl"], "text=/no/such.jsonl: cannot be read"),
         (["readout.layer=7"], "readout.layer=7: accepted: 0 (the embedding) to 2"),
         (["readout.problems=3"], "readout.problems=3"),
+        (["readout.tasks=[dep]"], "readout.tasks=dep: accepted: nece, known"),
         (["preset=med"], "data.preset=med"),
         (["probe=/no/such"], "probe=/no/such: holds no summary.json"),
     ],
