@@ -45,7 +45,7 @@ def collapse():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """runs/quickstart with an untrained teacher, the summary of a probe of it, and what a distillation leaves behind."""
+    """runs/quickstart with an untrained teacher, the summary of a probe of it, and what a distillation left."""
     root = tmp_path_factory.mktemp("runs")
     teacher, student, opd = (root / "quickstart" / f"{name}-00000000" for name in ("teacher", "student", "opd"))
     model = GPT(GPTConfig(DATA.spec().load_world().size, 2, 2, 16, 256), 0)
