@@ -25,17 +25,17 @@ RESIDUAL = ("hook_embed", "hook_resid_post")  # the residual stream from the emb
 TEXTS = 16  # texts side by side: with the queries behind them they stay inside the processor's cache
 
 
-def chosen_sites(model: GPT, wanted: Sequence[str]) -> list[str]:
+def chosen_sites(model: GPT, wanted: Sequence[str], setting: str = "probe.linear.sites") -> list[str]:
     """The sites that a setting names, in the order of the model: whole names, or `hook_mlp_out` for that of each block.
 
-    Raises ValueError on what is no site of this model.
+    Raises ValueError, naming the setting, on what is no site of this model.
     """
     known = site_names(model.config)
     kinds = {name.rsplit(".", 1)[-1] for name in known if name.startswith("blocks.")}
     for site in wanted:
         if site not in known and site not in kinds:
             accepted = ", ".join([known[0], *sorted(kinds), "blocks.LAYER.SITE", known[-1]])
-            raise ValueError(f"probe.linear.sites={site}: accepted for this model: {accepted}")
+            raise ValueError(f"{setting}={site}: accepted for this model: {accepted}")
     return [name for name in known if name in wanted or (name.startswith("blocks.") and name.split(".")[-1] in wanted)]
 
 
@@ -72,7 +72,9 @@ def names_between_markers(queries: Queries) -> np.ndarray:
 def _joined(pieces: Sequence[int | np.ndarray], n: int) -> np.ndarray:
     """Tokens and columns of tokens beside each other; a token below 0 is not written."""
     columns = [np.full((n, 1), piece) if isinstance(piece, int) else piece for piece in pieces]
-    return np.concatenate([c for c, piece in zip(columns, pieces, strict=True) if not np.isscalar(piece) or piece >= 0], 1)
+    return np.concatenate(
+        [c for c, piece in zip(columns, pieces, strict=True) if not np.isscalar(piece) or piece >= 0], 1
+    )
 
 
 def check_length(model: GPT, queries: Queries, path: str) -> None:

@@ -49,8 +49,10 @@ def tasks(config: ProbeConfig) -> list[str]:
 def check(config: ProbeConfig, model: GPT, splits: Mapping[str, Split]) -> None:
     """Raises ValueError when the files cannot be made."""
     if find_spec("pyarrow") is None:
-        raise ValueError("task=export: parquet needs the package pyarrow; accepted: after pip install 'glasshouse[data]'")
-    chosen_sites(model, config.export.sites)
+        raise ValueError(
+            "task=export: parquet needs the package pyarrow; accepted: after pip install 'glasshouse[data]'"
+        )
+    chosen_sites(model, config.export.sites, "export.sites")
     for piece in (piece for pieces in splits.values() for piece in pieces):
         check_length(model, piece, config.model)
 
@@ -124,9 +126,7 @@ def describe(config: ProbeConfig, world: World, sites: list[str], names: list[st
         if name == "value":
             groups = f"0 to {world.modulus - 1} the value, {world.modulus} unknown"
         meaning.append(f"{name}: {groups}")
-    columns = "\n".join(
-        f"- `{name}`: {text.replace('LABELS', '; '.join(meaning))}" for name, text in COLUMNS.items()
-    )
+    columns = "\n".join(f"- `{name}`: {text.replace('LABELS', '; '.join(meaning))}" for name, text in COLUMNS.items())
     return f"""# Activations and labels
 
 Hidden states of one checkpoint at the last token of each query's input, and what a probe is to tell from them. The

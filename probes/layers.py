@@ -46,6 +46,7 @@ def parts(settings: ProbeSettings) -> list[Part]:
         for task in settings.tasks
         if task in tasks[probe]
         for kind in KINDS
+        if (probe, kind) != (VPROBE, NAMES) or settings.vprobe.selectivity
     ]
     return [*(Part(task, POSITION, POSITION) for task in settings.tasks), *fitted]
 
@@ -109,9 +110,10 @@ def summary(
         position = journal.readings(Part(task, POSITION, POSITION))[0]
         fitted = {kind: [] for kind in KINDS}
         for probe in (probe for probe in (LINEAR, VPROBE) if Part(task, probe, TRAINED) in journal):
-            readings = {kind: journal.readings(Part(task, probe, kind)) for kind in KINDS}
+            made = [kind for kind in KINDS if Part(task, probe, kind) in journal]
+            readings = {kind: journal.readings(Part(task, probe, kind)) for kind in made}
             results += rows(task, probe, pieces, TASKS[task].classes(world.modulus), readings, position)
-            fitted = {kind: [*fitted[kind], *readings[kind]] for kind in KINDS}
+            fitted = {kind: [*fitted[kind], *readings.get(kind, ())] for kind in KINDS}
         margins[task] = margin(pieces, fitted, position)
     results.sort(key=lambda row: (LINEAR, VPROBE).index(row["probe"]))
     published = config.data.spec().solution_order == "published"

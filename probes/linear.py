@@ -162,7 +162,10 @@ def _coordinates(x_SNC: Tensor, frequency_K: Tensor, strength_R: Tensor) -> tupl
     so that problems of very different curvature converge together.
     """
     spread_K, class_basis_KK = torch.linalg.eigh(frequency_K.diag() - frequency_K.outer(frequency_K))
-    spectrum_SC, basis_SCC = torch.linalg.eigh(x_SNC.mT @ x_SNC / x_SNC.shape[1])
+    # in float64: in float32 the eigenvectors of many equal eigenvalues (indicators, small worlds) are not always found
+    spectrum_SC, basis_SCC = (
+        a.to(x_SNC.dtype) for a in torch.linalg.eigh((x_SNC.mT @ x_SNC / x_SNC.shape[1]).double())
+    )
     curvature_S1CK = spectrum_SC.clamp_min(0)[:, None, :, None] * spread_K.clamp_min(0)
     shrink_SRCK = (curvature_S1CK + strength_R[:, None, None]).rsqrt()
 

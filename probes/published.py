@@ -1,9 +1,10 @@
-"""The published numbers, to be set line by line beside ours (Part 2.1, 2407.20311: Figs. 7, 8; Part 2.2, 2408.16293: Fig. 3).
+"""The published numbers, to be set line by line beside ours (Part 2.1, 2407.20311, Figs. 7 and 8; Part 2.2,
+2408.16293, Fig. 3).
 
     for line in beside(summary, spec): print(line)
 
-Theirs are of GPT-2 with 12 layers of 12 heads and rotary positions (124 M weights), after 39 (med) or 52 (hard) thousand
-million tokens. A column is a set of test problems: at most, or exactly, so many operations.
+Theirs are of GPT-2 with 12 layers of 12 heads and rotary positions (124 M weights), after 39 (med) or 52 (hard)
+thousand million tokens. A column is a set of test problems: at most, or exactly, so many operations.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ def _line(text: str) -> tuple[float, ...]:
     return tuple(float(number) for number in text.replace("/", " ").split())
 
 
-# task -> (majority, pretrained pq, pretrained qp), each over COLUMNS; dep pq on 20 to 23 as printed, its Fig. 12 says 99
+# task -> (majority, pretrained pq, pretrained qp), each over COLUMNS; dep pq on 20 to 23 as printed (Fig. 12 says 99)
 VPROBES = {
     "can_next": (
         _line("57.4 59.9 57.0 56.7 55.7 55.6 / 61.7 65.3 61.4 61.3 59.2 58.5 58.4"),
@@ -86,9 +87,9 @@ def beside(summary: Mapping[str, Any], spec: Spec) -> Iterator[str]:
     else:
         return
     yield (
-        f"why they differ: {summary['parameters']:,} weights in a world of up to {spec.ops} operations mod {spec.modulus} "
-        f"among {spec.edges} sentences; theirs 124,000,000 weights, up to 15 or 21 operations mod 23, 39 or 52 "
-        "thousand million tokens, 4096 problems and more for each number"
+        f"why they differ: {summary['parameters']:,} weights in a world of up to {spec.ops} operations mod "
+        f"{spec.modulus} among {spec.edges} sentences; theirs 124,000,000 weights, up to 15 or 21 operations mod 23, "
+        "39 or 52 thousand million tokens, 4096 problems and more for each number"
     )
 
 
@@ -108,11 +109,13 @@ def _mistakes(summary: Mapping[str, Any]) -> Iterator[str]:
     yield "published, averages of the columns (Part 2.2 Fig. 3b; Part 2.1 Fig. 8):"
     for row in summary["solutions"]:
         if row["name"] in SOLUTIONS:
-            yield f"  fully right, {row['name']:<14} ours {row['full']['rate']:6.1%}   theirs {SOLUTIONS[row['name']]:5.1f}%"
-    for task, theirs in FIRST_WRONG.items():
+            theirs = SOLUTIONS[row["name"]]
+            yield f"  fully right, {row['name']:<14} ours {row['full']['rate']:6.1%}   theirs {theirs:5.1f}%"
+    for task, numbers in FIRST_WRONG.items():
         ours = summary["first_wrong"][task]
-        yield f"  {task} on the first wrong parameter: ours {_share(ours)}, theirs {_range(theirs)}"
-    yield f"  nece on unneeded ones written: ours {_share(summary['unneeded'])}, theirs {_range(UNNEEDED)} (asked again)"
+        yield f"  {task} on the first wrong parameter: ours {_share(ours)}, theirs {_range(numbers)}"
+    ours = _share(summary["unneeded"])
+    yield f"  nece on unneeded ones written: ours {ours}, theirs {_range(UNNEEDED)} (asked again)"
 
 
 def _share(numbers: Mapping[str, Any]) -> str:

@@ -24,18 +24,19 @@ FARTHEST = 8  # distances from here on are one group
 def rows(
     task: str, probe: str, split: Split, classes: int, readings: Mapping[str, Sequence[Reading]], position: Reading
 ) -> list[dict[str, Any]]:
-    """One row for each site. `readings`: by kind of `probes.controls`, each with the same sites."""
+    """One row for each site. `readings`: by kind of `probes.controls`, each with the same sites; `names` may lack."""
     test, draws = split.test, Clusters(split.test.row)
     base, parts = float(majority(split.fit, test).mean()), _parts(task, test, classes)
     result = []
     for i, mine in enumerate(readings[TRAINED]):
         whole = draws.rate(mine.right)
-        random, shuffled, names = (draws.rate(readings[kind][i].right) for kind in (RANDOM, SHUFFLED, NAMES))
+        random, shuffled = (draws.rate(readings[kind][i].right) for kind in (RANDOM, SHUFFLED))
+        names = float(readings[NAMES][i].right.mean()) if NAMES in readings else None
         result.append(
             {"task": task, "probe": probe, "site": mine.site, "layer": mine.layer, **_numbers(whole), "majority": base}
             | {"random": random.value, "random_low": random.low, "random_high": random.high}
             | {"shuffled": shuffled.value, "position": float(position.right.mean())}
-            | {"names": names.value, "selectivity": whole.value - names.value}
+            | {"names": names, "selectivity": None if names is None else whole.value - names}
             | {"problems": draws.n, "validation": mine.validation, **mine.chosen}
             | {
                 split_by: {name: _numbers(draws.rate(mine.right, among_Q)) for name, among_Q in groups.items()}
@@ -119,7 +120,8 @@ def table(summary: Mapping[str, Any]) -> str:
         parts = ", ".join(f"{name} {part['accuracy']:.1%}" for name, part in row["by_label"].items() if part["n"])
         head = f"{row['task']:<9} {row['probe']:<7} {row['layer']:>4}{'*' if row.get('selected') else ' '}"
         controls = f"{row['majority']:8.1%} {row['random']:7.1%} {row['shuffled']:8.1%} {row['position']:8.1%}"
-        lines.append(f"{head} {accuracy:>23} {row['n']:6} {controls} {row['selectivity']:+7.1%}  {parts}")
+        selectivity = f"{'-' if row['selectivity'] is None else format(row['selectivity'], '+.1%'):>7}"
+        lines.append(f"{head} {accuracy:>23} {row['n']:6} {controls} {selectivity}  {parts}")
     for task, m in summary["margins"].items():
         interval = f"{m['value']:+.1%} [{m['low']:+.1%}, {m['high']:+.1%}]"
         lines.append(f"{task}: {interval} above its best control ({m['control']}), {m['problems']} problems")

@@ -13,7 +13,7 @@ model knew, and what retrying upon regret brings. task=export: activations as sa
 import sys
 from collections.abc import Sequence
 
-from probes import export, layers, mistakes
+from probes import export, layers, mistakes, mistakes_table
 from probes.published import beside
 from probes.results import table
 from probes.settings import EXPORT, LAYERS, ProbeConfig
@@ -39,7 +39,7 @@ def main(config: ProbeConfig) -> None:
     if not run.complete:
         run.write_json("summary.json", part.run(config, model, world, splits, run.path))
     summary = read_json(run.path / "summary.json")
-    print({LAYERS: table, EXPORT: export.table}.get(config.task, mistakes.table)(summary))
+    print({LAYERS: table, EXPORT: export.table}.get(config.task, mistakes_table.table)(summary))
     for line in beside(summary, config.data.spec()):
         print(line)
     print(run.path)

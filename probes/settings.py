@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from probes.activations import RESIDUAL
 from probes.labels import ALL, GIVEN, TASKS, check_tasks
 from probes.linear import LinearConfig
 from probes.vprobe import VProbeConfig
@@ -59,11 +60,12 @@ class ProbeSettings:
 
 @dataclass(frozen=True)
 class MistakesConfig:
-    """task=mistakes. `problems` of the test split; `probe`: the one that is asked, linear or vprobe.
+    """task=mistakes. `problems` of the test split; `probe`: the detector that retries listen to.
 
-    `retries` a solution at most when a detector says that a sentence was wrong (the paper: 10), `more_retries` for the
-    perfect one besides (the paper: 50); `beams` of the beam search against it (0: none); `temperature` of a sentence
-    that is drawn anew; `max_new_tokens` of a solution, null: twice the longest right one.
+    vprobe is asked by the name between markers, linear once `Define NAME as` is written, as in the paper. `retries` a
+    solution at most when a detector says that a sentence was wrong (the paper: 10), then as many as `more_retries` (the
+    paper: 50); `beams` of the beam search against it (0: none); `temperature` of a sentence that is drawn anew;
+    `max_new_tokens` of a solution, null: twice the longest right one.
     """
 
     problems: int = 512
@@ -91,7 +93,7 @@ class ExportSettings:
     """task=export. `tasks` whose activations and labels are written; `sites` as in `probe.linear.sites`."""
 
     tasks: tuple[str, ...] = ("nece", "value")
-    sites: tuple[str, ...] = ("hook_embed", "hook_resid_post")
+    sites: tuple[str, ...] = RESIDUAL
     texts: int = 4096  # texts to a shard: what is held in memory at a time
 
     def __post_init__(self) -> None:

@@ -1,9 +1,9 @@
 """V-probing: a nearly linear probe that may ask its question in the model's own terms (Part 2.1, section 4).
 
-Input: the text, then `<start> A <end>` (dep: `<start> A <mid> B <end>`). Trained are a rank-r update of the input embedding, E + U V for all tokens,
-and a linear head on the last hidden state at `<end>`. The model stays frozen: what the head reads has to be computed
-by the model's own weights. As in the paper: AdamW, no warm-up, linear decay to 0. Ours: a step takes texts with all of
-their queries, which costs little more than one query of each (`probes.shared`).
+Input: the text, then `<start> A <end>` (dep: `<start> A <mid> B <end>`). Trained are a rank-r update of the input
+embedding, E + U V for all tokens, and a linear head on the last hidden state at `<end>`. The model stays frozen: what
+the head reads has to be computed by the model's own weights. As in the paper: AdamW, no warm-up, linear decay to 0.
+Ours: a step takes texts with all of their queries, which costs little more than one query of each (`probes.shared`).
 
 Legend: Q queries, P texts, C channels, R rank, K classes, V vocabulary.
 """
@@ -35,6 +35,7 @@ LOG_EVERY = 25
 class VProbeConfig:
     """`tasks` it is trained for; `rank` of the update; `steps` of `texts` texts each; `lr` and `weight_decay` of AdamW.
 
+    `selectivity`: also train it for the control task `names` (`probes.controls`), a third more work.
     The paper: rank 8, 100,000 steps of 256 queries, lr 2e-3, weight decay 0.01. A short budget needs a higher lr.
     """
 
@@ -44,6 +45,7 @@ class VProbeConfig:
     texts: int = 32
     lr: float = 1e-2
     weight_decay: float = 0.01
+    selectivity: bool = True
 
     def __post_init__(self) -> None:
         check_tasks("probe.vprobe.tasks", self.tasks)

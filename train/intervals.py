@@ -102,9 +102,8 @@ class Clusters:
     def __init__(self, cluster_Q: np.ndarray, draws: int = CLUSTER_DRAWS) -> None:
         names, self._place_Q = np.unique(cluster_Q, return_inverse=True)
         self.n = len(names)
-        share = np.full(self.n, 1 / max(1, self.n))
-        rng = np.random.default_rng(0)
-        self._weight_DG = rng.multinomial(self.n, share, draws if self.n else 0).astype(np.float32)
+        share = np.full(max(1, self.n), 1 / max(1, self.n))  # without a cluster there is nothing to draw, and no rate
+        self._weight_DG = np.random.default_rng(0).multinomial(self.n, share, draws).astype(np.float32)
 
     def rate(self, right_Q: np.ndarray, among_Q: np.ndarray | None = None) -> Rate:
         """Share of `right_Q` (among those of `among_Q`) with its interval; n counts measurements.

@@ -2,11 +2,17 @@
 
 import json
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.numpy import load_file
+from sklearn.linear_model import LogisticRegression
 
 from models.gpt import GPT, GPTConfig
-from probes import run
+from models.sites import capture
+from probes import layers, run
+from probes.settings import ProbeConfig
 from train import checkpoint
 from train.config import run_entry
 from train.data import DataConfig, world_notes
@@ -35,7 +41,7 @@ def model(tmp_path_factory):
 
 
 def probe(*words):
-    return run_entry("probe", run.ProbeConfig, run.main, "", [*SMALL, *words])
+    return run_entry("probe", ProbeConfig, run.main, "", run.named([*SMALL, *words]))
 
 
 def everything(folder):
@@ -69,25 +75,89 @@ def test_a_killed_run_goes_on_and_comes_to_the_same_results(model, tmp_path, mon
     folder = next(tmp_path.glob("probe-*"))
     whole, metrics = read_json(folder / "summary.json"), (folder / "metrics.jsonl").read_text().splitlines()
     (folder / "summary.json").unlink()
-    third = [i for i, line in enumerate(metrics) if "sites" in json.loads(line)][4]
+    third = [i for i, line in enumerate(metrics) if "sites" in json.loads(line)][10]
     (folder / "metrics.jsonl").write_text("\n".join(metrics[: third + 2]) + '\n{"part": "va')
     measured = []
     monkeypatch.setattr(
-        run, "measure", lambda c, part, *rest, real=run.measure: measured.append(part) or real(c, part, *rest)
+        layers, "measure", lambda c, part, *rest, real=layers.measure: measured.append(part) or real(c, part, *rest)
     )
     assert probe(*words) == 0
-    assert len(measured) == 3 and all(part.probe == "vprobe" for part in measured)
+    assert len(measured) == 5 and all(part.probe == "vprobe" for part in measured)
     again = read_json(folder / "summary.json")
-    assert again["results"] == whole["results"] and again["queries"] == whole["queries"]
+    assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in whole.items() if k != "seconds"}
+
+
+def test_mistakes_are_one_table(model, tmp_path, capsys):
+    small = ("mistakes.problems=20", "mistakes.more_retries=11", "mistakes.beams=2", "mistakes.max_new_tokens=24")
+    words = ("task=mistakes", f"checkpoint={model}", f"out.root={tmp_path}", *small)
+    assert probe(*words) == 0
+    shown = capsys.readouterr().out
+    summary = read_json(next(tmp_path.glob("probe-*")) / "summary.json")
+    assert [row["name"] for row in summary["solutions"]] == [
+        "greedy", "beam", "probe", "chance", "perfect", "probe, more", "perfect, more",
+    ]  # fmt: skip
+    assert all(row["n"] == 20 for row in summary["solutions"]) and "greedy solutions are wrong" in shown
+    wrong = summary["taxonomy"]["wrong"]
+    assert wrong == sum(row["n"] for row in summary["taxonomy"]["by_ops"])
+    assert wrong == sum(row["n"] for row in summary["taxonomy"]["by_step"]) > 0
+    assert probe(*words) == 0 and capsys.readouterr().out == shown
+
+
+def test_exported_activations_give_scikit_learn_the_same_probe(model, tmp_path):
+    sizes = ("probe.queries.fit=300", "probe.queries.test=300", "probe.linear.tasks=[value]", "probe.vprobe.tasks=[]")
+    common = (f"model={model}", f"out.root={tmp_path}", "data.overrides.edges=4", *sizes)
+    assert probe(*common) == 0
+    rows = read_json(next(tmp_path.glob("probe-*")) / "summary.json")["results"]
+    folder = tmp_path / "files"
+    words = ("task=export", "export.tasks=[value,dep]", "export.texts=128", f"out.folder={folder}")
+    assert probe(*common, *words) == 0
+    for row in rows:
+        x, y = exported(folder, "fit", row["site"])
+        x_new, y_new = exported(folder, "test", row["site"])
+        mean, scale = x.mean(0), x.std(0, ddof=1).clip(1e-6)
+        classifier = LogisticRegression(C=1 / (row["l2"] * len(x)), max_iter=5000, tol=1e-8).fit((x - mean) / scale, y)
+        assert classifier.score((x_new - mean) / scale, y_new) == pytest.approx(row["accuracy"], abs=0.005)
+        assert len(y_new) == row["n"]
+    meaning = "dep: 0 independent, 1 depends; value: 0 to 6 the value, 7 unknown"
+    assert meaning in (folder / "README.md").read_text()
+    pairs = pq.read_table(folder / "labels" / "dep-test.parquet").to_pydict()
+    assert all(pairs["other"]) and set(pairs["label"]) == {0, 1}
+
+
+def exported(folder, part, site):
+    labels = pq.read_table(folder / "labels" / f"value-{part}.parquet").to_pydict()
+    shards = [
+        load_file(folder / "activations" / f"value-{part}-{n:05}.safetensors") for n in sorted(set(labels["shard"]))
+    ]
+    sizes = np.bincount(labels["shard"])
+    assert len(shards) > 1 and all(len(shard[site]) == n for shard, n in zip(shards, sizes, strict=True))
+    assert labels["row"] == [row for n in sizes for row in range(n)]
+    return np.concatenate([shard[site] for shard in shards]).astype(np.float32), np.array(labels["label"])
+
+
+def test_exported_tokens_lead_to_the_exported_activations(model, tmp_path):
+    folder = tmp_path / "files"
+    sites = '["hook_embed","hook_mlp_out","ln_final.hook_normalized"]'
+    words = ("task=export", "export.tasks=[nece]", f"export.sites={sites}", f"out.folder={folder}")
+    assert probe(f"model={model}", *words) == 0
+    labels = pq.read_table(folder / "labels" / "nece-test.parquet").to_pydict()
+    states, loaded = load_file(folder / "activations" / "nece-test-00000.safetensors"), checkpoint.load_model(model)
+    assert list(states) == sorted(states) and len(states) == 4
+    for q in (0, len(labels["row"]) - 1):
+        with torch.no_grad(), capture(loaded, states) as store:
+            loaded(torch.tensor([labels["tokens"][q]]))
+        for site, states_QC in states.items():
+            assert np.allclose(states_QC[labels["row"][q]], store[site][0, -1].numpy(), rtol=2e-3, atol=2e-3)
 
 
 def test_help_and_show(command):
     done = command("probes.run", "--help")
     assert done.returncode == 0 and done.stderr == ""
-    for words in ("python -m probes.run model=", "probe=nece | quickstart", "balance", "tasks", "steps"):
+    for words in ("python -m probes.run model=", "probe=nece | paper | quickstart", "balance", "tasks", "steps"):
         assert words in done.stdout
     shown = command("probes.run", "--show", "probe=value", "model=x")
-    assert shown.returncode == 0 and "- value" in shown.stdout and "- nece" not in shown.stdout
+    probed = shown.stdout.split("mistakes:")[0]
+    assert shown.returncode == 0 and "- value" in probed and "- nece" not in probed
 
 
 def test_a_missing_checkpoint_is_one_line(command, tmp_path):
@@ -101,7 +171,11 @@ def test_a_missing_checkpoint_is_one_line(command, tmp_path):
     ("words", "message"),
     [
         (["probe=neces"], "nece"),
-        (["probe.linear.tasks=[neces]"], "probe.linear.tasks=neces: accepted: nece, value"),
+        (["probe.linear.tasks=[neces]"], "probe.linear.tasks=neces: accepted: nece, dep, known, value, can_next"),
+        (["task=layer"], "task=layer: accepted: layers, mistakes, export"),
+        (["probe.linear.sites=[hook_z]"], "probe.linear.sites=hook_z: accepted"),
+        (["task=export", "export.sites=[hook_z]"], "export.sites=hook_z"),
+        (["task=mistakes", "mistakes.retries=0"], "mistakes.retries=0"),
         (["probe.linear.tasks=[]", "probe.vprobe.tasks=[]"], "both empty"),
         (["probe.vprobe.ranks=8"], "did you mean rank"),
         (["probe.vprobe.steps=0"], "probe.vprobe.steps=0"),

@@ -115,7 +115,10 @@ def write_recipe(root: Path, seed: int = 0) -> Path:
         for probe in ("linear", "vprobe")
         for layer in range(5)
     ]
-    add("probe", {"model": str(made["teacher"])}, summary={"results": results})
+    controls = {name: {"accuracy": base} for name, base in (("majority", 0.55), ("random", 0.58))}
+    margin = {"accuracy": 0.88, "value": 0.3, "low": 0.27, "high": 0.34, "n": 900, "controls": controls}
+    margins = {"nece": margin, "value": margin}
+    add("probe", {"model": str(made["teacher"])}, summary={"results": results, "margins": margins})
     stages = [{"name": name, "label": LABELS.get(name, name), "folder": path.name} for name, path in made.items()]
     plan = {"recipe": "quickstart", "scale": "cpu", "seed": seed, "title": "Quickstart", "about": "A walk."}
     plan |= {"stages": stages, "expect": EXPECT}
@@ -198,7 +201,7 @@ def test_verdicts_follow_the_counts(recipe):
     assert judge(experiments, {**EXPECT[0], "at_least": 0.999}).word == "not met"
     assert judge(experiments, {**EXPECT[0], "stage": "nobody"}).word == "not measured"
     margin = judge(experiments, EXPECT[2]).measured
-    assert margin.pooled.value == pytest.approx(0.88 - 0.58) and "random weights 58.0%" in str(margin)
+    assert margin.pooled.value == pytest.approx(0.88 - 0.58) and "random 58.0%" in str(margin)
 
 
 def test_the_gap_is_measured_from_the_student_to_the_teacher(recipe):

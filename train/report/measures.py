@@ -143,38 +143,27 @@ def _evaluation(experiment: Experiment, stage: str) -> Run:
 
 
 def probe_margin(experiments: list[Experiment], stage: str, task: str) -> Measured:
-    """Accuracy of the best probe of a task above the better of its two controls, in the interval of the accuracy.
+    """Accuracy of the best probe of a task above the best of its controls (`probes.results.margin`).
 
-    The control with random weights is its best over all probes and layers of the task, as the probe itself was chosen.
+    The interval is a paired bootstrap over problems, which redraws the probe and its controls together; over seeds,
+    which are independent, half widths add as the roots of their squares.
     """
-    results = each(experiments, lambda e: _controlled(e, stage, task))
-    rates = []
-    for best in results:
-        control = max(best["majority"], best["random"])
-        rates.append(Rate(*(best[key] - control for key in ("accuracy", "low", "high")), best["n"]))
-    value, low, high = (float(np.mean([getattr(rate, key) for rate in rates])) for key in ("value", "low", "high"))
+    margins = each(experiments, lambda e: _margin(e, stage, task))
+    value = float(np.mean([m["value"] for m in margins]))
+    below, above = (
+        float(np.sqrt(sum((m[end] - m["value"]) ** 2 for m in margins))) / len(margins) for end in ("low", "high")
+    )
     details = [
-        f"{best['probe']} probe, layer {best['layer']}: {best['accuracy']:.1%}; majority {best['majority']:.1%}; "
-        f"random weights {best['random']:.1%}"
-        for best in results
+        f"{m['accuracy']:.1%}; " + ", ".join(f"{name} {c['accuracy']:.1%}" for name, c in m["controls"].items())
+        for m in margins
     ]
-    pooled = Rate(value, low, high, sum(rate.n for rate in rates))
-    return Measured(pooled, [rate.value for rate in rates], " points", " | ".join(details))
+    pooled = Rate(value, value - below, value + above, sum(m["n"] for m in margins))
+    return Measured(pooled, [m["value"] for m in margins], " points", " | ".join(details))
 
 
-def _controlled(experiment: Experiment, stage: str, task: str) -> dict[str, Any]:
+def _margin(experiment: Experiment, stage: str, task: str) -> dict[str, Any]:
     run = experiment.runs.get(stage)
-    best = best_probe(run.summary.get("results", []) if run else [], task)
-    if best is None:
-        raise Missing(f"no probe result for {task}")
-    if best.get("majority") is None or best.get("random") is None:
-        raise Missing(f"the probe for {task} lacks a control")
-    others = [r["random"] for r in run.summary["results"] if r.get("task") == task and r.get("random") is not None]
-    return best | {"random": max(others)}
-
-
-def best_probe(results: list[dict[str, Any]], task: str) -> dict[str, Any] | None:
-    """The result marked as selected (on a validation part), else the one with the highest accuracy."""
-    mine = [r for r in results if r.get("task") == task]
-    chosen = [r for r in mine if r.get("selected")] or mine
-    return max(chosen, key=lambda r: r["accuracy"], default=None)
+    margins = run.summary.get("margins", {}) if run else {}
+    if task not in margins:
+        raise Missing(f"no probe result for {task} beside its controls")
+    return margins[task]

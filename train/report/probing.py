@@ -16,6 +16,7 @@ from train.report.results import Experiment
 from train.report.style import BLUE, GREY, MARKERS, ORANGE, RED, Drawn, bars
 
 COLORS = (BLUE, RED, ORANGE)
+RESIDUAL = ("hook_embed", "hook_resid_post", "hook_normalized")
 NAMES = {"linear": "linear probe", "vprobe": "V-probe"}
 
 
@@ -44,8 +45,9 @@ def layer_map(experiments: list[Experiment]) -> Drawn:
     return Drawn(
         figure,
         "What probes read from the hidden states, layer by layer",
-        f"n = {size} test items for each point; 95% Wilson intervals{_of_seeds(len(runs))}. Filled: the trained model. "
-        "Hollow, dashed: the same probe on random weights. Dotted: always the most frequent label.",
+        f"n = {size} test items for each point; 95% bootstrap intervals over problems{_of_seeds(len(runs))}. "
+        "Filled: the trained model. Hollow, dashed: the same probe on random weights. Dotted: always the most frequent "
+        "label.",
     )
 
 
@@ -54,16 +56,22 @@ def _of_seeds(count: int) -> str:
 
 
 def _task(ax: Axes, results: list[dict[str, Any]], seeds: int) -> None:
-    for i, probe in enumerate(dict.fromkeys(result["probe"] for result in results)):
+    for i, line in enumerate(dict.fromkeys(_line(result) for result in results)):
         color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
         for seed in range(seeds):
-            mine = [r for r in results if r["probe"] == probe and r["seed"] == seed]
+            mine = [r for r in results if _line(r) == line and r["seed"] == seed]
             mine.sort(key=lambda result: result["layer"])
             if mine:
-                _probe(ax, mine, color, marker, NAMES.get(probe, probe))
+                _probe(ax, mine, color, marker, line)
     majority = [r["majority"] for r in results if r.get("majority") is not None]
     if majority:
         ax.axhline(sum(majority) / len(majority), color=GREY, ls=":", label="majority")
+
+
+def _line(result: dict[str, Any]) -> str:
+    """Name of the line that a result is a point of: its probe, and its kind of site where that is not the residual."""
+    kind = result["site"].rsplit(".", 1)[-1]
+    return NAMES.get(result["probe"], result["probe"]) + ("" if kind in RESIDUAL else f", {kind}")
 
 
 def _probe(ax: Axes, results: list[dict[str, Any]], color: str, marker: str, name: str) -> None:
