@@ -7,7 +7,7 @@ Nothing is trained here. Figures have the report's one look (`train.report.style
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -25,8 +25,8 @@ from probes.opened import Opened, open_checkpoint
 from probes.readouts import ReadoutConfig
 from synth.checker import KINDS, MALFORMED, reason
 from train.evaluation import Evaluation, evaluate
-from train.intervals import wilson
-from train.report.results import Experiment, load
+from train.intervals import Rate, wilson
+from train.report.results import Experiment, Run, folder_of, load
 from train.report.style import BLUE, RED, STYLE, Drawn, bars, label, legend_once, looks
 
 FITTED = 200  # problems that the read-outs of a notebook's glass are fitted on: seconds
@@ -114,6 +114,40 @@ def mistaken_steps(done: Evaluation) -> dict[str, int]:
     """How many steps are of each kind that is a mistake, over all solutions."""
     kind = done.verdicts.kind[done.verdicts.kind >= MALFORMED]
     return {KINDS[k]: int(n) for k, n in enumerate(np.bincount(kind, minlength=len(KINDS))) if n}
+
+
+def knew(summary: Mapping[str, Any]) -> Drawn:
+    """What the probes of `probes.run task=mistakes` said where the model was about to go wrong, or just had."""
+    rows = {
+        f"{task} says no, {when}": found
+        for key, when in (("first_wrong", "before the name"), ("first_wrong_after", "after the name"))
+        for task, found in summary[key].items()
+    }
+    rows = {f"first wrong parameter: {name}": found for name, found in rows.items()}
+    rows["unneeded parameter: nece says no, before the solution"] = summary["unneeded"]
+    rows = {name: found for name, found in rows.items() if found["n"]}
+    figure = Figure(figsize=(8.4, 0.8 + 0.45 * max(2, len(rows))), layout="constrained")
+    ax = figure.subplots()
+    rates = [Rate(found["accuracy"], found["low"], found["high"], found["n"]) for found in rows.values()]
+    value, error = bars(rates)
+    if rates:
+        ax.errorbar(value, range(len(rates)), xerr=error, fmt="o", color=BLUE, elinewidth=1.2)
+    ax.set_yticks(range(len(rates)), [f"{name} (n={found['n']})" for name, found in rows.items()])
+    ax.set(title="the hidden state knew better", xlim=(-0.03, 1.03), ylim=(len(rates) - 0.5, -0.5))
+    ax.axvline(0.5, color="black", lw=1, ls=":")
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    caption = "n counts parameters that the model wrote wrongly; 95% intervals over problems."
+    return Drawn(figure, "What the model knew of its mistakes", caption)
+
+
+def mistakes_run(checkpoint: str | Path, runs: Path = RUNS) -> Mapping[str, Any] | None:
+    """The summary of the newest finished `probes.run task=mistakes` of this model, beside it or under runs/probes."""
+    home = next((p for p in Path(checkpoint).resolve().parents if p.name != "checkpoints"), runs)
+    name = folder_of(str(checkpoint))
+    found = [Run(p.parent) for folder in (home, home.parent, runs / "probes") for p in folder.glob("*/summary.json")]
+    mine = [r for r in found if r.summary.get("stage") == "mistakes" and folder_of(str(r.config.get("model"))) == name]
+    newest_run = max(mine, key=lambda run: (run.folder / "summary.json").stat().st_mtime, default=None)
+    return newest_run.summary if newest_run else None
 
 
 def distillations(path: Path | None) -> list[Experiment]:

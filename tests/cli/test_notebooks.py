@@ -129,6 +129,22 @@ def test_mistakes_are_counted_with_intervals(runs):
     assert "n = 12" in drawn.caption and len(drawn.figure.axes) == 2
 
 
+def test_what_the_model_knew_is_shown_from_a_saved_run(runs):
+    teacher, yes = runs / "quickstart" / "teacher-00000000", {"accuracy": 0.8, "low": 0.7, "high": 0.9, "n": 40}
+    assert views.mistakes_run(teacher, runs) is None
+    folder = runs / "probes" / "probe-33333333"
+    folder.mkdir(parents=True)
+    none = {"accuracy": float("nan"), "low": 0.0, "high": 1.0, "n": 0}
+    first = {"can_next": yes, "nece_next": yes}
+    summary = {"stage": "mistakes", "first_wrong": first, "first_wrong_after": {"can_next": yes}, "unneeded": none}
+    atomic_write(folder / "config.yaml", f"model: {teacher}\n")
+    atomic_write(folder / "summary.json", json.dumps(summary))
+    found = views.mistakes_run(teacher / "checkpoints" / "step-1", runs)
+    assert found["first_wrong"]["can_next"]["n"] == 40
+    labels = [text.get_text() for text in views.knew(found).figure.axes[0].get_yticklabels()]
+    assert len(labels) == 3 and all("(n=40)" in text for text in labels)
+
+
 def test_the_signs_of_a_collapse_are_found_where_they_begin(runs, tmp_path):
     experiments = views.distillations(runs / "quickstart" / "teacher-00000000")
     assert "step 40: cut off before the end" in views.signs(experiments)
