@@ -180,6 +180,7 @@ const AFTER = {
   abstained: "Something impossible was written before, and what follows is not determined: the oracle abstains.",
 };
 function aboutToken(panel, row, r, t, token) {
+  const reads = aboutReads(panel, row.slot, r, "before this step");
   const word = (token.word ?? token.text).trim();
   const rest = (list, kind) => list.map(([text, p]) => meter(text, p, kind, text === word));
   return [
@@ -192,7 +193,7 @@ function aboutToken(panel, row, r, t, token) {
       el("div", {}, el("h4", {}, "the model's likeliest"), ...rest(token.top, "p-fill")),
       token.law ? el("div", {}, el("h4", {}, token.law.length ? "what the oracle allows" : "the oracle says nothing"),
         ...rest(token.law, "o-fill"), token.more ? el("p", { class: "soft" }, `and ${token.more} more`) : null) : null),
-    ...(row.slot >= 0 ? [el("h4", { class: "of" }, `Of ${nameOf(row.slot)} the hidden state says:`)] : []), ...aboutReads(panel, row.slot, r, "before this step"),
+    ...(reads.length ? [el("h4", { class: "of" }, `Of ${nameOf(row.slot)} the hidden state says:`), ...reads] : []),
   ];
 }
 
@@ -279,10 +280,13 @@ function heading(panel) {
   const numbers = [`answer ${panel.answer ?? "none"}`, `log-probability ${(panel.logp + 0).toFixed(2).replace(/^-(0\.0+)$/, "$1")}`];
   if (panel.kl != null) numbers.push(`KL from the oracle ${panel.kl.toFixed(4)} nats a token`);
   if (!panel.finished) numbers.push("cut off: it did not end");
-  const reads = Object.entries(panel.reads).map(([task, r]) => `${task} at layer ${r.layer}: right ${percent(r.accuracy)} [${percent(r.low)}, ${percent(r.high)}] of ${r.n}, most frequent label ${percent(r.majority)}${r.low <= r.majority ? " (no better)" : ""}`);
+  const reads = Object.entries(panel.reads);
+  const line = ([task, r]) => el("tr", {}, ...[task, `layer ${r.layer}`, `right ${percent(r.accuracy)} [${percent(r.low)}, ${percent(r.high)}]`,
+    `n = ${r.n}`, `most frequent label ${percent(r.majority)}`, r.low <= r.majority ? "no better" : ""].map((text) => el("td", {}, text)));
+  const short = "probes on the test split: " + reads.map(([task, r]) => `${task} ${percent(r.accuracy)}${r.low <= r.majority ? " (no better than chance)" : ""}`).join(", ");
   return el("div", {}, el("div", { class: "head" }, el("h2", {}, panel.name),
     el("span", { class: `verdict ${panel.right ? "right" : "wrong"}` }, panel.right ? "fully correct" : first + panel.reason)),
-    el("p", { class: "soft" }, numbers.join(" · ")), reads.length ? el("p", { class: "soft" }, "probes: " + reads.join("; ")) : null);
+    el("p", { class: "soft" }, numbers.join(" · ")), reads.length ? el("details", {}, el("summary", {}, short), el("table", {}, ...reads.map(line))) : null);
 }
 function build() {
   const text = problem.sentences.map((s) => el("span", { "data-slot": s.slot, class: s.question ? "asks" : s.context ? "told" : "" }, s.text));
