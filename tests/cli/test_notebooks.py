@@ -6,14 +6,29 @@ from pathlib import Path
 import pytest
 import torch
 
+from models import export
 from models.gpt import GPT, GPTConfig
+from probes import views
 from probes.figures import Look
+from probes.opened import open_checkpoint
 from train import checkpoint
 from train.data import DataConfig, world_notes
+from train.export import for_generating
+from train.report.results import load
 from train.rundir import atomic_write
 from train.state import TrainState
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "probes" / "notebooks").glob("*.ipynb"))
+
+
+DATA = DataConfig("tiny", {"ops": 2, "edges": 4})
+# What each notebook shows of the saved runs below; the pages of the glass are frames.
+SHOWS = {
+    "tour": ("teacher-00000000", "Parameters", 'class=\\"rollout\\"', "image/png", "srcdoc"),
+    "mistakes": ("teacher-00000000, step-1", "image/png", "malformed", "srcdoc"),
+    "distillation": ("opd-00000000", "image/png", "step 40: cut off before the end", "srcdoc", "student-00000000"),
+    "your_checkpoint": ("exported: ", "tiny world", "image/png", "srcdoc"),
+}
 
 
 def sources(path, kind):
@@ -21,15 +36,29 @@ def sources(path, kind):
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == kind]
 
 
+def collapse():
+    """Logged lines of a distillation whose rollouts are cut off from step 40 on."""
+    for step in range(0, 80, 2):
+        line = {"step": step, "length_mean": 16.0, "truncation": 0.5 if step >= 40 else 0.0, "repetition": 0.0}
+        yield line | ({"eval_full": 0.5, "eval_n": 128, "kl_to_oracle": 0.1} if step % 20 == 0 else {})
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """runs/quickstart with an untrained teacher and the summary of a probe of it."""
+    """runs/quickstart with an untrained teacher, the summary of a probe of it, and what a distillation left."""
     root = tmp_path_factory.mktemp("runs")
-    data = DataConfig("tiny", {"ops": 2, "edges": 4})
-    teacher = root / "quickstart" / "teacher-00000000"
-    teacher.mkdir(parents=True)
-    model = GPT(GPTConfig(data.spec().load_world().size, 2, 2, 16, 256), 0)
-    checkpoint.save(teacher, model, torch.optim.SGD(model.parameters()), TrainState(step=1), world_notes(data))
+    teacher, student, opd = (root / "quickstart" / f"{name}-00000000" for name in ("teacher", "student", "opd"))
+    model = GPT(GPTConfig(DATA.spec().load_world().size, 2, 2, 16, 256), 0)
+    for folder in (opd, student, teacher):
+        folder.mkdir(parents=True)
+        checkpoint.save(folder, model, torch.optim.SGD(model.parameters()), TrainState(step=1), world_notes(DATA))
+        atomic_write(folder / "config.yaml", "seed: 0\n")
+    atomic_write(opd / "config.yaml", f"student: {student}\nteacher: {teacher}\n")
+    atomic_write(opd / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in collapse()))
+    exported = root / "exported"
+    exported.mkdir()
+    export.save(model, exported, eos=DATA.encoding().eos, pad=DATA.encoding().pad, custom_code=True)
+    for_generating(DATA.encoding().tokenizer, 256).save_pretrained(exported)
     for name, target in (("probe-11111111", teacher), ("probe-22222222", root / "quickstart" / "student-00000000")):
         folder = teacher.parent / name
         folder.mkdir()
@@ -83,9 +112,48 @@ def test_a_notebook_runs_from_top_to_bottom(path, runs, root, monkeypatch):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
     monkeypatch.setenv("GLASSHOUSE_RUN", str(runs / "quickstart" / "teacher-00000000"))
+    monkeypatch.setenv("GLASSHOUSE_CHECKPOINT", str(runs / "exported"))
     monkeypatch.setenv("PYTHONPATH", str(root))
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(path.parent)}}).execute()
     shown = json.dumps([cell["outputs"] for cell in notebook.cells if cell.cell_type == "code"])
-    for expected in ("teacher-00000000", "Parameters", 'class=\\"rollout\\"', "image/png"):
-        assert expected in shown
+    assert not [expected for expected in SHOWS[path.stem] if expected not in shown]
+
+
+def test_mistakes_are_counted_with_intervals(runs):
+    done = views.judged(open_checkpoint(runs / "quickstart" / "teacher-00000000"), 12)
+    assert not done.verdicts.right.any() and views.first_wrong(done) == 0
+    assert sum(views.mistaken_steps(done).values()) >= 1
+    assert views.png(views.mistakes, done).startswith(b"\x89PNG")
+    drawn = views.mistakes(done)
+    assert "n = 12" in drawn.caption and len(drawn.figure.axes) == 2
+
+
+def test_what_the_model_knew_is_shown_from_a_saved_run(runs):
+    teacher, yes = runs / "quickstart" / "teacher-00000000", {"accuracy": 0.8, "low": 0.7, "high": 0.9, "n": 40}
+    assert views.mistakes_run(teacher, runs) is None
+    folder = runs / "probes" / "probe-33333333"
+    folder.mkdir(parents=True)
+    none = {"accuracy": float("nan"), "low": 0.0, "high": 1.0, "n": 0}
+    first = {"can_next": yes, "nece_next": yes}
+    summary = {"stage": "mistakes", "first_wrong": first, "first_wrong_after": {"can_next": yes}, "unneeded": none}
+    atomic_write(folder / "config.yaml", f"model: {teacher}\n")
+    atomic_write(folder / "summary.json", json.dumps(summary))
+    found = views.mistakes_run(teacher / "checkpoints" / "step-1", runs)
+    assert found["first_wrong"]["can_next"]["n"] == 40
+    labels = [text.get_text() for text in views.knew(found).figure.axes[0].get_yticklabels()]
+    assert len(labels) == 3 and all("(n=40)" in text for text in labels)
+
+
+def test_the_signs_of_a_collapse_are_found_where_they_begin(runs, tmp_path):
+    experiments = views.distillations(runs / "quickstart" / "teacher-00000000")
+    assert "step 40: cut off before the end" in views.signs(experiments)
+    assert [folder.name for folder in views.pair(experiments)] == ["student-00000000", "opd-00000000"]
+    assert "n = 128" in views.course(experiments).caption
+    healthy = tmp_path / "opd-11111111"
+    healthy.mkdir()
+    atomic_write(healthy / "config.yaml", "teacher: null\n")
+    lines = [line | {"truncation": 0.5 * (line["step"] == 40)} for line in collapse()]  # one bad step is no sign
+    atomic_write(healthy / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    assert views.signs(load([tmp_path])).splitlines()[1].endswith("none")
+    assert views.distillations(None) == [] and views.pair([]) is None
