@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from io import BytesIO
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from probes.figures import MAKE_ONE, RUNS, newest
 from probes.glass import STREAM, GlassConfig, account, page
@@ -31,6 +32,7 @@ from train.report.style import BLUE, RED, STYLE, Drawn, bars, label, legend_once
 
 FITTED = 200  # problems that the read-outs of a notebook's glass are fitted on: seconds
 SIGN = 0.05  # share of rollouts, above that of the first steps, that counts as a sign of collapse
+CAPTION = 125  # characters in a line below a figure
 FIRST = 5  # logged steps that a run is compared with: its own first ones
 HEALTH = {"truncation": "cut off before the end", "repetition": "ending in a loop"}
 
@@ -61,10 +63,13 @@ def frame(
 
 
 def png(maker: Callable[..., Drawn], *what: Any) -> bytes:
-    """A figure in the house style as the bytes of a PNG."""
+    """A figure in the house style with its caption below, as the bytes of a PNG."""
     with rc_context(STYLE):
-        image = BytesIO()
-        maker(*what).figure.savefig(image, format="png")
+        image, drawn = BytesIO(), maker(*what)
+        drawn.figure.supxlabel(
+            "\n".join(wrap(drawn.caption, CAPTION)), fontsize=8.5, color="#555555", x=0.01, ha="left"
+        )
+        drawn.figure.savefig(image, format="png")
     return image.getvalue()
 
 
@@ -87,10 +92,10 @@ def mistakes(done: Evaluation) -> Drawn:
     rates = [wilson(int(done.verdicts.right[done.ops == k].sum()), int((done.ops == k).sum())) for k in ops]
     value, error = bars(rates)
     left.errorbar(ops, value, error, color=BLUE, marker="o", elinewidth=1.2)
-    for k, rate in zip(ops, rates, strict=True):
-        left.annotate(f"n={rate.n}", (k, 0.01), ha="center", fontsize=7.5, color="#555555")
     left.set(title="every step right", xlabel="operations", ylim=(-0.03, 1.06))
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    left.set_xticks(
+        ops, [f"{k}\nn={rate.n}" for k, rate in zip(ops, rates, strict=True)], fontsize=9 if len(ops) < 7 else 6
+    )
     left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     _reasons(right, [reason(done.verdicts, i) for i in range(len(done.index))])
     caption = f"n = {len(done.index)} held-out problems, greedy; 95% Wilson intervals."
@@ -123,10 +128,10 @@ def knew(summary: Mapping[str, Any]) -> Drawn:
         for key, when in (("first_wrong", "before the name"), ("first_wrong_after", "after the name"))
         for task, found in summary[key].items()
     }
-    rows = {f"first wrong parameter: {name}": found for name, found in rows.items()}
-    rows["unneeded parameter: nece says no, before the solution"] = summary["unneeded"]
+    rows = {f"first wrong parameter:\n{name}": found for name, found in rows.items()}
+    rows["unneeded parameter:\nnece says no, before the solution"] = summary["unneeded"]
     rows = {name: found for name, found in rows.items() if found["n"]}
-    figure = Figure(figsize=(8.4, 0.8 + 0.45 * max(2, len(rows))), layout="constrained")
+    figure = Figure(figsize=(8.4, 1.1 + 0.5 * max(2, len(rows))), layout="constrained")
     ax = figure.subplots()
     rates = [Rate(found["accuracy"], found["low"], found["high"], found["n"]) for found in rows.values()]
     value, error = bars(rates)
