@@ -32,7 +32,7 @@ from train.report.style import BLUE, RED, STYLE, Drawn, bars, label, legend_once
 
 FITTED = 200  # problems that the read-outs of a notebook's glass are fitted on: seconds
 SIGN = 0.05  # share of rollouts, above that of the first steps, that counts as a sign of collapse
-CAPTION = 125  # characters in a line below a figure
+CAPTION = 100  # characters in a line below a figure
 FIRST = 5  # logged steps that a run is compared with: its own first ones
 HEALTH = {"truncation": "cut off before the end", "repetition": "ending in a loop"}
 
