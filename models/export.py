@@ -28,7 +28,7 @@ from models.families import by_head, family, names_of, read_config, write_config
 from models.gpt import GPT
 from models.modeling_glasshouse import GlasshouseConfig, GlasshouseForCausalLM
 
-CODE = ("modeling_glasshouse", "gpt", "cache", "elementwise")  # what a folder with its own code carries
+CODE = ("modeling_glasshouse", "gpt", "cache", "elementwise", "packing")  # what a folder with its own code carries
 # Largest difference of two logits, as a share of the largest logit, that counts as float32 rounding. Most of it is that
 # of `transformers`' rotary angles, which it rounds to float32 and we do not: it grows with the position.
 ROUNDING = 1e-4

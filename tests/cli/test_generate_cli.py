@@ -110,7 +110,7 @@ def test_the_command_of_the_readme_prints_pages(command):
     for page, record in zip(pages, export.records(source, 0, 3), strict=True):
         assert record["problem"].strip() in page
         assert page.endswith(f"Answer {record['answer']}") or f"Answer {record['answer']} " in page
-        assert f"{record['ops']} operations" in page
+        assert f"{record['ops']} operation" in page and "drawn from 1 to 15" in page
         for p in record["parameters"]:
             if p["needed"] or p["kind"] == "instance":
                 assert f"{p['name']} = {p['value']}" in page

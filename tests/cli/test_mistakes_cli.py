@@ -2,10 +2,10 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from synth import generate
+from synth.export import read_shards
 from synth.proof import audit_record
 
 
@@ -38,8 +38,9 @@ def test_the_mask_is_in_the_shards(tmp_path):
     flags = ["--preset", "tiny", "--retry-rate", "0.5", "--count", "30"]
     for mask in ("none", "step"):
         generate.main([*flags, "--mask-mistakes", mask, "--out", f"{tmp_path / mask}/"])
-    none, step = (np.load(tmp_path / mask / "loss.npy").sum() for mask in ("none", "step"))
-    mistakes = (np.load(tmp_path / "step" / "mistake.npy") > 0).sum() // 6
+    written = {mask: read_shards(tmp_path / mask)[0] for mask in ("none", "step")}
+    none, step = (written[mask].loss.sum() for mask in ("none", "step"))
+    mistakes = (written["step"].mistake > 0).sum() // 6
     assert mistakes > 10 and none - step == 4 * mistakes
 
 

@@ -7,6 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from synth.encoding import encoding, source
+from synth.export import read_shards
 from synth.spec import preset
 from train import evaluate, pretrain
 from train.config import run_entry
@@ -75,8 +76,9 @@ def test_shards_in_other_tokens(command, bpe, tmp_path):
     done = command("synth.generate", *words)
     assert done.returncode == 0, done.stderr
     manifest = json.loads((out / "manifest.json").read_text())
-    tokens, offsets = np.load(out / "tokens.npy"), np.load(out / "offsets.npy")
-    assert manifest["tokens"] == len(tokens) == len(np.load(out / "logp.npy")) == offsets[-1]
+    written = read_shards(out, verify=True)[0]
+    tokens, offsets = written.tokens, written.offsets
+    assert manifest["tokens"] == len(tokens) == len(written.logp) == offsets[-1]
     assert manifest["encoding"]["markers"]["<problem>"] == tokens[0]
     way = encoding("phrase", preset("tiny").load_world())
     first = source(preset("tiny"), 0, "all").documents([0])

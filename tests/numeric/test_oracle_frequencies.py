@@ -35,13 +35,22 @@ def repeated(problems: Problems, n: int) -> Problems:
     return Problems(*(np.repeat(a, n, axis=0) for a in problems))
 
 
+@lru_cache(maxsize=32)
+def wide(name: str) -> list[int]:
+    """The two problems among 150 whose solutions branch most, letters aside."""
+    spec = preset("med", **{**SMALL, **WORLDS[name], "letter_order": "ordered", "retry_rate": 0.0})
+    problems = Source(preset("med", **SMALL, **WORLDS[name]), seed=1, split="all").problems(range(150))
+    entropy = Oracle(spec).entropy(Source(spec, seed=1, split="all").solve(problems))
+    return np.argsort(-entropy, kind="stable")[:2].tolist()
+
+
 @lru_cache(maxsize=4)
-def drawn(name: str, index: int):
+def drawn(name: str, place: int):
     """(oracle, problem, different responses padded with -1 [U, R], how often each was drawn [U], documents)."""
     spec = preset("med", **SMALL, **WORLDS[name])
     source = Source(spec, seed=1, split="all")
-    problem = source.problems([index])
-    documents = source.solve(repeated(problem, DRAWS), stream=f"frequencies {index}")
+    problem = source.problems([wide(name)[place]])
+    documents = source.solve(repeated(problem, DRAWS), stream=f"frequencies {place}")
     lengths = np.diff(documents.offsets) - documents.prompt
     rows = np.full((DRAWS, lengths.max()), -1, dtype=np.int64)
     for i in range(DRAWS):
@@ -50,10 +59,10 @@ def drawn(name: str, index: int):
     return Oracle(spec), problem, different, times, documents
 
 
-@pytest.mark.parametrize("index", [103, 68])
+@pytest.mark.parametrize("place", [0, 1])
 @pytest.mark.parametrize("name", WORLDS)
-def test_probabilities_are_frequencies(name, index):
-    oracle, problem, rows, times, _ = drawn(name, index)
+def test_probabilities_are_frequencies(name, place):
+    oracle, problem, rows, times, _ = drawn(name, place)
     law = oracle(repeated(problem, len(rows)), [row[row >= 0] for row in rows])
     entries = np.diff(law.starts)
     cells: dict[tuple, dict] = {}
@@ -77,7 +86,7 @@ def test_probabilities_are_frequencies(name, index):
         if len(expected) > 1 and expected.min() >= 8:
             statistic += ((observed - expected) ** 2 / expected).sum()
             freedom += len(expected) - 1
-    assert freedom >= 3
+    assert freedom >= 2
     assert stats.chi2.sf(statistic, freedom) > 1e-4, (statistic, freedom)
     assert freedom < 30 or stats.chi2.cdf(statistic, freedom) > 1e-4, (statistic, freedom)
 
@@ -98,10 +107,10 @@ def test_entropy_is_the_mean_negative_log_probability(name):
     assert abs(difference.mean()) < 4 * max(error, 1e-12)
 
 
-@pytest.mark.parametrize("index", [103, 68])
-def test_entropy_of_a_problem_is_the_closed_form_over_its_orders(index):
+@pytest.mark.parametrize("place", [0, 1])
+def test_entropy_of_a_problem_is_the_closed_form_over_its_orders(place):
     """Independent of the walk: dynamic programming over the sets of parameters that can be done."""
-    oracle, problem, _, _, documents = drawn("plain", index)
+    oracle, problem, _, _, documents = drawn("plain", place)
     needed = [int(s) for s in np.flatnonzero(problem.needed[0])]
     query = int(problem.query[0])
     names = problem.slot_names()[0]
