@@ -1,13 +1,14 @@
 """Sources beyond fresh samples: cached, used again, replayed, blended, spliced, revised, cut short."""
 
+import runpy
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from models import GPT, GPTConfig
 from synth import world as W
 from synth.dataset import Source
 from synth.sections import cut, written
@@ -16,48 +17,18 @@ from synth.world import EOS
 from train.opd.divergence import DivergenceConfig
 from train.opd.draw import SOURCES, Drawer
 from train.opd.method import Method
-from train.opd.objective import Objective
 from train.opd.params import Frozen
-from train.opd.rollouts import ORIGINS, Rollouts, positions
-from train.opd.run import cast
+from train.opd.rollouts import ORIGINS, positions
 from train.opd.settings import Schedule
 from train.opd.source import Prompts, SourceConfig
 
-STUDENT = SourceConfig("student", samples=1, temperature=1.0)
-FOUR = replace(STUDENT, samples=4)
-GOLD = SourceConfig("gold")
-
-
-@pytest.fixture(scope="module")
-def source() -> Source:
-    return Source(preset("tiny", ops=3, edges=6), seed=0, split="train", stream="distillation")
-
-
-@pytest.fixture(scope="module")
-def prompts(source) -> Prompts:
-    return Prompts(source, 5, 24, 0)
-
-
-def model(source: Source, seed: int, width: int = 16) -> GPT:
-    config = GPTConfig(len(source.world.vocabulary), n_layer=1, n_head=2, n_embd=width, context=512, init_std=0.3)
-    return GPT(config, seed)
-
-
-def gradient(o: Objective, student: GPT, step: int = 0) -> tuple[float, torch.Tensor]:
-    student.zero_grad()
-    output = o(student, step)
-    output.loss.backward()
-    return output.loss.item(), torch.cat([p.grad.flatten() for p in student.parameters()])
-
-
-def objective(method: Method, prompts: Prompts, student: GPT, *external: GPT) -> Objective:
-    return Objective(method, prompts, *cast(method, student, external, prompts.stream.spec))
-
-
-def right_rows(rollouts: Rollouts, rows: list[int]) -> Rollouts:
-    """The same batch where exactly these rows count as right."""
-    right = np.isin(np.arange(len(rollouts)), rows)
-    return replace(rollouts, verdicts=rollouts.verdicts._replace(right=right))
+made = runpy.run_path(str(Path(__file__).with_name("opd_made.py")))
+STUDENT = made["STUDENT"]
+source = made["source"]
+prompts = made["prompts"]
+model = made["model"]
+gradient = made["gradient"]
+objective = made["objective"]
 
 
 def test_cached_responses_are_those_of_the_first_student_and_equal_fresh_ones_at_step_0(source, prompts):

@@ -1,65 +1,37 @@
 """Teachers that follow the student, are told something, are routed, or are exact."""
 
+import runpy
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from models import GPT, GPTConfig
 from synth import world as W
-from synth.dataset import Source
 from synth.oracle import Oracle
 from synth.sections import cut, written
-from synth.spec import preset
 from train.opd.contexts import longest, told
 from train.opd.divergence import DivergenceConfig, divergence
 from train.opd.draw import SOURCES
 from train.opd.method import Method
-from train.opd.objective import Objective, weigh
+from train.opd.objective import weigh
 from train.opd.params import IMPOSSIBLE, Frozen
-from train.opd.rollouts import Rollouts, positions
-from train.opd.run import cast
-from train.opd.source import Prompts, SourceConfig, gold
+from train.opd.rollouts import positions
+from train.opd.source import SourceConfig, gold
 from train.opd.teacher import TeacherConfig, make, score
 from train.opd.weight import WeightConfig
 
-STUDENT = SourceConfig("student", samples=1, temperature=1.0)
-FOUR = replace(STUDENT, samples=4)
-GOLD = SourceConfig("gold")
-
-
-@pytest.fixture(scope="module")
-def source() -> Source:
-    return Source(preset("tiny", ops=3, edges=6), seed=0, split="train", stream="distillation")
-
-
-@pytest.fixture(scope="module")
-def prompts(source) -> Prompts:
-    return Prompts(source, 5, 24, 0)
-
-
-def model(source: Source, seed: int, width: int = 16) -> GPT:
-    config = GPTConfig(len(source.world.vocabulary), n_layer=1, n_head=2, n_embd=width, context=512, init_std=0.3)
-    return GPT(config, seed)
-
-
-def gradient(o: Objective, student: GPT, step: int = 0) -> tuple[float, torch.Tensor]:
-    student.zero_grad()
-    output = o(student, step)
-    output.loss.backward()
-    return output.loss.item(), torch.cat([p.grad.flatten() for p in student.parameters()])
-
-
-def objective(method: Method, prompts: Prompts, student: GPT, *external: GPT) -> Objective:
-    return Objective(method, prompts, *cast(method, student, external, prompts.stream.spec))
-
-
-def right_rows(rollouts: Rollouts, rows: list[int]) -> Rollouts:
-    """The same batch where exactly these rows count as right."""
-    right = np.isin(np.arange(len(rollouts)), rows)
-    return replace(rollouts, verdicts=rollouts.verdicts._replace(right=right))
+made = runpy.run_path(str(Path(__file__).with_name("opd_made.py")))
+STUDENT = made["STUDENT"]
+FOUR = made["FOUR"]
+GOLD = made["GOLD"]
+source = made["source"]
+prompts = made["prompts"]
+model = made["model"]
+gradient = made["gradient"]
+objective = made["objective"]
+right_rows = made["right_rows"]
 
 
 # --- parameters ---------------------------------------------------------------------------------------------------

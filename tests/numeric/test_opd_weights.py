@@ -1,68 +1,40 @@
 """Outcomes, schedules, weights and forks of distillation on real batches of small models."""
 
-from dataclasses import replace
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from models import GPT, GPTConfig
 from synth import world as W
 from synth.context import judge
 from synth.dataset import Source
-from synth.spec import preset
 from synth.world import EOS
 from train.opd.divergence import DivergenceConfig
 from train.opd.draw import SOURCES
 from train.opd.fork import ForkConfig, future_coefficients, look, states
 from train.opd.method import Method
-from train.opd.objective import Objective, weigh
+from train.opd.objective import weigh
 from train.opd.outcome import OutcomeConfig, policy_gradient
 from train.opd.params import Frozen
 from train.opd.regularizer import RegularizerConfig
 from train.opd.rollouts import Rollouts
-from train.opd.run import cast
 from train.opd.settings import Schedule
 from train.opd.signals import Signals
-from train.opd.source import Prompts, SourceConfig
+from train.opd.source import Prompts
 from train.opd.teacher import Scored, Teacher, TeacherConfig, score
 from train.opd.weight import WeightConfig, coefficients
 
-STUDENT = SourceConfig("student", samples=1, temperature=1.0)
-FOUR = replace(STUDENT, samples=4)
-GOLD = SourceConfig("gold")
-
-
-@pytest.fixture(scope="module")
-def source() -> Source:
-    return Source(preset("tiny", ops=3, edges=6), seed=0, split="train", stream="distillation")
-
-
-@pytest.fixture(scope="module")
-def prompts(source) -> Prompts:
-    return Prompts(source, 5, 24, 0)
-
-
-def model(source: Source, seed: int, width: int = 16) -> GPT:
-    config = GPTConfig(len(source.world.vocabulary), n_layer=1, n_head=2, n_embd=width, context=512, init_std=0.3)
-    return GPT(config, seed)
-
-
-def gradient(o: Objective, student: GPT, step: int = 0) -> tuple[float, torch.Tensor]:
-    student.zero_grad()
-    output = o(student, step)
-    output.loss.backward()
-    return output.loss.item(), torch.cat([p.grad.flatten() for p in student.parameters()])
-
-
-def objective(method: Method, prompts: Prompts, student: GPT, *external: GPT) -> Objective:
-    return Objective(method, prompts, *cast(method, student, external, prompts.stream.spec))
-
-
-def right_rows(rollouts: Rollouts, rows: list[int]) -> Rollouts:
-    """The same batch where exactly these rows count as right."""
-    right = np.isin(np.arange(len(rollouts)), rows)
-    return replace(rollouts, verdicts=rollouts.verdicts._replace(right=right))
+made = runpy.run_path(str(Path(__file__).with_name("opd_made.py")))
+STUDENT = made["STUDENT"]
+FOUR = made["FOUR"]
+source = made["source"]
+prompts = made["prompts"]
+model = made["model"]
+gradient = made["gradient"]
+objective = made["objective"]
+right_rows = made["right_rows"]
 
 
 def scored_pair(source: Source, prompts: Prompts) -> tuple[Scored, Rollouts]:

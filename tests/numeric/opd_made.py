@@ -1,0 +1,55 @@
+"""What the tests of distillation share: a small world, its prompts, small models, and the gradient of a step.
+
+Read by `runpy`, as tests import no tests.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from models.gpt import GPT, GPTConfig
+from synth.dataset import Source
+from synth.spec import preset
+from train.opd.method import Method
+from train.opd.objective import Objective
+from train.opd.rollouts import Rollouts
+from train.opd.run import cast
+from train.opd.source import Prompts, SourceConfig
+
+STUDENT = SourceConfig("student", samples=1, temperature=1.0)
+FOUR = replace(STUDENT, samples=4)
+GOLD = SourceConfig("gold")
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    return Source(preset("tiny", ops=3, edges=6), seed=0, split="train", stream="distillation")
+
+
+@pytest.fixture(scope="module")
+def prompts(source) -> Prompts:
+    return Prompts(source, 5, 24, 0)
+
+
+def model(source: Source, seed: int, width: int = 16) -> GPT:
+    config = GPTConfig(len(source.world.vocabulary), n_layer=1, n_head=2, n_embd=width, context=512, init_std=0.3)
+    return GPT(config, seed)
+
+
+def gradient(o: Objective, student: GPT, step: int = 0) -> tuple[float, torch.Tensor]:
+    student.zero_grad()
+    output = o(student, step)
+    output.loss.backward()
+    return output.loss.item(), torch.cat([p.grad.flatten() for p in student.parameters()])
+
+
+def objective(method: Method, prompts: Prompts, student: GPT, *external: GPT) -> Objective:
+    return Objective(method, prompts, *cast(method, student, external, prompts.stream.spec))
+
+
+def right_rows(rollouts: Rollouts, rows: list[int]) -> Rollouts:
+    """The same batch where exactly these rows count as right."""
+    right = np.isin(np.arange(len(rollouts)), rows)
+    return replace(rollouts, verdicts=rollouts.verdicts._replace(right=right))
