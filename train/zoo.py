@@ -139,10 +139,14 @@ def card_of(run: Run, evaluation: Run, hashes: dict[str, str], config: ZooConfig
         "right": sum(row["right"] for row in by_ops),
         "n": sum(row["n"] for row in by_ops),
         "by_ops": [{key: row[key] for key in ("ops", "right", "n")} for row in by_ops],
-        "evaluation": evaluation.manifest["command"],
+        "evaluation": [_here(word, config.name) for word in evaluation.manifest["command"] if "out." not in word],
         "curve": [[row["tokens"], round(row["kl_to_oracle"], 5), row["eval_full"]] for row in rows],
         "sha256": hashes,
     }
+
+
+def _here(word: str, name: str) -> str:
+    return f"checkpoint=zoo/{name}" if word.startswith("checkpoint=") else word
 
 
 def page(name: str, card: dict[str, Any]) -> str:

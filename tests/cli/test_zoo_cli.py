@@ -84,3 +84,25 @@ def test_altered_weights_and_unknown_names_are_noticed(made, empty, capsys):
     weights.write_bytes(content)
     assert run_zoo() == 2
     assert "zoo/small-0" in capsys.readouterr().err
+
+
+def test_the_models_that_come_with_the_code_are_whole_and_small():
+    names = checkpoint.zoo_names()
+    assert names
+    for name in names:
+        assert zoo.described(name)
+        config = checkpoint.load_model(f"zoo/{name}").config
+        assert config.vocab_size > 0
+    sizes = [path.stat().st_size for path in checkpoint.ZOO.glob("*/checkpoints/*/*")]
+    assert sum(sizes) <= zoo.MOST
+
+
+def test_a_model_of_the_zoo_solves_what_its_card_says(command, tmp_path):
+    name = next(name for name in checkpoint.zoo_names() if "teacher" in name)
+    card = json.loads((checkpoint.ZOO / name / "card.json").read_text())
+    done = command("train.evaluate", *card["evaluation"][3:], "problems=64", f"out.root={tmp_path}", timeout=500)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((next(tmp_path.glob("evaluate-*")) / "summary.json").read_text())
+    right = sum(row["right"] for row in summary["by_ops"])
+    expected = card["right"] / card["n"]
+    assert abs(right / 64 - expected) < 4 * (expected * (1 - expected) / 64) ** 0.5 + 0.02
