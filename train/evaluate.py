@@ -7,6 +7,8 @@ summary.json holds counts and rates with 95% intervals by number of operations, 
 
 `context=gold` (a recipe of `synth.sections`) tells the model that context before each problem, and solves the same
 problems without any beside: `gain` is the difference of the two rates. `context=null` is whatever the data says.
+`passes.samples=16` adds pass@k (`train.passes`). Other settings of the data, `data.overrides.ops=4` say, judge the
+model out of distribution.
 """
 
 import sys
@@ -20,6 +22,7 @@ from train.data import DataConfig, check_world
 from train.evaluation import BATCH, Sampling, evaluate, held_out_loss, write_samples
 from train.intervals import paired_difference
 from train.machine import set_up
+from train.passes import PassConfig, measure_passes
 from train.rundir import Out, open_run, read_json
 
 
@@ -38,6 +41,7 @@ class EvaluateConfig:
     threads: int = 1
     device: str = "cpu"
     out: Out = field(default_factory=lambda: Out("runs/evaluate", "evaluate"))
+    passes: PassConfig = field(default_factory=PassConfig)
 
     def __post_init__(self):
         for name in ("problems", "batch"):
@@ -67,6 +71,8 @@ def main(config: EvaluateConfig) -> None:
         loss = held_out_loss(model, source, range(config.problems), config.batch)
         verdicts = {"index": done.index.tolist(), "right": done.verdicts.right.astype(int).tolist()}
         summary = {**done.summary(), "held_out": loss, "verdicts": verdicts}
+        if config.passes.samples:
+            summary["passes"] = measure_passes(model, source, config.passes, config.sampling.seed, config.batch)
         if config.context not in (None, "none"):
             bare = config.data.told("none").source(config.split, "evaluation")
             without = evaluate(model, bare, range(config.problems), config.sampling, config.batch)
@@ -94,6 +100,8 @@ def table(summary: dict[str, Any]) -> str:
         f"length {summary['length_mean']:.1f} tokens, cut off {summary['truncation']:.1%}, looping "
         f"{summary['repetition']:.1%}" + (f", KL to oracle {kl:.4f} nats a token" if kl is not None else "")
     )
+    if "passes" in summary:
+        lines.append(", ".join(f"pass@{k} {rate['rate']:.1%}" for k, rate in summary["passes"]["at"].items()))
     if "gain" in summary:
         gain, full = summary["gain"], summary["without"]["full"]
         lines.append(

@@ -69,7 +69,11 @@ class Expectation:
 
 @dataclass(frozen=True)
 class RecipeFile:
-    """The content of configs/recipe/NAME.yaml. `lists`: what stages are copied over; `seeds`: how many it takes."""
+    """The content of configs/recipe/NAME.yaml.
+
+    lists: what stages are copied over; seeds: how many it takes. controls: stages that every arm is compared with; the
+    report then ranks the arms (`train.report.ranking`). keep_going: whether the other stages run on when one fails.
+    """
 
     name: str = REQUIRED
     title: str = REQUIRED
@@ -78,6 +82,8 @@ class RecipeFile:
     expect: list[Expectation] = field(default_factory=list)
     lists: dict[str, list[Any]] = field(default_factory=dict)
     seeds: int = 1
+    controls: list[str] = field(default_factory=list)
+    keep_going: bool = False
 
     @property
     def overs(self) -> dict[str, list[str]]:
@@ -125,6 +131,8 @@ class RecipeConfig:
         check_lists(self.recipe.lists, self.recipe.overs)
         chosen(self.recipe.lists, self.only)
         names = [stage.name for stage in stages_of(self)]
+        if strange := [stage for stage in self.recipe.controls if stage not in names]:
+            raise ValueError(f"recipe.controls={strange[0]}: is no stage; accepted: {', '.join(names)}")
         for expectation in self.recipe.expect:
             for stage in filter(None, (expectation.stage, expectation.against)):
                 if stage not in names:
@@ -166,17 +174,22 @@ def main(config: RecipeConfig) -> None:
     if config.folder.exists() and not config.folder.is_dir():
         raise ValueError(f"{config.folder}: exists and is not a folder; accepted: another out=")
     facts = {"recipe": config.recipe.name, "scale": config.scale.name, "claims": config.scale.claims}
-    facts |= {"title": config.recipe.title, "about": config.recipe.about}
+    facts |= {"title": config.recipe.title, "about": config.recipe.about, "controls": config.recipe.controls}
     facts["expect"] = [asdict(expectation) for expectation in config.recipe.expect]
     everything, now = stages_of(config), stages_of(config, config.only)
+    failures: list[str] = []
     for seed in range(config.seed, config.seed + (config.seeds or config.recipe.seeds)):
         record = Record(config.folder / f"plan-seed{seed}.json", facts | {"seed": seed}, everything)
-        run(now, record, seed, config.slots)
+        failed: dict[str, StageFailed] = {}
+        run(now, record, seed, config.slots, failed if config.recipe.keep_going else None)
         record.save()
+        failures += [f"seed {seed}, {failure}" for failure in failed.values()]
     page = report.build([config.folder])
     if config.scale.claims:
         print(verdicts_table(report.judged(config.folder)))
     print(f"report: {page}")
+    if failures:
+        raise StageFailed("\n".join(failures), usage=False)
 
 
 def verdicts_table(verdicts: list[Verdict]) -> str:

@@ -139,10 +139,13 @@ class Running:
     started: float
 
 
-def run(stages: list[Stage], record: Record, seed: int, slots: int) -> dict[str, Path]:
+def run(
+    stages: list[Stage], record: Record, seed: int, slots: int, failed: dict[str, StageFailed] | None = None
+) -> dict[str, Path]:
     """Brings every stage to its end, at most `slots` at a time; returns the run folder of each.
 
-    Raises StageFailed when one fails, after ending the others; whatever ends this function ends its processes.
+    Raises StageFailed when one fails, after ending the others; whatever ends this function ends its processes. With
+    a dictionary `failed` the others go on: what failed while it ran, and what needed it, is put there.
     """
     root = record.path.parent
     code = code_digest()
@@ -164,7 +167,16 @@ def run(stages: list[Stage], record: Record, seed: int, slots: int) -> dict[str,
                         waiting.remove(stage)
                 for job in [job for job in running if job.process.poll() is not None]:
                     running.remove(job)
-                    done[job.stage.name] = folder = _folder(job)
+                    try:
+                        folder = _folder(job)
+                    except StageFailed as failure:
+                        if failed is None or failure.usage:
+                            raise
+                        failed[job.stage.name] = failure
+                        watch.failed(job.stage.name, job.log)
+                        waiting = [s for s in waiting if not _lost(s, failed)]
+                        continue
+                    done[job.stage.name] = folder
                     record.enter(job.stage, job.words, folder, job.fingerprint)
                     watch.finished(job.stage.name, folder, time.time() - job.started)
                 watch.look([(job.stage.name, job.started) for job in running])
@@ -173,6 +185,14 @@ def run(stages: list[Stage], record: Record, seed: int, slots: int) -> dict[str,
         finally:
             _end([job.process for job in running])
     return done
+
+
+def _lost(stage: Stage, failed: dict[str, StageFailed]) -> bool:
+    """Whether a stage can no longer run; it is then entered among those that failed."""
+    missing = sorted(stage.inputs & failed.keys())
+    if missing:
+        failed[stage.name] = StageFailed(f"stage {stage.name}: needs {missing[0]}, which failed", usage=False)
+    return bool(missing)
 
 
 def _start(stage: Stage, words: list[str], fingerprint: str, logs: Path, seed: int) -> Running:
