@@ -3,6 +3,7 @@
     python -m train.recipe recipe=quickstart               # under ten minutes on two cores
     python -m train.recipe recipe=quickstart scale=smoke   # the same path in under a minute, without claims
     python -m train.recipe recipe=quickstart seed=1        # another seed; the report shows all seeds together
+    python -m train.recipe recipe=quickstart start.teacher=zoo/tiny-teacher-0   # a checkpoint instead of a stage
 
 Everything goes to OUT/RECIPE (OUT/RECIPE-SCALE where the scale is not cpu): a run folder for each stage, the stages'
 output in logs/, report.html and figures/. What is complete is not run again; the same command continues a recipe that
@@ -23,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from train import report
+from train import checkpoint, report
 from train.config import CONFIGS, REQUIRED, run_entry
 from train.expand import awaited, check_lists, chosen, copies, filled
 from train.report.verdicts import COMPARING, MEASURES, Verdict
@@ -109,6 +110,7 @@ class RecipeConfig:
     """Settings of the command. `slots`: stages that run side by side. `seed`: of everything that is drawn.
 
     seeds: how many, from `seed` on; null for the recipe's own number. only: list of the recipe -> items to run now.
+    start: stage -> a checkpoint that stands for it, so that it is not run; `{seed}` in it is the seed.
     """
 
     recipe: RecipeFile = field(default_factory=RecipeFile)
@@ -118,6 +120,7 @@ class RecipeConfig:
     out: str = "runs"
     seeds: int | None = None
     only: dict[str, list[Any]] = field(default_factory=dict)
+    start: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.slots < 1:
@@ -133,6 +136,9 @@ class RecipeConfig:
         names = [stage.name for stage in stages_of(self)]
         if strange := [stage for stage in self.recipe.controls if stage not in names]:
             raise ValueError(f"recipe.controls={strange[0]}: is no stage; accepted: {', '.join(names)}")
+        for stage in self.start:
+            if stage not in names:
+                raise ValueError(f"start.{stage}: is no stage; accepted: {', '.join(names)}")
         for expectation in self.recipe.expect:
             for stage in filter(None, (expectation.stage, expectation.against)):
                 if stage not in names:
@@ -177,11 +183,12 @@ def main(config: RecipeConfig) -> None:
     facts |= {"title": config.recipe.title, "about": config.recipe.about, "controls": config.recipe.controls}
     facts["expect"] = [asdict(expectation) for expectation in config.recipe.expect]
     everything, now = stages_of(config), stages_of(config, config.only)
-    failures: list[str] = []
-    for seed in range(config.seed, config.seed + (config.seeds or config.recipe.seeds)):
+    seeds = range(config.seed, config.seed + (config.seeds or config.recipe.seeds))
+    given, failures = {seed: started(config, seed) for seed in seeds}, []
+    for seed in seeds:
         record = Record(config.folder / f"plan-seed{seed}.json", facts | {"seed": seed}, everything)
         failed: dict[str, StageFailed] = {}
-        run(now, record, seed, config.slots, failed if config.recipe.keep_going else None)
+        run(now, record, seed, config.slots, given[seed], failed if config.recipe.keep_going else None)
         record.save()
         failures += [f"seed {seed}, {failure}" for failure in failed.values()]
     page = report.build([config.folder])
@@ -190,6 +197,14 @@ def main(config: RecipeConfig) -> None:
     print(f"report: {page}")
     if failures:
         raise StageFailed("\n".join(failures), usage=False)
+
+
+def started(config: RecipeConfig, seed: int) -> dict[str, Path]:
+    """Stage -> the checkpoint that stands for it. Raises ValueError when there is none."""
+    given = {stage: path.replace("{seed}", str(seed)) for stage, path in config.start.items()}
+    for stage, path in given.items():
+        checkpoint.find(path, f"start.{stage}")
+    return {stage: Path(path) for stage, path in given.items()}
 
 
 def verdicts_table(verdicts: list[Verdict]) -> str:
