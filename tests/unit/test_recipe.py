@@ -185,7 +185,7 @@ def test_a_killed_recipe_leaves_no_process_and_continues(bench, root, blow):
     )
     path = os.pathsep.join([str(root), os.environ["PYTHONPATH"]])
     process = subprocess.Popen([sys.executable, "-c", code, str(bench)], env={**os.environ, "PYTHONPATH": path})
-    deadline = time.time() + 30
+    deadline = time.time() + 240  # cores are not always free
     while not (found := list(bench.glob("b-*/runs"))) and time.time() < deadline:
         time.sleep(0.02)
     child = int(found[0].read_text())
@@ -312,7 +312,7 @@ def test_a_stage_of_the_house_starts_without_importing_again(bench, tmp_path):
     log = [tmp_path / "one.log", tmp_path / "two.log"]
     with Forge({**os.environ, "PYTHONPATH": str(CONFIGS.parent)}) as forge:
         jobs = [forge.start("train.compare", [f"nowhere{i}/*"], log[i]) for i in range(2)]
-        deadline = time.time() + 60
+        deadline = time.time() + 240
         while any(job.poll() is None for job in jobs) and time.time() < deadline:
             time.sleep(0.05)
     assert [job.returncode for job in jobs] == [2, 2]
