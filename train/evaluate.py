@@ -7,9 +7,7 @@ summary.json holds counts and rates with 95% intervals by number of operations, 
 
 `context=gold` (a recipe of `synth.sections`) tells the model that context before each problem, and solves the same
 problems without any beside: `gain` is the difference of the two rates. `context=null` is whatever the data says.
-
-`samples_per_problem=64` also samples so many solutions of each of the first `sampled_problems` problems, at
-`sampling.temperature` or else at 1, and reports pass@1 to pass@64. `ood=2` also asks `problems` problems of exactly two
+`passes.samples=64` adds pass@1 to pass@64 (`train.passes`). `ood=2` also asks `problems` problems of exactly two
 operations more than the data's most, in the same vocabulary. (Other data of that vocabulary:
 `data.overrides.NAME=VALUE`.)
 """
@@ -22,17 +20,10 @@ from synth.sections import parse
 from train import checkpoint
 from train.config import REQUIRED, plain, run_entry
 from train.data import DataConfig, check_world
-from train.evaluation import (
-    BATCH,
-    Sampling,
-    check_room,
-    evaluate,
-    held_out_loss,
-    sampled_evaluation,
-    write_samples,
-)
+from train.evaluation import BATCH, Sampling, check_room, evaluate, held_out_loss, write_samples
 from train.intervals import paired_difference
 from train.machine import set_up
+from train.passes import PassConfig, measure_passes
 from train.rundir import Out, open_run, read_json
 
 
@@ -48,18 +39,17 @@ class EvaluateConfig:
     sampling: Sampling = field(default_factory=Sampling)
     batch: int = BATCH
     context: str | None = None
-    samples_per_problem: int = 0
-    sampled_problems: int = 128
     ood: int = 0
     threads: int = 1
     device: str = "cpu"
     out: Out = field(default_factory=lambda: Out("runs/evaluate", "evaluate"))
+    passes: PassConfig = field(default_factory=PassConfig)
 
     def __post_init__(self):
-        for name in ("problems", "batch", "sampled_problems"):
+        for name in ("problems", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: accepted: 1 or more")
-        for name in ("samples", "samples_per_problem", "ood"):
+        for name in ("samples", "ood"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: accepted: 0 or more")
         if self.split not in ("train", "test"):
@@ -88,16 +78,13 @@ def main(config: EvaluateConfig) -> None:
         loss = held_out_loss(model, source, range(config.problems), config.batch)
         verdicts = {"index": done.index.tolist(), "right": done.verdicts.right.astype(int).tolist()}
         summary = {**done.summary(), "held_out": loss, "verdicts": verdicts}
+        if config.passes.samples:
+            summary["passes"] = measure_passes(model, source, config.passes, config.sampling.seed, config.batch)
         if config.context not in (None, "none"):
             bare = config.data.told("none").source(config.split, "evaluation")
             without = evaluate(model, bare, range(config.problems), config.sampling, config.batch)
             summary["without"] = without.summary()
             summary["gain"] = paired_difference(done.verdicts.right, without.verdicts.right)._asdict()
-        if config.samples_per_problem:
-            drawn = sampled_evaluation(
-                model, source, config.sampled_problems, config.samples_per_problem, config.sampling, config.batch
-            )
-            summary["passes"] = drawn.passes(config.samples_per_problem)
         if harder is not None:
             summary["ood"] = evaluate(model, harder, range(config.problems), config.sampling, config.batch).summary()
         run.write_json("summary.json", summary)
@@ -124,7 +111,7 @@ def table(summary: dict[str, Any]) -> str:
     )
     if "passes" in summary:
         passes = summary["passes"]
-        rates = (f"@{k} {r['rate']:.1%} [{r['low']:.1%}, {r['high']:.1%}]" for k, r in passes["k"].items())
+        rates = (f"@{k} {r['rate']:.1%} [{r['low']:.1%}, {r['high']:.1%}]" for k, r in passes["at"].items())
         lines.append(f"pass of {passes['samples']} samples, {passes['problems']} problems: " + ", ".join(rates))
     if "ood" in summary:
         row, full = summary["ood"]["by_ops"][0], summary["ood"]["full"]

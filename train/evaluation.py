@@ -9,8 +9,8 @@ Legend: N problems, B problems of a batch, R response tokens, T document tokens.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,10 @@ from synth.dataset import Documents, Source
 from synth.encoding import PHRASE, Encoding, encoding_of
 from synth.hashing import key
 from synth.oracle import Oracle
-from train.data import DataConfig, collate
+from train.data import collate
 from train.intervals import wilson
 from train.opd.repetition import periods
-from train.passes import passes
 from train.rundir import atomic_write, finite
-from train.state import TrainState
 from train.transcript import transcript
 
 BATCH = 128  # rollouts side by side: the cache of a small model stays inside the CPU's own
@@ -118,10 +116,6 @@ class Evaluation:
             "by_ops": rows,
         }
 
-    def passes(self, samples: int) -> dict[str, Any]:
-        """pass@k where each problem was asked `samples` times in a row (`train.passes`)."""
-        return passes(self.verdicts.right.reshape(-1, samples), self.ops[::samples])
-
     def samples(self, source: Source, count: int) -> list[dict[str, Any]]:
         """The first `count` rollouts as text, each step with the checker's word for it."""
         written, documents = encoding_of(source), self.documents
@@ -132,16 +126,6 @@ class Evaluation:
             text = transcript(written, documents.prompt_tokens(i), response, self.verdicts, i)
             records.append(facts | {"finished": bool(self.finished[i])} | text)
         return records
-
-
-def sampled_evaluation(
-    model: GPT, source: Source, problems: int, samples: int, sampling: Sampling | None = None, batch: int = BATCH
-) -> Evaluation:
-    """`samples` solutions of each of the first `problems` problems, those of a problem one after another; at
-    temperature 1 unless `sampling` has one."""
-    sampling = sampling or Sampling()
-    indices = np.repeat(np.arange(problems), samples).tolist()
-    return evaluate(model, source, indices, replace(sampling, temperature=sampling.temperature or 1.0), batch)
 
 
 def rate(right_N: np.ndarray) -> dict[str, float]:
@@ -247,86 +231,6 @@ def kl_sum(oracle: Oracle, documents: Documents, rows: np.ndarray, logp_NV: Tens
     p = law.p[entry]
     at = (torch.from_numpy(n).to(logp_NV.device), torch.from_numpy(law.ids[entry].astype(np.int64)).to(logp_NV.device))
     return float((p * (np.log(p) - logp_NV[at].double().cpu().numpy())).sum())
-
-
-@dataclass(frozen=True)
-class PeriodicConfig:
-    """Evaluation during training, every `every` steps (0: never): greedy solutions of `problems` problems, and the loss
-    on `documents` documents, all from the test split's own stream `validation`, which no final evaluation reads.
-
-    samples_per_problem: solutions at temperature 1 of each of the first `sampled_problems` problems, for pass@k (0: not
-    measured). ood: greedy solutions of as many problems of exactly this many operations above the data's most (0: not
-    measured)."""
-
-    every: int = 500
-    problems: int = 128
-    documents: int = 256
-    samples: int = 16
-    samples_per_problem: int = 0
-    sampled_problems: int = 32
-    ood: int = 0
-
-    def __post_init__(self):
-        for name, least in (
-            ("every", 0), ("problems", 1), ("documents", 1), ("samples", 0), ("samples_per_problem", 0),
-            ("sampled_problems", 1), ("ood", 0),
-        ):  # fmt: skip
-            if getattr(self, name) < least:
-                raise ValueError(f"evaluate.{name}={getattr(self, name)}: accepted: {least} or more")
-
-
-Follow = Callable[[GPT, Evaluation], Mapping[str, Any]]
-
-
-class Periodic:
-    """The loop's `evaluate`: numbers for the log, and the newest rollouts in samples.jsonl of `run` (None: nowhere).
-
-    `ood` are harder problems (None: not measured); `follow` measures more on the sampled solutions.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        config: PeriodicConfig,
-        run: Path | None,
-        ood: Source | None = None,
-        follow: Follow | None = None,
-    ):
-        self.source, self.config, self.run = source, config, run
-        self.ood, self.follow = ood, follow
-
-    def __call__(self, model: GPT, state: TrainState) -> dict[str, Any]:
-        """held_out_loss, held_out_floor, kl_to_oracle (nats a token), eos_gold, and `eval_*`, a summary of greedy
-        solutions; eval_pass_K of sampled ones, eval_ood of harder problems."""
-        config = self.config
-        loss = held_out_loss(model, self.source, range(config.documents))
-        done = evaluate(model, self.source, range(config.problems))
-        if self.run is not None:
-            write_samples(self.run, done.samples(self.source, config.samples), step=state.step)
-        summary = done.summary()
-        flat = {f"eval_{k}": summary[k]["rate"] for k in ("full", "published", "answer")}
-        names = ("n", "step", "floor", "length_mean", "truncation", "repetition", "by_ops")
-        flat |= {f"eval_{k}": summary[k] for k in names}
-        if config.samples_per_problem:
-            drawn = sampled_evaluation(model, self.source, config.sampled_problems, config.samples_per_problem)
-            found = drawn.passes(config.samples_per_problem)
-            flat |= {f"eval_pass_{k}": rate["rate"] for k, rate in found["k"].items()}
-            flat |= {"eval_pass_n": config.samples_per_problem, "eval_pass_by_ops": found["by_ops"]}
-            flat |= {} if self.follow is None else self.follow(model, drawn)
-        if self.ood is not None:
-            harder = evaluate(model, self.ood, range(config.sampled_problems)).summary()
-            flat |= {"eval_ood": harder["full"]["rate"], "eval_ood_answer": harder["answer"]["rate"]}
-        names = {"loss": "held_out_loss", "floor": "held_out_floor", "kl": "kl_to_oracle", "eos": "eos_gold"}
-        return {names[k]: value for k, value in loss.items()} | flat
-
-
-def harder_problems(data: DataConfig, config: PeriodicConfig, context: int) -> Source | None:
-    """The problems of `evaluate.ood`, None where it is 0. Raises ValueError when they do not fit the context."""
-    if config.ood == 0 or config.every == 0:
-        return None
-    source = data.beyond(config.ood, "evaluate.ood").source("test", "validation")
-    check_room(source, config.sampled_problems, context, f"evaluate.ood={config.ood}")
-    return source
 
 
 def check_room(source: Source, problems: int, context: int, setting: str) -> None:

@@ -4,11 +4,10 @@ A stage starts when everything it needs is done, in the order listed. It decides
 complete (same config, same inputs) and continues from its last checkpoint if not; so a recipe that was killed at any
 moment is simply started again. A stage whose command, inputs and code are those of its last complete run is not even
 started. Every process keeps to one thread: on small models two processes side by side do twice the work of two
-threads.
+threads. On Linux `train.forge` starts them, which saves each the time of its imports.
 """
 
 import contextlib
-import ctypes
 import hashlib
 import json
 import os
@@ -22,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from synth.hashing import key
+from train.checkpoint import located
+from train.forge import LINUX, Forge, Forged
 from train.report.results import flat, is_run, read_json
 from train.rundir import atomic_write
 from train.watch import Watch
@@ -29,9 +30,6 @@ from train.watch import Watch
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("synth", "models", "train", "probes", "configs")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-LINUX = sys.platform == "linux"
-_LIBC = ctypes.CDLL(None) if LINUX else None  # opened here: little is safe between a fork and the command's start
-PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 PATIENCE = 10.0  # seconds between asking a process to end and ending it
 
 
@@ -47,8 +45,8 @@ class StageFailed(Exception):
 class Stage:
     """One command of a recipe: `python -m entry` with `settings` (dotted setting -> value) once `needs` are done.
 
-    A value `@NAME` stands for the run folder of stage NAME, `@seed` for the recipe's seed and `@seed/WORD` for a seed
-    derived from it by hashing.
+    A value `@NAME` stands for the run folder of stage NAME, `@seed` for the recipe's seed, `{seed}` for the same inside
+    a text (a path), and `@seed/WORD` for a seed derived from it by hashing.
     """
 
     name: str
@@ -74,7 +72,7 @@ class Stage:
 
 def _resolved(value: Any, folders: Mapping[str, Path], seed: int) -> Any:
     if not isinstance(value, str) or not value.startswith("@"):
-        return value
+        return value.replace("{seed}", str(seed)) if isinstance(value, str) else value
     if value == "@seed":
         return seed
     if value.startswith("@seed/"):
@@ -124,6 +122,11 @@ class Record:
         self.rows[stage.name] |= {"words": words, "folder": folder.name, "fingerprint": fingerprint}
         self.save()
 
+    def give(self, name: str, folder: Path) -> None:
+        """A run folder from elsewhere stands for the stage."""
+        self.rows[name] = {k: v for k, v in self.rows[name].items() if k not in ("words", "fingerprint")}
+        self.rows[name]["folder"] = str(folder.resolve())
+
     def save(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(self.path, json.dumps(self.facts | {"stages": list(self.rows.values())}, indent=2) + "\n")
@@ -135,20 +138,31 @@ class Running:
     words: list[str]
     fingerprint: str
     log: Path
-    process: subprocess.Popen
+    process: subprocess.Popen | Forged
     started: float
 
 
-def run(stages: list[Stage], record: Record, seed: int, slots: int) -> dict[str, Path]:
+def run(
+    stages: list[Stage],
+    record: Record,
+    seed: int,
+    slots: int,
+    given: Mapping[str, Path] | None = None,
+    failed: dict[str, StageFailed] | None = None,
+) -> dict[str, Path]:
     """Brings every stage to its end, at most `slots` at a time; returns the run folder of each.
 
-    Raises StageFailed when one fails, after ending the others; whatever ends this function ends its processes.
+    given: stages that are not run, with the checkpoint that stands for each. Raises StageFailed when one fails, after
+    ending the others; whatever ends this function ends its processes. With a dictionary `failed` the others go on:
+    what failed while it ran, and what needed it, is put there.
     """
     root = record.path.parent
     code = code_digest()
-    done: dict[str, Path] = {}
-    waiting, running = list(stages), []
-    with Watch(root) as watch:
+    done: dict[str, Path] = dict(given or {})
+    for name, path in done.items():
+        record.give(name, located(path))
+    waiting, running = [stage for stage in stages if stage.name not in done], []
+    with Watch(root) as watch, Forge(_environment()) as forge:
         try:
             while waiting or running:
                 for stage in [s for s in waiting if s.inputs <= done.keys()]:
@@ -159,12 +173,21 @@ def run(stages: list[Stage], record: Record, seed: int, slots: int) -> dict[str,
                         done[stage.name] = folder
                         waiting.remove(stage)
                     elif len(running) < slots:
-                        running.append(_start(stage, words, fingerprint, root / "logs", seed))
+                        running.append(_start(forge, stage, words, fingerprint, root / "logs", seed))
                         watch.started(stage.name)
                         waiting.remove(stage)
                 for job in [job for job in running if job.process.poll() is not None]:
                     running.remove(job)
-                    done[job.stage.name] = folder = _folder(job)
+                    try:
+                        folder = _folder(job)
+                    except StageFailed as failure:
+                        if failed is None or failure.usage:
+                            raise
+                        failed[job.stage.name] = failure
+                        watch.failed(job.stage.name, job.log)
+                        waiting = _lose(waiting, failed)
+                        continue
+                    done[job.stage.name] = folder
                     record.enter(job.stage, job.words, folder, job.fingerprint)
                     watch.finished(job.stage.name, folder, time.time() - job.started)
                 watch.look([(job.stage.name, job.started) for job in running])
@@ -175,27 +198,37 @@ def run(stages: list[Stage], record: Record, seed: int, slots: int) -> dict[str,
     return done
 
 
-def _start(stage: Stage, words: list[str], fingerprint: str, logs: Path, seed: int) -> Running:
+def _lose(waiting: list[Stage], failed: dict[str, StageFailed]) -> list[Stage]:
+    """The stages that can still run; the others, which need one that failed, are entered beside it."""
+    while lost := [stage for stage in waiting if stage.inputs & failed.keys()]:
+        for stage in lost:
+            needed = min(stage.inputs & failed.keys())
+            failed[stage.name] = StageFailed(f"stage {stage.name}: needs {needed}, which failed", usage=False)
+        waiting = [stage for stage in waiting if stage not in lost]
+    return waiting
+
+
+def _environment() -> dict[str, str]:
+    """What every stage finds: this code, and one thread."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, **dict.fromkeys(THREADS, "1"), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def _start(forge: Forge, stage: Stage, words: list[str], fingerprint: str, logs: Path, seed: int) -> Running:
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{stage.name}-seed{seed}.log"
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, **dict.fromkeys(THREADS, "1"), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    if LINUX:
+        return Running(stage, words, fingerprint, log, forge.start(stage.entry, words, log), time.time())
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", stage.entry, *words],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=forge.environment,
             start_new_session=True,  # an interrupt from the keyboard reaches the recipe, and that ends its stages
-            preexec_fn=_die_with_parent if LINUX else None,
         )
     return Running(stage, words, fingerprint, log, process, time.time())
-
-
-def _die_with_parent() -> None:
-    """In the child, before it starts: be ended when the recipe is killed in a way that it cannot answer."""
-    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _folder(job: Running) -> Path:
@@ -215,7 +248,7 @@ def _folder(job: Running) -> Path:
     raise StageFailed(f"stage {job.stage.name} {what}; the end of {job.log}:\n{tail}", usage=False)
 
 
-def _end(processes: list[subprocess.Popen]) -> None:
+def _end(processes: list[subprocess.Popen | Forged]) -> None:
     """Asks the processes and what they started to end, and ends those that do not."""
     for send in (signal.SIGTERM, signal.SIGKILL):
         for process in [p for p in processes if p.poll() is None]:

@@ -48,6 +48,11 @@ class Watch:
             self._bars.pop(name).close()
         self._say(f"{name:<14} done in {seconds:.0f} s  {folder}")
 
+    def failed(self, name: str, log: Path) -> None:
+        if name in self._bars:
+            self._bars.pop(name).close()
+        self._say(f"{name:<14} failed    {log}")
+
     def look(self, running: list[tuple[str, float]]) -> None:
         """Shows each running stage (name, time of its start), if it is time to."""
         now = time.monotonic()

@@ -69,7 +69,8 @@ def test_report_and_compare_read_what_the_recipe_left(walked, command, tmp_path)
     report = command("train.report", str(teacher), str(evaluation), "--out", str(tmp_path / "page"))
     assert report.returncode == 0 and (tmp_path / "page" / "report.html").exists()
     table = command("train.compare", f"{folder}/*", "--sort", "kind")
-    assert table.returncode == 0 and len(table.stdout.splitlines()) == len(STAGES) + 1
+    head, *rows = table.stdout.splitlines()
+    assert table.returncode == 0 and len(rows) == len(STAGES) and {"cpu", "kl", "full"} <= set(head.split())
 
 
 @pytest.mark.parametrize("module", ["train.recipe", "train.report", "train.compare"])
@@ -100,3 +101,33 @@ def test_a_setting_that_a_stage_refuses_is_one_line(command, tmp_path):
     done = command("train.recipe", f"out={tmp_path}", "recipe.stages.teacher.set.batch={documents: 0}")
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 2 and last == "error: stage teacher: batch.documents=0: accepted: 1 or more"
+
+
+def test_the_arena_runs_in_parts_that_add_up_to_one_ranking(command, tmp_path):
+    words = ["recipe=arena", "scale=smoke", "seeds=1", f"out={tmp_path}"]
+    words += [f"recipe.stages.{stage}.set.passes.samples=4" for stage in ("eval", "eval-student")]
+    first = command("train.recipe", *words, "methods=[sft]", timeout=600)
+    second = command("train.recipe", *words, "methods=[tm_opd]", timeout=600)
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert second.stderr.count(" complete ") == 2 and "arm-sft" not in second.stderr, "only the student's are shared"
+    folder = tmp_path / "arena-smoke"
+    head, _, *rows = (folder / "ranking.md").read_text().splitlines()
+    assert "out of distribution" in head and "pass@k" in head and "against sft" in head
+    assert sorted(row.split(" | ")[0] for row in rows) == ["| sft", "| tm_opd"]
+    assert (folder / "figures" / "ranking.png").is_file()
+    assert re.findall(r"Not shown[^<]*", (folder / "report.html").read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("methods=[nope]", "methods=nope: not in the recipe's list; accepted: sft"),
+        ("seeds=0", "seeds=0: accepted: 1 or more"),
+        ("recipe.controls=[arm-nope]", "recipe.controls=arm-nope: is no stage; accepted: "),
+        ("method=[opd]", "unknown setting"),
+    ],
+)
+def test_a_part_that_is_not_there_is_one_line(word, said, command, tmp_path):
+    done = command("train.recipe", "recipe=arena", word, f"out={tmp_path / 'runs'}")
+    assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []

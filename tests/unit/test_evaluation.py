@@ -10,7 +10,8 @@ from models.sampling import Samples
 from synth.oracle import Oracle
 from train import evaluation
 from train.data import DataConfig
-from train.evaluation import Periodic, PeriodicConfig, Sampling, evaluate, held_out_loss
+from train.evaluation import Sampling, check_room, evaluate, held_out_loss
+from train.periodic import Periodic, PeriodicConfig
 from train.rundir import read_lines
 from train.state import TrainState
 
@@ -81,14 +82,16 @@ def test_some_wrong_some_cut_off_are_counted_in_their_own_rows(monkeypatch):
 def test_held_out_loss_is_the_mean_over_solution_tokens_and_the_floor_is_the_generators():
     source = DataConfig("tiny", {"ops": 2, "edges": 4, "letter_order": "random"}).source("test", "validation")
     model = GPT(GPTConfig(len(source.world.vocabulary), n_layer=1, n_head=2, n_embd=16, context=256))
-    documents, losses, logp = source.documents(range(10)), [], []
+    documents, losses, logp, ends = source.documents(range(10)), [], [], []
     for i in range(10):
         tokens = torch.tensor(documents.tokens[documents.offsets[i] : documents.offsets[i + 1]], dtype=torch.long)
         with torch.no_grad():
             loss = F.cross_entropy(model(tokens[None, :-1])[0], tokens[1:], reduction="none")
         losses += loss[documents.prompt[i] - 1 :].tolist()
+        ends.append(float((-loss[-1]).exp()))
         logp += documents.logp[documents.offsets[i] + documents.prompt[i] : documents.offsets[i + 1]].tolist()
     found = held_out_loss(model, source, range(10), batch=3)
+    assert found["eos"] == pytest.approx(np.mean(ends), rel=1e-4)
     assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert found["floor"] == pytest.approx(-np.mean(logp), rel=1e-6) and found["floor"] > 0
     law = Oracle(source.spec).documents(documents)
@@ -173,3 +176,24 @@ def test_beams_search_what_greedy_does_not_and_are_drawn_at_temperature_one():
 def test_impossible_sampling_is_refused(bad):
     with pytest.raises(ValueError, match=f"sampling.{next(iter(bad))}="):
         Sampling(**bad)
+
+
+def test_problems_that_a_model_cannot_read_are_refused_by_name():
+    check_room(SOURCE, 4, 256, "ood=1")
+    with pytest.raises(ValueError, match=r"^ood=1: such problems have up to \d+ tokens, the model reads 30"):
+        check_room(SOURCE, 4, 30, "ood=1")
+
+
+def test_what_costs_samples_is_measured_only_when_asked_for():
+    config = PeriodicConfig(every=1, problems=2, documents=4, samples_per_problem=2, sampled_problems=3)
+    asked = []
+    follow = lambda model, drawn: asked.append(drawn.index.tolist()) or {"more": 1}  # noqa: E731
+    harder = DataConfig("tiny", {"ops": 2, "edges": 4}).beyond(1).source("test", "validation")
+    found = Periodic(SOURCE, config, None, harder, follow)(MODEL, TrainState())
+    assert asked == [[0, 0, 1, 1, 2, 2]] and found["more"] == 1
+    assert {"eval_pass_1", "eval_pass_2", "eval_pass_by_ops", "eval_ood"} <= set(found)
+    assert set(harder.documents(range(8)).problems.ops) == {3}
+    bare = Periodic(SOURCE, PeriodicConfig(every=1, problems=2, documents=4), None)(MODEL, TrainState())
+    assert (
+        not {key for key in bare if "pass" in key or "ood" in key or key == "more"} and 0.0 <= bare["eos_gold"] <= 1.0
+    )

@@ -18,12 +18,13 @@ from synth.dataset import Source
 from synth.encoding import encoding_of
 from synth.hashing import key
 from synth.problem import Problems
-from train.evaluation import Evaluation, PeriodicConfig
+from train.evaluation import Evaluation
 from train.opd.contexts import told
 from train.opd.localise import first_wrong_span
 from train.opd.rollouts import Rollouts
 from train.opd.source import Prompts, assemble
 from train.opd.teacher import Teacher
+from train.periodic import PeriodicConfig
 
 TOGETHER = 64  # continuations of about one length that are sampled side by side
 

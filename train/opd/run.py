@@ -23,7 +23,6 @@ from synth.spec import Spec
 from train import checkpoint
 from train.config import REQUIRED, plain, run_entry
 from train.data import DataConfig, check_world, world_notes
-from train.evaluation import Periodic, harder_problems
 from train.loop import train
 from train.machine import set_up
 from train.opd.contexts import longest
@@ -36,6 +35,7 @@ from train.opd.skill import check_skill, measure_skill, words
 from train.opd.source import Prompts
 from train.opd.teacher import Teacher, make
 from train.optim import OptimConfig
+from train.periodic import Periodic, harder_problems
 from train.pretrain import CHECKED, check_context, summary
 from train.rundir import TrainingOut, open_run, run_path
 from train.state import Budget

@@ -5,18 +5,20 @@
     style.py      one look for all figures          training.py   loss and oracle, health of rollouts
     accuracy.py   accuracy, arms, compute, costs    probing.py    layer-wise probe map
     course.py     one distillation, every diagnostic
+    ranking.py    many arms: gain per FLOP, paired tests against controls
     rollouts.py   ten rollouts, step by step        sections.py   tables and prose        page.py   HTML
 
 A part whose data are missing becomes a note on the page, never an exception. Try: `python -m train.report
 runs/quickstart`.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from train.report import accuracy, course, page, probing, sections, style, training
+from train.report import accuracy, course, page, probing, ranking, sections, style, training
 from train.report.measures import Missing
 from train.report.results import Experiment, load
 from train.report.verdicts import Verdict, judge
@@ -42,10 +44,15 @@ PARTS: tuple[tuple[str, Figures, Section | None], ...] = (
     ("Ten rollouts, step by step", {}, sections.ten_rollouts),
     ("Where all of this comes from", {}, sections.provenance),
 )
+# For recipes with `controls`: more arms than a figure with a colour for each can show.
+RANKED = (
+    ("The arms, ranked by what they gained for their compute", {"ranking": ranking.forest}, ranking.section),
+    *PARTS[-2:],
+)
 
 
 def build(paths: list[Path], out: Path | None = None) -> Path:
-    """Writes `out`/report.html and `out`/figures/*.png and returns the page's path.
+    """Writes `out`/report.html and `out`/figures/*.png (ranking.md where arms are ranked); returns the page's path.
 
     `out` is the folder itself where only one is given. Raises ValueError for paths that hold no runs."""
     if out is None and len(paths) > 1:
@@ -56,7 +63,7 @@ def build(paths: list[Path], out: Path | None = None) -> Path:
         raise ValueError(f"{out}: is not a folder; accepted: a folder, new or old")
     plan = next((e.plan for e in experiments if e.plan), {})
     parts = _guarded(sections.headline, experiments)
-    for title, figures, section in PARTS:
+    for title, figures, section in RANKED if ranking.wanted(experiments) else PARTS:
         pieces = []
         for name, maker in (figures(experiments) if callable(figures) else figures).items():
             pieces += _guarded(partial(_figure, maker, out / "figures" / f"{name}.png"), experiments)
@@ -64,6 +71,9 @@ def build(paths: list[Path], out: Path | None = None) -> Path:
         # A recipe says what belongs to it, so what is missing is news there; single runs have few of the parts.
         if (plan and pieces) or not all(piece.startswith(NOT_SHOWN) for piece in pieces):
             parts += [page.heading(title), *pieces]
+    if ranking.wanted(experiments):
+        with contextlib.suppress(Missing):  # the page says what is missing
+            _write(out / "ranking.md", ranking.markdown(experiments))
     return _write(out / "report.html", page.document(plan.get("title") or "Glasshouse report", parts))
 
 
