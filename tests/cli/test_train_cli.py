@@ -126,7 +126,6 @@ BAD = [
     (pretrain, ["batch.packing=documents", "batch.window=16"], "batch.window=16: documents have up to"),
     (pretrain, ["precision=half"], "precision=half: accepted: float32, bfloat16"),
     (pretrain, ["parallel=pp"], "parallel=pp: accepted: ddp, fsdp"),
-    (pretrain, ["parallel=fsdp"], "parallel=fsdp: Muon works on whole matrices"),
     (pretrain, ["optim.ema=1"], "optim.ema=1"),
     (pretrain, ["optim.spike=-1"], "optim.spike=-1"),
     (pretrain, ["evaluate.problems=0"], "evaluate.problems=0"),
