@@ -14,7 +14,8 @@ import pytest
 import torch
 
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
-HEAD = "| what | unit | ours | peer | ratio, median [quartiles] | pairs | wanted | measured |\n|---|---|---|---|---|---|---|---|"
+TITLES = ("what", "unit", "ours", "peer", "ratio, median [quartiles]", "pairs", "wanted", "measured")
+HEAD = f"| {' | '.join(TITLES)} |\n{'|---' * len(TITLES)}|"
 ROWS = "BENCH_ROWS"
 
 

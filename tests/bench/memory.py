@@ -1,4 +1,4 @@
-"""Peak memory of one piece of work, in a process of its own: `python tests/bench/memory.py ours training 'llama, nano'`.
+"""Peak memory of one piece of work in a process of its own: `python tests/bench/memory.py ours training 'llama, nano'`.
 
 Prints the MiB by which the resident memory rose over what it was before the first step (model, batches and libraries
 loaded), from the kernel's high-water mark, which is put back before. Linux only.

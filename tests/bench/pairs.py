@@ -9,6 +9,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 Work = Callable[[], int | tuple[float, float]]
 ROWS = "BENCH_ROWS"  # environment: the file that takes the rows of a session
@@ -48,7 +49,7 @@ def line(
     row = {"what": what, "unit": unit + per, "ours": ours, "theirs": theirs, "low": low, "median": median}
     row |= {"high": high, "pairs": len(each), "goal": goal}
     if ROWS in os.environ:
-        with open(os.environ[ROWS], "a", encoding="utf-8") as file:
+        with Path(os.environ[ROWS]).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
     wanted = "" if goal is None else f", wanted {goal:g}"
     return (

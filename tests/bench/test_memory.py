@@ -1,4 +1,4 @@
-"""Peak memory of training steps and of rollouts beside `transformers`, each in a process of its own. Try: `make bench`."""
+"""Peak memory of training and rollouts beside `transformers`, each in a process of its own. Try: `make bench`."""
 
 import os
 import runpy
