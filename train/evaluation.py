@@ -21,7 +21,7 @@ from torch import Tensor
 
 from models.beam import beam_search
 from models.gpt import GPT
-from models.sampling import Samples, sample
+from models.sampling import Samples, finish_reason, sample
 from synth.checker import MALFORMED, Verdicts
 from synth.dataset import Documents, Source
 from synth.encoding import PHRASE, Encoding, encoding_of
@@ -124,7 +124,8 @@ class Evaluation:
             response = self.tokens_NR[i, : self.length[i]]
             facts = {"index": int(self.index[i]), "ops": int(self.ops[i]), "answer": int(self.answer[i])}
             text = transcript(written, documents.prompt_tokens(i), response, self.verdicts, i)
-            records.append(facts | {"finished": bool(self.finished[i])} | text)
+            finished = bool(self.finished[i])
+            records.append(facts | {"finished": finished, "finish_reason": finish_reason(finished)} | text)
         return records
 
 

@@ -83,8 +83,6 @@ class PretrainConfig:
             raise ValueError(f"precision={self.precision}: accepted: {', '.join(PRECISIONS)}")
         if self.parallel not in PARALLEL:
             raise ValueError(f"parallel={self.parallel}: accepted: {', '.join(PARALLEL)}")
-        if self.parallel == "fsdp" and self.optim.muon is not None:
-            raise ValueError("parallel=fsdp: Muon works on whole matrices; accepted: optim=adamw, or parallel=ddp")
         if self.init_vocabulary not in VOCABULARIES:
             raise ValueError(f"init_vocabulary={self.init_vocabulary}: accepted: {', '.join(VOCABULARIES)}")
         if self.init_vocabulary != "same" and self.init is None:

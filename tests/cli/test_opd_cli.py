@@ -71,7 +71,7 @@ def test_a_run_is_complete_and_starting_it_again_changes_nothing(command, models
     assert all(definition(key) is not None for row in rows for key in row)
     samples = read_lines(folder / "samples.jsonl")
     assert [(sample["step"], sample["index"]) for sample in samples] == [(0, 0), (0, 1), (2, 12), (2, 13)]
-    assert {"ops", "prompt", "response", "answer", "right", "finished", "steps"} <= set(samples[0])
+    assert {"ops", "prompt", "response", "answer", "right", "finished", "finish_reason", "steps"} <= set(samples[0])
     flops = json.loads((folder / "ledger.json").read_text())["flops"]
     assert flops["update"] == pytest.approx(3 * flops["teacher"])
     before = contents(folder)
