@@ -12,6 +12,8 @@ from synth.checker import check
 from synth.dataset import Source
 from synth.spec import preset
 from train.config import CONFIGS, load
+from train.distributed import Group
+from train.loop import ALONE
 from train.opd.method import Method
 from train.opd.objective import Objective
 from train.opd.run import OpdConfig, cast
@@ -39,11 +41,11 @@ def model(source: Source, seed: int, width: int = 16) -> GPT:
     return GPT(config, seed)
 
 
-def objective(method: Method, source: Source, student: GPT, micro_batch: int = 0) -> Objective:
+def objective(method: Method, source: Source, student: GPT, micro_batch: int = 0, group: Group = ALONE) -> Objective:
     external = [model(source, 1, width=24), model(source, 2, width=24)]
     count = 0 if not method.needs_teacher else 2 if method.teacher.route else 1
     teacher, author = cast(method, student, external[:count], source.spec)
-    return Objective(method, Prompts(source, PROMPTS, MAX_NEW, 0), teacher, author, micro_batch)
+    return Objective(method, Prompts(source, PROMPTS, MAX_NEW, 0), teacher, author, micro_batch, group=group)
 
 
 def step(o: Objective, student: GPT, k: int) -> tuple[float, torch.Tensor, dict]:
