@@ -26,7 +26,7 @@ from synth.spec import Spec
 from train import checkpoint
 from train.config import REQUIRED, plain, run_entry
 from train.data import DataConfig, check_world, world_notes
-from train.distributed import Group, joined
+from train.distributed import Group, joined, processes
 from train.evaluation import Periodic, PeriodicConfig
 from train.loop import train
 from train.machine import set_up
@@ -231,7 +231,8 @@ def entry(argv: Sequence[str] | None = None) -> int:
     try:
         given = scaled(sys.argv[1:] if argv is None else argv)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if processes()[0] == 0:
+            print(f"error: {error}", file=sys.stderr)
         return 2
     return run_entry("opd", OpdConfig, main, __doc__ or "", given)
 
