@@ -1,4 +1,4 @@
-"""One step of on-policy distillation beside TRL's GKD trainer: rollout, teacher, loss, gradient, AdamW. Try: `make bench`.
+"""One step of on-policy distillation beside TRL's GKD trainer: rollout, teacher, loss, gradient, AdamW. `make bench`.
 
 The same student and teacher (ours, exported), prompts, sampling law and divergence (generalised JSD, beta 0.5, student
 rollouts only), one thread. Tokens are those of prompts and responses that were learned from. Ours also writes its
@@ -33,7 +33,7 @@ line, ratios = pairs["line"], pairs["ratios"]
 
 DATA = DataConfig("tiny", {"ops": 3})
 SHAPES = {  # layers, heads, channels, vocabulary (0: the world's own), prompts of a step, tokens of a response
-    "llama of nano's size": (4, 2, 64, 0, 32, 48),
+    "llama of nano's size": (4, 2, 64, 0, 64, 96),
     "llama of mini's size": (6, 4, 128, 0, 32, 48),
     "the vocabulary of GPT-2": (2, 2, 64, 50257, 16, 24),
 }
