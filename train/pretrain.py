@@ -20,18 +20,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.gpt import GPT, GPTConfig, n_params
+from synth.dataset import Source
 from train import checkpoint
 from train.config import REQUIRED, plain, run_entry
 from train.data import Batch, BatchConfig, Batches, DataConfig, check_world, world_notes
 from train.distributed import PARALLEL, Group, gradients_averaged, joined, replicate, shard
-from train.evaluation import Periodic, PeriodicConfig
+from train.evaluation import Periodic, PeriodicConfig, harder_problems
 from train.flops import training_flops
 from train.loop import ALONE, StepOutput, last_row, train
 from train.machine import PRECISIONS, set_up
 from train.optim import OptimConfig
 from train.rundir import RunDir, TrainingOut, open_run
 from train.state import Budget, TrainState
+from train.vocabulary import extended
 
+VOCABULARIES = ("same", "extend")
 CHECKED = 2048  # documents whose length is compared with the model's context before anything starts
 
 
@@ -51,6 +54,10 @@ ModelConfig = dataclasses.make_dataclass(
 class PretrainConfig:
     """Settings of the command. `init`: a checkpoint whose weights to start from (the optimiser starts fresh).
 
+    init_vocabulary: `same` refuses a checkpoint of another vocabulary; `extend` keeps the rows of the tokens that both
+    have, by their text, and starts those of new tokens afresh (`train.vocabulary`). With `init` the model's settings
+    are the checkpoint's; only `model.context` may be larger, for positions have no weights.
+
     precision: of the matrix products; weights, sums and the optimiser stay float32. parallel: how the processes that
     torchrun starts share the work, whole weights in each (ddp) or in shards (fsdp).
     """
@@ -69,14 +76,17 @@ class PretrainConfig:
     out: TrainingOut = field(default_factory=lambda: TrainingOut("runs/pretrain", "pretrain"))
     precision: str = "float32"
     parallel: str = "ddp"
+    init_vocabulary: str = "same"
 
     def __post_init__(self):
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision={self.precision}: accepted: {', '.join(PRECISIONS)}")
         if self.parallel not in PARALLEL:
             raise ValueError(f"parallel={self.parallel}: accepted: {', '.join(PARALLEL)}")
-        if self.parallel == "fsdp" and self.optim.muon is not None:
-            raise ValueError("parallel=fsdp: Muon works on whole matrices; accepted: optim=adamw, or parallel=ddp")
+        if self.init_vocabulary not in VOCABULARIES:
+            raise ValueError(f"init_vocabulary={self.init_vocabulary}: accepted: {', '.join(VOCABULARIES)}")
+        if self.init_vocabulary != "same" and self.init is None:
+            raise ValueError(f"init_vocabulary={self.init_vocabulary} without init: accepted: same, or init=CHECKPOINT")
 
 
 class NextToken:
@@ -146,8 +156,13 @@ def build(config: PretrainConfig) -> tuple[PretrainConfig, GPT]:
     """
     if config.init is None:
         return config, GPT(GPTConfig(vocab_size=config.data.encoding().size, **plain(config.model)), config.seed)
-    check_world(checkpoint.notes(config.init, "init"), config.data, config.init)
+    notes = checkpoint.notes(config.init, "init")
+    if config.init_vocabulary == "same":
+        check_world(notes, config.data, config.init)
     model = checkpoint.load_model(config.init, "init")
+    if notes.get("vocabulary") != world_notes(config.data)["vocabulary"]:
+        model = extended(model, notes, config.data, config.init, config.seed)
+    model.config = replace(model.config, context=max(model.config.context, config.model.context))
     settings = {k: v for k, v in plain(model.config).items() if k != "vocab_size"}
     if settings != plain(config.model):
         print(f"warning: the model settings are those of init={config.init}", file=sys.stderr)
@@ -165,17 +180,20 @@ def main(config: PretrainConfig) -> None:
         if batch.packing == "documents":
             check_length(source, batch.window, "batch.window")
         batches = Batches(source, batch, group.rank, group.world)
+        harder = harder_problems(config.data, config.evaluate, model.config.context)
         inputs = {"init": checkpoint.digest(config.init, "init")} if config.init else {}
         seeds = {"weights": config.seed, "data": config.data.seed}
         run = open_together(group, plain(config), inputs, seeds, config.data.fingerprint())
         if not run.complete:
-            run_training(config, run, model, batches, group)
+            run_training(config, run, model, batches, group, harder)
         if group.main:
             print(run.path)
 
 
-def run_training(config: PretrainConfig, run: RunDir, model: GPT, batches: Batches, group: Group) -> None:
-    """Trains to the end of the budget and writes the summary."""
+def run_training(
+    config: PretrainConfig, run: RunDir, model: GPT, batches: Batches, group: Group, harder: Source | None
+) -> None:
+    """Trains to the end of the budget and writes the summary; `harder` are the problems of `evaluate.ood`."""
     model.to(group.device)
     if config.parallel == "fsdp" and group.world > 1:
         shard(model, group)
@@ -188,7 +206,7 @@ def run_training(config: PretrainConfig, run: RunDir, model: GPT, batches: Batch
         config.optim,
         config.budget,
         config.out,
-        evaluate=Periodic(config.data.source("test", "validation"), config.evaluate, written),
+        evaluate=Periodic(config.data.source("test", "validation"), config.evaluate, written, harder),
         evaluate_every=config.evaluate.every,
         notes=world_notes(config.data),
         group=group,

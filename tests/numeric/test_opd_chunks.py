@@ -104,6 +104,7 @@ def test_a_step_in_blocks_is_a_step_in_one_piece(name, source, prompts, monkeypa
     assert found[0][1].norm() > 1e-4
     assert found[1][0] == pytest.approx(found[0][0], rel=1e-5, abs=1e-6)
     torch.testing.assert_close(found[1][1], found[0][1], atol=1e-6, rtol=1e-3)
+    assert found[0][2].pop("accuracy_by_ops") == found[1][2].pop("accuracy_by_ops")
     assert found[1][2] == pytest.approx(found[0][2], rel=1e-4, abs=1e-6)
 
 

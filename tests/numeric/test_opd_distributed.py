@@ -50,6 +50,8 @@ def test_two_processes_have_the_losses_log_and_weights_of_one(name, two, monkeyp
     assert found["seen"] == one["seen"], "other rollouts"
     assert found["losses"] == pytest.approx(one["losses"], rel=1e-4, abs=1e-6)
     for row, right in zip(found["metrics"], one["metrics"], strict=True):
+        counts = {name: value for name, value in right.items() if isinstance(value, list)}
+        assert {name: row.pop(name) for name in counts} == {name: right.pop(name) for name in counts}
         assert row == pytest.approx(right, rel=2e-3, abs=1e-5)
     torch.testing.assert_close(found["weights"], one["weights"], atol=2e-5, rtol=1e-3)
 

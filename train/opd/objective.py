@@ -19,11 +19,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from models.gpt import GPT
+from synth.encoding import PHRASE
+from synth.world import ANSWER
 from train.distributed import Group, gradients_averaged, replicate
 from train.loop import ALONE, StepOutput
 from train.opd.chunks import blocks, fused
 from train.opd.contexts import told
-from train.opd.diagnostics import distribution_sums, outcome_sums, ratio_sums, response_measures, stop_sums
+from train.opd.diagnostics import Board, push_measures, response_measures, token_measures
 from train.opd.divergence import DivergenceConfig, divergence, nll
 from train.opd.draw import Drawer
 from train.opd.fork import Forks, future_coefficients, look
@@ -151,7 +153,8 @@ class Objective:
             rollouts = told(rollouts, self.method.teacher.context, self.prompts, batch, room)
         drawn = time.perf_counter()
         tally = Tally()
-        pieces = [*self._pieces(model, rollouts, step, tally), *self._gold_pieces(model, batch, tally)]
+        board = Board(rollouts, ANSWER if self.prompts.tokens.name == PHRASE else None)
+        pieces = [*self._pieces(model, rollouts, step, tally, board), *self._gold_pieces(model, batch, tally)]
         loss, states = 0.0, self._averaged(model)
         for i, piece in enumerate(pieces):
             last = i == len(pieces) - 1
@@ -164,11 +167,12 @@ class Objective:
         if self.watch is not None:
             self.watch(step, rollouts)
         tally.together(self.group)
+        board.together(self.group)
         (generation,) = self.group.sum([generation])
         generated = 0 if generation == 0.0 else int(rollouts.length_B.sum())
         return StepOutput(
             loss=loss,
-            metrics=tally.means() | response_measures(rollouts),
+            metrics=tally.means() | board.means() | response_measures(rollouts),
             tokens=tally.tokens["update"],
             flops={"generation": generation + tally.flops.pop("futures", 0.0), **tally.flops},
             tokens_by_kind={"generation": generated, **tally.tokens},
@@ -202,7 +206,7 @@ class Objective:
         modulates = outcome.modulate is not None and at_step(outcome.schedule, step) > 0.0
         return modulates or at_step(self.method.schedule, step) > 0.0 or self.method.regularizer.needs_reference
 
-    def _pieces(self, model: GPT, rollouts: Rollouts, step: int, tally: Tally) -> list[Piece]:
+    def _pieces(self, model: GPT, rollouts: Rollouts, step: int, tally: Tally, board: Board) -> list[Piece]:
         """The micro-batches of the responses, each a function that returns its part of the loss."""
         chunks, asks = self._chunks(rollouts), self._asks(step)
         parts = [rollouts.rows(index_M) for index_M in chunks]
@@ -219,7 +223,7 @@ class Objective:
                 tally.scored(*self.teacher.work(parts[i], model))
             return asked[i]
 
-        known_BR = self.teacher.known(rollouts) if asks else None
+        known_BR = board.known_BR = self.teacher.known(rollouts) if asks else None
         signals = forks = None
         futures: list[Piece] = []
         needs = self.method.needs if asks else self.method.regularizer.needs
@@ -246,13 +250,13 @@ class Objective:
         def piece(i: int, index_M: Tensor, states: nn.Module) -> Tensor:
             scores, part_counts = Scores(states, target(i), parts[i]), counts.rows(index_M)
             asked.pop(i, None)
+            divergences = [term.divergence for term in self.method.terms[: len(part_counts.terms)]]
 
             def loss_of(scored: Scored) -> Tensor:
                 loss, terms = loss_terms(self.method, scored, part_counts)
-                sums = distribution_sums(scored) | stop_sums(scored, parts[i].eos) | ratio_sums(scored, parts[i])
-                if part_counts.advantage_B is not None:
-                    sums |= outcome_sums(scored, part_counts.advantage_B, self.method.outcome)
-                tally.add(terms, sums, len(scored.token_N))
+                pushes = push_measures(scored, divergences, self.method.outcome, part_counts.advantage_B)
+                board.note(index_M, scored, token_measures(scored, parts[i].eos) | pushes)
+                tally.add(terms)
                 return loss
 
             tally.updated(model, parts[i])
@@ -273,7 +277,7 @@ class Objective:
 
             def loss_of(scored: Scored) -> Tensor:
                 loss = (counts_FK[index_M][scored.row_N, scored.time_N] * divergence(scored, FUTURE)).sum()
-                tally.add({"future": loss.detach()}, {})
+                tally.add({"future": loss.detach()})
                 return loss
 
             tally.updated(model, part)
@@ -294,7 +298,7 @@ class Objective:
 
             def loss_of(scored: Scored) -> Tensor:
                 loss = weight * (counts_BR[index_M][scored.row_N, scored.time_N] * nll(scored)).sum()
-                tally.add({"gold_nll": loss.detach()}, {})
+                tally.add({"gold_nll": loss.detach()})
                 return loss
 
             tally.updated(model, part)

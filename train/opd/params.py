@@ -107,6 +107,10 @@ class Frozen:
         """The models that read these rows, and bool[B] which rows each reads, for the ledger."""
         return [(self.models[0], torch.ones_like(rollouts.prompt_B, dtype=torch.bool))]
 
+    def writers(self, rollouts: Rollouts, student: GPT) -> list[tuple[GPT, Tensor]]:
+        """The models that could continue these rows, and bool[B] which each would; a row of none has no such model."""
+        return self.reads(rollouts, student)
+
     def state_dict(self) -> dict[str, Any]:
         return {}
 
@@ -141,6 +145,12 @@ class MostLikely(Frozen):
     """Several models: each response is scored by the one that finds it likeliest, by its mean log-probability."""
 
     def law(self, rollouts: Rollouts, student: GPT) -> Law:
+        row_N, _ = positions(rollouts.length_B)
+        laws, which_B = self._scored(rollouts)
+        return chosen_law(laws, which_B[row_N], torch.arange(len(row_N), device=row_N.device))
+
+    def _scored(self, rollouts: Rollouts) -> tuple[list[Law], Tensor]:
+        """The law of each model, and int[B] which of them finds each response likeliest."""
         row_N, time_N = positions(rollouts.length_B)
         token_N, size = rollouts.response_BR[row_N, time_N], self.models[0].config.vocab_size
         laws = [told_law(model, rollouts) for model in self.models]
@@ -149,7 +159,11 @@ class MostLikely(Frozen):
             [torch.cat([law(part).gather(-1, token_N[part, None]).squeeze(-1) for part in parts]) for law in laws]
         )
         total_MB = chosen_MN.new_zeros(len(laws), len(rollouts)).index_add(1, row_N, chosen_MN)
-        return chosen_law(laws, total_MB.argmax(dim=0)[row_N], torch.arange(len(row_N), device=row_N.device))
+        return laws, total_MB.argmax(dim=0)
+
+    def writers(self, rollouts: Rollouts, student: GPT) -> list[tuple[GPT, Tensor]]:
+        _, which_B = self._scored(rollouts)
+        return [(model, which_B == i) for i, model in enumerate(self.models)]
 
     def reads(self, rollouts: Rollouts, student: GPT) -> list[tuple[GPT, Tensor]]:
         return [(model, torch.ones_like(rollouts.prompt_B, dtype=torch.bool)) for model in self.models]
@@ -212,6 +226,9 @@ class Trust(Live):
     def law(self, rollouts: Rollouts, student: GPT) -> Law:
         first, now = told_law(self.models[0], rollouts), told_law(student, rollouts)
         return lambda at: torch.log_softmax(torch.lerp(first(at), now(at), self.rate), dim=-1)
+
+    def writers(self, rollouts: Rollouts, student: GPT) -> list[tuple[GPT, Tensor]]:
+        return []  # the law between two models is none of a model
 
 
 class Exact(Frozen):

@@ -27,13 +27,14 @@ from train import checkpoint
 from train.config import REQUIRED, plain, run_entry
 from train.data import DataConfig, check_world, world_notes
 from train.distributed import Group, joined, processes
-from train.evaluation import Periodic, PeriodicConfig
+from train.evaluation import Periodic, harder_problems
 from train.loop import train
 from train.machine import set_up
 from train.opd.contexts import longest
 from train.opd.method import Method
 from train.opd.objective import Objective
 from train.opd.params import frozen
+from train.opd.recovery import OpdPeriodicConfig, Recovery
 from train.opd.samples import SampleLog
 from train.opd.scale import scaled
 from train.opd.skill import check_skill, measure_skill, words
@@ -76,7 +77,7 @@ class OpdConfig:
     prompts: int = 64
     max_new: int = 96
     micro_batch: int = 0
-    evaluate: PeriodicConfig = field(default_factory=PeriodicConfig)
+    evaluate: OpdPeriodicConfig = field(default_factory=OpdPeriodicConfig)
     threads: int = 1
     device: str = "cpu"
     out: TrainingOut = field(default_factory=lambda: TrainingOut("runs/opd", "opd"))
@@ -173,13 +174,20 @@ def main(config: OpdConfig) -> None:
         source = config.source("train", "distillation")
         config.method.check_vocabulary(config.data.encoding().size)
         student, teacher, author = build(config, source, group.device)
+        validation, follow = config.source("test", "validation"), None
+        harder = harder_problems(config.data, config.evaluate, student.config.context)
+        if config.evaluate.continuations and teacher.params is not None:
+            follow = Recovery(teacher, validation, config.evaluate.continuations, config.seed)
         skill = group.first(lambda: skill_of(config, student, teacher))
         seeds = {"rollouts": config.seed, "data": config.data.seed}
         run = open_together(group, plain(config), config.inputs, seeds, config.data.fingerprint())
         if skill is not None and group.main:
             run.write_json("skill.json", skill)
         if not run.complete:
-            distil(config, run, source, student, teacher, author, group)
+            # where the batches are documents, the rollouts worth reading are those of the evaluation
+            written = run.path if config.method.source.kind == "gold" and group.main else None
+            judge = Periodic(validation, config.evaluate, written, harder, follow)
+            distil(config, run, source, (student, teacher, author), judge, group)
         if group.main:
             print(run.path)
 
@@ -201,15 +209,19 @@ def skill_of(config: OpdConfig, student: GPT, teacher: Teacher) -> dict[str, Any
 
 
 def distil(
-    config: OpdConfig, run: RunDir, source: Source, student: GPT, teacher: Teacher, author: GPT | None, group: Group
+    config: OpdConfig,
+    run: RunDir,
+    source: Source,
+    models: tuple[GPT, Teacher, GPT | None],
+    judge: Periodic,
+    group: Group,
 ) -> None:
-    """Trains to the end of the budget and writes the summary."""
+    """Trains to the end of the budget and writes the summary; `models` as `build` returns them."""
+    student, teacher, author = models
     log = SampleLog(run.path / "samples.jsonl", config.data.encoding(), config.evaluate.every, config.evaluate.samples)
     prompts = Prompts(source, config.prompts, config.max_new, config.seed)
     watch = log if group.main else None
     objective = Objective(config.method, prompts, teacher, author, config.micro_batch, watch, group)
-    # where the batches are documents, the rollouts worth reading are those of the evaluation
-    written = run.path if config.method.source.kind == "gold" and group.main else None
     state = train(
         run,
         student,
@@ -217,7 +229,7 @@ def distil(
         config.optim,
         config.budget,
         config.out,
-        evaluate=Periodic(config.source("test", "validation"), config.evaluate, written),
+        evaluate=judge,
         evaluate_every=config.evaluate.every,
         notes=world_notes(config.data),
         group=group,

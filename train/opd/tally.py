@@ -1,4 +1,4 @@
-"""What a step came to: sums over its micro-batches of loss terms, diagnostics, tokens and floating-point operations."""
+"""What a step came to: sums over its micro-batches of loss terms, tokens and floating-point operations."""
 
 from collections import Counter
 
@@ -17,18 +17,14 @@ class Tally:
 
     def __init__(self) -> None:
         self.terms: Counter[str] = Counter()
-        self.sums: Counter[str] = Counter()
         self.shares: dict[str, float] = {}
-        self.positions = 0
         self.tokens: Counter[str] = Counter({"teacher": 0, "update": 0})
         self.flops: Counter[str] = Counter({"teacher": 0.0, "update": 0.0})
         self.teacher_seconds = 0.0
 
-    def add(self, terms: dict[str, Tensor], sums: dict[str, float], positions: int = 0) -> None:
-        """Count a block of the student's update in; `sums` are over its `positions`."""
+    def add(self, terms: dict[str, Tensor]) -> None:
+        """Add a block's terms of the loss."""
         self.terms.update({name: float(value) for name, value in terms.items()})
-        self.sums.update(sums)
-        self.positions += positions
 
     def updated(self, model: GPT, part: Rollouts) -> None:
         """Count what the student read of a micro-batch to learn from it."""
@@ -58,22 +54,12 @@ class Tally:
 
     def together(self, group: Group) -> None:
         """Add up what the processes of a group counted."""
-        for name in ("terms", "sums", "tokens", "flops"):
+        for name in ("terms", "tokens", "flops"):
             total: Counter[str] = Counter()
             for own in group.gather(getattr(self, name)):
                 total.update(own)  # `+` would drop what is not above zero
             setattr(self, name, total)
-        self.positions = sum(group.gather(self.positions))
 
     def means(self) -> dict[str, float]:
-        """Terms of the loss as they are, diagnostics per response position, eos per response that ended by itself.
-
-        ess: effective sample size of the importance ratios over the number of positions (1: strictly on-policy).
-        """
-        ends, eos = self.sums.pop("ends", 0.0), self.sums.pop("eos", 0.0)
-        rho, rho2 = self.sums.pop("rho", 0.0), self.sums.pop("rho2", 0.0)
-        means = {name: value / self.positions for name, value in self.sums.items()}
-        if rho2:
-            means["ess"] = rho * rho / (rho2 * self.positions)
-        terms = {f"loss_{name}": value for name, value in self.terms.items()}
-        return {**terms, **means, **self.shares, "eos": eos / ends if ends else 0.0}
+        """Terms of the loss as they are, and shares of positions."""
+        return {f"loss_{name}": value for name, value in self.terms.items()} | self.shares
