@@ -26,7 +26,7 @@ from train.opd.divergence import DivergenceConfig
 from train.opd.method import Method
 from train.opd.objective import Objective
 from train.opd.params import Frozen
-from train.opd.source import Prompts, SourceConfig
+from train.opd.source import Prompts, SourceConfig, gold
 from train.opd.teacher import Teacher, TeacherConfig
 from train.optim import OptimConfig, Optimizer
 
@@ -56,6 +56,7 @@ def ours(shape: str) -> Callable[[], int]:
     student, teacher = models(shape)
     method = Method("gkd", SourceConfig("student", 1, 1.0), divergence=DivergenceConfig("jsd", beta=0.5))
     prompts = Prompts(DATA.source("train"), count, new, 0)
+    gold(prompts, SourceConfig("gold"), 0, student, None)  # the compiled generator and checker are no part of a step
     objective = Objective(method, prompts, Teacher(TeacherConfig(), Frozen(teacher)), micro_batch=16)
     optimizer, at = Optimizer(student, OptimConfig(lr=RATE, clip=1.0)), iter(range(10**9))
 
@@ -87,6 +88,7 @@ def trl(shape: str, folder: Path) -> Callable[[], int]:
     )  # fmt: skip
     trainer.current_gradient_accumulation_steps = 1
     source, at = DATA.source("train"), iter(range(10**9))
+    source.documents(range(count))
     optimizer = torch.optim.AdamW(student.parameters(), lr=RATE, fused=True)
 
     def step() -> int:
