@@ -2,6 +2,7 @@
 
     torchrun --nproc-per-node=2 -m train.pretrain ...                  # DDP; on a CPU the processes talk through gloo
     torchrun --nproc-per-node=8 -m train.pretrain parallel=fsdp ...    # FSDP2: weights, gradients and moments in shards
+    torchrun --nproc-per-node=2 -m train.opd.run ...                   # distillation: DDP
 
 Without torchrun there is one process and nothing here does anything. Batches, loss and weights are those of a single
 process to rounding, whatever the number of processes, so a run may go on with another number of them.
@@ -52,6 +53,14 @@ class Group:
     def mean(self, value: Tensor) -> float:
         """The mean over the processes of a scalar."""
         return self.sum([value.item()])[0] / self.world
+
+    def gather(self, value: T) -> list[T]:
+        """What each process has, on every process, by rank; tensors in it must be on the CPU."""
+        if self.world == 1:
+            return [value]
+        every: list[Any] = [None] * self.world
+        dist.all_gather_object(every, value)
+        return every
 
     def first(self, action: Callable[[], T]) -> T:
         """What `action` returns or raises (ValueError) on rank 0, on every rank."""

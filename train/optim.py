@@ -169,7 +169,7 @@ class Muon:
         updates = orthogonalise(torch.stack([m for of in matrices for m in of]), c.iterations)
         if c.weight_decay:
             torch._foreach_mul_(parameters, 1 - lr * c.weight_decay)
-        for (name, p), update_PRC in zip(group, updates.split([len(of) for of in matrices]), strict=True):
+        for (_, p), update_PRC in zip(group, updates.split([len(of) for of in matrices]), strict=True):
             rows = p.shape[0] // len(update_PRC)
             turned = rows > p.shape[1]
             whole = (update_PRC.mT if turned else update_PRC).reshape(p.shape)

@@ -14,9 +14,11 @@ from synth.dataset import Source
 from synth.spec import preset
 from train.opd.method import Method
 from train.opd.objective import Objective
+from train.opd.params import States, logprobs, unembedding
 from train.opd.rollouts import Rollouts
 from train.opd.run import cast
 from train.opd.source import Prompts, SourceConfig
+from train.opd.teacher import Scored, Scores, Targets
 
 STUDENT = SourceConfig("student", samples=1, temperature=1.0)
 FOUR = replace(STUDENT, samples=4)
@@ -47,6 +49,12 @@ def gradient(o: Objective, student: GPT, step: int = 0) -> tuple[float, torch.Te
 
 def objective(method: Method, prompts: Prompts, student: GPT, *external: GPT) -> Objective:
     return Objective(method, prompts, *cast(method, student, external, prompts.stream.spec))
+
+
+def scored(student: GPT, targets: Targets, rollouts: Rollouts) -> Scored:
+    """All positions at once, with the student's graph."""
+    scores = Scores(States(student), targets, rollouts)
+    return scores.at(slice(None), logprobs(scores.states_NC, unembedding(student)))
 
 
 def right_rows(rollouts: Rollouts, rows: list[int]) -> Rollouts:

@@ -24,8 +24,10 @@ EXACT = [
     DivergenceConfig(kind="todi"),
 ]
 TRUNCATED = [
-    DivergenceConfig(kind=kind, support=support, k=3, rest=rest, beta=0.4 if kind == "jsd" else None)
-    for kind in ("fkl", "rkl", "jsd")
+    DivergenceConfig(
+        kind, support, k=3, rest=rest, beta=0.4 if kind == "jsd" else None, alpha=0.2 if "skew" in kind else None
+    )
+    for kind in KINDS
     for support in ("student_topk", "teacher_topk")
     for rest in ("renorm", "tail", "general")
 ]

@@ -12,6 +12,9 @@ from synth.checker import check
 from synth.dataset import Source
 from synth.spec import preset
 from train.config import CONFIGS, load
+from train.distributed import Group
+from train.loop import ALONE
+from train.opd import objective as objective_module
 from train.opd.method import Method
 from train.opd.objective import Objective
 from train.opd.run import OpdConfig, cast
@@ -39,11 +42,11 @@ def model(source: Source, seed: int, width: int = 16) -> GPT:
     return GPT(config, seed)
 
 
-def objective(method: Method, source: Source, student: GPT, micro_batch: int = 0) -> Objective:
+def objective(method: Method, source: Source, student: GPT, micro_batch: int = 0, group: Group = ALONE) -> Objective:
     external = [model(source, 1, width=24), model(source, 2, width=24)]
     count = 0 if not method.needs_teacher else 2 if method.teacher.route else 1
     teacher, author = cast(method, student, external[:count], source.spec)
-    return Objective(method, Prompts(source, PROMPTS, MAX_NEW, 0), teacher, author, micro_batch)
+    return Objective(method, Prompts(source, PROMPTS, MAX_NEW, 0), teacher, author, micro_batch, group=group)
 
 
 def step(o: Objective, student: GPT, k: int) -> tuple[float, torch.Tensor, dict]:
@@ -71,9 +74,20 @@ def judged(problems, world, tokens, lengths):
     return verdicts._replace(right=right)
 
 
+@pytest.fixture
+def weighed(monkeypatch):
+    """The coefficients of every batch, as the objective makes them."""
+    seen, weigh = [], objective_module.weigh
+    monkeypatch.setattr(objective_module, "weigh", lambda *args: seen.append(weigh(*args)) or seen[-1])
+    return seen
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_three_steps_are_the_same_in_one_piece_in_micro_batches_and_after_a_restart(name, source, half_right):
-    """Loss and gradient do not depend on the cut; a run that is stopped and taken up goes on with the same numbers."""
+def test_three_steps_are_the_same_in_one_piece_in_micro_batches_and_after_a_restart(name, source, half_right, weighed):
+    """Loss and gradient do not depend on the cut; a run that is stopped and taken up goes on with the same numbers.
+
+    Weights and advantages carry no gradient.
+    """
     m, moved = method(name), 0.0
     whole, cut = model(source, 0), model(source, 0)
     o, pieces = objective(m, source, whole), objective(m, source, cut, micro_batch=3)
@@ -88,6 +102,8 @@ def test_three_steps_are_the_same_in_one_piece_in_micro_batches_and_after_a_rest
         descend(whole)
         cut.load_state_dict(whole.state_dict())
     assert moved > 1e-4, "nothing was learned in three steps"
+    counts = [t for c in weighed for t in (*c.terms, *c.regularizers.values(), c.outcome_BR, c.advantage_B)]
+    assert len(weighed) == 6 and not any(t.requires_grad for t in counts if t is not None)
     resumed = objective(m, source, model(source, 0))
     resumed.load_state_dict(saved)
     again, goes_on = step(resumed, whole, 3), step(o, whole, 3)

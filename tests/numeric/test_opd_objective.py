@@ -22,7 +22,7 @@ from train.opd.draw import SOURCES
 from train.opd.method import Method
 from train.opd.objective import Objective
 from train.opd.outcome import OutcomeConfig
-from train.opd.params import Frozen, response_logprobs
+from train.opd.params import Frozen, law_of
 from train.opd.regularizer import RegularizerConfig
 from train.opd.rollouts import ORIGINS, Rollouts
 from train.opd.samples import SampleLog
@@ -122,7 +122,7 @@ def test_a_teacher_with_a_longer_prompt_scores_the_same_response_positions(sourc
     tokens_BT = torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
     prompt_B = rollouts.prompt_B + torch.tensor([len(c) for c in contexts])
     with torch.no_grad():
-        got_NV = response_logprobs(teacher, tokens_BT, prompt_B, rollouts.length_B)
+        got_NV = law_of(teacher, tokens_BT, prompt_B, rollouts.length_B)(slice(None))
         n = 0
         for row, context in zip(rows, contexts, strict=True):
             alone_TV = torch.log_softmax(teacher(torch.tensor([row]))[0], dim=-1)

@@ -80,7 +80,7 @@ def test_a_blend_draws_from_the_mixture_of_both_models(source):
     rollouts, _ = SOURCES["blend"](many, config, 0, student, teacher)
     row_N, time_N = positions(rollouts.length_B)
     with torch.no_grad():
-        both = [Frozen(deepcopy(m)).logprobs(rollouts, student).exp() for m in (student, teacher)]
+        both = [Frozen(deepcopy(m)).law(rollouts, student)(slice(None)).exp() for m in (student, teacher)]
     law_NV = (1 - share) * both[0] + share * both[1]
     token_N = rollouts.response_BR[row_N, time_N]
     wanted_N = law_NV.gather(-1, token_N[:, None]).squeeze(-1).log()
@@ -102,11 +102,11 @@ def test_a_spliced_response_is_the_student_s_up_to_the_cut_and_right_ones_stay(s
         a, b = own.response_BR[row].tolist(), rollouts.response_BR[row].tolist()
         cuts.append(next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(a)))
     assert len(set(cuts)) > 2 and int(rollouts.length_B.max()) <= prompts.max_new
-    scored_by_student = Frozen(deepcopy(student)).logprobs(rollouts, student)
+    scored_by_student = Frozen(deepcopy(student)).law(rollouts, student)(slice(None))
     row_N, time_N = positions(rollouts.length_B)
     token_N = rollouts.response_BR[row_N, time_N]
     q_N = scored_by_student.gather(-1, token_N[:, None]).squeeze(-1)
-    p_N = Frozen(teacher).logprobs(rollouts, student).gather(-1, token_N[:, None]).squeeze(-1)
+    p_N = Frozen(teacher).law(rollouts, student)(slice(None)).gather(-1, token_N[:, None]).squeeze(-1)
     mu_N = rollouts.behaviour_BR[row_N, time_N]
     assert (torch.minimum((mu_N - q_N).abs(), (mu_N - p_N).abs()) < 1e-4).all(), "each token is one model's"
 

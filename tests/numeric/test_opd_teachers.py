@@ -19,7 +19,7 @@ from train.opd.objective import weigh
 from train.opd.params import IMPOSSIBLE, Frozen
 from train.opd.rollouts import positions
 from train.opd.source import SourceConfig, gold
-from train.opd.teacher import TeacherConfig, make, score
+from train.opd.teacher import TeacherConfig, make
 from train.opd.weight import WeightConfig
 
 made = runpy.run_path(str(Path(__file__).with_name("opd_made.py")))
@@ -59,7 +59,9 @@ def test_a_trust_region_lies_between_the_first_student_and_the_present_one(sourc
     rollouts, _ = SOURCES["student"](prompts, STUDENT, 0, student, None)
     trust, first, now = make(TeacherConfig("trust", rate=0.3), student), deepcopy(student), model(source, 3)
     with torch.no_grad():
-        p_NV, a_NV, b_NV = (params.logprobs(rollouts, now) for params in (trust, Frozen(first), Frozen(deepcopy(now))))
+        p_NV, a_NV, b_NV = (
+            params.law(rollouts, now)(slice(None)) for params in (trust, Frozen(first), Frozen(deepcopy(now)))
+        )
     wanted = a_NV.exp() ** 0.7 * b_NV.exp() ** 0.3
     torch.testing.assert_close(p_NV.exp(), wanted / wanted.sum(-1, keepdim=True))
 
@@ -89,7 +91,10 @@ def test_problems_go_to_the_teacher_of_their_size(source, prompts):
     assert len(set(rollouts.problems.ops.tolist())) > 1
     row_N, _ = positions(rollouts.length_B)
     with torch.no_grad():
-        got, each = routed.logprobs(rollouts, student), [Frozen(m).logprobs(rollouts, student) for m in models]
+        got, each = (
+            routed.law(rollouts, student)(slice(None)),
+            [Frozen(m).law(rollouts, student)(slice(None)) for m in models],
+        )
     small_N = torch.as_tensor(rollouts.problems.ops <= 2)[row_N]
     torch.testing.assert_close(got, torch.where(small_N[:, None], *each), atol=1e-5, rtol=1e-4)
     assert [int(rows.sum()) for _, rows in routed.reads(rollouts, student)] == [
@@ -102,7 +107,10 @@ def test_the_likeliest_teacher_is_the_one_that_wrote_the_response(source, prompt
     for author in models:
         rollouts, _ = SOURCES["teacher"](prompts, SourceConfig("teacher", 1, 1.0), 0, models[0], author)
         with torch.no_grad():
-            got, own = routed.logprobs(rollouts, models[0]), Frozen(author).logprobs(rollouts, models[0])
+            got, own = (
+                routed.law(rollouts, models[0])(slice(None)),
+                Frozen(author).law(rollouts, models[0])(slice(None)),
+            )
         row_N, _ = positions(rollouts.length_B)
         same = [torch.allclose(got[row_N == row], own[row_N == row], atol=1e-5) for row in range(len(rollouts))]
         assert sum(same) >= len(same) - 1
@@ -123,7 +131,7 @@ def test_the_oracle_gives_gold_its_own_law_and_knows_the_entropy_of_the_data(sou
     student = model(source, 0)
     rollouts, _ = gold(prompts, GOLD, 0, student, None)
     params = make(TeacherConfig("oracle", policy="abstain"), student, (), source.spec)
-    p_NV = params.logprobs(rollouts, student)
+    p_NV = params.law(rollouts, student)(slice(None))
     torch.testing.assert_close(p_NV.exp().sum(-1), torch.ones(len(p_NV)))
     assert params.known(rollouts).sum() == rollouts.length_B.sum()
     row_N, time_N = positions(rollouts.length_B)
@@ -158,9 +166,11 @@ def test_the_oracle_s_forward_kl_falls_to_zero_for_a_student_that_knows_the_law(
     student = model(source, 0)
     rollouts, _ = gold(prompts, GOLD, 0, student, None)
     params = make(TeacherConfig("oracle", policy="continue"), student, (), source.spec)
-    p_NV = params.logprobs(rollouts, student)
+    law = params.law(rollouts, student)
+    p_NV = law(slice(None))
+    torch.testing.assert_close(torch.cat([law(slice(0, 7)), law(slice(7, len(p_NV)))]), p_NV, rtol=0, atol=0)
     assert p_NV.min() == IMPOSSIBLE and (p_NV.exp() * (p_NV - p_NV)).sum() == 0
-    scored = score(student, (p_NV, None), rollouts)
+    scored = made["scored"](student, (law, None), rollouts)
     assert torch.isfinite(divergence(scored, DivergenceConfig("fkl"))).all()
     assert torch.isfinite(divergence(scored, DivergenceConfig("jsd", beta=0.5))).all()
 
@@ -217,7 +227,7 @@ def test_the_teacher_reads_the_context_at_the_same_response_positions(source, pr
     student, teacher = model(source, 0), model(source, 1)
     rollouts = told(SOURCES["student"](prompts, STUDENT, 0, student, None)[0], "gold", prompts, 0, 10_000)
     with torch.no_grad():
-        got_NV, n = Frozen(teacher).logprobs(rollouts, student), 0
+        got_NV, n = Frozen(teacher).law(rollouts, student)(slice(None)), 0
         for row, context in enumerate(rollouts.context):
             p, length = int(rollouts.prompt_B[row]), int(rollouts.length_B[row])
             text = torch.tensor([[*context, *rollouts.tokens_BT[row, : p + length].tolist()]])

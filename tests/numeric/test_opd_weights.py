@@ -23,7 +23,7 @@ from train.opd.rollouts import Rollouts
 from train.opd.settings import Schedule
 from train.opd.signals import Signals
 from train.opd.source import Prompts
-from train.opd.teacher import Scored, Teacher, TeacherConfig, score
+from train.opd.teacher import Scored, Teacher, TeacherConfig
 from train.opd.weight import WeightConfig, coefficients
 
 made = runpy.run_path(str(Path(__file__).with_name("opd_made.py")))
@@ -35,6 +35,7 @@ model = made["model"]
 gradient = made["gradient"]
 objective = made["objective"]
 right_rows = made["right_rows"]
+scored_all = made["scored"]
 
 
 def scored_pair(source: Source, prompts: Prompts) -> tuple[Scored, Rollouts]:
@@ -42,7 +43,7 @@ def scored_pair(source: Source, prompts: Prompts) -> tuple[Scored, Rollouts]:
     rollouts, _ = SOURCES["student"](prompts, FOUR, 0, student, None)
     rollouts = right_rows(rollouts, [0, 5, 6])
     targets = Teacher(TeacherConfig(), Frozen(teacher)).targets(rollouts, student)
-    return score(model(source, 4), targets, rollouts), rollouts
+    return scored_all(model(source, 4), targets, rollouts), rollouts
 
 
 def test_trrd_with_all_its_share_on_the_student_is_grpo_and_rlsd_with_none_too(source, prompts):

@@ -20,7 +20,7 @@ from train.opd.metrics import METRICS, definition, main
 from train.opd.outcome import OutcomeConfig
 from train.opd.repetition import ZLIB_RATIO, ZLIB_TAIL, compressible, periods, repetitive, zlib_ratio
 from train.opd.source import gold
-from train.opd.teacher import Scored, TeacherConfig, score
+from train.opd.teacher import Scored, TeacherConfig
 
 made = runpy.run_path(str(Path(__file__).parents[1] / "numeric" / "opd_made.py"))
 source, prompts, model, objective = (made[name] for name in ("source", "prompts", "model", "objective"))
@@ -119,8 +119,8 @@ def test_the_board_of_a_step_against_loops_over_its_tokens(prompts, source):
     for index_M in rollouts.chunks(2):
         part = rollouts.rows(index_M)
         with torch.no_grad():
-            target = score(teacher, (None, None), part).student_NV
-            scored = score(student, (target, None), part)
+            target = made["scored"](teacher, (None, None), part).student_NV
+            scored = made["scored"](student, (lambda at, target=target: target[at], None), part)
         board.note(index_M, scored, token_measures(scored, EOS))
         for n in range(len(scored.token_N)):
             lines[int(index_M[scored.row_N[n]]), int(scored.time_N[n])] = (scored.student_NV[n], target[n])

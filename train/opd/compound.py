@@ -78,10 +78,10 @@ def blend(prompts: Prompts, config: SourceConfig, step: int, model: GPT, author:
     if config.share in (0.0, 1.0):
         return answered_by(prompts, config, step, author if config.share else model, "student")
     texts = asked(documents, times)
-    dice = generator(prompts, "rollout", step)
+    dice = generator(prompts, "rollout", step, times * prompts.max_new)
     ends = prompts.tokens.eos, prompts.tokens.pad
     drawn = blended(model, author, config.share, texts, prompts.max_new, config.temperature, *ends, dice)
-    group_B = torch.arange(len(texts), device=drawn.length_B.device) // times
+    group_B = prompts.first + torch.arange(len(texts), device=drawn.length_B.device) // times
     rollouts = assemble(prompts, texts, repeated(documents, times), *drawn, group_B, "student")
     flops = sum(generation_flops(m, rollouts.prompt_B, drawn.length_B, times) for m in (model, author))
     return rollouts, flops

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from synth.checker import MALFORMED
 from synth.world import ANSWER
+from train.distributed import Group
 from train.opd.divergence import DivergenceConfig
 from train.opd.estimators import clipped_positions
 from train.opd.kinds import kl_entries
@@ -105,6 +106,13 @@ class Board:
         columns = torch.stack([value_N.detach().float() for value_N in values.values()]).cpu().numpy()
         for name, row_N in zip(values, columns, strict=True):
             self.values.setdefault(name, np.full(shape, UNDEFINED, dtype=np.float32))[at] = row_N
+
+    def together(self, group: Group) -> None:
+        """Take in what the other processes noted, each of rows of its own."""
+        for theirs in group.gather(self.values) if group.world > 1 else []:
+            for name, their_BR in theirs.items():
+                mine_BR = self.values.setdefault(name, np.full_like(their_BR, UNDEFINED))
+                np.copyto(mine_BR, their_BR, where=~np.isnan(their_BR))
 
     def means(self) -> dict[str, float]:
         """Means over the batch's positions, and what the checker's first wrong steps say of the teacher's signal."""

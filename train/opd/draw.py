@@ -7,8 +7,14 @@ that memory is the drawer's state, so a resumed run replays the same responses.
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
 from models.gpt import GPT
 from synth.problem import Problems
+from train.distributed import Group
+from train.loop import ALONE
 from train.opd.compound import blend, revision, spliced
 from train.opd.rollouts import Rollouts
 from train.opd.settings import at_step
@@ -19,18 +25,37 @@ SOURCES = {
     "spliced": spliced, "revision": revision, "replay": student,
 }  # fmt: skip
 assert set(SOURCES) == set(KINDS)
+WHOLE = (
+    "spliced",
+    "revision",
+)  # whose random numbers or verdicts depend on the whole batch: every process draws it all
 TRACKS = ("tokens_BT", "prompt_B", "length_B", "trainable_BR", "behaviour_BR", "group_B", "origin_B")
 
 
-class Drawer:
-    """Draws the batch of a step. `author` is the frozen model that the source needs beside the student, if any."""
+def stacked(parts: list[dict[str, Tensor]], pad: int) -> dict[str, Tensor]:
+    """The tracks of several batches as those of one, row after row."""
+    whole = {}
+    for name in TRACKS:
+        tracks, fill = [part[name] for part in parts], pad if name == "tokens_BT" else 0
+        if tracks[0].ndim > 1:
+            width = max(track.shape[1] for track in tracks)
+            tracks = [F.pad(track, (0, width - track.shape[1]), value=fill) for track in tracks]
+        whole[name] = torch.cat(tracks)
+    return whole
 
-    def __init__(self, prompts: Prompts, config: SourceConfig, author: GPT | None) -> None:
-        self.prompts, self.config, self.author = prompts, config, author
+
+class Drawer:
+    """Draws the batch of a step. `author` is the frozen model that the source needs beside the student, if any.
+
+    Of the processes of a `group` each draws the responses to its share of the prompts, and all get the whole batch.
+    """
+
+    def __init__(self, prompts: Prompts, config: SourceConfig, author: GPT | None, group: Group = ALONE) -> None:
+        self.prompts, self.config, self.author, self.group = prompts, config, author, group
         self.kept: list[dict[str, Any]] = []  # oldest first: `batch`, the index of its prompts, and the tracks
 
     def __call__(self, model: GPT, step: int) -> tuple[Rollouts, float, int]:
-        """The rollouts of a step, the FLOPs of drawing them (0 for kept or gold ones), the index of their prompts."""
+        """The rollouts of a step, this process's FLOPs for them (0: kept or gold), the index of their prompts."""
         config = self.config
         batch, again = step // config.reuse, step % config.reuse > 0
         if config.kind == "replay" and self.kept:
@@ -40,11 +65,22 @@ class Drawer:
             if config.kind == "replay":
                 place = int(chance_of(self.prompts, "replay", step) * len(self.kept))
             return self._recall(self.kept[place], model), 0.0, self.kept[place]["batch"]
-        rollouts, flops = SOURCES[config.kind](self.prompts, config, batch, model, self.author)
+        rollouts, flops = self._draw(model, batch)
         if config.reuse > 1 or config.kind == "replay":
             self.kept.append({"batch": batch} | {name: getattr(rollouts, name).cpu() for name in TRACKS})
             self.kept = self.kept[-(config.capacity or 1) :]
         return rollouts, flops, batch
+
+    def _draw(self, model: GPT, batch: int) -> tuple[Rollouts, float]:
+        """A new batch, and what this process spent on it."""
+        group, kind = self.group, self.config.kind
+        if group.world == 1 or kind in WHOLE:
+            rollouts, flops = SOURCES[kind](self.prompts, self.config, batch, model, self.author)
+            return rollouts, flops if group.main else 0.0
+        own = self.prompts.share(group.rank, group.world)
+        rollouts, flops = SOURCES[kind](own, self.config, batch, model, self.author)
+        parts = group.gather({name: getattr(rollouts, name).cpu() for name in TRACKS})
+        return self._recall({"batch": batch} | stacked(parts, self.prompts.tokens.pad), model), flops
 
     def _recall(self, kept: Mapping[str, Any], model: GPT) -> Rollouts:
         """Kept responses with their problems and verdicts, which are functions of the index and the tokens."""

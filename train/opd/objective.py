@@ -4,21 +4,26 @@ Every coefficient is fixed for the whole batch before the first forward pass wit
 do not depend on how the batch is cut into micro-batches. Weights that depend on what the models say about the batch are
 measured by a pass without gradient first.
 
-Legend: B rows, R response columns, N response positions of a micro-batch, V vocabulary.
+Of several processes each draws responses to its share of the prompts and all get the whole batch; each then scores its
+share of the rows, with the coefficients of the whole. So the sum of their losses is that of a single process.
+
+Legend: B rows, R response columns, N response positions of a micro-batch, n of a block, C channels, V vocabulary.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.gpt import GPT
 from synth.encoding import PHRASE
 from synth.world import ANSWER
-from train.loop import StepOutput
+from train.distributed import Group, gradients_averaged, replicate
+from train.loop import ALONE, StepOutput
+from train.opd.chunks import blocks, fused
 from train.opd.contexts import told
 from train.opd.diagnostics import Board, push_measures, response_measures, token_measures
 from train.opd.divergence import DivergenceConfig, divergence, nll
@@ -26,17 +31,18 @@ from train.opd.draw import Drawer
 from train.opd.fork import Forks, future_coefficients, look
 from train.opd.method import Method
 from train.opd.outcome import COMBINERS, NORMALISER, advantages, policy_gradient, rewards
+from train.opd.params import States, logprobs, unembedding
 from train.opd.regularizer import POSITION, regularizer_coefficients
 from train.opd.rollouts import Rollouts
 from train.opd.settings import at_step
 from train.opd.signals import Signals, measure
 from train.opd.source import Prompts, gold
 from train.opd.tally import Tally
-from train.opd.teacher import Scored, Teacher, score
+from train.opd.teacher import Scored, Scores, Targets, Teacher
 from train.opd.weight import WeightConfig, coefficients
 
 FUTURE = DivergenceConfig("fkl")
-Piece = Callable[[], Tensor]
+Piece = Callable[[nn.Module], Tensor]  # from the student's states, a micro-batch's part of the loss
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ def weigh(
 
 
 def loss_terms(method: Method, scored: Scored, counts: Coefficients) -> tuple[Tensor, dict[str, Tensor]]:
-    """The micro-batch's part of the loss, and its terms by name (detached). Parts of a batch add up."""
+    """The part of the loss of some positions, and its terms by name (detached). Parts of a batch add up."""
     at = (scored.row_N, scored.time_N)
     terms = {}
     for place, (term, count_BR) in enumerate(zip(method.terms, counts.terms, strict=False)):
@@ -108,7 +114,8 @@ class Objective:
 
     A function of (weights, step) beside the frozen models and what the method remembers: copies of the student that
     teach it, responses that are used again; `state_dict` holds both. `author` is the frozen model that the source
-    needs; `micro_batch` is the most rows of one forward pass, 0 for all; `watch(step, rollouts)` sees every batch.
+    needs; `micro_batch` is the most rows of one forward pass, 0 for all; `watch(step, rollouts)` sees every batch. Of
+    the processes of a `group` each has its part of the loss, times their number, since their gradients are averaged.
     """
 
     def __init__(
@@ -119,10 +126,13 @@ class Objective:
         author: GPT | None = None,
         micro_batch: int = 0,
         watch: Callable[[int, Rollouts], None] | None = None,
+        group: Group = ALONE,
     ) -> None:
-        self.method, self.prompts, self.teacher = method, prompts, teacher
-        self.drawer = Drawer(prompts, method.source, author)
+        self.method, self.prompts, self.teacher, self.group = method, prompts, teacher, group
+        self.drawer = Drawer(prompts, method.source, author, group)
         self.micro_batch, self.watch = micro_batch, watch
+        self.whole_rows = any(term.divergence.gamma is not None for term in method.terms)
+        self._trained: tuple[GPT, nn.Module] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {"teacher": self.teacher.state_dict(), "drawer": self.drawer.state_dict()}
@@ -145,12 +155,20 @@ class Objective:
         tally = Tally()
         board = Board(rollouts, ANSWER if self.prompts.tokens.name == PHRASE else None)
         pieces = [*self._pieces(model, rollouts, step, tally, board), *self._gold_pieces(model, batch, tally)]
-        loss = pieces[0]()
-        for piece in pieces[1:]:
-            loss.backward()
-            loss = loss.detach() + piece()
+        loss, states = 0.0, self._averaged(model)
+        for i, piece in enumerate(pieces):
+            last = i == len(pieces) - 1
+            with gradients_averaged(model, states, last):
+                part = piece(states) * self.group.world
+                if not last:
+                    part.backward()
+                    part = part.detach()
+            loss = loss + part
         if self.watch is not None:
             self.watch(step, rollouts)
+        tally.together(self.group)
+        board.together(self.group)
+        (generation,) = self.group.sum([generation])
         generated = 0 if generation == 0.0 else int(rollouts.length_B.sum())
         return StepOutput(
             loss=loss,
@@ -161,6 +179,27 @@ class Objective:
             seconds={"generation": drawn - started, "teacher": tally.teacher_seconds},
         )
 
+    def _averaged(self, model: GPT) -> nn.Module:
+        """What gives the student's states in training; made when its weights are those to start from."""
+        if self._trained is None or self._trained[0] is not model:
+            self._trained = model, replicate(States(model), model, self.group)
+        return self._trained[1]
+
+    def _chunks(self, rollouts: Rollouts) -> list[Tensor]:
+        """The rows of each micro-batch of this process; of few rows, another process may have none."""
+        return rollouts.chunks(self.micro_batch, self.group.rank, self.group.world)
+
+    def _blocks(self, part: Rollouts, model: GPT) -> list[slice]:
+        return blocks(part.length_B, model.config.vocab_size, self.whole_rows)
+
+    def _sum(self, model: GPT, scores: Scores, part: Rollouts, loss_of: Callable[[Scored], Tensor]) -> Tensor:
+        """The sum of a loss over a micro-batch, block by block."""
+
+        def of(at: slice, states_nC: Tensor, weight_VC: Tensor) -> Tensor:
+            return loss_of(scores.at(at, logprobs(states_nC, weight_VC)))
+
+        return fused(scores.states_NC, unembedding(model), self._blocks(part, model), of)
+
     def _asks(self, step: int) -> bool:
         """Whether the teacher has a say at this step; where schedules switch it off it is not asked."""
         outcome = self.method.outcome
@@ -169,11 +208,11 @@ class Objective:
 
     def _pieces(self, model: GPT, rollouts: Rollouts, step: int, tally: Tally, board: Board) -> list[Piece]:
         """The micro-batches of the responses, each a function that returns its part of the loss."""
-        chunks, asks = rollouts.chunks(self.micro_batch), self._asks(step)
+        chunks, asks = self._chunks(rollouts), self._asks(step)
         parts = [rollouts.rows(index_M) for index_M in chunks]
-        asked: dict[int, tuple[Tensor | None, Tensor | None]] = {}
+        asked: dict[int, Targets] = {}
 
-        def target(i: int) -> tuple[Tensor | None, Tensor | None]:
+        def target(i: int) -> Targets:
             """The teacher is asked once for each micro-batch."""
             if not asks:
                 return None, None
@@ -189,31 +228,39 @@ class Objective:
         futures: list[Piece] = []
         needs = self.method.needs if asks else self.method.regularizer.needs
         if needs:
-            ask = [
-                (index_M, partial(lambda i: score(model, target(i), parts[i]), i)) for i, index_M in enumerate(chunks)
-            ]
-            signals = measure(needs, rollouts, ask)
-            tally.measured(model, rollouts)
+
+            def scored_parts() -> Iterator[tuple[Tensor, Scored]]:
+                for i, index_M in enumerate(chunks):
+                    scores = Scores(States(model), target(i), parts[i])
+                    for at in self._blocks(parts[i], model):
+                        yield index_M, scores.at(at, logprobs(scores.states_NC[at], unembedding(model)))
+                    tally.measured(model, parts[i])
+
+            signals = measure(needs, rollouts, scored_parts(), model.config.vocab_size, self.group)
         counts = weigh(self.method, rollouts, self.prompts.max_new, step, signals, known_BR)
         if self.method.fork is not None and counts.terms:
             scorer = self.teacher.params.models[0]
             forks = look(rollouts, signals, self.method.fork, model, scorer, self.prompts, step)
-            tally.looked(forks)
+            tally.looked(forks, self.group.main)
             futures = self._future_pieces(model, forks, counts.terms[0], tally)
             counts = replace(counts, terms=[term_BR * forks.weight_BR for term_BR in counts.terms])
         if known_BR is not None:
             tally.share("told" if self.method.teacher.context != "none" else "known", known_BR, rollouts)
 
-        def piece(i: int, index_M: Tensor) -> Tensor:
-            scored = score(model, target(i), parts[i])
+        def piece(i: int, index_M: Tensor, states: nn.Module) -> Tensor:
+            scores, part_counts = Scores(states, target(i), parts[i]), counts.rows(index_M)
             asked.pop(i, None)
-            part_counts = counts.rows(index_M)
-            loss, terms = loss_terms(self.method, scored, part_counts)
             divergences = [term.divergence for term in self.method.terms[: len(part_counts.terms)]]
-            pushes = push_measures(scored, divergences, self.method.outcome, part_counts.advantage_B)
-            board.note(index_M, scored, token_measures(scored, parts[i].eos) | pushes)
-            tally.add(model, parts[i], terms)
-            return loss
+
+            def loss_of(scored: Scored) -> Tensor:
+                loss, terms = loss_terms(self.method, scored, part_counts)
+                pushes = push_measures(scored, divergences, self.method.outcome, part_counts.advantage_B)
+                board.note(index_M, scored, token_measures(scored, parts[i].eos) | pushes)
+                tally.add(terms)
+                return loss
+
+            tally.updated(model, parts[i])
+            return self._sum(model, scores, parts[i], loss_of)
 
         return [*(partial(piece, i, index_M) for i, index_M in enumerate(chunks)), *futures]
 
@@ -224,15 +271,19 @@ class Objective:
             return []
         counts_FK = future_coefficients(forks, self.method.fork, counts_BR)
 
-        def piece(index_M: Tensor) -> Tensor:
+        def piece(index_M: Tensor, states: nn.Module) -> Tensor:
             part = futures.rows(index_M)
-            scored = score(model, self.teacher.targets(part, model), part)
             tally.scored(*self.teacher.work(part, model))
-            loss = (counts_FK[index_M][scored.row_N, scored.time_N] * divergence(scored, FUTURE)).sum()
-            tally.add(model, part, {"future": loss.detach()})
-            return loss
 
-        return [partial(piece, index_M) for index_M in futures.chunks(self.micro_batch)]
+            def loss_of(scored: Scored) -> Tensor:
+                loss = (counts_FK[index_M][scored.row_N, scored.time_N] * divergence(scored, FUTURE)).sum()
+                tally.add({"future": loss.detach()})
+                return loss
+
+            tally.updated(model, part)
+            return self._sum(model, Scores(states, self.teacher.targets(part, model), part), part, loss_of)
+
+        return [partial(piece, index_M) for index_M in self._chunks(futures) if len(index_M)]
 
     def _gold_pieces(self, model: GPT, batch: int, tally: Tally) -> list[Piece]:
         """The micro-batches of the negative log-likelihood on the step's own documents, if the method has it."""
@@ -242,11 +293,15 @@ class Objective:
         rollouts, _ = gold(self.prompts, self.method.source, batch, model, None)
         counts_BR = coefficients(rollouts, WeightConfig(normaliser=self.method.weight.normaliser), self.prompts.max_new)
 
-        def piece(index_M: Tensor) -> Tensor:
+        def piece(index_M: Tensor, states: nn.Module) -> Tensor:
             part = rollouts.rows(index_M)
-            scored = score(model, (None, None), part)
-            loss = weight * (counts_BR[index_M][scored.row_N, scored.time_N] * nll(scored)).sum()
-            tally.add(model, part, {"gold_nll": loss.detach()})
-            return loss
 
-        return [partial(piece, index_M) for index_M in rollouts.chunks(self.micro_batch)]
+            def loss_of(scored: Scored) -> Tensor:
+                loss = weight * (counts_BR[index_M][scored.row_N, scored.time_N] * nll(scored)).sum()
+                tally.add({"gold_nll": loss.detach()})
+                return loss
+
+            tally.updated(model, part)
+            return self._sum(model, Scores(states, (None, None), part), part, loss_of)
+
+        return [partial(piece, index_M) for index_M in self._chunks(rollouts)]

@@ -1,24 +1,27 @@
 """Whose parameters score the responses, the first choice of a teacher: frozen models, copies of the student, an oracle.
 
-Every choice answers `logprobs(rollouts, student)`; those that follow the student hear of each step through `follow`,
-before its batch is drawn, and have a state that checkpoints keep. So step k is scored by the copies as they are after k
-updates, whether or not the run was killed in between.
+Every choice answers `law(rollouts, student)`, which makes log-probabilities of a few positions at a time; those that
+follow the student hear of each step through `follow`, before its batch is drawn, and have a state that checkpoints
+keep. So step k is scored by the copies as they are after k updates, whether or not the run was killed in between.
 
-Legend: B rows, T columns, N response positions, V vocabulary.
+Legend: B rows, T columns, N response positions, n some of them, C channels, V vocabulary.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from models.gpt import GPT
 from synth.oracle import ABSTAINED, Oracle
+from train.opd.chunks import blocks
 from train.opd.rollouts import Rollouts, positions
 
+Law = Callable[[slice], Tensor]  # log-probabilities float32[n, V] at some of a batch's response positions
 IMPOSSIBLE = -1e4  # log-probability of what the oracle rules out: zero as a chance, and finite in sums
 
 
@@ -27,27 +30,60 @@ def frozen(model: GPT) -> GPT:
     return model.eval().requires_grad_(False)
 
 
-def response_logprobs(model: GPT, tokens_BT: Tensor, prompt_B: Tensor, length_B: Tensor) -> Tensor:
-    """Log-probabilities of the next token at every response position.
+class States(nn.Module):
+    """A model's residual stream at response positions, as a module whose gradients processes can average."""
 
-    Only these positions go through the projection to the vocabulary, and the last column, which predicts nothing that
-    is scored, is not read at all.
+    def __init__(self, model: GPT) -> None:
+        super().__init__()
+        self.model = model
 
-    Args:
-        model: maps tokens and flat positions to logits at those positions.
-        tokens_BT: int64, prompt and response, padded on the right.
-        prompt_B, length_B: tokens of this model's prompt and of the response.
-    Returns:
-        float32[N, V], N = length_B.sum(), row after row.
-    """
-    row_N, time_N = positions(length_B)
-    at_N = row_N * (tokens_BT.shape[1] - 1) + prompt_B[row_N] - 1 + time_N
-    return torch.log_softmax(model(tokens_BT[:, :-1], at_N=at_N).float(), dim=-1)
+    def forward(self, tokens_BT: Tensor, prompt_B: Tensor, length_B: Tensor) -> Tensor:
+        """[N, C], N = length_B.sum(), row after row: what the unembedding reads to predict the next token there.
+
+        The last column, which predicts nothing that is scored, is not read at all.
+
+        Args:
+            tokens_BT: int64, prompt and response, padded on the right.
+            prompt_B, length_B: tokens of this model's prompt and of the response.
+        """
+        row_N, time_N = positions(length_B)
+        at_N = row_N * (tokens_BT.shape[1] - 1) + prompt_B[row_N] - 1 + time_N
+        return self.model.hidden(tokens_BT[:, :-1]).flatten(0, 1).index_select(0, at_N)
 
 
-def scored_by(model: GPT, rollouts: Rollouts) -> Tensor:
-    """The model's log-probabilities of the responses, given what a teacher reads before them: float32[N, V]."""
-    return response_logprobs(model, *rollouts.told(), rollouts.length_B)
+def unembedding(model: GPT) -> Tensor:
+    """The matrix [V, C] that makes logits of the residual stream."""
+    return model.embed.weight if model.unembed is None else model.unembed.weight
+
+
+def logprobs(states_NC: Tensor, weight_VC: Tensor) -> Tensor:
+    """Log-probabilities of the next token, float32[N, V]."""
+    return torch.log_softmax(F.linear(states_NC, weight_VC).float(), dim=-1)
+
+
+@torch.no_grad()
+def law_of(model: GPT, tokens_BT: Tensor, prompt_B: Tensor, length_B: Tensor) -> Law:
+    """A model's log-probabilities of the next token at response positions, made without gradient when asked for."""
+    states_NC, weight_VC = States(model)(tokens_BT, prompt_B, length_B), unembedding(model)
+    return torch.no_grad()(lambda at: logprobs(states_NC[at], weight_VC))
+
+
+def told_law(model: GPT, rollouts: Rollouts) -> Law:
+    """The model's law of the responses, given what a teacher reads before them."""
+    return law_of(model, *rollouts.told(), rollouts.length_B)
+
+
+def chosen_law(laws: Sequence[Law], which_N: Tensor, place_N: Tensor) -> Law:
+    """Position i has the law `which_N[i]`, at that law's own position `place_N[i]`."""
+
+    def at(part: slice) -> Tensor:
+        which_n, place_n = which_N[part], place_N[part]
+        used = which_n.unique().tolist()
+        found = torch.cat([laws[i](place_n[which_n == i]) for i in used])
+        order_n = torch.cat([(which_n == i).nonzero().squeeze(1) for i in used])
+        return torch.empty_like(found).index_copy_(0, order_n, found)
+
+    return torch.no_grad()(at)
 
 
 class Frozen:
@@ -59,9 +95,9 @@ class Frozen:
     def follow(self, student: GPT, step: int) -> None:
         """Called before every step with the student's weights of that moment."""
 
-    def logprobs(self, rollouts: Rollouts, student: GPT) -> Tensor:
-        """float32[N, V] at the response positions, without gradient."""
-        return scored_by(self.models[0], rollouts)
+    def law(self, rollouts: Rollouts, student: GPT) -> Law:
+        """Log-probabilities at the response positions, without gradient."""
+        return told_law(self.models[0], rollouts)
 
     def known(self, rollouts: Rollouts) -> Tensor | None:
         """bool[B, R]: where there is a target at all; None: everywhere."""
@@ -95,38 +131,36 @@ class ByOps(Frozen):
     def reads(self, rollouts: Rollouts, student: GPT) -> list[tuple[GPT, Tensor]]:
         return [(model, self._which(rollouts) == i) for i, model in enumerate(self.models)]
 
-    def logprobs(self, rollouts: Rollouts, student: GPT) -> Tensor:
+    def law(self, rollouts: Rollouts, student: GPT) -> Law:
         which_B = self._which(rollouts)
-        row_N, _ = positions(rollouts.length_B)
-        out_NV = None
-        for i in which_B.unique().tolist():
-            rows_M = (which_B == i).nonzero().squeeze(1)
-            part_MV = scored_by(self.models[i], rollouts.rows(rows_M))
-            if out_NV is None:
-                out_NV = part_MV.new_empty(len(row_N), part_MV.shape[1])
-            out_NV[(which_B == i)[row_N]] = part_MV
-        assert out_NV is not None
-        return out_NV
+        used = which_B.unique().tolist()
+        laws = [told_law(self.models[i], rollouts.rows((which_B == i).nonzero().squeeze(1))) for i in used]
+        which_N = torch.searchsorted(which_B.unique(), which_B)[positions(rollouts.length_B)[0]]
+        mine_NI = which_N[:, None] == torch.arange(len(used), device=which_N.device)
+        place_N = (mine_NI.cumsum(0) - 1).gather(1, which_N[:, None]).squeeze(1)
+        return chosen_law(laws, which_N, place_N)
 
 
 class MostLikely(Frozen):
     """Several models: each response is scored by the one that finds it likeliest, by its mean log-probability."""
 
-    def logprobs(self, rollouts: Rollouts, student: GPT) -> Tensor:
+    def law(self, rollouts: Rollouts, student: GPT) -> Law:
         row_N, _ = positions(rollouts.length_B)
-        all_MNV, which_B = self._scored(rollouts)
-        return all_MNV[which_B[row_N], torch.arange(len(row_N), device=row_N.device)]
+        laws, which_B = self._scored(rollouts)
+        return chosen_law(laws, which_B[row_N], torch.arange(len(row_N), device=row_N.device))
 
-    def _scored(self, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
-        """Log-probabilities under each of M models, float32[M, N, V], and which finds each response likeliest."""
+    def _scored(self, rollouts: Rollouts) -> tuple[list[Law], Tensor]:
+        """The law of each model, and int[B] which of them finds each response likeliest."""
         row_N, time_N = positions(rollouts.length_B)
-        token_N1 = rollouts.response_BR[row_N, time_N][:, None]
-        all_MNV = torch.stack([scored_by(model, rollouts) for model in self.models])
-        chosen_MN = all_MNV.gather(-1, token_N1.expand(len(self.models), -1, 1)).squeeze(-1)
-        total_MB = chosen_MN.new_zeros(len(self.models), len(rollouts)).index_add(1, row_N, chosen_MN)
-        return all_MNV, total_MB.argmax(dim=0)
+        token_N, size = rollouts.response_BR[row_N, time_N], self.models[0].config.vocab_size
+        laws = [told_law(model, rollouts) for model in self.models]
+        parts = blocks(rollouts.length_B, size)
+        chosen_MN = torch.stack(
+            [torch.cat([law(part).gather(-1, token_N[part, None]).squeeze(-1) for part in parts]) for law in laws]
+        )
+        total_MB = chosen_MN.new_zeros(len(laws), len(rollouts)).index_add(1, row_N, chosen_MN)
+        return laws, total_MB.argmax(dim=0)
 
-    @torch.no_grad()
     def writers(self, rollouts: Rollouts, student: GPT) -> list[tuple[GPT, Tensor]]:
         _, which_B = self._scored(rollouts)
         return [(model, which_B == i) for i, model in enumerate(self.models)]
@@ -175,8 +209,8 @@ class Live(Frozen):
     def __init__(self) -> None:
         super().__init__()
 
-    def logprobs(self, rollouts: Rollouts, student: GPT) -> Tensor:
-        return scored_by(student, rollouts)
+    def law(self, rollouts: Rollouts, student: GPT) -> Law:
+        return told_law(student, rollouts)
 
     def reads(self, rollouts: Rollouts, student: GPT) -> list[tuple[GPT, Tensor]]:
         return [(model, torch.ones_like(rollouts.prompt_B, dtype=torch.bool)) for model in (*self.models, student)]
@@ -189,9 +223,9 @@ class Trust(Live):
         super().__init__()
         self.models, self.rate = [frozen(deepcopy(student))], rate
 
-    def logprobs(self, rollouts: Rollouts, student: GPT) -> Tensor:
-        first_NV, now_NV = scored_by(self.models[0], rollouts), scored_by(student, rollouts)
-        return torch.log_softmax(torch.lerp(first_NV, now_NV, self.rate), dim=-1)
+    def law(self, rollouts: Rollouts, student: GPT) -> Law:
+        first, now = told_law(self.models[0], rollouts), told_law(student, rollouts)
+        return lambda at: torch.log_softmax(torch.lerp(first(at), now(at), self.rate), dim=-1)
 
     def writers(self, rollouts: Rollouts, student: GPT) -> list[tuple[GPT, Tensor]]:
         return []  # the law between two models is none of a model
@@ -215,12 +249,18 @@ class Exact(Frozen):
         inside[law.rows[1:] - 1] = False  # what follows the last token is nobody's target
         return law, inside
 
-    def logprobs(self, rollouts: Rollouts, student: GPT) -> Tensor:
+    def law(self, rollouts: Rollouts, student: GPT) -> Law:
         law, inside = self._law(rollouts)
-        size = self.oracle.world.size
-        dense_NV = law.dense(size)[inside]
-        dense_NV[law.status[inside] == ABSTAINED] = -np.log(size)
-        return torch.from_numpy(dense_NV).clamp(min=IMPOSSIBLE).to(rollouts.prompt_B.device)
+        place_N, size = np.flatnonzero(inside), self.oracle.world.size
+
+        def at(part: slice) -> Tensor:
+            first, last = place_N[part][0], place_N[part][-1] + 1
+            dense_nV = law.dense(size, slice(first, last))
+            dense_nV[law.status[first:last] == ABSTAINED] = -np.log(size)
+            dense_nV = torch.from_numpy(dense_nV[inside[first:last]]).clamp(min=IMPOSSIBLE)
+            return dense_nV.to(rollouts.prompt_B.device)
+
+        return at
 
     def known(self, rollouts: Rollouts) -> Tensor:
         law, inside = self._law(rollouts)

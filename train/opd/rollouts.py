@@ -97,9 +97,12 @@ class Rollouts:
             **{name: getattr(self, name)[index_M] for name in ("prompt_B", "length_B", "group_B", "origin_B")},
         )
 
-    def chunks(self, size: int) -> list[Tensor]:
-        """Row indices in blocks of at most `size` rows (0: all at once), sorted by length so that blocks pad little."""
-        order_B = torch.argsort(self.prompt_B + self.length_B, stable=True)
+    def chunks(self, size: int, rank: int = 0, world: int = 1) -> list[Tensor]:
+        """Row indices in blocks of at most `size` rows (0: all at once), sorted by length so that blocks pad little.
+
+        Of `world` processes each takes every world-th row in that order, so that all have about as much to do.
+        """
+        order_B = torch.argsort(self.prompt_B + self.length_B, stable=True)[rank::world]
         return list(order_B.split(size or len(self)))
 
 

@@ -1,6 +1,8 @@
 """Distillation: goes on from a student checkpoint with any method of `configs/method/`, at a given budget.
 
     python -m train.opd.run student=runs/pretrain/student-1a2b3c4d teacher=runs/pretrain/teacher-5e6f7a8b method=opd
+    python -m train.opd.run method=gkd scale=smoke        # a few small steps of any method, with models of the zoo
+    torchrun --nproc-per-node=2 -m train.opd.run ...      # the same loss and weights, see train/distributed.py
 
 `method=kd` and `method=sft` are the controls that every claim needs beside it: `budget.flops` makes the arms equal in
 compute. A method whose teacher reads a context first measures whether the checkpoint can use it (skill.json). Rollouts
@@ -12,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +26,7 @@ from synth.spec import Spec
 from train import checkpoint
 from train.config import REQUIRED, plain, run_entry
 from train.data import DataConfig, check_world, world_notes
+from train.distributed import Group, joined, processes
 from train.loop import train
 from train.machine import set_up
 from train.opd.contexts import longest
@@ -31,13 +35,14 @@ from train.opd.objective import Objective
 from train.opd.params import frozen
 from train.opd.recovery import OpdPeriodicConfig, Recovery
 from train.opd.samples import SampleLog
+from train.opd.scale import scaled
 from train.opd.skill import check_skill, measure_skill, words
 from train.opd.source import Prompts
 from train.opd.teacher import Teacher, make
 from train.optim import OptimConfig
 from train.periodic import Periodic, harder_problems
-from train.pretrain import CHECKED, check_context, summary
-from train.rundir import TrainingOut, open_run, run_path
+from train.pretrain import CHECKED, check_context, open_together, summary
+from train.rundir import RunDir, TrainingOut, run_path
 from train.state import Budget
 
 
@@ -161,52 +166,88 @@ def load(path: str, setting: str, config: OpdConfig, source: Source, device: tor
 
 def main(config: OpdConfig) -> None:
     """Trains the student into a run folder; a complete one is left as it is."""
-    device = set_up(config.threads, config.device)
-    source = config.source("train", "distillation")
-    tokens = config.data.encoding()
-    config.method.check_vocabulary(tokens.size)
-    student, teacher, author = build(config, source, device)
-    validation, follow = config.source("test", "validation"), None
-    harder = harder_problems(config.data, config.evaluate, student.config.context)
-    if config.evaluate.continuations and teacher.params is not None:
-        follow = Recovery(teacher, validation, config.evaluate.continuations, config.seed)
-    skill = None
-    if config.method.teacher.context != "none" and not (run_path(plain(config), config.inputs) / "skill.json").exists():
-        reader = student if config.method.teacher.is_self else teacher.params.models[0]
-        skill = measure_skill(reader, config.data, config.method.teacher.context, config.skill.problems)
-        if config.skill.stop:
-            check_skill(skill)
-        print(words(skill), file=sys.stderr)
-    seeds = {"rollouts": config.seed, "data": config.data.seed}
-    run = open_run(plain(config), config.inputs, seeds, config.data.fingerprint())
-    if skill is not None:
-        run.write_json("skill.json", skill)
-    if not run.complete:
-        log = SampleLog(run.path / "samples.jsonl", tokens, config.evaluate.every, config.evaluate.samples)
-        objective = Objective(
-            config.method,
-            Prompts(source, config.prompts, config.max_new, config.seed),
-            teacher,
-            author,
-            config.micro_batch,
-            watch=log,
-        )
-        # where the batches are documents, the rollouts worth reading are those of the evaluation
-        written = run.path if config.method.source.kind == "gold" else None
-        state = train(
-            run,
-            student,
-            objective,
-            config.optim,
-            config.budget,
-            config.out,
-            evaluate=Periodic(validation, config.evaluate, written, harder, follow),
-            evaluate_every=config.evaluate.every,
-            notes=world_notes(config.data),
-        )
+    with joined(set_up(config.threads, config.device, many=True)) as group:
+        if config.prompts < group.world:
+            raise ValueError(
+                f"prompts={config.prompts}: fewer than the {group.world} processes; accepted: {group.world} or more"
+            )
+        source = config.source("train", "distillation")
+        config.method.check_vocabulary(config.data.encoding().size)
+        student, teacher, author = build(config, source, group.device)
+        validation, follow = config.source("test", "validation"), None
+        harder = harder_problems(config.data, config.evaluate, student.config.context)
+        if config.evaluate.continuations and teacher.params is not None:
+            follow = Recovery(teacher, validation, config.evaluate.continuations, config.seed)
+        skill = group.first(lambda: skill_of(config, student, teacher))
+        seeds = {"rollouts": config.seed, "data": config.data.seed}
+        run = open_together(group, plain(config), config.inputs, seeds, config.data.fingerprint())
+        if skill is not None and group.main:
+            run.write_json("skill.json", skill)
+        if not run.complete:
+            # where the batches are documents, the rollouts worth reading are those of the evaluation
+            written = run.path if config.method.source.kind == "gold" and group.main else None
+            judge = Periodic(validation, config.evaluate, written, harder, follow)
+            distil(config, run, source, (student, teacher, author), judge, group)
+        if group.main:
+            print(run.path)
+
+
+def skill_of(config: OpdConfig, student: GPT, teacher: Teacher) -> dict[str, Any] | None:
+    """What the teacher's context brings, where there is one and it was not measured before.
+
+    Raises ValueError where it brings nothing, unless `skill.stop` is off.
+    """
+    context = config.method.teacher.context
+    if context == "none" or (run_path(plain(config), config.inputs) / "skill.json").exists():
+        return None
+    reader = student if config.method.teacher.is_self else teacher.params.models[0]
+    skill = measure_skill(reader, config.data, context, config.skill.problems)
+    if config.skill.stop:
+        check_skill(skill)
+    print(words(skill), file=sys.stderr)
+    return skill
+
+
+def distil(
+    config: OpdConfig,
+    run: RunDir,
+    source: Source,
+    models: tuple[GPT, Teacher, GPT | None],
+    judge: Periodic,
+    group: Group,
+) -> None:
+    """Trains to the end of the budget and writes the summary; `models` as `build` returns them."""
+    student, teacher, author = models
+    log = SampleLog(run.path / "samples.jsonl", config.data.encoding(), config.evaluate.every, config.evaluate.samples)
+    prompts = Prompts(source, config.prompts, config.max_new, config.seed)
+    watch = log if group.main else None
+    objective = Objective(config.method, prompts, teacher, author, config.micro_batch, watch, group)
+    state = train(
+        run,
+        student,
+        objective,
+        config.optim,
+        config.budget,
+        config.out,
+        evaluate=judge,
+        evaluate_every=config.evaluate.every,
+        notes=world_notes(config.data),
+        group=group,
+    )
+    if group.main:
         run.write_json("summary.json", summary(run, student, state))
-    print(run.path)
+
+
+def entry(argv: Sequence[str] | None = None) -> int:
+    """The command: its exit code."""
+    try:
+        given = scaled(sys.argv[1:] if argv is None else argv)
+    except ValueError as error:
+        if processes()[0] == 0:
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    return run_entry("opd", OpdConfig, main, __doc__ or "", given)
 
 
 if __name__ == "__main__":
-    sys.exit(run_entry("opd", OpdConfig, main, __doc__ or ""))
+    sys.exit(entry())

@@ -5,12 +5,13 @@ Measured by one pass without gradient of student and teacher over the batch, onl
 Legend: B rows, R response columns, N response positions, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from train.distributed import Group
 from train.opd.kinds import kl_entries
 from train.opd.rollouts import Rollouts
 from train.opd.teacher import Scored
@@ -46,18 +47,21 @@ class Signals:
 
 
 @torch.no_grad()
-def measure(needs: set[str], rollouts: Rollouts, parts: list[tuple[Tensor, Callable[[], Scored]]]) -> Signals:
+def measure(
+    needs: set[str], rollouts: Rollouts, parts: Iterable[tuple[Tensor, Scored]], vocabulary: int, group: Group
+) -> Signals:
     """The signals of a batch.
 
     Args:
         needs: names of MEASURES.
-        parts: row indices of each micro-batch and a function that scores it.
+        parts: blocks of positions that this process scores, each with the rows of its micro-batch.
+        group: whose processes score the others.
     """
     values = {name: torch.zeros_like(rollouts.behaviour_BR) for name in needs}
-    size = 0
-    for index_M, score in parts:
-        scored = score()
-        size = scored.student_NV.shape[1]
+    for index_M, scored in parts:
         for name, value_BR in values.items():
             value_BR[index_M[scored.row_N], scored.time_N] = MEASURES[name](scored).to(value_BR.dtype)
-    return Signals(values, size)
+    if group.world > 1:
+        every = group.gather({name: value_BR.cpu() for name, value_BR in values.items()})
+        values = {name: torch.stack([own[name] for own in every]).sum(0).to(values[name].device) for name in needs}
+    return Signals(values, vocabulary)

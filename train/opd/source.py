@@ -7,7 +7,7 @@ the same ones.
 Legend: B rows, R response columns.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -124,13 +124,16 @@ class Prompts:
     """Where prompts come from, and the limits of answering them.
 
     stream: problems and documents by index. count: prompts of a step. max_new: the budget of a response in tokens,
-    its end included. seed: of the rollouts.
+    its end included. seed: of the rollouts. first, stop: which of a step's prompts are meant, all where stop is null;
+    of several processes each draws responses to a share of them.
     """
 
     stream: Source
     count: int
     max_new: int
     seed: int
+    first: int = 0
+    stop: int | None = None
 
     @property
     def tokens(self) -> Encoding:
@@ -138,8 +141,13 @@ class Prompts:
         return encoding_of(self.stream)
 
     def documents(self, step: int) -> Documents:
-        """The documents of a step: indices step * count to (step + 1) * count."""
-        return self.stream.documents(range(step * self.count, (step + 1) * self.count))
+        """The documents of a step: indices step * count + first to step * count + stop."""
+        start = step * self.count
+        return self.stream.documents(range(start + self.first, start + (self.stop or self.count)))
+
+    def share(self, rank: int, world: int) -> "Prompts":
+        """The prompts of one of `world` processes."""
+        return replace(self, first=self.count * rank // world, stop=self.count * (rank + 1) // world)
 
 
 def chance_of(prompts: Prompts, what: str, step: int) -> float:
@@ -160,9 +168,12 @@ def responses_of(documents: Documents, values: np.ndarray, device: torch.device)
     return torch.from_numpy(pad(values, spans(documents), rows_B, 0)).to(device)
 
 
-def generator(prompts: Prompts, what: str, step: int) -> torch.Generator:
-    """The random numbers of one use in one step."""
-    return torch.Generator().manual_seed(key(prompts.seed, what, step))
+def generator(prompts: Prompts, what: str, step: int, each: int = 0) -> torch.Generator:
+    """The random numbers of one use in one step; `each` of them belong to every prompt, in order."""
+    dice = torch.Generator().manual_seed(key(prompts.seed, what, step))
+    if prompts.first * each:
+        torch.rand(prompts.first * each, generator=dice)
+    return dice
 
 
 def asked(documents: Documents, times: int) -> list[list[int]]:
@@ -208,18 +219,18 @@ def answered_by(prompts: Prompts, config: SourceConfig, step: int, model: GPT, w
     """Sample `config.samples` responses to each of the step's prompts from a model."""
     documents, times, temperature = prompts.documents(step), config.samples, config.temperature
     assert times is not None and temperature is not None
-    texts = asked(documents, times)
+    texts, budget = asked(documents, times), config.budget(prompts.max_new, step)
     drawn = sample(
         model,
         texts,
-        config.budget(prompts.max_new, step),
+        budget,
         temperature=temperature,
         top_p=1.0 if config.top_p is None else config.top_p,
         eos=prompts.tokens.eos,
         pad=prompts.tokens.pad,
-        generator=generator(prompts, "rollout", step),
+        generator=generator(prompts, "rollout", step, times * budget),
     )
-    group_B = torch.arange(len(texts), device=drawn.lengths_B.device) // times
+    group_B = prompts.first + torch.arange(len(texts), device=drawn.lengths_B.device) // times
     problems, behaviour_BR = repeated(documents, times), drawn.sampling_logprobs_BT
     rollouts = assemble(prompts, texts, problems, drawn.tokens_BT, drawn.lengths_B, behaviour_BR, group_B, who)
     return rollouts, generation_flops(model, rollouts.prompt_B, drawn.lengths_B, times)
@@ -262,7 +273,7 @@ def gold(prompts: Prompts, config: SourceConfig, step: int, model: GPT, author: 
     prompt_B = torch.from_numpy(documents.prompt).long().to(device)
     length_B = torch.from_numpy(np.diff(documents.offsets)).long().to(device) - prompt_B
     response_BR = responses_of(documents, documents.tokens, device)
-    rows_B = torch.arange(count, device=device)
+    rows_B = prompts.first + torch.arange(count, device=device)
     rollouts = Rollouts(
         tokens_BT=tokens_BT,
         prompt_B=prompt_B,

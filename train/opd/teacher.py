@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.gpt import GPT
 from synth.oracle import POLICIES, Oracle
@@ -25,12 +25,13 @@ from train.opd.params import (
     ByOps,
     Exact,
     Frozen,
+    Law,
     Live,
     MostLikely,
     Synced,
     Trust,
     frozen,
-    response_logprobs,
+    law_of,
 )
 from train.opd.rollouts import Rollouts, positions
 from train.opd.settings import only, positive, require, unit
@@ -38,7 +39,7 @@ from train.opd.transform import SETTINGS, TRANSFORMS
 
 
 class Scored(NamedTuple):
-    """Log-probabilities at the N response positions of a batch, row after row.
+    """Log-probabilities at N response positions, row after row: all of a batch's, or a block of them.
 
     student_NV: float32, with gradient. teacher_NV: the target after its transform, or None without a teacher.
     reference_NV: the student at step 0, or None where nothing asks for it. token_N: the response tokens.
@@ -54,6 +55,7 @@ class Scored(NamedTuple):
     time_N: Tensor
 
 
+Targets = tuple[Law | None, Law | None]  # of the teacher, after its transform, and of the student at step 0
 EXTERNAL, SELF = ("external",), ("init", "ema", "sync", "trust", "live")
 ROUTES = ("ops", "likeliest")
 
@@ -186,16 +188,19 @@ class Teacher:
         if self.params is not None:
             self.params.follow(student, step)
 
-    @torch.no_grad()
-    def targets(self, rollouts: Rollouts, student: GPT) -> tuple[Tensor | None, Tensor | None]:
-        """Target and reference log-probabilities, each float32[N, V] or None, without gradient."""
-        teacher_NV = reference_NV = None
+    def targets(self, rollouts: Rollouts, student: GPT) -> Targets:
+        """Laws of target and reference at the response positions, without gradient; None where there is none."""
+        teacher = reference = None
         if self.reference is not None:
-            reference_NV = response_logprobs(self.reference, rollouts.tokens_BT, rollouts.prompt_B, rollouts.length_B)
+            reference = law_of(self.reference, rollouts.tokens_BT, rollouts.prompt_B, rollouts.length_B)
         if self.params is not None:
-            teacher_NV = self.params.logprobs(rollouts, student)
-            teacher_NV = TRANSFORMS[self.config.transform](teacher_NV, reference_NV, self.config)
-        return teacher_NV, reference_NV
+            teacher = self._transformed(self.params.law(rollouts, student), reference)
+        return teacher, reference
+
+    def _transformed(self, law: Law, reference: Law | None) -> Law:
+        transform = TRANSFORMS[self.config.transform]
+        first = reference if self.config.needs_reference else None
+        return torch.no_grad()(lambda at: transform(law(at), None if first is None else first(at), self.config))
 
     def known(self, rollouts: Rollouts) -> Tensor | None:
         """bool[B, R]: where there is a target; None: everywhere. A row whose context stayed empty was told nothing."""
@@ -224,15 +229,22 @@ class Teacher:
             self.params.load_state_dict(state)
 
 
-def score(student: GPT, targets: tuple[Tensor | None, Tensor | None], rollouts: Rollouts) -> Scored:
-    """The student's forward pass over rows whose target and reference log-probabilities are `targets`."""
-    student_NV = response_logprobs(student, rollouts.tokens_BT, rollouts.prompt_B, rollouts.length_B)
-    row_N, time_N = positions(rollouts.length_B)
-    return Scored(
-        student_NV,
-        *targets,
-        token_N=rollouts.tokens_BT[row_N, rollouts.prompt_B[row_N] + time_N],
-        behaviour_N=rollouts.behaviour_BR[row_N, time_N],
-        row_N=row_N,
-        time_N=time_N,
-    )
+class Scores:
+    """A micro-batch to be scored: the student's residual stream, with gradient, and the laws of its targets.
+
+    states: `params.States` of the student, or what averages its gradients over processes. Log-probabilities are made
+    for a block of positions at a time, by `at`.
+    """
+
+    def __init__(self, states: nn.Module, targets: Targets, rollouts: Rollouts) -> None:
+        self.states_NC = states(rollouts.tokens_BT, rollouts.prompt_B, rollouts.length_B)
+        self.targets, self.length_B = targets, rollouts.length_B
+        self.row_N, self.time_N = positions(rollouts.length_B)
+        self.token_N = rollouts.tokens_BT[self.row_N, rollouts.prompt_B[self.row_N] + self.time_N]
+        self.behaviour_N = rollouts.behaviour_BR[self.row_N, self.time_N]
+
+    def at(self, part: slice, student_nV: Tensor) -> Scored:
+        """The record of some positions, given the student's log-probabilities there."""
+        teacher, reference = (None if law is None else law(part) for law in self.targets)
+        tracks = (self.token_N, self.behaviour_N, self.row_N, self.time_N)
+        return Scored(student_nV, teacher, reference, *(track_N[part] for track_N in tracks))

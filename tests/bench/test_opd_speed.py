@@ -1,0 +1,155 @@
+"""One step of on-policy distillation beside TRL's GKD trainer: rollout, teacher, loss, gradient, AdamW. `make bench`.
+
+The same student and teacher (ours, exported), prompts, sampling law and divergence (generalised JSD, beta 0.5, student
+rollouts only), one thread. Tokens are those of prompts and responses that were learned from. Ours also writes its
+diagnostics and asks the checker. Memory is what a step adds to a process of its own. Nothing is asserted about time.
+"""
+
+import gc
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.export import to_hugging_face
+from models.gpt import GPT, GPTConfig
+from synth.world import EOS, PAD
+from train.data import DataConfig
+from train.export import for_generating
+from train.machine import set_up
+from train.opd.divergence import DivergenceConfig
+from train.opd.method import Method
+from train.opd.objective import Objective
+from train.opd.params import Frozen
+from train.opd.source import Prompts, SourceConfig, gold
+from train.opd.teacher import Teacher, TeacherConfig
+from train.optim import OptimConfig, Optimizer
+
+pairs = runpy.run_path(str(Path(__file__).with_name("pairs.py")))
+line, ratios = pairs["line"], pairs["ratios"]
+
+DATA = DataConfig("tiny", {"ops": 3})
+SHAPES = {  # layers, heads, channels, vocabulary (0: the world's own), prompts of a step, tokens of a response
+    "llama of nano's size": (4, 2, 64, 0, 64, 96),
+    "llama of mini's size": (6, 4, 128, 0, 32, 48),
+    "the vocabulary of GPT-2": (2, 2, 64, 50257, 16, 24),
+}
+RATE, FASTER = 1e-4, 3.0
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def models(shape: str) -> tuple[GPT, GPT]:
+    """Student and teacher."""
+    layers, heads, width, size, *_ = SHAPES[shape]
+    config = GPTConfig(size or DATA.encoding().size, layers, heads, width, 512, mlp="swiglu", tied=False)
+    return GPT(config, 0), GPT(config, 1)
+
+
+def ours(shape: str) -> Callable[[], int]:
+    """A function that makes one step and returns its tokens."""
+    *_, count, new = SHAPES[shape]
+    student, teacher = models(shape)
+    method = Method("gkd", SourceConfig("student", 1, 1.0), divergence=DivergenceConfig("jsd", beta=0.5))
+    prompts = Prompts(DATA.source("train"), count, new, 0)
+    gold(prompts, SourceConfig("gold"), 0, student, None)  # the compiled generator and checker are no part of a step
+    objective = Objective(method, prompts, Teacher(TeacherConfig(), Frozen(teacher)), micro_batch=16)
+    optimizer, at = Optimizer(student, OptimConfig(lr=RATE, clip=1.0)), iter(range(10**9))
+
+    def step() -> int:
+        output = objective(student, next(at))
+        output.loss.backward()
+        optimizer.clip()
+        optimizer.step(1.0)
+        optimizer.zero_grad()
+        return output.tokens
+
+    return step
+
+
+def trl(shape: str, folder: Path) -> Callable[[], int]:
+    """The same with TRL's trainer: its `training_step`, then clip and AdamW as `transformers` does them."""
+    from datasets import Dataset
+    from trl.experimental.gkd import GKDConfig, GKDTrainer
+
+    *_, count, new = SHAPES[shape]
+    student, teacher = (to_hugging_face(model, eos=EOS, pad=PAD) for model in models(shape))
+    args = GKDConfig(
+        output_dir=str(folder), lmbda=1.0, beta=0.5, temperature=1.0, max_new_tokens=new, use_cpu=True, report_to=[],
+        per_device_train_batch_size=count, bf16=False, learning_rate=RATE, gradient_checkpointing=False,
+    )  # fmt: skip
+    trainer = GKDTrainer(
+        student.train(), teacher, args, data_collator=list, train_dataset=Dataset.from_list([{"messages": []}]),
+        processing_class=for_generating(DATA.encoding().tokenizer, 512),
+    )  # fmt: skip
+    trainer.current_gradient_accumulation_steps = 1
+    source, at = DATA.source("train"), iter(range(10**9))
+    source.documents(range(count))
+    optimizer = torch.optim.AdamW(student.parameters(), lr=RATE, fused=True)
+
+    def step() -> int:
+        start = next(at) * count
+        documents = source.documents(range(start, start + count))
+        rows = [documents.prompt_tokens(i).tolist() for i in range(count)]
+        width = max(map(len, rows))
+        inputs = {
+            "prompts": torch.tensor([[PAD] * (width - len(row)) + row for row in rows]),
+            "prompt_attention_mask": torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows]),
+        }
+        trainer.training_step(trainer.model, inputs)
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return int(inputs["attention_mask"].sum())
+
+    return step
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_step_of_distillation(shape, tmp_path):
+    pytest.importorskip("trl")
+    set_up()
+    measured = ratios(ours(shape), trl(shape, tmp_path), rounds=5)
+    print("\n" + line(f"distillation step, {shape}", "tokens", *measured, goal=FASTER))
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs the high-water mark of Linux")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_its_memory(shape, tmp_path):
+    """The ratio is theirs over ours: above 1, we need less."""
+    pytest.importorskip("trl")
+    found = []
+    for who in ("ours", "trl"):
+        done = subprocess.run(
+            [sys.executable, __file__, who, shape, str(tmp_path)],
+            check=True, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        found.append(float(done.stdout.split()[-1]))
+    what = f"peak memory, distillation step, {shape} (peer over ours)"
+    print("\n" + line(what, "MiB", *found, [found[1] / found[0]], goal=1.0, per=""))
+
+
+def status(name: str) -> float:
+    """MiB of a line of /proc/self/status."""
+    text = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(text.split(f"{name}:")[1].split()[0]) / 1024
+
+
+def main(who: str, shape: str, folder: str) -> None:
+    """Prints the MiB by which two steps raise the resident memory over what it was with both models loaded."""
+    set_up()
+    step = ours(shape) if who == "ours" else trl(shape, Path(folder))
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the high-water mark
+    before = status("VmRSS")
+    for _ in range(2):
+        step()
+    print(status("VmHWM") - before)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,54 @@
+"""Three steps of every method in the processes that torchrun starts; the first writes what came out. Not a test.
+
+torchrun --nproc-per-node=2 tests/numeric/distil_ranks.py OUT
+"""
+
+import runpy
+import sys
+from pathlib import Path
+
+import torch
+
+from synth import encoding
+from synth.dataset import Source
+from synth.spec import preset
+from train.distributed import Group, joined
+from train.opd.rollouts import Rollouts
+
+made = runpy.run_path(str(Path(__file__).with_name("test_methods.py")))
+
+
+def steps(name: str, group: Group) -> dict:
+    """Losses, metrics and costs of three steps of descent, the weights after them, and what was learned from."""
+    source = Source(preset("tiny", ops=3, edges=6), seed=0, split="train", stream="distillation")
+    student, seen = made["model"](source, 0), []
+
+    def watch(step: int, rollouts: Rollouts) -> None:
+        seen.append(rollouts.tokens_BT[rollouts.tokens_BT != rollouts.pad].double().sum().item())
+
+    o = made["objective"](made["method"](name), source, student, micro_batch=3, group=group)
+    o.watch = watch
+    losses, metrics = [], []
+    for k in range(3):
+        student.zero_grad()
+        output = o(student, k)
+        output.loss.backward()
+        losses.append(group.mean(output.loss.detach()))
+        metrics.append(
+            {"tokens": output.tokens, **output.metrics, **{f"{k} flops": v for k, v in output.flops.items()}}
+        )
+        made["descend"](student)
+    weights = torch.cat([p.detach().flatten() for p in student.parameters()])
+    return {"losses": losses, "metrics": metrics, "weights": weights, "seen": seen}
+
+
+def main(out: str) -> None:
+    encoding.check = made["judged"]
+    with joined(torch.device("cpu")) as group:
+        found = {name: steps(name, group) for name in made["NAMES"]}
+        if group.main:
+            torch.save(found, out)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

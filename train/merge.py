@@ -1,0 +1,76 @@
+"""Merging: the weights between two checkpoints of one shape, as a checkpoint that every command starts from.
+
+    python -m train.merge first=runs/opd/sft-1a2b3c4d second=runs/opd/opd-5e6f7a8b share=0.5
+    python -m train.opd.run student=runs/merge/merge-9c0d1e2f method=grpo
+
+theta = share * first + (1 - share) * second, tensor by tensor. BAI (2509.00309) is two merges and then reinforcement:
+theta1 of the fine-tuned and the distilled model (its share `alpha`), theta0 of theta1 and the base (its share `beta`),
+and method=grpo from theta0. Merging is worth trying only between models that one run grew from: others lie in different
+valleys. The merged model has no optimiser state; nothing is trained and the ledger is empty.
+"""
+
+import sys
+from dataclasses import dataclass, field
+
+import torch
+
+from models.gpt import GPT, n_params
+from train import checkpoint
+from train.config import REQUIRED, plain, run_entry
+from train.machine import set_up
+from train.optim import OptimConfig, Optimizer
+from train.rundir import Out, open_run
+from train.state import TrainState
+
+
+@dataclass(frozen=True)
+class MergeConfig:
+    """Settings of the command. `first`, `second`: run folders or checkpoints; `share`: of the first, from 0 to 1."""
+
+    first: str = REQUIRED
+    second: str = REQUIRED
+    share: float = 0.5
+    out: Out = field(default_factory=lambda: Out("runs/merge", "merge"))
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.share <= 1.0:
+            raise ValueError(f"share={self.share}: accepted are numbers from 0 (the second alone) to 1 (the first)")
+
+
+@torch.no_grad()
+def merged(first: GPT, second: GPT, share: float) -> GPT:
+    """share * first + (1 - share) * second, a new model. Raises ValueError when their shapes differ."""
+    for name, value in plain(first.config).items():
+        other = plain(second.config)[name]
+        if value != other:
+            raise ValueError(f"second: a model of {name}={other}; accepted: the first's, {name}={value}")
+    model = GPT(first.config)
+    pairs = zip(model.parameters(), first.parameters(), second.parameters(), strict=True)
+    for mine, a, b in pairs:
+        mine.copy_(torch.lerp(b, a, share))
+    return model
+
+
+def main(config: MergeConfig) -> None:
+    """Writes the merged checkpoint into a run folder; a complete one is left as it is."""
+    set_up()
+    notes = {name: checkpoint.notes(getattr(config, name), name) for name in ("first", "second")}
+    if notes["first"].get("vocabulary") != notes["second"].get("vocabulary"):
+        raise ValueError(
+            f"second={config.second}: its vocabulary is not the one of first={config.first}; accepted: a checkpoint "
+            f"with data settings like {notes['first'].get('data')}"
+        )
+    first, second = (checkpoint.load_model(getattr(config, name), name) for name in ("first", "second"))
+    model = merged(first, second, config.share)
+    inputs = {name: checkpoint.digest(getattr(config, name), name) for name in ("first", "second")}
+    run = open_run(plain(config), inputs)
+    if not run.complete:
+        state = TrainState()
+        checkpoint.save(run.path, model, Optimizer(model, OptimConfig()), state, notes["first"])
+        run.write_json("ledger.json", state.state_dict()["ledger"])
+        run.write_json("summary.json", {"parameters": n_params(model.config), "share": config.share})
+    print(run.path)
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry("merge", MergeConfig, main, __doc__ or ""))
