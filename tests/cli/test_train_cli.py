@@ -49,7 +49,18 @@ def test_a_run_folder_is_complete_and_doing_it_again_changes_nothing(command, tm
     assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["n_embd"] == 32
     assert json.loads((folder / "summary.json").read_text())["steps"] == 6
     sample = read_lines(folder / "samples.jsonl")[0]
-    assert {"index", "ops", "prompt", "response", "answer", "right", "finished", "finish_reason", "steps", "step"} <= set(sample)
+    assert {
+        "index",
+        "ops",
+        "prompt",
+        "response",
+        "answer",
+        "right",
+        "finished",
+        "finish_reason",
+        "steps",
+        "step",
+    } <= set(sample)
     before = everything(folder)
     again = command("train.pretrain", *SMALL, f"out.root={tmp_path}")
     assert again.returncode == 0 and again.stdout == first.stdout
