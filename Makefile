@@ -59,7 +59,7 @@ lint: env
 	$(PY) -m ruff format --check $(ENTRY_PACKAGES) tests
 
 bench: env
-	$(PY) -m pytest -q -s tests/bench --table tests/bench/README.md
+	$(PY) -m pytest -q -s --timeout 0 tests/bench --table tests/bench/README.md
 
 lock:
 	$(PYTHON) -m venv --clear .venv-lock

@@ -43,6 +43,7 @@ class KVCache:
         self.lengths_R = torch.zeros(rows, dtype=torch.long, device=weight.device)
         self.n_rows = 0 if empty else rows
         self.longest = 0  # no row is longer; known without waiting for the device
+        self.least_columns = 0  # attention reads at least so many, for steps of one shape (models.decode)
 
     @property
     def capacity(self) -> int:
@@ -100,7 +101,7 @@ class KVCache:
         (n_rows, n_tokens), device = tokens_BT.shape, tokens_BT.device
         if n_rows != self.n_rows:
             raise ValueError(f"tokens of {n_rows} rows: expected the cache's {self.n_rows}")
-        columns = self.longest + n_tokens
+        columns = max(self.longest + n_tokens, self.least_columns)
         if columns > self.capacity:
             raise ValueError(f"capacity={self.capacity}: too small for {self.longest} + {n_tokens} tokens")
         self.position_BT = self.lengths_B[:, None] + torch.arange(n_tokens, device=device)

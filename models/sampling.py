@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.cache import KVCache
+from models.decode import Decoder
 from models.gpt import GPT
 
 READ_ROWS = 32  # different prompts of similar length that are read together: more would read more padding
@@ -101,6 +102,7 @@ class _Batch:
         # many columns of the cache, and a repeated prompt is read once.
         self.waiting = sorted(range(len(prompts)), key=lambda row: (len(self.prompts[row]), self.prompts[row]))
         self.cache = KVCache(model, max_rows, len(self.prompts[self.waiting[-1]]) + max_new_tokens - 1, empty=True)
+        self.decode = Decoder(model, self.cache)
         shape = (len(prompts), max_new_tokens)
         self.tokens_BT = torch.full(shape, eos, device=self.device)
         self.logprobs_BT, self.sampling_logprobs_BT = torch.zeros(2, *shape, device=self.device)
@@ -159,8 +161,7 @@ class _Batch:
             old_A = self.cache.leave(self.open_A)
             self.row_A, self.step_A, self.open_A = self.row_A[old_A], self.step_A[old_A], self.open_A[old_A]
             token_A1 = token_A1[old_A]
-        # forward, not __call__: a compiled model would be compiled anew for every shape of batch and cache
-        self.logits_AV = self.model.forward(token_A1, self.cache)[:, 0] if len(token_A1) else self.logits_AV[:0]
+        self.logits_AV = self.decode(token_A1) if len(token_A1) else self.logits_AV[:0]
 
 
 def sampling_law(logits_BV: Tensor, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Tensor:

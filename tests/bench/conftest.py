@@ -34,7 +34,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     found = [json.loads(row) for row in config.bench_rows.read_text(encoding="utf-8").splitlines()]
     lines = {row["what"]: cells(row) for row in found}
     terminalreporter.write_line("\n".join((HEAD, *lines.values())))
-    if (path := config.getoption("--table")) is not None:
+    if (path := config.getoption("--table", None)) is not None:
         path.write_text(rewritten(path.read_text(encoding="utf-8"), lines), encoding="utf-8")
 
 

@@ -114,6 +114,20 @@ def test_the_batch_does_not_matter(max_rows):
     assert len({tuple(tokens) for tokens in rows(out)[1::8]}) > 1
 
 
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("max_rows", [3, 40])
+def test_steps_of_fixed_shapes_change_nothing(name, max_rows, monkeypatch):
+    """What a GPU records as graphs, run step by step: rows and columns rounded up, here to small multiples."""
+    model, prompts = lively(name), PROMPTS * 5
+    plain = run(model, prompts, max_rows=max_rows)
+    monkeypatch.setattr("models.decode.STATIC_ON", ("cpu",))
+    monkeypatch.setattr("models.decode.ROWS", 4)
+    monkeypatch.setattr("models.decode.COLUMNS", 8)
+    fixed = run(model, prompts, max_rows=max_rows)
+    assert torch.equal(plain.tokens_BT, fixed.tokens_BT)
+    assert torch.allclose(plain.logprobs_BT, fixed.logprobs_BT, atol=1e-5)
+
+
 def test_other_prompts_do_not_matter():
     model = lively()
     other = [*PROMPTS[:3], [8, 8], *PROMPTS[4:]]
