@@ -173,22 +173,39 @@ def zoo_names() -> list[str]:
 def load_model(path: str | Path, setting: str = "checkpoint", device: str = "cpu") -> GPT:
     """The model saved at `path` (see `find`), in evaluation mode. Raises ValueError naming `setting` and the path."""
     folder = find(path, setting)
-    config = read_json(folder / FILES[2])["model"]
+    config = _record(folder, path, setting)["model"]
     if config is None:
         raise ValueError(f"{setting}={path}: was not written by a GPT, so its architecture is not known")
-    model = GPT(GPTConfig(**config))
-    load_weights(model, str(folder / FILES[0]))
+    try:
+        model = GPT(GPTConfig(**config))
+        load_weights(model, str(folder / FILES[0]))
+    except (SafetensorError, RuntimeError, TypeError) as error:
+        raise _unreadable(FILES[0], path, setting, error) from error
     return model.to(device).eval()
 
 
 def notes(path: str | Path, setting: str = "checkpoint") -> dict[str, Any]:
     """What was noted beside the weights at `path`."""
-    return read_json(find(path, setting) / FILES[2])["notes"]
+    return _record(find(path, setting), path, setting)["notes"]
 
 
 def digest(path: str | Path, setting: str = "checkpoint") -> str:
     """sha256 of the weights at `path`: what a run that starts from them depends on."""
     return file_hash(find(path, setting) / FILES[0])
+
+
+def _record(folder: Path, path: str | Path, setting: str) -> dict[str, Any]:
+    """The state.json of a step folder, which no index may vouch for where the folder was copied by itself."""
+    try:
+        record = read_json(folder / FILES[2])
+        return {"model": record["model"], "notes": record["notes"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(FILES[2], path, setting, error) from error
+
+
+def _unreadable(name: str, path: str | Path, setting: str, error: Exception) -> ValueError:
+    why = (str(error).splitlines() or [type(error).__name__])[0]
+    return ValueError(f"{setting}={path}: its {name} cannot be read ({why}); accepted: a checkpoint that is whole")
 
 
 def _verified(run: Path) -> Iterator[Path]:

@@ -10,6 +10,7 @@ Try: `python -m train.pretrain --show optim=adamw budget.steps=10`.
 
 import dataclasses
 import difflib
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from train.state import Diverged
 Config = TypeVar("Config")
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 REQUIRED = "???"  # OmegaConf's mark of a setting that has no default: `checkpoint: str = REQUIRED`
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)  # words of a file system
 _KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -82,6 +84,13 @@ def run_entry(
         if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, one speaks
             print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
+    except OSError as error:
+        if traceback or error.errno not in NO_ROOM:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}cannot be written ({error.strerror}); accepted: a folder with room that may be written; "
+              "then the same command continues", file=sys.stderr)  # fmt: skip
+        return 2
     return 0
 
 

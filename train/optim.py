@@ -76,11 +76,11 @@ class MuonConfig:
     iterations: int = 5
 
     def __post_init__(self):
-        if not self.lr > 0:
+        if not 0 < self.lr < math.inf:
             raise ValueError(f"optim.muon.lr={self.lr}: accepted: above 0")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"optim.muon.momentum={self.momentum}: accepted: 0 <= momentum < 1")
-        if self.weight_decay < 0:
+        if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"optim.muon.weight_decay={self.weight_decay}: accepted: 0 or more")
         if self.iterations < 1:
             raise ValueError(f"optim.muon.iterations={self.iterations}: accepted: 1 or more")
@@ -108,13 +108,13 @@ class OptimConfig:
 
     def __post_init__(self):
         for name in ("lr", "eps"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"optim.{name}={getattr(self, name)}: accepted: above 0")
         for name in ("beta1", "beta2", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"optim.{name}={getattr(self, name)}: accepted: 0 <= {name} < 1")
         for name in ("weight_decay", "clip", "spike"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"optim.{name}={getattr(self, name)}: accepted: 0 or more")
 
 
@@ -169,7 +169,7 @@ class Muon:
         updates = orthogonalise(torch.stack([m for of in matrices for m in of]), c.iterations)
         if c.weight_decay:
             torch._foreach_mul_(parameters, 1 - lr * c.weight_decay)
-        for (_, p), update_PRC in zip(group, updates.split([len(of) for of in matrices]), strict=True):
+        for p, update_PRC in zip(parameters, updates.split([len(of) for of in matrices]), strict=True):
             rows = p.shape[0] // len(update_PRC)
             turned = rows > p.shape[1]
             whole = (update_PRC.mT if turned else update_PRC).reshape(p.shape)

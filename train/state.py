@@ -6,6 +6,7 @@ weights, over all resumes; comparisons at equal compute read it. Its seconds are
 of the same work do not share.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
@@ -35,7 +36,7 @@ class Budget:
                 "exactly one (set the others to null)"
             )
         name, value = next(iter(given.items()))
-        if not value > 0:
+        if not 0 < value < math.inf:
             raise ValueError(f"budget.{name}={value}: accepted: a number above 0")
 
     @property

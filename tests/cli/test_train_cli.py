@@ -1,15 +1,20 @@
 """`train.pretrain` and `train.evaluate` as a user meets them: help, results, and what goes wrong."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
-from train import evaluate, pretrain
+from train import checkpoint, evaluate, pretrain
 from train.config import run_entry
 from train.rundir import read_lines
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "data=smoke", "model=smoke", "budget.steps=6", "batch.documents=4", "batch.bucket=2",
     "evaluate.every=3", "evaluate.problems=4", "evaluate.documents=8", "evaluate.samples=2", "out.save_every=3",
@@ -161,6 +166,10 @@ BAD = [
     (pretrain, ["out.name=a/b"], "out.name=a/b"),
     (pretrain, ["init=no/such/run"], "init=no/such/run: does not exist"),
     (pretrain, ["init_vocabulary=extend"], "init_vocabulary=extend without init: accepted: same, or init=CHECKPOINT"),
+    (pretrain, ["model=huge"], "model=huge: no such option"),
+    (pretrain, ["optim.clip=nan"], "optim.clip=nan: accepted: 0 or more"),
+    (pretrain, ["optim.lr=inf"], "optim.lr=inf: accepted: above 0"),
+    (pretrain, ["budget.flops=inf"], "budget.flops=inf: accepted: a number above 0"),
     (pretrain, ["init_vocabulary=any"], "init_vocabulary=any: accepted: same, extend"),
     (evaluate, [], "checkpoint: needs a value"),
     (evaluate, ["checkpoint=no/such/run"], "checkpoint=no/such/run: does not exist"),
@@ -230,6 +239,43 @@ def test_a_model_climbs_to_a_larger_vocabulary_and_to_longer_documents(trained, 
     }
     assert losses["extend"] < losses["same"]
     assert {c["init_vocabulary"]: c["model"]["context"] for c in configs} == {"extend": 300, "same": 256}
+
+
+def test_a_disk_without_room_is_one_line(tmp_path):
+    """No file may grow beyond a few hundred bytes, which the log of the first steps does."""
+    code = (
+        "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, resource.RLIM_INFINITY));"
+        "sys.argv = ['train.pretrain', *sys.argv[1:]]; runpy.run_module('train.pretrain', run_name='__main__')"
+    )
+    words = [
+        *SMALL,
+        "out.log_every=1",
+        "budget.steps=60",
+        "evaluate.every=0",
+        "out.save_every=0",
+        f"out.root={tmp_path}",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: ") and "cannot be written (File too large" in done.stderr
+
+
+def test_half_precision_learns_the_same(trained, tmp_path):
+    """bfloat16 products on a CPU: the loss falls along that of float32, the weights stay float32."""
+    words = [*SMALL, "precision=bfloat16", f"out.root={tmp_path}"]
+    assert run_entry("pretrain", pretrain.PretrainConfig, pretrain.main, "", words) == 0
+    folder = next(tmp_path.glob("pretrain-*"))
+    half, single = (read_lines(f / "metrics.jsonl")[-1]["held_out_loss"] for f in (folder, trained))
+    assert half == pytest.approx(single, rel=0.02) and half != single
+    assert half < read_lines(folder / "metrics.jsonl")[0]["held_out_loss"]
+    assert {str(p.dtype) for p in checkpoint.load_model(folder).parameters()} == {"torch.float32"}
 
 
 def test_divergence_is_one_line_and_code_1(tmp_path, capsys):

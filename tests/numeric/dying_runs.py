@@ -106,6 +106,42 @@ def kill_at_random(folder: Path, words: list[str], times: int) -> list[int]:
     return codes
 
 
+FILE_WORK = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.listdir", "os.scandir")
+
+
+def die_inside_a_save(which: int):
+    """SIGKILL before file operation number `which` of a save, the first one that has so many."""
+
+    def arm():
+        count, whole = None, checkpoint.save
+
+        def save(*arguments):
+            nonlocal count
+            count = 0
+            whole(*arguments)
+            count = None
+
+        def watch(event, _arguments):
+            nonlocal count
+            if count is not None and event in FILE_WORK:
+                count += 1
+                if count == which:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        checkpoint.save = save
+        sys.addaudithook(watch)
+
+    return arm
+
+
+def kill_in_every_save(folder: Path, words: list[str]) -> list[int]:
+    """Kills the run before the first file operation of a save, then before the second, until none is left to die at."""
+    codes = []
+    while not codes or codes[-1] != 0:
+        codes.append(end(fork(folder, words, die_inside_a_save(len(codes) + 1))))
+    return codes
+
+
 def damage(folder: Path) -> None:
     """Flips one bit of the weights of the newest checkpoint."""
     victim = checkpoint.latest(folder) / "model.safetensors"
@@ -146,6 +182,9 @@ def main(root: Path, words: list[str]) -> None:
             damage(folder)
         deaths.append(end(fork(folder, words)))
         results[name] = outcome(folder, deaths)
+    folder = root / "saving"
+    deaths = kill_in_every_save(folder, [*words, "out.save_every=1", "out.keep=1"])
+    results["saving"] = outcome(folder, deaths)
     folder = root / "random"
     deaths = kill_at_random(folder, words, times=6)
     deaths.append(end(fork(folder, words)))

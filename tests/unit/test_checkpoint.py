@@ -75,6 +75,18 @@ def test_a_damaged_step_folder_is_refused_when_asked_for_by_name(tmp_path):
         checkpoint.load_model(folder)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "state.json"])
+def test_a_step_folder_copied_by_itself_and_cut_is_one_line(tmp_path, name):
+    model, optimizer, state = trained()
+    (tmp_path / "run").mkdir()
+    folder = shutil.copytree(checkpoint.save(tmp_path / "run", model, optimizer, state), tmp_path / "alone" / "x")
+    (folder / name).write_bytes((folder / name).read_bytes()[:50])
+    with pytest.raises(
+        ValueError, match=rf"init=.*x: its {name} cannot be read \(.*\); accepted: a checkpoint that is"
+    ):
+        checkpoint.load_model(folder, "init")
+
+
 def test_weights_of_another_kind_of_model_are_refused(tmp_path):
     model = nn.Linear(2, 2)
     checkpoint.save(tmp_path, model, Optimizer(model, OptimConfig()), TrainState(step=1))

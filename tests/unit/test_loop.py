@@ -1,15 +1,18 @@
 """The loop: order of things, budgets, periods, the ledger, and stopping when numbers stop being numbers."""
 
+import io
 import itertools
 import math
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from tqdm import tqdm
 
-from train import checkpoint
+from train import checkpoint, recorder
 from train.loop import StepOutput, due, last_row, train
 from train.optim import OptimConfig, Optimizer, Schedule
 from train.rundir import TrainingOut, open_run, read_json, read_lines
@@ -199,3 +202,16 @@ def test_smoothing_starts_at_the_first_loss():
     state.observe(2.0)
     state.observe(1.0)
     assert state.smooth_loss == pytest.approx(2.0 * 0.98 + 0.02)
+
+
+def test_the_bar_says_step_loss_speed_and_time_left(tmp_path, monkeypatch):
+    run, _, _ = start(tmp_path)
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        recorder, "tqdm", lambda **how: tqdm(**{**how, "disable": False, "file": screen, "mininterval": 0})
+    )
+    with recorder.Recorder(run, TrainState(), Budget(steps=8)) as bar:
+        bar.show(TrainState(step=2, tokens=10, smooth_loss=1.25), 12_345.6)
+    said = screen.getvalue().split("\r")[-1]
+    assert run.path.name in said and "step 2 loss 1.250 12,346 tokens/s" in said and " 25%" in said
+    assert re.search(r"\[\d\d:\d\d<\d\d:\d\d,", said), "time taken and time left"
