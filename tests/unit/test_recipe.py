@@ -300,10 +300,13 @@ def test_starting_points_are_checked_before_anything_runs(word, expected, tmp_pa
 def test_a_recipe_that_goes_on_leaves_out_what_needs_a_failed_stage(bench):
     # `last` is listed before what it needs, so losing it takes a second look
     stages = [stage("last", x="@next"), stage("bad", mode="fail"), stage("next", x="@bad"), stage("good", seconds=0.3)]
+    stages.append(stage("wrong", mode="refuse"))
     failed: dict[str, StageFailed] = {}
     record = Record(bench / "plan-seed0.json", {"seed": 0}, stages)
     assert list(run(stages, record, 0, 1, failed=failed)) == ["good"]
-    assert list(failed) == ["bad", "next", "last"]
+    assert [(name, failure.usage) for name, failure in failed.items()] == [
+        ("bad", False), ("next", False), ("last", False), ("wrong", True),
+    ]  # fmt: skip
     assert "the reason it failed" in str(failed["bad"]) and "needs next, which failed" in str(failed["last"])
 
 
