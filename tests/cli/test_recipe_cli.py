@@ -105,7 +105,7 @@ def test_a_setting_that_a_stage_refuses_is_one_line(command, tmp_path):
 
 def test_the_arena_runs_in_parts_that_add_up_to_one_ranking(command, tmp_path):
     words = ["recipe=arena", "scale=smoke", "seeds=1", f"out={tmp_path}"]
-    words += [f"recipe.stages.{stage}.set.passes.samples=4" for stage in ("eval", "eval-student")]
+    words += [f"recipe.stages.{stage}.set.samples_per_problem=4" for stage in ("eval", "eval-student")]
     first = command("train.recipe", *words, "methods=[sft]", timeout=600)
     second = command("train.recipe", *words, "methods=[tm_opd]", timeout=600)
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
