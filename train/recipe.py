@@ -190,13 +190,13 @@ def main(config: RecipeConfig) -> None:
         failed: dict[str, StageFailed] = {}
         run(now, record, seed, config.slots, given[seed], failed if config.recipe.keep_going else None)
         record.save()
-        failures += [f"seed {seed}, {failure}" for failure in failed.values()]
+        failures += [(f"seed {seed}, {failure}", failure.usage) for failure in failed.values()]
     page = report.build([config.folder])
     if config.scale.claims:
         print(verdicts_table(report.judged(config.folder)))
     print(f"report: {page}")
     if failures:
-        raise StageFailed("\n".join(failures), usage=False)
+        raise StageFailed("\n".join(said for said, _ in failures), usage=any(usage for _, usage in failures))
 
 
 def started(config: RecipeConfig, seed: int) -> dict[str, Path]:

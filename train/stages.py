@@ -154,7 +154,7 @@ def run(
 
     given: stages that are not run, with the checkpoint that stands for each. Raises StageFailed when one fails, after
     ending the others; whatever ends this function ends its processes. With a dictionary `failed` the others go on:
-    what failed while it ran, and what needed it, is put there.
+    what failed, and what needed it, is put there.
     """
     root = record.path.parent
     code = code_digest()
@@ -181,7 +181,7 @@ def run(
                     try:
                         folder = _folder(job)
                     except StageFailed as failure:
-                        if failed is None or failure.usage:
+                        if failed is None:
                             raise
                         failed[job.stage.name] = failure
                         watch.failed(job.stage.name, job.log)

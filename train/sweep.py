@@ -103,9 +103,10 @@ def runs(config: SweepConfig) -> list[Run]:
         words = [f"recipe={config.recipe}", f"scale={config.scale}", *config.set, f"out={out}"]
         words += [f"{'recipe.' if name.startswith('stages.') else ''}{name}={value}" for name, value in point]
         for seed in config.seeds:
-            checked = load("recipe", RecipeConfig, [*words, f"seed={seed}"])
+            one = [*words, "seeds=1", f"seed={seed}"]  # seeds are the sweep's, also for a recipe that has its own
+            checked = load("recipe", RecipeConfig, one)
             name = " ".join([config.recipe, *(f"{n}={v}" for n, v in point), f"seed={seed}"])
-            found.append(Run(name, (*words, f"seed={seed}"), checked.folder))
+            found.append(Run(name, tuple(one), checked.folder))
     folders = {(run.folder, run.words[-1]) for run in found}
     if len(folders) < len(found):
         raise ValueError(f"grid={config.grid}: two points would share a folder; accepted: settings of different names")

@@ -221,6 +221,7 @@ def test_progress_is_read_from_the_newest_line(tmp_path):
 
 
 RECIPES = sorted(p.stem for p in (CONFIGS / "recipe").glob("*.yaml"))
+DISTILLING = [name for name in RECIPES if "train.opd.run" in (CONFIGS / "recipe" / f"{name}.yaml").read_text()]
 SCALES = sorted(p.stem for p in (CONFIGS / "scale").glob("*.yaml"))
 
 
@@ -239,7 +240,7 @@ def test_every_setting_of_every_recipe_is_accepted_by_its_stage(recipe, scale):
 OWN = ("method", "teacher", "prompts", "optim.lr", "optim.muon.lr", "skill.stop")  # of an arm; all else is shared
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", DISTILLING)
 def test_the_arms_of_a_recipe_differ_in_method_and_learning_rate_alone(recipe):
     stages = stages_of(load("recipe", RecipeConfig, [f"recipe={recipe}"]))
     arms = [dict(one.settings) for one in stages if one.entry == "train.opd.run"]
@@ -300,10 +301,13 @@ def test_starting_points_are_checked_before_anything_runs(word, expected, tmp_pa
 def test_a_recipe_that_goes_on_leaves_out_what_needs_a_failed_stage(bench):
     # `last` is listed before what it needs, so losing it takes a second look
     stages = [stage("last", x="@next"), stage("bad", mode="fail"), stage("next", x="@bad"), stage("good", seconds=0.3)]
+    stages.append(stage("wrong", mode="refuse"))
     failed: dict[str, StageFailed] = {}
     record = Record(bench / "plan-seed0.json", {"seed": 0}, stages)
     assert list(run(stages, record, 0, 1, failed=failed)) == ["good"]
-    assert list(failed) == ["bad", "next", "last"]
+    assert [(name, failure.usage) for name, failure in failed.items()] == [
+        ("bad", False), ("next", False), ("last", False), ("wrong", True),
+    ]  # fmt: skip
     assert "the reason it failed" in str(failed["bad"]) and "needs next, which failed" in str(failed["last"])
 
 

@@ -15,7 +15,7 @@ def test_a_sweep_is_every_combination_with_every_seed():
     first, last = planned[0], planned[-1]
     assert first.words == (
         "recipe=quickstart", "scale=smoke", "slots=1", "out=x/lr=0.001,flops=1e9",
-        "recipe.stages.opd.set.optim.lr=0.001", "recipe.stages.kd.set.budget.flops=1e9", "seed=0",
+        "recipe.stages.opd.set.optim.lr=0.001", "recipe.stages.kd.set.budget.flops=1e9", "seeds=1", "seed=0",
     )  # fmt: skip
     assert last.name == "quickstart stages.opd.set.optim.lr=0.002 stages.kd.set.budget.flops=2e9 seed=3"
     assert last.folder == Path("x/lr=0.002,flops=2e9/quickstart-smoke")

@@ -102,7 +102,7 @@ def _row(experiments: list[Experiment], stage: str) -> Ranked | None:
         nested_mean([_right(after) - _right(before) for after, before in inside]),
         nested_mean([_right(after) for after, _ in outside]) if outside else None,
         nested_mean([_right(after) - _right(before) for after, before in outside]) if outside else None,
-        {k: float(np.mean([one[k]["rate"] for one in at])) for k in (at[0] if at else {})},
+        {k: float(np.mean([one[k]["rate"] for one in at])) for k in list(at[0] if at else {})[::2]},
         float(np.mean(kl)) if kl else None,
         float(np.mean([s["length_mean"] for s in summaries])),
         {kind: float(np.mean([run.ledger["flops"].get(kind, 0.0) for run in runs])) for kind in kinds},
