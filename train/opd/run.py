@@ -109,8 +109,10 @@ class OpdConfig:
     def inputs(self) -> dict[str, str]:
         """The checkpoints that the run depends on: setting -> digest of the weights."""
         paths = {"student": self.student, "teacher": self.teacher}
-        paths |= {f"teachers[{i}]": path for i, path in enumerate(self.teachers)}
-        return {name: checkpoint.digest(path, name) for name, path in paths.items() if path is not None}
+        found = {name: checkpoint.digest(path, name) for name, path in paths.items() if path is not None}
+        if self.teachers:
+            found["teachers"] = " ".join(checkpoint.digest(path, "teachers") for path in self.teachers)
+        return found
 
     def source(self, split: str, stream: str) -> Source:
         """The data; without contexts of its own where the method puts them there."""
