@@ -27,6 +27,7 @@ from train.distributed import PARALLEL, Group, gradients_averaged, joined, repli
 from train.evaluation import Periodic, PeriodicConfig
 from train.flops import training_flops
 from train.loop import ALONE, StepOutput, last_row, train
+from train.lora import LoraConfig, adapt
 from train.machine import PRECISIONS, set_up
 from train.optim import OptimConfig
 from train.rundir import RunDir, TrainingOut, open_run
@@ -49,7 +50,8 @@ ModelConfig = dataclasses.make_dataclass(
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Settings of the command. `init`: a checkpoint whose weights to start from (the optimiser starts fresh).
+    """Settings of the command. `init`: a checkpoint whose weights to start from (the optimiser starts fresh); `lora`:
+    train low-rank updates of them alone.
 
     precision: of the matrix products; weights, sums and the optimiser stay float32. parallel: how the processes that
     torchrun starts share the work, whole weights in each (ddp) or in shards (fsdp).
@@ -69,6 +71,7 @@ class PretrainConfig:
     out: TrainingOut = field(default_factory=lambda: TrainingOut("runs/pretrain", "pretrain"))
     precision: str = "float32"
     parallel: str = "ddp"
+    lora: LoraConfig | None = None
 
     def __post_init__(self):
         if self.precision not in PRECISIONS:
@@ -77,6 +80,13 @@ class PretrainConfig:
             raise ValueError(f"parallel={self.parallel}: accepted: {', '.join(PARALLEL)}")
         if self.parallel == "fsdp" and self.optim.muon is not None:
             raise ValueError("parallel=fsdp: Muon works on whole matrices; accepted: optim=adamw, or parallel=ddp")
+        if self.lora is not None:
+            if self.init is None:
+                raise ValueError("lora: updates trained weights; accepted: init=RUN, or lora=null")
+            if self.optim.muon is not None:
+                raise ValueError("lora: Muon is for whole matrices; accepted: optim=adamw")
+            if self.parallel == "fsdp" or self.compile:
+                raise ValueError("lora: accepted: parallel=ddp, compile=false")
 
 
 class NextToken:
@@ -151,6 +161,8 @@ def build(config: PretrainConfig) -> tuple[PretrainConfig, GPT]:
     settings = {k: v for k, v in plain(model.config).items() if k != "vocab_size"}
     if settings != plain(config.model):
         print(f"warning: the model settings are those of init={config.init}", file=sys.stderr)
+    if config.lora is not None:
+        adapt(model, config.lora, config.seed)
     return replace(config, model=ModelConfig(**settings)), model.train()
 
 
@@ -226,6 +238,7 @@ def summary(run: RunDir, model: GPT, state: TrainState) -> dict[str, Any]:
     """What the run came to: size, cost, and the last line of its log."""
     return {
         "parameters": n_params(model.config),
+        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "steps": state.step,
         "tokens": state.tokens,
         "flops": state.flops,
