@@ -37,7 +37,7 @@ def open_checkpoint(path: str | Path, setting: str = "checkpoint", preset: str |
     Raises ValueError naming the setting where nothing can be read at `path`, its tokens are no phrases, or the preset
     has another vocabulary.
     """
-    path = Path(path)
+    path = checkpoint.located(path, setting)
     if not path.exists():
         raise ValueError(f"{setting}={path}: does not exist; accepted: {ACCEPTED}")
     if (path / "config.json").is_file():

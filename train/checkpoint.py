@@ -6,7 +6,8 @@
     checkpoints.jsonl                      one line a save, with the sha256 of each file
 
 Reading takes the last line whose files have the hashes it names, and warns for each line it has to pass over. Weights
-go to disk and back without a change of one bit. Try: `load_model("runs/.../teacher-1a2b3c4d")`.
+go to disk and back without a change of one bit. `zoo/NAME` is a model that comes with the code (see train/zoo.py), kept
+without its moments. Try: `load_model("runs/.../teacher-1a2b3c4d")`.
 """
 
 import hashlib
@@ -28,6 +29,7 @@ from safetensors.torch import save_model as save_weights
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
+import models
 from models.gpt import GPT, GPTConfig
 from train.distributed import like
 from train.lora import adapted
@@ -36,6 +38,8 @@ from train.state import TrainState
 
 INDEX = "checkpoints.jsonl"
 FILES = ("model.safetensors", "optimizer.pt", "state.json")
+READ = ("model.safetensors", "state.json")  # what readers of the weights need
+ZOO = Path(models.__file__).resolve().parent / "zoo"
 
 
 def save(
@@ -71,7 +75,7 @@ def save(
         shutil.rmtree(folder / f".replaced-{state.step}.tmp")
     temporary.rename(final)
     sync(folder)
-    hashes = {name: _sha256(final / name) for name in FILES}
+    hashes = {name: file_hash(final / name) for name in FILES}
     append_line(run / INDEX, {"step": state.step, "path": f"checkpoints/{final.name}", "sha256": hashes})
     if keep:
         _prune(run, keep)
@@ -136,11 +140,11 @@ def find(path: str | Path, setting: str = "checkpoint") -> Path:
 
     Raises ValueError, naming the setting and the path, when there is none.
     """
-    path = Path(path)
+    path = located(path, setting)
     accepted = "accepted: a run folder, or one of its checkpoints/step-N folders"
     if not path.exists():
         raise ValueError(f"{setting}={path}: does not exist; {accepted}")
-    if all((path / name).is_file() for name in FILES):
+    if all((path / name).is_file() for name in READ):
         if _damaged(path):
             raise ValueError(f"{setting}={path}: its files are not the ones that were saved; {accepted}")
         return path
@@ -148,6 +152,25 @@ def find(path: str | Path, setting: str = "checkpoint") -> Path:
     if found is None:
         raise ValueError(f"{setting}={path}: holds no complete checkpoint; {accepted}")
     return found
+
+
+def located(path: str | Path, setting: str = "checkpoint") -> Path:
+    """The path itself, or the folder of the zoo's model that `zoo/NAME` means.
+
+    Raises ValueError, naming the setting, when the zoo has no such model.
+    """
+    path = Path(path)
+    if path.parts[:1] != ("zoo",) or path.exists():
+        return path
+    if len(path.parts) < 2 or not (ZOO / path.parts[1]).is_dir():
+        names = ", ".join(f"zoo/{name}" for name in zoo_names())
+        raise ValueError(f"{setting}={path}: is not in the zoo; accepted: {names}")
+    return ZOO.joinpath(*path.parts[1:])
+
+
+def zoo_names() -> list[str]:
+    """Names of the models in the zoo."""
+    return sorted(p.parent.name for p in ZOO.glob("*/checkpoints.jsonl"))
 
 
 def load_model(path: str | Path, setting: str = "checkpoint", device: str = "cpu") -> GPT:
@@ -168,7 +191,7 @@ def notes(path: str | Path, setting: str = "checkpoint") -> dict[str, Any]:
 
 def digest(path: str | Path, setting: str = "checkpoint") -> str:
     """sha256 of the weights at `path`: what a run that starts from them depends on."""
-    return _sha256(find(path, setting) / FILES[0])
+    return file_hash(find(path, setting) / FILES[0])
 
 
 def _verified(run: Path) -> Iterator[Path]:
@@ -188,7 +211,7 @@ def _damaged(step: Path) -> bool:
 
 
 def _matches(path: Path, sha256: str) -> bool:
-    return path.is_file() and _sha256(path) == sha256
+    return path.is_file() and file_hash(path) == sha256
 
 
 def _prune(run: Path, keep: int) -> None:
@@ -200,7 +223,7 @@ def _prune(run: Path, keep: int) -> None:
             shutil.rmtree(doomed)
 
 
-def _sha256(path: Path) -> str:
+def file_hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -88,7 +88,7 @@ def train(
         if evaluating and state.step == 0:
             recorder.record(0, _position(state) | _evaluate(evaluate, model, optimizer, state))
         while (before := state.progress(budget)) < 1:
-            started = time.perf_counter()
+            started, started_cpu = time.perf_counter(), time.process_time()
             scale = optim.schedule(before, state.step)
             output = objective(model, state.step)
             output.loss.backward()
@@ -104,6 +104,7 @@ def train(
             optimizer.zero_grad()
             seconds = time.perf_counter() - started
             _account(state, output, row["loss"], seconds)
+            state.ledger.add(cpu_seconds={"steps": time.process_time() - started_cpu})
             _check_spike(state, optim, run)
 
             last = state.progress(budget) >= 1

@@ -32,7 +32,9 @@ from train.machine import PRECISIONS, set_up
 from train.optim import OptimConfig
 from train.rundir import RunDir, TrainingOut, open_run
 from train.state import Budget, TrainState
+from train.vocabulary import extended
 
+VOCABULARIES = ("same", "extend")
 CHECKED = 2048  # documents whose length is compared with the model's context before anything starts
 
 
@@ -50,8 +52,12 @@ ModelConfig = dataclasses.make_dataclass(
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Settings of the command. `init`: a checkpoint whose weights to start from (the optimiser starts fresh); `lora`:
-    train low-rank updates of them alone.
+    """Settings of the command. `init`: a checkpoint whose weights to start from (the optimiser starts fresh).
+    lora: train low-rank updates of these weights alone.
+
+    init_vocabulary: `same` refuses a checkpoint of another vocabulary; `extend` keeps the rows of the tokens that both
+    have, by their text, and starts those of new tokens afresh (`train.vocabulary`). With `init` the model's settings
+    are the checkpoint's; only `model.context` may be larger, for positions have no weights.
 
     precision: of the matrix products; weights, sums and the optimiser stay float32. parallel: how the processes that
     torchrun starts share the work, whole weights in each (ddp) or in shards (fsdp).
@@ -71,6 +77,7 @@ class PretrainConfig:
     out: TrainingOut = field(default_factory=lambda: TrainingOut("runs/pretrain", "pretrain"))
     precision: str = "float32"
     parallel: str = "ddp"
+    init_vocabulary: str = "same"
     lora: LoraConfig | None = None
 
     def __post_init__(self):
@@ -80,13 +87,17 @@ class PretrainConfig:
             raise ValueError(f"parallel={self.parallel}: accepted: {', '.join(PARALLEL)}")
         if self.parallel == "fsdp" and self.optim.muon is not None:
             raise ValueError("parallel=fsdp: Muon works on whole matrices; accepted: optim=adamw, or parallel=ddp")
+        if self.init_vocabulary not in VOCABULARIES:
+            raise ValueError(f"init_vocabulary={self.init_vocabulary}: accepted: {', '.join(VOCABULARIES)}")
+        if self.init_vocabulary != "same" and self.init is None:
+            raise ValueError(f"init_vocabulary={self.init_vocabulary} without init: accepted: same, or init=CHECKPOINT")
         if self.lora is not None:
             if self.init is None:
                 raise ValueError("lora: updates trained weights; accepted: init=RUN, or lora=null")
             if self.optim.muon is not None:
                 raise ValueError("lora: Muon is for whole matrices; accepted: optim=adamw")
-            if self.parallel == "fsdp" or self.compile:
-                raise ValueError("lora: accepted: parallel=ddp, compile=false")
+            if self.parallel == "fsdp" or self.compile or self.init_vocabulary != "same":
+                raise ValueError("lora: accepted: parallel=ddp, compile=false, init_vocabulary=same")
 
 
 class NextToken:
@@ -156,8 +167,13 @@ def build(config: PretrainConfig) -> tuple[PretrainConfig, GPT]:
     """
     if config.init is None:
         return config, GPT(GPTConfig(vocab_size=config.data.encoding().size, **plain(config.model)), config.seed)
-    check_world(checkpoint.notes(config.init, "init"), config.data, config.init)
+    notes = checkpoint.notes(config.init, "init")
+    if config.init_vocabulary == "same":
+        check_world(notes, config.data, config.init)
     model = checkpoint.load_model(config.init, "init")
+    if notes.get("vocabulary") != world_notes(config.data)["vocabulary"]:
+        model = extended(model, notes, config.data, config.init, config.seed)
+    model.config = replace(model.config, context=max(model.config.context, config.model.context))
     settings = {k: v for k, v in plain(model.config).items() if k != "vocab_size"}
     if settings != plain(config.model):
         print(f"warning: the model settings are those of init={config.init}", file=sys.stderr)

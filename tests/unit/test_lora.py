@@ -68,7 +68,7 @@ def test_a_tied_embedding_is_refused():
     [
         (["lora=paper"], "lora: updates trained weights; accepted: init=RUN, or lora=null"),
         (["lora=paper", "init=x", "optim=muon"], "lora: Muon is for whole matrices; accepted: optim=adamw"),
-        (["lora=paper", "init=x", "compile=true"], "lora: accepted: parallel=ddp, compile=false"),
+        (["lora=paper", "init=x", "compile=true"], "lora: accepted: parallel=ddp, compile=false, init_vocabulary=same"),
         (["lora=paper", "lora.rank=0"], "lora.rank=0: accepted: 1 or more"),
         (["lora=paper", "lora.embed=-1"], "lora.embed=-1: accepted: 0 or more"),
         (["lora=paper", "lora.alpha=0"], "lora.alpha=0.0: accepted: above 0"),

@@ -1,0 +1,194 @@
+"""The model zoo: small trained models that come with the code. `zoo/NAME` stands wherever a checkpoint is asked for.
+
+    python -m train.zoo                                           # what there is, every hash checked
+    python -m train.evaluate checkpoint=zoo/tiny-teacher-0 data=tiny
+    python -m train.zoo name=NAME run=RUN evaluation=EVALUATION   # puts a finished run into it, with its card
+
+A model of the zoo is a run folder of training without the optimiser's moments: config, manifest, a thinned log, ledger,
+summary, the weights, and README.md, its card: recipe, seeds, curve, accuracy by operations, hashes.
+"""
+
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from train import checkpoint
+from train.config import run_entry
+from train.intervals import wilson
+from train.report.measures import interval
+from train.report.results import Run
+from train.rundir import append_line, atomic_write
+
+MOST = 12_000_000  # bytes of weights in all
+EVERY = 20  # of the log's lines without an evaluation, one in this many is kept
+COPIED = ("config.yaml", "ledger.json", "summary.json")
+
+
+@dataclass(frozen=True)
+class ZooConfig:
+    """Settings of the command. Without a name it lists the zoo."""
+
+    name: str | None = None
+    run: str | None = None
+    evaluation: str | None = None
+    about: str = ""
+
+    def __post_init__(self):
+        given = [self.name, self.run, self.evaluation]
+        if any(given) and not all(given):
+            raise ValueError("name, run, evaluation: go together; accepted: all of them, or none to list the zoo")
+        if self.name and not self.name.replace("-", "").isalnum():
+            raise ValueError(f"name={self.name}: accepted: letters, digits and -")
+
+
+def main(config: ZooConfig) -> None:
+    """Lists the zoo, or adds a model to it."""
+    if config.name:
+        add(config)
+    names = checkpoint.zoo_names()
+    print(
+        "\n".join([line("name", "weights", "tokens", "fully correct [95%]", "in a sentence"), *map(described, names)])
+    )
+
+
+def line(*cells: str) -> str:
+    return "{:<22} {:>9} {:>8}  {:<22} {}".format(*cells)
+
+
+def described(name: str) -> str:
+    """One line on a model. Raises ValueError when its files are not those that were put there."""
+    folder = checkpoint.find(f"zoo/{name}")
+    if _changed(folder):
+        raise ValueError(f"zoo/{name}: its files are not the ones that were put there; accepted: a fresh checkout")
+    card = json.loads((folder.parent.parent / "card.json").read_text(encoding="utf-8"))
+    right, n = card["right"], card["n"]
+    rate = f"{interval(wilson(right, n))} n={n}"
+    return line(name, f"{card['parameters']:,}", f"{card['tokens'] / 1e6:.1f}M", rate, card["about"])
+
+
+def _changed(step: Path) -> bool:
+    return checkpoint.latest(step.parent.parent) != step
+
+
+def add(config: ZooConfig) -> Path:
+    """Copies a run into the zoo with its card. Raises ValueError, with nothing written, when it does not belong."""
+    step = checkpoint.find(config.run, "run")
+    run, evaluation = Run(step.parent.parent), Run(Path(config.evaluation))
+    if not run.complete or run.kind != "training":
+        raise ValueError(f"run={config.run}: is no finished run of train.pretrain; accepted: one that is")
+    if evaluation.kind != "evaluation" or not _judges(evaluation, run):
+        raise ValueError(f"evaluation={config.evaluation}: accepted: a finished train.evaluate of run={config.run}")
+    target = checkpoint.ZOO / config.name
+    size = (step / checkpoint.READ[0]).stat().st_size
+    others = [p for p in checkpoint.ZOO.glob("*/checkpoints/*/model.safetensors") if target not in p.parents]
+    total = size + sum(p.stat().st_size for p in others)
+    if total > MOST:
+        raise ValueError(f"run={config.run}: the zoo would hold {total:,} bytes; accepted: at most {MOST:,}")
+    temporary = target.with_name(f".{config.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.parent.mkdir(exist_ok=True)
+    _write(temporary, step, run, evaluation, config)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+    return target
+
+
+def _judges(evaluation: Run, run: Run) -> bool:
+    digest = checkpoint.digest(run.folder)
+    return evaluation.complete and digest in evaluation.manifest.get("inputs", {}).values()
+
+
+def _write(folder: Path, step: Path, run: Run, evaluation: Run, config: ZooConfig) -> None:
+    saved = folder / "checkpoints" / step.name
+    saved.mkdir(parents=True)
+    for name in checkpoint.READ:
+        shutil.copyfile(step / name, saved / name)
+    hashes = {name: checkpoint.file_hash(saved / name) for name in checkpoint.READ}
+    path = f"checkpoints/{step.name}"
+    append_line(folder / checkpoint.INDEX, {"step": int(step.name.split("-")[1]), "path": path, "sha256": hashes})
+    for name in COPIED:
+        shutil.copyfile(run.folder / name, folder / name)
+    manifest = {k: v for k, v in run.manifest.items() if k != "resumed"}
+    atomic_write(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+    log = [row for i, row in enumerate(run.metrics) if i % EVERY == 0 or "kl_to_oracle" in row]
+    for row in log:
+        append_line(folder / "metrics.jsonl", row)
+    card = card_of(run, evaluation, hashes, config)
+    atomic_write(folder / "card.json", json.dumps(card, indent=2) + "\n")
+    atomic_write(folder / "README.md", page(config.name, card))
+
+
+def card_of(run: Run, evaluation: Run, hashes: dict[str, str], config: ZooConfig) -> dict[str, Any]:
+    """What the card says, as JSON."""
+    by_ops = evaluation.summary["by_ops"]
+    rows = [row for row in run.metrics if "kl_to_oracle" in row]
+    data = run.config["data"]
+    return {
+        "about": config.about,
+        "command": run.manifest["command"],
+        "commit": run.manifest.get("commit"),
+        "seeds": run.manifest.get("seeds"),
+        "data": {"preset": data["preset"], "overrides": data.get("overrides") or {}},
+        "parameters": run.summary["parameters"],
+        "steps": run.summary["steps"],
+        "tokens": run.summary["tokens"],
+        "flops": run.summary["flops"],
+        "right": sum(row["right"] for row in by_ops),
+        "n": sum(row["n"] for row in by_ops),
+        "by_ops": [{key: row[key] for key in ("ops", "right", "n")} for row in by_ops],
+        "evaluation": [_here(word, config.name) for word in evaluation.manifest["command"] if "out." not in word],
+        "curve": [[row["tokens"], round(row["kl_to_oracle"], 5), row["eval_full"]] for row in rows],
+        "sha256": hashes,
+    }
+
+
+def _here(word: str, name: str) -> str:
+    return f"checkpoint=zoo/{name}" if word.startswith("checkpoint=") else word
+
+
+def page(name: str, card: dict[str, Any]) -> str:
+    """The card as Markdown."""
+    by_ops = "\n".join(
+        f"| {row['ops']} | {100 * wilson(row['right'], row['n']).value:.1f}% | {row['n']} |" for row in card["by_ops"]
+    )
+    curve = "\n".join(f"| {t / 1e6:.2f}M | {kl:.4f} | {100 * full:.1f}% |" for t, kl, full in thinned(card["curve"]))
+    hashes = "\n".join(f"    {value}  {file}" for file, value in card["sha256"].items())
+    return f"""# zoo/{name}
+
+{card["about"]}
+
+{card["parameters"]:,} weights, {card["tokens"]:,} tokens, {card["flops"]:.3g} FLOPs. Seeds: {card["seeds"]}.
+Data: `{card["data"]}`.
+
+    {" ".join(card["command"])}
+
+Fully correct: {interval(wilson(card["right"], card["n"]))} (n = {card["n"]}, greedy, fresh problems of the test split).
+
+    {" ".join(card["evaluation"])}
+
+| operations | fully correct | n |
+|---|---|---|
+{by_ops}
+
+The curve, on a few hundred held-out problems:
+
+| tokens | KL to oracle, nats a token | fully correct |
+|---|---|---|
+{curve}
+
+{hashes}
+"""
+
+
+def thinned(rows: list[Any], most: int = 12) -> list[Any]:
+    """At most `most` of the rows, evenly, the first and the last among them."""
+    if len(rows) <= most:
+        return rows
+    return [rows[round(i * (len(rows) - 1) / (most - 1))] for i in range(most)]
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry("zoo", ZooConfig, main, __doc__ or ""))
