@@ -4,6 +4,7 @@
     measures.py   accuracies, shares of a gap, probe margins, with intervals     verdicts.py   expectations: met or not
     style.py      one look for all figures          training.py   loss and oracle, health of rollouts
     accuracy.py   accuracy, arms, compute, costs    probing.py    layer-wise probe map
+    corrections.py   arms trained on mistakes that are taken back     published.py   their published numbers
     rollouts.py   ten rollouts, step by step        sections.py   tables and prose        page.py   HTML
 
 A part whose data are missing becomes a note on the page, never an exception. Try: `python -m train.report
@@ -15,8 +16,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from train.report import accuracy, page, probing, sections, style, training
-from train.report.measures import Missing
+from train.report import accuracy, corrections, page, probing, sections, style, training
+from train.report.measures import Elsewhere, Missing
 from train.report.results import Experiment, load
 from train.report.verdicts import Verdict, judge
 
@@ -33,6 +34,7 @@ PARTS: tuple[tuple[str, dict[str, Maker], Section | None], ...] = (
         {"arms": accuracy.arms, "compute": accuracy.over_compute, "cost": accuracy.cost},
         sections.arms_table,
     ),
+    ("Mistakes that are taken back", {"corrections": corrections.over_rates}, corrections.table),
     ("Learning, and how far from perfect", {"loss": training.loss}, None),
     ("Rollouts while distilling", {"rollouts": training.health}, None),
     ("What the hidden states know", {"probe": probing.layer_map}, None),
@@ -59,7 +61,7 @@ def build(paths: list[Path], out: Path | None = None) -> Path:
             pieces += _guarded(partial(_figure, maker, out / "figures" / f"{name}.png"), experiments)
         pieces += _guarded(section, experiments) if section is not None else []
         # A recipe says what belongs to it, so what is missing is news there; single runs have few of the parts.
-        if plan or not all(piece.startswith(NOT_SHOWN) for piece in pieces):
+        if pieces and (plan or not all(piece.startswith(NOT_SHOWN) for piece in pieces)):
             parts += [page.heading(title), *pieces]
     return _write(out / "report.html", page.document(plan.get("title") or "Glasshouse report", parts))
 
@@ -89,6 +91,8 @@ def _guarded(section: Section, experiments: list[Experiment]) -> list[str]:
     """The section, or a note on what is missing: a file torn or of an older form must not cost the other sections."""
     try:
         return section(experiments)
+    except Elsewhere:
+        return []
     except Missing as missing:
         return [f"{NOT_SHOWN}: {page.escape(str(missing))}.</p>"]
     except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError, AttributeError) as error:
