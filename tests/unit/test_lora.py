@@ -73,7 +73,7 @@ def test_a_tied_embedding_is_refused():
         (["lora=paper", "lora.embed=-1"], "lora.embed=-1: accepted: 0 or more"),
         (["lora=paper", "lora.alpha=0"], "lora.alpha=0.0: accepted: above 0"),
         (["lora=paper", "lora.maps=[qkv,mlp]"], "lora.maps=['qkv', 'mlp']: accepted: a list with some of qkv, out"),
-        (["lora=papers"], "lora=papers: no such option; accepted: paper"),
+        (["lora=papers"], "lora=papers: no such option (did you mean paper?); accepted: paper"),
     ],
 )
 def test_bad_settings_are_one_line(words, said, tmp_path, capsys):
