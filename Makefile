@@ -24,7 +24,7 @@ RUN_TESTS := $(PY) -m pytest -q -n $(JOBS) --dist loadfile
 help:
 	@echo "make demo   the whole lab on two CPU cores in under ten minutes; report in runs/quickstart/report.html"
 	@echo "make test   all tests: unit, numeric, golden, cli (or one of these names alone)"
-	@echo "make lint   ruff           make bench  speed against the peers (needs the extra 'dev')"
+	@echo "make lint   ruff           make bench  speed against the peers, into tests/bench/README.md"
 	@echo "make env    .venv from requirements.lock       make lock   remake requirements.lock"
 	@echo "make clean  removes caches and .venv, keeps runs/"
 
@@ -59,7 +59,7 @@ lint: env
 	$(PY) -m ruff format --check $(ENTRY_PACKAGES) tests
 
 bench: env
-	$(PY) -m pytest -q -s tests/bench
+	$(PY) -m pytest -q -s tests/bench --table tests/bench/README.md
 
 lock:
 	$(PYTHON) -m venv --clear .venv-lock

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.cache import KVCache
-from models.elementwise import Rope, causal_mix, relu2, rms_norm, rope_tables, rotate
+from models.elementwise import Rope, causal_mix, relu2, rms_norm, rope_tables, rotate, swiglu
 from models.packing import Packing
 
 NORMS = ("rmsnorm", "layernorm")
@@ -203,8 +203,7 @@ class MLP(nn.Module):
         elif self.kind == "relu2":
             h = relu2(h)
         else:
-            gate, h = h.chunk(2, dim=-1)
-            h = F.silu(gate) * h
+            h = swiglu(h)
         return self.down(h)
 
 

@@ -35,6 +35,16 @@ class Samples(NamedTuple):
     sampling_logprobs_BT: Tensor  # float32, nats: under the distribution that was sampled from (all 0 when greedy)
     finished_B: Tensor  # bool: ended by eos, rather than by max_new_tokens
 
+    @property
+    def finish_reasons(self) -> list[str]:
+        """Of each row, `stop` or `length`."""
+        return [finish_reason(bool(finished)) for finished in self.finished_B.tolist()]
+
+
+def finish_reason(finished: bool) -> str:
+    """`stop`: ended by eos; `length`: cut at max_new_tokens (the words of the servers that speak OpenAI's protocol)."""
+    return "stop" if finished else "length"
+
 
 @torch.no_grad()
 def sample(

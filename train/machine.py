@@ -4,7 +4,9 @@ Small models are fastest on one thread (two threads fight at barriers when the o
 threads is a setting of the run because it changes the order of sums, hence the last bits of a result.
 """
 
+import ctypes
 import os
+import platform
 
 import torch
 
@@ -32,4 +34,18 @@ def set_up(threads: int = 1, device: str = "cpu", precision: str = "float32", ma
     torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
     torch.set_float32_matmul_precision("highest")
     torch.set_flush_denormal(True)  # gradients of a solved task turn denormal, which slows a CPU many times over
+    keep_memory()
     return torch.device(device)
+
+
+def keep_memory() -> bool:
+    """Has glibc keep freed memory of up to 1 GiB for the next step, rather than hand it back to the system.
+
+    A training step frees all it has made; taking the same pages again costs a fault for each of them. False where the
+    C library is another one.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    trim_threshold, mmap_threshold = -1, -3  # numbers of malloc.h
+    mallopt = ctypes.CDLL(None).mallopt
+    return all(mallopt(number, 2**30) for number in (trim_threshold, mmap_threshold))

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from train.distributed import like, unsharded
 
@@ -129,55 +130,66 @@ def orthogonalise(g_NRC: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Muon:
-    """Nesterov momentum, orthogonalised, times sqrt(max(1, rows / columns)) (Jordan et al. 2024), of matrices."""
+    """Nesterov momentum, orthogonalised, times sqrt(max(1, rows / columns)) (Jordan et al. 2024), of matrices.
+
+    Momentum lies like its parameter, whole or in shards. Of matrices in shards, each process puts one at a time
+    together, orthogonalises it and keeps its own rows.
+    """
 
     def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], config: MuonConfig):
         self.config = config
-        self.groups: dict[tuple[int, int], list[tuple[str, nn.Parameter, int]]] = {}
+        self.groups: dict[tuple[int, int], list[tuple[str, nn.Parameter]]] = {}
         for name, p in parameters:
-            parts = STACKED.get(name.removesuffix(".weight").rsplit(".", 1)[-1], 1)
-            rows, columns = p.shape[0] // parts, p.shape[1]
-            shape = (min(rows, columns), max(rows, columns))
-            self.groups.setdefault(shape, []).extend((name, p, i * rows) for i in range(parts))
-        self.momentum = {
-            shape: torch.zeros(len(group), *shape, device=group[0][1].device) for shape, group in self.groups.items()
-        }
+            rows, columns = p.shape[0] // self._parts(name), p.shape[1]
+            self.groups.setdefault((min(rows, columns), max(rows, columns)), []).append((name, p))
+        self.momentum = {name: torch.zeros_like(p) for group in self.groups.values() for name, p in group}
 
     @staticmethod
-    def _view(tensor: Tensor, start: int, shape: tuple[int, int]) -> Tensor:
-        """The part of `tensor` beginning at row `start`, turned so that it has no more rows than columns."""
-        short, long = shape
-        rows = short if tensor.shape[1] == long else long
-        part = tensor[start : start + rows]
-        return part if part.shape == shape else part.mT
+    def _parts(name: str) -> int:
+        return STACKED.get(name.removesuffix(".weight").rsplit(".", 1)[-1], 1)
+
+    def _views(self, name: str, whole: Tensor) -> tuple[Tensor, ...]:
+        """The matrices of a whole parameter, turned so that they have no more rows than columns."""
+        parts = whole.chunk(self._parts(name))
+        return parts if parts[0].shape[0] <= parts[0].shape[1] else tuple(part.mT for part in parts)
 
     @torch.no_grad()
     def step(self, scale: float) -> None:
-        c = self.config
-        for shape, group in self.groups.items():
-            gradient = torch.stack([self._view(p.grad, start, shape) for _, p, start in group])
-            momentum = self.momentum[shape].lerp_(gradient, 1 - c.momentum)
-            update = orthogonalise(gradient.lerp_(momentum, c.momentum), c.iterations)
-            views = [self._view(p, start, shape) for _, p, start in group]
-            tall = [p.shape[1] < shape[1] for _, p, _ in group]
-            lr = c.lr * scale
-            if c.weight_decay:
-                torch._foreach_mul_(views, 1 - lr * c.weight_decay)
-            factors = [lr * math.sqrt(shape[1] / shape[0]) if t else lr for t in tall]
-            update *= torch.tensor(factors, device=update.device)[:, None, None]
-            torch._foreach_sub_(views, list(update.unbind(0)))
+        for group in self.groups.values():
+            sharded = isinstance(group[0][1], DTensor)
+            for some in ([pair] for pair in group) if sharded else [group]:
+                self._step(some, self.config.lr * scale)
+
+    def _step(self, group: list[tuple[str, nn.Parameter]], lr: float) -> None:
+        c, parameters = self.config, [p for _, p in group]
+        momenta, gradients = [self.momentum[name] for name, _ in group], [p.grad for p in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - c.momentum)
+        torch._foreach_lerp_(gradients, momenta, c.momentum)
+        matrices = [self._views(name, unsharded(g)) for (name, _), g in zip(group, gradients, strict=True)]
+        updates = orthogonalise(torch.stack([m for of in matrices for m in of]), c.iterations)
+        if c.weight_decay:
+            torch._foreach_mul_(parameters, 1 - lr * c.weight_decay)
+        for (name, p), update_PRC in zip(group, updates.split([len(of) for of in matrices]), strict=True):
+            rows = p.shape[0] // len(update_PRC)
+            turned = rows > p.shape[1]
+            whole = (update_PRC.mT if turned else update_PRC).reshape(p.shape)
+            p.sub_(like(whole, p), alpha=lr * (math.sqrt(rows / p.shape[1]) if turned else 1.0))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Momentum by name of the parameter (and first row of its part), free of how matrices were grouped."""
-        return {
-            f"{name}:{start}": self.momentum[shape][i].clone()
-            for shape, group in self.groups.items()
-            for i, (name, _, start) in enumerate(group)
-        }
+        """Whole momentum by name of the parameter and first row of each of its matrices. Every process must call it."""
+        state = {}
+        for name, momentum in self.momentum.items():
+            for i, part in enumerate(self._views(name, unsharded(momentum))):
+                first = i * momentum.shape[0] // self._parts(name)
+                state[f"{name}:{first}"] = part.clone(memory_format=torch.contiguous_format)
+        return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        for shape, group in self.groups.items():
-            self.momentum[shape].copy_(torch.stack([state[f"{name}:{start}"] for name, _, start in group]))
+        for name, momentum in self.momentum.items():
+            rows = momentum.shape[0] // self._parts(name)
+            parts = [state[f"{name}:{i * rows}"] for i in range(self._parts(name))]
+            whole = torch.cat([part if part.shape[0] == rows else part.mT for part in parts])
+            momentum.copy_(like(whole, momentum))
 
 
 class Average:
@@ -248,6 +260,12 @@ class Optimizer:
         """The gradient norm before clipping, a scalar tensor."""
         limit = self.config.clip or math.inf
         return unsharded(nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True))
+
+    @torch.no_grad()
+    def moved(self, before: list[Tensor]) -> float:
+        """L2 norm of what changed in the weights since they were `before` (copies of `parameters`)."""
+        changes = [p.detach() - b for p, b in zip(self.parameters, before, strict=True)]
+        return float(unsharded(nn.utils.get_total_norm(changes, foreach=True)))
 
     def step(self, scale: float) -> None:
         """One update with every learning rate times `scale`."""

@@ -5,7 +5,6 @@ Nothing about time is asserted; a line with the rates and their ratio is printed
 """
 
 import runpy
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +17,8 @@ from synth.problem import to_record
 from synth.spec import preset
 
 is_right = runpy.run_path(str(Path(__file__).parents[1] / "unit" / "solution_oracle.py"))["is_right"]
+pairs = runpy.run_path(str(Path(__file__).with_name("pairs.py")))
 MANY, FEW = 4096, 256
-
-
-def rate(function, count: int) -> float:
-    """Solutions per second of this core: the best of three runs, in time of the process."""
-    best = np.inf
-    for _ in range(3):
-        start = time.process_time()
-        function()
-        best = min(best, time.process_time() - start)
-    return count / best
 
 
 @pytest.mark.parametrize("name", ["tiny", "med", "hard"])
@@ -42,7 +32,6 @@ def test_checker_speed(name):
         tokens[i, : len(response)] = response
     world, problems = source.world, documents.problems
     assert check(problems, world, tokens, lengths).right.all()  # compiles, too
-    ours = rate(lambda: check(problems, world, tokens, lengths), MANY)
     records = [to_record(problems.take(i), world, "pq") for i in range(FEW)]
 
     def peer() -> bool:
@@ -53,7 +42,10 @@ def test_checker_speed(name):
         return all(judged)
 
     assert peer() and responses[0][-3] == W.ANSWER
-    plain = rate(peer, FEW)
-    print(
-        f"\n{name}: {ours:,.0f} solutions/s on one core; plain Python on text {plain:,.0f}/s; ratio {ours / plain:.0f}"
-    )
+
+    def ours() -> int:
+        check(problems, world, tokens, lengths)
+        return MANY
+
+    found = pairs["ratios"](ours, lambda: peer() * FEW, rounds=5)
+    print("\n" + pairs["line"](f"checker, {name} (peer: plain Python on text)", "solutions", *found))

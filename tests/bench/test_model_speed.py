@@ -1,8 +1,9 @@
 """Training steps and rollouts beside `transformers` at the same shape, weights, batch and dtype. Try: `make bench`.
 
-The peer of training is the plain loop that its users write: model(input_ids, labels), backward, clip, AdamW; that of
-rollouts is `generate` with its cache. Ours is what `train.pretrain` and evaluation run. Both on one thread; lines with
-rates and ratios are printed, nothing is asserted about time.
+The peer of training is the plain loop that its users write: model(input_ids, attention_mask, labels), backward, clip,
+AdamW; that of rollouts is `generate` with its cache. Ours is what `train.pretrain` and evaluation run. Equal on both
+sides: weights at the start, batches (right padded, loss on the solution), float32, AdamW, clip 1, one thread, and the
+settings of `train.machine` (denormals, allocator), which hold for the process. Nothing is asserted about time.
 """
 
 import runpy
@@ -17,27 +18,26 @@ from models.gpt import GPT, GPTConfig
 from models.sampling import sample
 from synth.world import EOS, PAD
 from train.data import BatchConfig, Batches, DataConfig
+from train.machine import set_up
 from train.optim import OptimConfig, Optimizer
 from train.pretrain import NextToken
 
 pairs = runpy.run_path(str(Path(__file__).with_name("pairs.py")))
 line, ratios = pairs["line"], pairs["ratios"]
 
+LLAMA = {"mlp": "swiglu", "mlp_ratio": 8 / 3, "tied": False}
+GPT2 = {"norm": "layernorm", "mlp": "gelu", "bias": True, "tied": True}
+NANO, MINI = {"n_layer": 4, "n_head": 2, "n_embd": 64}, {"n_layer": 6, "n_head": 4, "n_embd": 128}
 SHAPES = {
-    "llama of nano's size": {"n_layer": 4, "n_head": 2, "n_embd": 64, "mlp": "swiglu", "tied": False},
-    "gpt2 of nano's size": {
-        "n_layer": 4,
-        "n_head": 2,
-        "n_embd": 64,
-        "norm": "layernorm",
-        "mlp": "gelu",
-        "bias": True,
-        "tied": True,
-    },
-    "llama of mini's size": {"n_layer": 6, "n_head": 4, "n_embd": 128, "mlp": "swiglu", "tied": False},
+    "llama, nano": NANO | LLAMA,
+    "gpt2, nano": NANO | GPT2,
+    "llama, mini": MINI | LLAMA,
+    "gpt2, mini": MINI | GPT2,
 }
 DATA = DataConfig("tiny", {"ops": 3})
 IGNORED = -100  # the label that transformers leaves out
+STEPS, BATCH, ROWS = 16, 16, 128
+FASTER = {"training": 1.3, "rollouts": 5.0}
 
 
 def pair(shape: str) -> tuple[GPT, torch.nn.Module]:
@@ -45,63 +45,109 @@ def pair(shape: str) -> tuple[GPT, torch.nn.Module]:
     return model, to_hugging_face(model, eos=EOS, pad=PAD)
 
 
+def batches() -> Batches:
+    return Batches(DATA.source("train"), BatchConfig(documents=BATCH))
+
+
+class Ours:
+    """`STEPS` steps as `train.loop` takes them; called, it returns the tokens trained on."""
+
+    def __init__(self, model: GPT, source: Batches) -> None:
+        self.model, self.objective = model, NextToken(source, torch.device("cpu"))
+        self.optimizer, self.at = Optimizer(model, OptimConfig(muon=None, clip=1.0)), 0
+
+    def __call__(self) -> int:
+        tokens = 0
+        for _ in range(STEPS):
+            output = self.objective(self.model, self.at)
+            output.loss.backward()
+            self.optimizer.clip()
+            self.optimizer.step(1.0)
+            self.optimizer.zero_grad()
+            tokens, self.at = tokens + output.tokens, self.at + 1
+        return tokens
+
+
+class Plain:
+    """The same steps over a model of `transformers`."""
+
+    def __init__(self, model: torch.nn.Module, source: Batches) -> None:
+        self.model, self.batches, self.at = model.train(), source, 0
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, betas=(0.9, 0.99), weight_decay=0.0)
+
+    def __call__(self) -> int:
+        tokens = 0
+        for _ in range(STEPS):
+            batch = self.batches.batch(self.at)
+            labels = batch.tokens_BT.masked_fill(~batch.loss_BT, IGNORED)
+            mask = (batch.tokens_BT != PAD).long()
+            self.model(input_ids=batch.tokens_BT, attention_mask=mask, labels=labels).loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            tokens, self.at = tokens + batch.tokens, self.at + 1
+        return tokens
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_training_step(shape):
-    torch.set_num_threads(1)
+    set_up()
     model, theirs = pair(shape)
-    batches = Batches(DATA.source("train"), BatchConfig(documents=16))
-    objective = NextToken(batches, torch.device("cpu"))
-    optimizer = Optimizer(model, OptimConfig(muon=None, clip=1.0))
-    peer = torch.optim.AdamW(theirs.parameters(), lr=1e-3)
-    at = {"ours": 0, "theirs": 0}
-
-    def ours() -> int:
-        tokens = 0
-        for _ in range(20):
-            output = objective(model, at["ours"])
-            output.loss.backward()
-            optimizer.clip()
-            optimizer.step(1.0)
-            optimizer.zero_grad()
-            tokens, at["ours"] = tokens + output.tokens, at["ours"] + 1
-        return tokens
-
-    def plain() -> int:
-        tokens = 0
-        for _ in range(20):
-            batch = batches.batch(at["theirs"])
-            labels = batch.tokens_BT.masked_fill(~batch.loss_BT, IGNORED)
-            out = theirs(input_ids=batch.tokens_BT, attention_mask=(batch.tokens_BT != PAD).long(), labels=labels)
-            out.loss.backward()
-            torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
-            peer.step()
-            peer.zero_grad()
-            tokens, at["theirs"] = tokens + batch.tokens, at["theirs"] + 1
-        return tokens
-
-    print("\n" + line(f"training step, {shape}", "tokens", *ratios(ours, plain)))
+    found = ratios(Ours(model, batches()), Plain(theirs, batches()))
+    print("\n" + line(f"training step, {shape}", "tokens", *found, goal=FASTER["training"]))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_rollouts(shape):
-    torch.set_num_threads(1)
-    model, theirs = pair(shape)
-    documents = DATA.source("test").documents(range(128))
-    prompts = [documents.prompt_tokens(i).tolist() for i in range(128)]
-    width = max(map(len, prompts))
-    padded = torch.tensor([[PAD] * (width - len(p)) + p for p in prompts])
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-    new = int((np.diff(documents.offsets) - documents.prompt).max()) * 2
+class Rollouts:
+    """Continuations of `ROWS` prompts by both, until the end token (`until_eos`) or of a fixed length."""
 
-    def ours() -> int:
+    def __init__(self, shape: str, until_eos: bool) -> None:
+        self.model, self.theirs = pair(shape)
+        documents = DATA.source("test").documents(range(ROWS))
+        self.prompts = [documents.prompt_tokens(i).tolist() for i in range(ROWS)]
+        self.width = max(map(len, self.prompts))
+        self.padded = torch.tensor([[PAD] * (self.width - len(p)) + p for p in self.prompts])
+        self.mask = torch.tensor([[0] * (self.width - len(p)) + [1] * len(p) for p in self.prompts])
+        self.new = int((np.diff(documents.offsets) - documents.prompt).max()) * 2
+        self.until_eos = until_eos
+        if not until_eos:
+            self.theirs.generation_config.eos_token_id = None
+
+    def ours(self) -> int:
         generator = torch.Generator().manual_seed(0)
-        return int(sample(model, prompts, new, eos=EOS, pad=PAD, generator=generator).lengths_B.sum())
+        eos = EOS if self.until_eos else -1  # no token
+        return int(sample(self.model, self.prompts, self.new, eos=eos, pad=PAD, generator=generator).lengths_B.sum())
 
-    def generate() -> int:
+    def generate(self) -> int:
         with torch.no_grad():
-            out = theirs.generate(padded, attention_mask=mask, do_sample=True, top_k=0, max_new_tokens=new)
-        response = out[:, width:]
+            out = self.theirs.generate(
+                self.padded, attention_mask=self.mask, do_sample=True, top_k=0, max_new_tokens=self.new
+            )
+        response = out[:, self.width :]
+        if not self.until_eos:
+            return response.numel()
         ends = (response == EOS).long()
         return int(((ends.cumsum(1) - ends) == 0).sum())
 
-    print("\n" + line(f"rollouts, batch 128, {shape}", "tokens", *ratios(ours, generate, rounds=5)))
+
+@pytest.mark.parametrize("until_eos", [True, False], ids=["until the end", "fixed length"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_rollouts(shape, until_eos):
+    set_up()
+    both = Rollouts(shape, until_eos)
+    found = ratios(both.ours, both.generate, rounds=5)
+    what = f"rollouts, batch {ROWS}, {'until the end token' if until_eos else f'{both.new} tokens'}, {shape}"
+    print("\n" + line(what, "tokens", *found, goal=FASTER["rollouts"]))
+
+
+@pytest.mark.parametrize("shape", ["llama, nano"])
+def test_loader(shape):
+    """Batches made, beside batches trained on: what a trainer that waits for its loader loses is 1 / (1 + ratio)."""
+    set_up()
+    source, train = batches(), Ours(pair(shape)[0], batches())
+    at = {"chunk": 0}
+
+    def load() -> int:
+        at["chunk"] += 1
+        return sum(source.batch(k).tokens for k in range(at["chunk"] * 256, (at["chunk"] + 1) * 256))
+
+    print("\n" + line(f"loader (peer: the training step it feeds), {shape}", "tokens", *ratios(load, train)))

@@ -5,9 +5,12 @@ Nothing about time is asserted; lines with the rates and their ratio are printed
 """
 
 import os
+import runpy
+import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,13 +19,15 @@ from synth.dataset import Source
 from synth.oracle import Oracle
 from synth.spec import preset
 
+pairs = runpy.run_path(str(Path(__file__).with_name("pairs.py")))
 MANY, BLOCK = 1024, 4096
 PLAIN = (
     "import sys, time; from synth.dataset import Source\n"
     "from synth.oracle import Oracle; from synth.spec import preset\n"
     "spec = preset(sys.argv[1], retry_rate=0.2); documents = Source(spec, 0).documents(range(4))\n"
-    "start = time.process_time(); law = Oracle(spec).documents(documents)\n"
-    "print(len(law.status) / (time.process_time() - start))"
+    "for _ in range(3):\n"
+    "    start = time.process_time(); law = Oracle(spec).documents(documents)\n"
+    "    print(len(law.status) / (time.process_time() - start))"
 )
 
 
@@ -32,11 +37,11 @@ def test_oracle_speed(name):
     oracle, documents = Oracle(spec), Source(spec, 0).documents(range(MANY))
     law = oracle.documents(documents)  # compiles, too
     positions = len(law.status)
-    sparse, dense = np.inf, np.inf
+    rates, dense = [], np.inf
     for _ in range(3):
         start = time.process_time()
         law = oracle.documents(documents)
-        sparse = min(sparse, time.process_time() - start)
+        rates.append(positions / (time.process_time() - start))
         start = time.process_time()
         for first in range(0, positions, BLOCK):
             law.dense(oracle.world.size, slice(first, first + BLOCK))
@@ -45,10 +50,10 @@ def test_oracle_speed(name):
         [sys.executable, "-c", PLAIN, name], check=True, capture_output=True, text=True,
         env=os.environ | {"GLASSHOUSE_JIT": "0"},
     )  # fmt: skip
-    peer = float(plain.stdout)
-    print(
-        f"\noracle {name}: {positions} positions, {positions / sparse:,.0f} laws a second, "
-        f"{positions / (sparse + dense):,.0f} rows of {oracle.world.size} log-probabilities a second and core; "
-        f"plain Python {peer:,.0f} laws a second, ratio {positions / sparse / peer:,.0f}"
-    )
+    peers = [float(rate) for rate in plain.stdout.split()]
+    each = sorted(a / b for a, b in zip(rates, peers, strict=True))
+    found = statistics.median(rates), statistics.median(peers), each
+    print("\n" + pairs["line"](f"oracle, {name} (peer: the same without the JIT)", "laws", *found))
+    rows = positions / (positions / max(rates) + dense)
+    print(f"{positions} positions; {rows:,.0f} rows of {oracle.world.size} log-probabilities a second and core")
     assert np.isfinite(law.entropy()).all()

@@ -49,7 +49,7 @@ def test_a_run_folder_is_complete_and_doing_it_again_changes_nothing(command, tm
     assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["n_embd"] == 32
     assert json.loads((folder / "summary.json").read_text())["steps"] == 6
     sample = read_lines(folder / "samples.jsonl")[0]
-    assert {"index", "ops", "prompt", "response", "answer", "right", "finished", "steps", "step"} <= set(sample)
+    assert {"index", "ops", "prompt", "response", "answer", "right", "finished", "finish_reason", "steps", "step"} <= set(sample)
     before = everything(folder)
     again = command("train.pretrain", *SMALL, f"out.root={tmp_path}")
     assert again.returncode == 0 and again.stdout == first.stdout
@@ -68,6 +68,22 @@ def test_evaluate_counts_and_shows(command, trained, tmp_path):
     assert summary["full"]["low"] <= summary["full"]["rate"] <= summary["full"]["high"] <= 1
     assert summary["floor"] >= 1 / 7 and summary["held_out"]["kl"] > 0
     assert len(read_lines(next(tmp_path.glob("evaluate-*")) / "samples.jsonl")) == 3
+
+
+def test_evaluate_samples_several_solutions_and_asks_harder_problems(trained, tmp_path, capsys):
+    words = [f"checkpoint={trained}", "data=smoke", "problems=6", f"out.root={tmp_path}", "sampling.max_new_tokens=20"]
+    words += ["samples_per_problem=4", "sampled_problems=3", "ood=1"]
+    assert run_entry("evaluate", evaluate.EvaluateConfig, evaluate.main, "", words) == 0
+    shown = capsys.readouterr().out
+    summary = json.loads((next(tmp_path.glob("evaluate-*")) / "summary.json").read_text())
+    assert summary["passes"]["problems"] == 3 and list(summary["passes"]["k"]) == ["1", "2", "4"]
+    assert [row["ops"] for row in summary["ood"]["by_ops"]] == [3] and summary["ood"]["n"] == 6
+    assert max(row["ops"] for row in summary["by_ops"]) == 2
+    assert "pass of 4 samples, 3 problems: @1 " in shown and "\n   3      6" in shown
+    for more, told in (("ood=70", "ood=70: letters="), ("ood=9", "ood=9: such problems have up to")):
+        assert run_entry("evaluate", evaluate.EvaluateConfig, evaluate.main, "", [*words, more]) == 2
+        error = capsys.readouterr().err
+        assert told in error and error.count("\n") == 1
 
 
 def test_evaluate_with_a_context_and_without(trained, tmp_path, capsys):
@@ -126,7 +142,6 @@ BAD = [
     (pretrain, ["batch.packing=documents", "batch.window=16"], "batch.window=16: documents have up to"),
     (pretrain, ["precision=half"], "precision=half: accepted: float32, bfloat16"),
     (pretrain, ["parallel=pp"], "parallel=pp: accepted: ddp, fsdp"),
-    (pretrain, ["parallel=fsdp"], "parallel=fsdp: Muon works on whole matrices"),
     (pretrain, ["optim.ema=1"], "optim.ema=1"),
     (pretrain, ["optim.spike=-1"], "optim.spike=-1"),
     (pretrain, ["evaluate.problems=0"], "evaluate.problems=0"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.elementwise import causal_mix, relu2, rms_norm, rope_tables, rotate
+from models.elementwise import causal_mix, relu2, rms_norm, rope_tables, rotate, swiglu
 
 EPS = 1e-5
 
@@ -30,6 +30,15 @@ def test_relu2():
     x = numbers(40)
     assert torch.allclose(relu2(x), x.clamp(min=0) ** 2)
     assert torch.autograd.gradcheck(relu2, x)
+
+
+def test_swiglu():
+    x = numbers(5, 3, 12)
+    gate, up = x[..., :6], x[..., 6:]
+    assert torch.allclose(swiglu(x), gate / (1 + (-gate).exp()) * up)
+    assert torch.autograd.gradcheck(swiglu, x)
+    with torch.no_grad():
+        assert torch.allclose(swiglu(x), gate / (1 + (-gate).exp()) * up)
 
 
 @pytest.mark.parametrize("shape", [(6,), (2, 1, 6), (3, 6)])

@@ -75,6 +75,7 @@ def test_some_wrong_some_cut_off_are_counted_in_their_own_rows(monkeypatch):
     records = done.samples(SOURCE, 12)
     assert len(records) == 12 and [r["right"] for r in records] == [i not in (3, 7, 11) for i in range(12)]
     assert not records[11]["finished"] and records[0]["steps"][0]["kind"] == "right"
+    assert {r["finish_reason"] for r in records} <= {"stop", "length"} and records[11]["finish_reason"] == "length"
     assert records[0]["prompt"] == SOURCE.world.decode(documents.prompt_tokens(0))
 
 

@@ -124,7 +124,7 @@ def test_each_of_the_stacked_maps_is_orthogonalised_alone():
 
 def test_muon_takes_the_matrices_in_blocks_and_adamw_all_else():
     optimizer = Optimizer(Net(), OptimConfig(muon=MuonConfig()))
-    assert {n for group in optimizer.muon.groups.values() for n, _, _ in group} == {
+    assert {n for group in optimizer.muon.groups.values() for n, _ in group} == {
         f"blocks.{i}.{part}.weight" for i in range(2) for part in ("qkv", "up", "down")
     }
     assert sum(len(g["params"]) for g in optimizer.adamw.param_groups) == 1 + 2 * 3
@@ -135,7 +135,7 @@ def test_muon_takes_the_matrices_in_blocks_and_adamw_all_else():
 def test_which_weights_of_a_gpt_go_where():
     model = GPT(GPTConfig(20, 1, 2, 16, 32, conv=2, token_shift=2, qk_norm=True, tied=False))
     optimizer = Optimizer(model, OptimConfig(muon=MuonConfig()))
-    assert {n.removeprefix("blocks.0.") for group in optimizer.muon.groups.values() for n, _, _ in group} == {
+    assert {n.removeprefix("blocks.0.") for group in optimizer.muon.groups.values() for n, _ in group} == {
         "attn.qkv.weight", "attn.out.weight", "mlp.up.weight", "mlp.down.weight", "conv_attn.shift", "conv_mlp.shift",
     }  # fmt: skip
     outside = {id(p) for g in optimizer.adamw.param_groups for p in g["params"]}

@@ -85,6 +85,7 @@ def test_ends_lengths_and_padding():
     for b, tokens in enumerate(rows(out)):
         n = len(tokens)
         assert bool(out.finished_B[b]) == (tokens[-1] == EOS)
+        assert out.finish_reasons[b] == ("stop" if tokens[-1] == EOS else "length")
         assert EOS not in tokens[:-1]
         assert out.finished_B[b] or n == 12
         assert (out.tokens_BT[b, n:] == PAD).all()

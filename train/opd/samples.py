@@ -1,8 +1,8 @@
 """Some rollouts of the training batches as text, so that a person can see what the student says as it is distilled.
 
 `samples.jsonl`, one rollout a line: step (the weights' updates so far), index of the problem in the stream, ops,
-answer, finished, and the transcript with the checker's word for each step. Lines of steps that a resumed run repeats
-are replaced.
+answer, finished, finish_reason (`stop` or `length`), and the transcript with the checker's word for each step. Lines of
+steps that a resumed run repeats are replaced.
 """
 
 import json
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from models.sampling import finish_reason
 from synth.encoding import Encoding
 from synth.world import World
 from train.opd.rollouts import ORIGINS, Rollouts
@@ -50,6 +51,7 @@ class SampleLog:
                 "ops": int(rollouts.problems.ops[row]),
                 "answer": int(rollouts.problems.answer[row]),
                 "finished": bool(finished_B[row]),
+                "finish_reason": finish_reason(bool(finished_B[row])),
             }
             records.append(facts | transcript(self.world, prompt, response, rollouts.verdicts, row))
         return records

@@ -199,12 +199,12 @@ def _world(run: Run) -> str:
 
 def _regret(experiments: list[Experiment]) -> list[str]:
     """What detecting mistakes brings without training on them: retry upon regret, ours and theirs."""
-    runs = [(e, run) for e in experiments for run in e.of("mistakes")]
+    runs = [(e, run) for e in experiments for run in e.runs.values() if "solutions" in run.summary]
     if not runs:
         return []
     found = []
     for name, theirs in published.REGRET.items():
-        same = [row for _, run in runs for row in run.summary.get("solutions", []) if row["name"] == name]
+        same = [row for _, run in runs for row in run.summary["solutions"] if row["name"] == name]
         right = sum(round(row["full"]["rate"] * row["n"]) for row in same)
         found.append(f"{name} {interval(wilson(right, sum(row['n'] for row in same)))} (published {theirs})")
     subject = runs[0][0].subject(runs[0][1])

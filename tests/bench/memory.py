@@ -1,0 +1,40 @@
+"""Peak memory of one piece of work in a process of its own: `python tests/bench/memory.py ours training 'llama, nano'`.
+
+Prints the MiB by which the resident memory rose over what it was before the first step (model, batches and libraries
+loaded), from the kernel's high-water mark, which is put back before. Linux only.
+"""
+
+import gc
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_model_speed import Ours, Plain, Rollouts, batches, pair
+
+from train.machine import set_up
+
+
+def status(name: str) -> float:
+    """MiB of a line of /proc/self/status."""
+    text = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(text.split(f"{name}:")[1].split()[0]) / 1024
+
+
+def main(who: str, what: str, shape: str) -> None:
+    set_up()
+    if what == "training":
+        source = batches()
+        source.batch(0)
+        work = Ours(pair(shape)[0], source) if who == "ours" else Plain(pair(shape)[1], source)
+    else:
+        both = Rollouts(shape, until_eos=True)
+        work = both.ours if who == "ours" else both.generate
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the high-water mark
+    before = status("VmRSS")
+    work()
+    print(status("VmHWM") - before)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

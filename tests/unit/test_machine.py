@@ -1,0 +1,35 @@
+"""The allocator's setting: freed memory is kept, so the next step does not fault it in again."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource, sys, torch
+from train.machine import keep_memory, set_up
+if sys.argv[1] == "kept":
+    set_up()
+    if not keep_memory():
+        print(-1)
+        sys.exit()
+for k in range(42):
+    if k == 2:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    held = [torch.zeros(2**21) for _ in range(4)]  # 32 MiB, 8192 pages
+    del held
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 40)
+"""
+
+
+def faults(name: str, root) -> float:
+    done = subprocess.run([sys.executable, "-c", PROGRAM, name], capture_output=True, text=True, check=True, cwd=root)
+    return float(done.stdout)
+
+
+def test_freed_memory_is_kept(root):
+    kept = faults("kept", root)
+    if kept < 0:
+        pytest.skip("the C library is not glibc")
+    assert kept < 100
+    assert faults("handed back", root) > 10 * max(kept, 1)
