@@ -63,7 +63,9 @@ def study(root: Path, arms: dict, seeds: int = 1) -> Path:
         solutions = [{"name": n, "n": 50, "full": {"rate": r}} for n, r in (("greedy", 0.6), ("perfect", 0.8))]
         regret = {"stage": "mistakes", "solutions": solutions}
         made["regret"] = write(root, "regret", {"model": str(made["pretrain-none"])}, regret)
-        stages = [{"name": name, "folder": folder.name, "label": name} for name, folder in made.items()]
+        stages = [
+            {"name": name, "folder": folder.name, "label": name, "entry": "train.x"} for name, folder in made.items()
+        ]
         plan = {"recipe": "retry", "scale": "cpu", "seed": seed, "claims": True, "title": "T", "stages": stages}
         (root / f"plan-seed{seed}.json").write_text(json.dumps(plan))
     return root
@@ -106,6 +108,7 @@ def test_rows_compare_at_equal_tokens_and_stand_beside_the_published(tmp_path):
 def test_the_page_has_table_figure_and_regret(tmp_path):
     page = build([study(tmp_path, ARMS)]).read_text()
     assert "Mistakes that are taken back" in page and (tmp_path / "figures" / "corrections.png").stat().st_size > 5000
+    assert "arms at equal compute" not in page and "no evaluated arm" not in page  # nothing here distils
     assert "pretrain-retry-0.5-masked" in page and "97.7 / 94.8" in page and "0.50 / 0.50" in page
     assert re.search(r"greedy 60\.0% \[[^]]*\] \(published 91\.5\)", page) and "exactly 5 operations" in page
 

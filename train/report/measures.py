@@ -25,6 +25,12 @@ class Elsewhere(Missing):
     """A part that is of other experiments; a page is silent about it."""
 
 
+def undistilled(experiments: list[Experiment], reason: str) -> Missing:
+    """What to raise where a part finds no arm that distils: Elsewhere if the recipe has none, else Missing."""
+    entries = {stage.get("entry") for e in experiments for stage in e.plan.get("stages", [])} - {None}
+    return Missing(reason) if not entries or "train.opd.run" in entries else Elsewhere(reason)
+
+
 class Measured(NamedTuple):
     """One quantity: over all seeds together, and for each seed alone. `detail` is what to know besides."""
 
