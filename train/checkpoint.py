@@ -32,6 +32,7 @@ from torch.distributed.fsdp import FSDPModule
 import models
 from models.gpt import GPT, GPTConfig
 from train.distributed import like
+from train.lora import adapted
 from train.rundir import append_line, atomic_write, read_json, read_lines, sync
 from train.state import TrainState
 
@@ -124,7 +125,9 @@ def restore(folder: Path, model: nn.Module, optimizer: Any, state: TrainState) -
 
 
 def fill(model: nn.Module, folder: Path) -> None:
-    """Puts the weights of a step folder into `model`, which may be in shards."""
+    """Puts the weights of a step folder into `model`, which may be in shards. With updates of LoRA it has its own."""
+    if adapted(model):
+        return
     if not isinstance(model, FSDPModule):
         load_weights(model, str(folder / FILES[0]))
         return

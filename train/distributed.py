@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map
 
 from models.gpt import GPT
+from train.lora import adapted, merged
 
 PARALLEL = ("ddp", "fsdp")
 T = TypeVar("T")
@@ -132,7 +133,11 @@ def gradients_averaged(model: GPT, forward: nn.Module, now: bool) -> Iterator[No
 
 
 def whole(model: nn.Module) -> nn.Module:
-    """The model itself, or a copy with all of its weights where it is in shards. Every process must call it."""
+    """The model itself, or a copy with all of its weights where it is in shards or has updates of LoRA.
+
+    Every process must call it."""
+    if adapted(model):
+        return merged(model)
     if not isinstance(model, FSDPModule):
         return model
     tensors = unsharded(model.state_dict())

@@ -113,6 +113,8 @@ class Evaluation:
             "repetition": float(loops.mean()),
             "retries": float(v.retries.mean()),
             "unneeded": float(v.unneeded.mean()),
+            "retries_right": float(v.retries[v.right].mean()) if v.right.any() else None,
+            "unneeded_right": float(v.unneeded[v.right].mean()) if v.right.any() else None,
             "by_ops": rows,
         }
 

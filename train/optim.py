@@ -243,6 +243,8 @@ class Optimizer:
         taken = {n for n, _ in inside}
         rest = [p for n, p in named if n not in taken]
         self.parameters = [p for _, p in named]
+        partial = len(named) < len(list(model.parameters()))  # then a checkpoint's weights are not those that train
+        self.trained = dict(named) if partial else {}
         self.muon = Muon(inside, config.muon) if config.muon and inside else None
         groups = [
             {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
@@ -295,6 +297,8 @@ class Optimizer:
         state = {"adamw": self.adamw.state_dict(), "muon": self.muon.state_dict() if self.muon else {}}
         if self.average is not None:
             state["average"] = self.average.state_dict()
+        if self.trained:
+            state["trained"] = {name: p.detach() for name, p in self.trained.items()}
         return unsharded(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -304,5 +308,8 @@ class Optimizer:
         self.adamw.load_state_dict({**adamw, "state": moments})
         if self.muon is not None:
             self.muon.load_state_dict(state["muon"])
+        with torch.no_grad():
+            for name, p in self.trained.items():
+                p.copy_(state["trained"][name])
         if self.average is not None:
             self.average.load_state_dict(state["average"])

@@ -27,6 +27,7 @@ from train.data import Batch, BatchConfig, Batches, DataConfig, check_world, wor
 from train.distributed import PARALLEL, Group, gradients_averaged, joined, replicate, shard
 from train.flops import training_flops
 from train.loop import ALONE, StepOutput, last_row, train
+from train.lora import LoraConfig, adapt
 from train.machine import PRECISIONS, set_up
 from train.optim import OptimConfig
 from train.periodic import Periodic, PeriodicConfig, harder_problems
@@ -53,6 +54,7 @@ ModelConfig = dataclasses.make_dataclass(
 @dataclass(frozen=True)
 class PretrainConfig:
     """Settings of the command. `init`: a checkpoint whose weights to start from (the optimiser starts fresh).
+    lora: train low-rank updates of these weights alone.
 
     init_vocabulary: `same` refuses a checkpoint of another vocabulary; `extend` keeps the rows of the tokens that both
     have, by their text, and starts those of new tokens afresh (`train.vocabulary`). With `init` the model's settings
@@ -77,6 +79,7 @@ class PretrainConfig:
     precision: str = "float32"
     parallel: str = "ddp"
     init_vocabulary: str = "same"
+    lora: LoraConfig | None = None
 
     def __post_init__(self):
         if self.precision not in PRECISIONS:
@@ -87,6 +90,13 @@ class PretrainConfig:
             raise ValueError(f"init_vocabulary={self.init_vocabulary}: accepted: {', '.join(VOCABULARIES)}")
         if self.init_vocabulary != "same" and self.init is None:
             raise ValueError(f"init_vocabulary={self.init_vocabulary} without init: accepted: same, or init=CHECKPOINT")
+        if self.lora is not None:
+            if self.init is None:
+                raise ValueError("lora: updates trained weights; accepted: init=RUN, or lora=null")
+            if self.optim.muon is not None:
+                raise ValueError("lora: Muon is for whole matrices; accepted: optim=adamw")
+            if self.parallel == "fsdp" or self.compile or self.init_vocabulary != "same":
+                raise ValueError("lora: accepted: parallel=ddp, compile=false, init_vocabulary=same")
 
 
 class NextToken:
@@ -166,6 +176,8 @@ def build(config: PretrainConfig) -> tuple[PretrainConfig, GPT]:
     settings = {k: v for k, v in plain(model.config).items() if k != "vocab_size"}
     if settings != plain(config.model):
         print(f"warning: the model settings are those of init={config.init}", file=sys.stderr)
+    if config.lora is not None:
+        adapt(model, config.lora, config.seed)
     return replace(config, model=ModelConfig(**settings)), model.train()
 
 
@@ -244,6 +256,7 @@ def summary(run: RunDir, model: GPT, state: TrainState) -> dict[str, Any]:
     """What the run came to: size, cost, and the last line of its log."""
     return {
         "parameters": n_params(model.config),
+        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "steps": state.step,
         "tokens": state.tokens,
         "flops": state.flops,

@@ -4,6 +4,7 @@
     measures.py   accuracies, shares of a gap, probe margins, with intervals     verdicts.py   expectations: met or not
     style.py      one look for all figures          training.py   loss and oracle, health of rollouts
     accuracy.py   accuracy, arms, compute, costs    probing.py    layer-wise probe map
+    corrections.py   arms trained on mistakes that are taken back     published.py   their published numbers
     course.py     one distillation, every diagnostic
     ranking.py    many arms: gain per FLOP, paired tests against controls
     rollouts.py   ten rollouts, step by step        sections.py   tables and prose        page.py   HTML
@@ -18,8 +19,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from train.report import accuracy, course, page, probing, ranking, sections, style, training
-from train.report.measures import Missing
+from train.report import accuracy, corrections, course, page, probing, ranking, sections, style, training
+from train.report.measures import Elsewhere, Missing
 from train.report.results import Experiment, load
 from train.report.verdicts import Verdict, judge
 
@@ -37,6 +38,7 @@ PARTS: tuple[tuple[str, Figures, Section | None], ...] = (
         {"arms": accuracy.arms, "compute": accuracy.over_compute, "cost": accuracy.cost},
         sections.arms_table,
     ),
+    ("Mistakes that are taken back", {"corrections": corrections.over_rates}, corrections.table),
     ("Learning, and how far from perfect", {"loss": training.loss}, None),
     ("Rollouts while distilling", {"rollouts": training.health}, None),
     ("The course of each distillation", course.figures, None),
@@ -102,6 +104,8 @@ def _guarded(section: Section, experiments: list[Experiment]) -> list[str]:
     """The section, or a note on what is missing: a file torn or of an older form must not cost the other sections."""
     try:
         return section(experiments)
+    except Elsewhere:
+        return []
     except Missing as missing:
         return [f"{NOT_SHOWN}: {page.escape(str(missing))}.</p>"]
     except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError, AttributeError) as error:

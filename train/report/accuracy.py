@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from train.intervals import Rate, wilson
-from train.report.measures import Measured, Missing, full, gap_share, roles
+from train.report.measures import Measured, Missing, full, gap_share, roles, undistilled
 from train.report.results import Experiment, Run, counts, is_number
 from train.report.style import GREY, KINDS_OF_WORK, Drawn, Look, bars, label, legend_once, looks, several
 
@@ -86,7 +86,7 @@ def compared_arms(experiments: list[Experiment]) -> list[str]:
     found = evaluated(experiments)
     names = [name for name in dict.fromkeys(run.name for e in experiments for run in e.arms()) if name in found]
     if not names:
-        raise Missing("no evaluated arm")
+        raise undistilled(experiments, "no evaluated arm")
     return names
 
 
@@ -136,7 +136,7 @@ def over_compute(experiments: list[Experiment]) -> Drawn:
     curves = [(run, *run.curve("eval_full", "flops")) for e in experiments for run in e.arms()]
     curves = [curve for curve in curves if len(curve[1]) > 1]
     if not curves:
-        raise Missing("no arm that was evaluated while it was trained")
+        raise undistilled(experiments, "no arm that was evaluated while it was trained")
     figure, look = Figure(figsize=(7, 3.6), layout="constrained"), looks(experiments)
     ax = figure.subplots()
     for run, flops, value in curves:
@@ -157,7 +157,7 @@ def cost(experiments: list[Experiment]) -> Drawn:
     """What each arm spent, by kind of work: FLOPs, tokens and seconds."""
     runs = [run for e in experiments for run in e.arms() if run.ledger]
     if not runs:
-        raise Missing("no arm with a ledger")
+        raise undistilled(experiments, "no arm with a ledger")
     names = list(dict.fromkeys(run.name for run in runs))
     units = [unit for unit in ("flops", "tokens", "seconds") if any(run.ledger.get(unit) for run in runs)]
     kinds = list(dict.fromkeys(kind for run in runs for unit in units for kind in run.ledger.get(unit, {})))

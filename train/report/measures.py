@@ -21,6 +21,16 @@ class Missing(Exception):
     """A part of the report cannot be made; the message says what is not there."""
 
 
+class Elsewhere(Missing):
+    """A part that is of other experiments; a page is silent about it."""
+
+
+def undistilled(experiments: list[Experiment], reason: str) -> Missing:
+    """What to raise where a part finds no arm that distils: Elsewhere if the recipe has none, else Missing."""
+    entries = {stage.get("entry") for e in experiments for stage in e.plan.get("stages", [])} - {None}
+    return Missing(reason) if not entries or "train.opd.run" in entries else Elsewhere(reason)
+
+
 class Measured(NamedTuple):
     """One quantity: over all seeds together, and for each seed alone. `detail` is what to know besides."""
 
@@ -103,11 +113,12 @@ def full_difference(experiments: list[Experiment], stage: str, other: str) -> Me
     return Measured(difference(*_summed(seeds, 0), *_summed(seeds, 1)), values)
 
 
-def lead(experiments: list[Experiment], stage: str, other: str) -> Measured:
+def lead(experiments: list[Experiment], stage: str, other: str, which: int = 0) -> Measured:
     """Fully correct share of `stage` minus that of `other`; its interval redraws seeds, then their problems.
 
+    which: of each stage's evaluations, 0 the first, in distribution, 1 the next, out of it.
     Raises Missing where a seed judged the two on different problems: nothing else is a paired comparison."""
-    seeds = each(experiments, lambda e: _judged(e, stage, other))
+    seeds = each(experiments, lambda e: _judged(e, stage, other, which=which))
     if not all(_same_problems(models) for models in seeds):
         raise Missing(f"{stage} and {other} were not judged on the same problems")
     differences = [np.subtract(*(np.array(model.right, dtype=float) for model in models)) for models in seeds]
@@ -122,9 +133,9 @@ class Judged(NamedTuple):
     right: list[int]
 
 
-def _judged(experiment: Experiment, *stages: str) -> list[Judged]:
+def _judged(experiment: Experiment, *stages: str, which: int = 0) -> list[Judged]:
     judged = []
-    for run in (_evaluation(experiment, stage) for stage in stages):
+    for run in (_evaluation(experiment, stage, which) for stage in stages):
         verdicts, data = run.summary.get("verdicts") or {}, run.config.get("data") or {}
         source = (run.manifest.get("data"), data.get("seed"), run.config.get("split"))
         problems = (*source, *verdicts.get("index", []))
@@ -146,11 +157,11 @@ def _summed(seeds: list[list[Judged]], i: int) -> tuple[int, int]:
     return sum(models[i].counts[0] for models in seeds), sum(models[i].counts[1] for models in seeds)
 
 
-def _evaluation(experiment: Experiment, stage: str) -> Run:
-    run = experiment.evaluation_of(stage)
-    if run is None:
-        raise Missing(f"no evaluation of {stage}")
-    return run
+def _evaluation(experiment: Experiment, stage: str, which: int = 0) -> Run:
+    runs = experiment.evaluations_of(stage)
+    if len(runs) <= which:
+        raise Missing(f"no {'evaluation' if which == 0 else 'evaluation out of distribution'} of {stage}")
+    return runs[which]
 
 
 def probe_margin(experiments: list[Experiment], stage: str, task: str) -> Measured:

@@ -69,11 +69,13 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """What the run is, told by what it left: evaluation, probe, distillation or training."""
+        """What the run is, told by what it left: evaluation, probe, mistakes, distillation or training."""
         if "by_ops" in self.summary:
             return "evaluation"
         if "results" in self.summary:
             return "probe"
+        if self.summary.get("stage") == "mistakes":
+            return "mistakes"
         return "distillation" if "teacher" in self.config else "training"
 
     @property
@@ -116,9 +118,13 @@ class Experiment:
             (r for r in self.runs.values() if r is not evaluation and r.folder.name in evaluation.inputs.values()), None
         )
 
+    def evaluations_of(self, stage: str) -> list[Run]:
+        """The evaluations of the model that came from `stage`: in distribution, then, if any, out of it."""
+        return [e for e in self.of("evaluation") if (s := self.subject(e)) is not None and s.name == stage]
+
     def evaluation_of(self, stage: str) -> Run | None:
-        """The evaluation whose model came from `stage`."""
-        return next((e for e in self.of("evaluation") if (s := self.subject(e)) is not None and s.name == stage), None)
+        """The first evaluation whose model came from `stage`."""
+        return next(iter(self.evaluations_of(stage)), None)
 
     def arms(self) -> list[Run]:
         """The runs that went on from the same student: every distillation, in the recipe's order."""

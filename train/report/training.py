@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
-from train.report.measures import Missing
+from train.report.measures import Missing, undistilled
 from train.report.results import Experiment, Run
 from train.report.style import Drawn, label, legend_once, looks, several, smooth
 
@@ -83,7 +83,7 @@ def health(experiments: list[Experiment]) -> Drawn:
     """Length, truncation and repetition of the student's rollouts while it is distilled, and the divergence."""
     runs = [run for e in experiments for run in e.arms() if run.curve("length_mean")[0]]
     if not runs:
-        raise Missing("no distillation that logged its rollouts")
+        raise undistilled(experiments, "no distillation that logged its rollouts")
     panels = {title: spec for title, spec in HEALTH.items() if any(run.curve(spec[0])[0] for run in runs)}
     figure = Figure(figsize=(7, 2.4 * ((len(panels) + 1) // 2) + 0.4), layout="constrained")
     axes = figure.subplots((len(panels) + 1) // 2, 2, squeeze=False).flat

@@ -35,8 +35,9 @@ MEASURES: Mapping[str, Callable[..., Measured]] = {
         experiments, expectation["stage"], expectation.get("task") or "nece"
     ),
     "lead": lambda experiments, expectation: lead(experiments, expectation["stage"], expectation["against"]),
+    "lead_out": lambda experiments, expectation: lead(experiments, expectation["stage"], expectation["against"], 1),
 }
-COMPARING = ("lead",)
+COMPARING = ("lead", "lead_out")
 
 
 def judge(experiments: list[Experiment], expectation: Mapping[str, Any]) -> Verdict:
