@@ -3,7 +3,7 @@
 usage: python -m train.compare PATTERN ... [--sort COLUMN]
 
 PATTERN is a run folder, or a pattern of them in quotes. An evaluation's row shows the model's accuracy with its 95%
-interval.
+interval. `cpu` is the CPU seconds of all training steps, `kl` the last KL to the oracle on held-out documents.
 
 Example: python -m train.compare 'runs/quickstart/*' --sort full
 """
@@ -18,7 +18,7 @@ from train.report.measures import interval
 from train.report.results import Run, full_accuracy, is_number, is_run
 from train.report.sections import amount
 
-COLUMNS = ("run", "kind", "done", "steps", "tokens", "flops", "seconds", "loss", "full", "n")
+COLUMNS = ("run", "kind", "done", "steps", "tokens", "flops", "seconds", "cpu", "loss", "kl", "full", "n")
 
 
 def row(run: Run) -> dict[str, str]:
@@ -27,6 +27,8 @@ def row(run: Run) -> dict[str, str]:
     cells = {"run": str(run.folder), "kind": run.kind, "done": "yes" if run.complete else "no"}
     cells |= {"steps": str(last.get("step", "")), "loss": f"{last['smooth_loss']:.4f}" if last else ""}
     cells |= {unit: amount(run.total(unit)) if run.total(unit) else "" for unit in ("tokens", "flops", "seconds")}
+    cpu, (_, kl) = run.total("cpu_seconds"), run.curve("kl_to_oracle")
+    cells |= {"cpu": amount(cpu) if cpu else "", "kl": f"{kl[-1]:.4f}" if kl else ""}
     try:
         rate = full_accuracy(run)
         return cells | {"full": interval(rate), "n": str(rate.n)}

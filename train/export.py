@@ -11,10 +11,8 @@ between the checkpoint and the folder, read back.
 import copy
 import shutil
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
@@ -22,11 +20,9 @@ from transformers import PreTrainedTokenizerFast
 from models.export import parity, read, save
 from models.families import family
 from models.gpt import GPT
-from synth.encoding import Encoding
 from train import checkpoint
 from train.config import REQUIRED, run_entry
-from train.data import DataConfig, check_world
-from train.schema import build
+from train.vocabulary import encoding_of
 
 
 @dataclass(frozen=True)
@@ -87,13 +83,6 @@ def _check_counterpart(model: GPT) -> None:
         family(model.config)
     except ValueError as error:
         raise ValueError(f"{error}; or custom_code=true, which takes any model") from None
-
-
-def encoding_of(notes: Mapping[str, Any], path: str) -> Encoding:
-    """The tokens that a checkpoint was trained on. Raises ValueError where its vocabulary has changed since."""
-    data = build(DataConfig, notes["data"])
-    check_world(notes, data, path)
-    return data.encoding()
 
 
 if __name__ == "__main__":

@@ -81,6 +81,29 @@ def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> Rate:
     return Rate(float((counts[0] - counts[1]) / n), float(low), float(high), n)
 
 
+def nested_mean(seeds: Sequence[np.ndarray]) -> Rate:
+    """The mean over seeds of each seed's mean over its problems; its bootstrap draws seeds, then their problems.
+
+    seeds: what was measured on each problem (a verdict, or a difference of two), float[n] for every seed. With one seed
+    this is the bootstrap over problems. Few seeds make it narrow: three cannot show how far a fourth may lie.
+    """
+    value, drawn_D = nested_draws(seeds)
+    low, high = np.quantile(drawn_D, [0.025, 0.975])
+    return Rate(value, float(low), float(high), sum(len(seed) for seed in seeds))
+
+
+def nested_draws(seeds: Sequence[np.ndarray]) -> tuple[float, np.ndarray]:
+    """The value of `nested_mean` and its draws, float64[D]; the same key for all, so equal n draw alike."""
+    rng, count = np.random.default_rng(0), len(seeds)
+    chosen_DS = rng.integers(count, size=(DRAWS, count))
+    mean_DS = np.empty((DRAWS, count))
+    for s, seed in enumerate(seeds):
+        entries, counts = np.unique(np.asarray(seed, dtype=float), return_counts=True)
+        here = chosen_DS == s
+        mean_DS[here] = rng.multinomial(len(seed), counts / len(seed), int(here.sum())) @ entries / len(seed)
+    return float(np.mean([np.mean(seed) for seed in seeds])), mean_DS.mean(axis=1)
+
+
 def _ratio(after, before, goal, after_D, before_D, goal_D, n: int) -> Rate:
     """The ratio and the quantiles of its draws (axis D); draws without a gap count as infinitely far on their side."""
     if goal <= before:

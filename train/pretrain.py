@@ -31,7 +31,9 @@ from train.machine import PRECISIONS, set_up
 from train.optim import OptimConfig
 from train.rundir import RunDir, TrainingOut, open_run
 from train.state import Budget, TrainState
+from train.vocabulary import extended
 
+VOCABULARIES = ("same", "extend")
 CHECKED = 2048  # documents whose length is compared with the model's context before anything starts
 
 
@@ -51,6 +53,10 @@ ModelConfig = dataclasses.make_dataclass(
 class PretrainConfig:
     """Settings of the command. `init`: a checkpoint whose weights to start from (the optimiser starts fresh).
 
+    init_vocabulary: `same` refuses a checkpoint of another vocabulary; `extend` keeps the rows of the tokens that both
+    have, by their text, and starts those of new tokens afresh (`train.vocabulary`). With `init` the model's settings
+    are the checkpoint's; only `model.context` may be larger, for positions have no weights.
+
     precision: of the matrix products; weights, sums and the optimiser stay float32. parallel: how the processes that
     torchrun starts share the work, whole weights in each (ddp) or in shards (fsdp).
     """
@@ -69,6 +75,7 @@ class PretrainConfig:
     out: TrainingOut = field(default_factory=lambda: TrainingOut("runs/pretrain", "pretrain"))
     precision: str = "float32"
     parallel: str = "ddp"
+    init_vocabulary: str = "same"
 
     def __post_init__(self):
         if self.precision not in PRECISIONS:
@@ -77,6 +84,10 @@ class PretrainConfig:
             raise ValueError(f"parallel={self.parallel}: accepted: {', '.join(PARALLEL)}")
         if self.parallel == "fsdp" and self.optim.muon is not None:
             raise ValueError("parallel=fsdp: Muon works on whole matrices; accepted: optim=adamw, or parallel=ddp")
+        if self.init_vocabulary not in VOCABULARIES:
+            raise ValueError(f"init_vocabulary={self.init_vocabulary}: accepted: {', '.join(VOCABULARIES)}")
+        if self.init_vocabulary != "same" and self.init is None:
+            raise ValueError(f"init_vocabulary={self.init_vocabulary} without init: accepted: same, or init=CHECKPOINT")
 
 
 class NextToken:
@@ -146,8 +157,13 @@ def build(config: PretrainConfig) -> tuple[PretrainConfig, GPT]:
     """
     if config.init is None:
         return config, GPT(GPTConfig(vocab_size=config.data.encoding().size, **plain(config.model)), config.seed)
-    check_world(checkpoint.notes(config.init, "init"), config.data, config.init)
+    notes = checkpoint.notes(config.init, "init")
+    if config.init_vocabulary == "same":
+        check_world(notes, config.data, config.init)
     model = checkpoint.load_model(config.init, "init")
+    if notes.get("vocabulary") != world_notes(config.data)["vocabulary"]:
+        model = extended(model, notes, config.data, config.init, config.seed)
+    model.config = replace(model.config, context=max(model.config.context, config.model.context))
     settings = {k: v for k, v in plain(model.config).items() if k != "vocab_size"}
     if settings != plain(config.model):
         print(f"warning: the model settings are those of init={config.init}", file=sys.stderr)

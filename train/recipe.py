@@ -7,54 +7,82 @@
 Everything goes to OUT/RECIPE (OUT/RECIPE-SCALE where the scale is not cpu): a run folder for each stage, the stages'
 output in logs/, report.html and figures/. What is complete is not run again; the same command continues a recipe that
 was stopped. `recipe.stages.NAME.set.SETTING=VALUE` changes one setting of one stage.
+
+A recipe may copy a stage over lists of its own (`train.expand`) and over seeds. A list's name is then a setting that
+cuts it down, and what is run in parts adds up in one folder and one report:
+
+    python -m train.recipe recipe=arena methods=[opd,kd] seeds=2
 """
 
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from train import report
-from train.config import REQUIRED, run_entry
-from train.report.verdicts import MEASURES, Verdict
+from train.config import CONFIGS, REQUIRED, run_entry
+from train.expand import awaited, check_lists, chosen, copies, filled
+from train.report.verdicts import COMPARING, MEASURES, Verdict
 from train.stages import Record, Stage, StageFailed, check_graph, nested, run
 
 
 @dataclass(frozen=True)
 class StageConfig:
-    """A stage as a recipe's YAML writes it: the module to run, what to wait for beside its inputs, and its settings."""
+    """A stage as a recipe's YAML writes it: the module to run, what to wait for beside its inputs, and its settings.
+
+    over: lists of the recipe that it is copied over; each: item -> settings that only its copies have.
+    """
 
     entry: str = REQUIRED
     label: str = ""
     after: list[str] = field(default_factory=list)
     set: dict[str, Any] = field(default_factory=dict)
+    over: list[str] = field(default_factory=list)
+    each: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """A claim that the recipe makes: `measure` of `stage` (and `task`, for a probe) reaches `at_least`."""
+    """A claim that the recipe makes: `measure` of `stage` (and `task`, for a probe) reaches `at_least`.
+
+    measure=lead is how far `stage` is ahead of `against`, in fully correct solutions of the same problems.
+    """
 
     claim: str = REQUIRED
     measure: str = REQUIRED
     stage: str = REQUIRED
     at_least: float = REQUIRED
     task: str | None = None
+    against: str | None = None
 
     def __post_init__(self):
         if self.measure not in MEASURES:
             raise ValueError(f"recipe.expect measure={self.measure}: accepted: {', '.join(MEASURES)}")
+        if (self.measure in COMPARING) != (self.against is not None):
+            needs = "a stage" if self.measure in COMPARING else f"null; it goes with {', '.join(COMPARING)}"
+            raise ValueError(f"recipe.expect against={self.against} with measure={self.measure}: accepted: {needs}")
 
 
 @dataclass(frozen=True)
 class RecipeFile:
-    """The content of configs/recipe/NAME.yaml."""
+    """The content of configs/recipe/NAME.yaml. `lists`: what stages are copied over; `seeds`: how many it takes."""
 
     name: str = REQUIRED
     title: str = REQUIRED
     about: str = ""
     stages: dict[str, StageConfig] = field(default_factory=dict)
     expect: list[Expectation] = field(default_factory=list)
+    lists: dict[str, list[Any]] = field(default_factory=dict)
+    seeds: int = 1
+
+    @property
+    def overs(self) -> dict[str, list[str]]:
+        """Stage -> the lists that it is copied over."""
+        return {name: stage.over for name, stage in self.stages.items()}
 
 
 @dataclass(frozen=True)
@@ -72,13 +100,18 @@ class ScaleFile:
 
 @dataclass(frozen=True)
 class RecipeConfig:
-    """Settings of the command. `slots`: stages that run side by side. `seed`: of everything that is drawn."""
+    """Settings of the command. `slots`: stages that run side by side. `seed`: of everything that is drawn.
+
+    seeds: how many, from `seed` on; null for the recipe's own number. only: list of the recipe -> items to run now.
+    """
 
     recipe: RecipeFile = field(default_factory=RecipeFile)
     scale: ScaleFile = field(default_factory=ScaleFile)
     seed: int = 0
     slots: int = 2
     out: str = "runs"
+    seeds: int | None = None
+    only: dict[str, list[Any]] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.slots < 1:
@@ -87,10 +120,15 @@ class RecipeConfig:
             raise ValueError(f"seed={self.seed}: accepted: 0 or more")
         if not self.recipe.stages:
             raise ValueError(f"recipe={self.recipe.name}: has no stages; accepted: a recipe with at least one")
+        if (count := self.recipe.seeds if self.seeds is None else self.seeds) < 1:
+            raise ValueError(f"seeds={count}: accepted: 1 or more")
+        check_lists(self.recipe.lists, self.recipe.overs)
+        chosen(self.recipe.lists, self.only)
+        names = [stage.name for stage in stages_of(self)]
         for expectation in self.recipe.expect:
-            if expectation.stage not in self.recipe.stages:
-                stages = ", ".join(self.recipe.stages)
-                raise ValueError(f"recipe.expect stage={expectation.stage}: is no stage; accepted: {stages}")
+            for stage in filter(None, (expectation.stage, expectation.against)):
+                if stage not in names:
+                    raise ValueError(f"recipe.expect stage={stage}: is no stage; accepted: {', '.join(names)}")
 
     @property
     def folder(self) -> Path:
@@ -98,33 +136,43 @@ class RecipeConfig:
         return Path(self.out) / name
 
 
-def stages_of(config: RecipeConfig) -> list[Stage]:
-    """The recipe's stages with the settings of its scale. Raises ValueError when no order starts them all."""
-    stages = []
-    for name, stage in config.recipe.stages.items():
-        settings = nested(stage.set) | nested(config.scale.entries.get(stage.entry, {}))
-        settings |= nested(config.scale.stages.get(name, {}))
-        stages.append(Stage(name, stage.entry, settings, tuple(stage.after), stage.label or name))
+def stages_of(config: RecipeConfig, only: Mapping[str, Sequence[Any]] | None = None) -> list[Stage]:
+    """The recipe's stages with the settings of its scale, its lists cut down to `only`.
+
+    Raises ValueError when no order starts them all."""
+    recipe, scale = config.recipe, config.scale
+    lists, stages = chosen(recipe.lists, only or {}), []
+    for base, stage in recipe.stages.items():
+        if strange := stage.each.keys() - {str(item) for name in stage.over for item in recipe.lists[name]}:
+            raise ValueError(
+                f"recipe.stages.{base}.each.{min(strange)}: is no item of {', '.join(stage.over) or 'a list'}"
+            )
+        for name, items in copies(base, stage.over, lists):
+            settings = nested(stage.set)
+            for item in items.values():
+                settings |= nested(stage.each.get(str(item), {}))
+            settings = {key: filled(value, items, recipe.overs) for key, value in settings.items()}
+            settings |= nested(scale.entries.get(stage.entry, {})) | nested(scale.stages.get(base, {}))
+            settings |= nested(scale.stages.get(name, {})) if name != base else {}
+            after = [one for needed in stage.after for one in awaited(needed, items, recipe.overs, lists)]
+            label = filled(stage.label, items, recipe.overs) or name
+            stages.append(Stage(name, stage.entry, settings, tuple(after), str(label)))
     check_graph(stages)
     return stages
 
 
 def main(config: RecipeConfig) -> None:
-    """Runs what is missing, writes the report, and prints the verdicts and where the page is."""
-    stages = stages_of(config)
+    """Runs what is missing, seed by seed, writes the report, and prints the verdicts and where the page is."""
     if config.folder.exists() and not config.folder.is_dir():
         raise ValueError(f"{config.folder}: exists and is not a folder; accepted: another out=")
-    facts = {
-        "recipe": config.recipe.name,
-        "scale": config.scale.name,
-        "seed": config.seed,
-        "claims": config.scale.claims,
-    }
+    facts = {"recipe": config.recipe.name, "scale": config.scale.name, "claims": config.scale.claims}
     facts |= {"title": config.recipe.title, "about": config.recipe.about}
     facts["expect"] = [asdict(expectation) for expectation in config.recipe.expect]
-    record = Record(config.folder / f"plan-seed{config.seed}.json", facts, stages)
-    run(stages, record, config.seed, config.slots)
-    record.save()
+    everything, now = stages_of(config), stages_of(config, config.only)
+    for seed in range(config.seed, config.seed + (config.seeds or config.recipe.seeds)):
+        record = Record(config.folder / f"plan-seed{seed}.json", facts | {"seed": seed}, everything)
+        run(now, record, seed, config.slots)
+        record.save()
     page = report.build([config.folder])
     if config.scale.claims:
         print(verdicts_table(report.judged(config.folder)))
@@ -136,6 +184,14 @@ def verdicts_table(verdicts: list[Verdict]) -> str:
     return "\n".join(f"{verdict.word:<17} {verdict.claim}: {verdict.number}" for verdict in verdicts)
 
 
+def spelt_out(words: Sequence[str]) -> list[str]:
+    """The words with `LIST=[...]` as `only.LIST=[...]`, for the lists of the recipe that they choose."""
+    name = next((word.removeprefix("recipe=") for word in words if word.startswith("recipe=")), "quickstart")
+    path = CONFIGS / "recipe" / f"{name}.yaml"
+    lists = (yaml.safe_load(path.read_text(encoding="utf-8")).get("lists") or {}) if path.is_file() else {}
+    return [f"only.{word}" if word.partition("=")[0] in lists else word for word in words]
+
+
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -144,7 +200,8 @@ def entry(argv: list[str] | None = None) -> int:
     """The command: exit code 0 done, 1 a stage failed, 2 bad input, 130 interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return run_entry("recipe", RecipeConfig, main, __doc__ or "", argv)
+        words = spelt_out(sys.argv[1:] if argv is None else argv)
+        return run_entry("recipe", RecipeConfig, main, __doc__ or "", words)
     except StageFailed as failed:
         print(f"error: {failed}", file=sys.stderr)
         return 2 if failed.usage else 1

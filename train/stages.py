@@ -47,8 +47,8 @@ class StageFailed(Exception):
 class Stage:
     """One command of a recipe: `python -m entry` with `settings` (dotted setting -> value) once `needs` are done.
 
-    A value `@NAME` stands for the run folder of stage NAME, `@seed` for the recipe's seed and `@seed/WORD` for a seed
-    derived from it by hashing.
+    A value `@NAME` stands for the run folder of stage NAME, `@seed` for the recipe's seed, `{seed}` for the same inside
+    a text (a path), and `@seed/WORD` for a seed derived from it by hashing.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Stage:
 
 def _resolved(value: Any, folders: Mapping[str, Path], seed: int) -> Any:
     if not isinstance(value, str) or not value.startswith("@"):
-        return value
+        return value.replace("{seed}", str(seed)) if isinstance(value, str) else value
     if value == "@seed":
         return seed
     if value.startswith("@seed/"):

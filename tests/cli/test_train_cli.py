@@ -135,6 +135,8 @@ BAD = [
     (pretrain, ["out.keep=-1"], "out.keep=-1"),
     (pretrain, ["out.name=a/b"], "out.name=a/b"),
     (pretrain, ["init=no/such/run"], "init=no/such/run: does not exist"),
+    (pretrain, ["init_vocabulary=extend"], "init_vocabulary=extend without init: accepted: same, or init=CHECKPOINT"),
+    (pretrain, ["init_vocabulary=any"], "init_vocabulary=any: accepted: same, extend"),
     (evaluate, [], "checkpoint: needs a value"),
     (evaluate, ["checkpoint=no/such/run"], "checkpoint=no/such/run: does not exist"),
     (evaluate, ["checkpoint=.", "split=all"], "split=all: accepted: train, test"),
@@ -184,6 +186,25 @@ def test_continuing_from_a_checkpoint_takes_its_model_and_its_weights(trained, t
     words = [w if not w.startswith("init=") else f"init={moved}" for w in words]
     assert run_entry("pretrain", pretrain.PretrainConfig, pretrain.main, "", words) == 0
     assert len(list(tmp_path.glob("pretrain-*"))) == 1  # the same weights under another path are the same work
+
+
+def test_a_model_climbs_to_a_larger_vocabulary_and_to_longer_documents(trained, tmp_path, capsys):
+    """The context may grow too; the first evaluation is already better than that of random weights."""
+    harder = ["data.overrides.modulus=11", "data.overrides.names=9", f"out.root={tmp_path}", "budget.steps=2"]
+    start = [*SMALL, *harder, f"init={trained}", "model.context=300"]
+    assert run_entry("pretrain", pretrain.PretrainConfig, pretrain.main, "", start) == 2
+    assert "its vocabulary is not the one" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    for words in ([*start, "init_vocabulary=extend"], [*SMALL, *harder]):
+        assert run_entry("pretrain", pretrain.PretrainConfig, pretrain.main, "", words) == 0
+    capsys.readouterr()
+    folders = [*tmp_path.glob("pretrain-*")]
+    configs = [yaml.safe_load((f / "config.yaml").read_text()) for f in folders]
+    losses = {
+        c["init_vocabulary"]: read_lines(f / "metrics.jsonl")[0]["held_out_loss"]
+        for f, c in zip(folders, configs, strict=True)
+    }
+    assert losses["extend"] < losses["same"]
+    assert {c["init_vocabulary"]: c["model"]["context"] for c in configs} == {"extend": 300, "same": 256}
 
 
 def test_divergence_is_one_line_and_code_1(tmp_path, capsys):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from train.intervals import Rate, difference, paired_difference, paired_share, share, wilson
+from train.intervals import Rate, difference, nested_mean, paired_difference, paired_share, share, wilson
 from train.report.results import Experiment, Run, counts, is_number
 
 Value = TypeVar("Value")
@@ -101,6 +101,17 @@ def full_difference(experiments: list[Experiment], stage: str, other: str) -> Me
     if all(_same_problems(models) for models in seeds):
         return Measured(paired_difference(_joined(seeds, 0), _joined(seeds, 1)), values)
     return Measured(difference(*_summed(seeds, 0), *_summed(seeds, 1)), values)
+
+
+def lead(experiments: list[Experiment], stage: str, other: str) -> Measured:
+    """Fully correct share of `stage` minus that of `other`; its interval redraws seeds, then their problems.
+
+    Raises Missing where a seed judged the two on different problems: nothing else is a paired comparison."""
+    seeds = each(experiments, lambda e: _judged(e, stage, other))
+    if not all(_same_problems(models) for models in seeds):
+        raise Missing(f"{stage} and {other} were not judged on the same problems")
+    differences = [np.subtract(*(np.array(model.right, dtype=float) for model in models)) for models in seeds]
+    return Measured(nested_mean(differences), [float(d.mean()) for d in differences], " points")
 
 
 class Judged(NamedTuple):

@@ -20,6 +20,7 @@ HOW_TO_READ = (
     "“Met” compares the value with the bar; “not clearly” adds that the 95% interval, or a seed, lies below it."
 )
 WORDS = {"met": "met", "met, not clearly": "met", "not met": "not", "not measured": "open"}
+WORDS |= {"supported": "met", "contradicted": "not", "not decided": "open"}
 
 
 def headline(experiments: list[Experiment]) -> list[str]:

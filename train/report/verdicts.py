@@ -2,13 +2,14 @@
 
 An expectation names a measure, the stages it is taken on, and a bar. Its value has an interval and an n, one for each
 seed and one for the seeds together; a bar is met when the value over all seeds reaches it, and clearly met when the
-whole interval and every seed do. Try: `python -m train.report runs/quickstart`.
+whole interval and every seed do. A claim that compares two stages (`against`) is supported when the whole interval lies
+above the bar, contradicted when it lies below, and else not decided. Try: `python -m train.report runs/quickstart`.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from train.report.measures import Measured, Missing, full, gap_share, probe_margin
+from train.report.measures import Measured, Missing, full, gap_share, lead, probe_margin
 from train.report.results import Experiment
 
 
@@ -16,7 +17,7 @@ class Verdict(NamedTuple):
     claim: str
     measured: Measured | None
     bar: float
-    word: str  # met | met, not clearly | not met | not measured
+    word: str  # met | met, not clearly | not met | supported | contradicted | not decided | not measured
     note: str
 
     @property
@@ -33,7 +34,9 @@ MEASURES: Mapping[str, Callable[..., Measured]] = {
     "probe_margin": lambda experiments, expectation: probe_margin(
         experiments, expectation["stage"], expectation.get("task") or "nece"
     ),
+    "lead": lambda experiments, expectation: lead(experiments, expectation["stage"], expectation["against"]),
 }
+COMPARING = ("lead",)
 
 
 def judge(experiments: list[Experiment], expectation: Mapping[str, Any]) -> Verdict:
@@ -45,7 +48,9 @@ def judge(experiments: list[Experiment], expectation: Mapping[str, Any]) -> Verd
         return Verdict(expectation["claim"], None, bar, "not measured", str(missing))
     value, low = measured.pooled.value, measured.pooled.low
     reached = sum(v >= bar for v in measured.seeds)
-    if not value >= bar:
+    if expectation["measure"] in COMPARING:
+        word = "supported" if low > bar else "contradicted" if measured.pooled.high < bar else "not decided"
+    elif not value >= bar:
         word = "not met"
     else:
         word = "met" if low >= bar and reached == len(measured.seeds) else "met, not clearly"
