@@ -27,7 +27,8 @@ def row(run: Run) -> dict[str, str]:
     cells = {"run": str(run.folder), "kind": run.kind, "done": "yes" if run.complete else "no"}
     cells |= {"steps": str(last.get("step", "")), "loss": f"{last['smooth_loss']:.4f}" if last else ""}
     cells |= {unit: amount(run.total(unit)) if run.total(unit) else "" for unit in ("tokens", "flops", "seconds")}
-    cpu, (_, kl) = run.total("cpu_seconds"), run.curve("kl_to_oracle")
+    cpu, kl = run.total("cpu_seconds"), run.curve("kl_to_oracle")[1]
+    kl += [held["kl"]] if "kl" in (held := run.summary.get("held_out", {})) else []
     cells |= {"cpu": amount(cpu) if cpu else "", "kl": f"{kl[-1]:.4f}" if kl else ""}
     try:
         rate = full_accuracy(run)

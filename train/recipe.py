@@ -3,6 +3,7 @@
     python -m train.recipe recipe=quickstart               # under ten minutes on two cores
     python -m train.recipe recipe=quickstart scale=smoke   # the same path in under a minute, without claims
     python -m train.recipe recipe=quickstart seed=1        # another seed; the report shows all seeds together
+    python -m train.recipe recipe=quickstart start.teacher=zoo/tiny-teacher-0   # a checkpoint instead of a stage
 
 Everything goes to OUT/RECIPE (OUT/RECIPE-SCALE where the scale is not cpu): a run folder for each stage, the stages'
 output in logs/, report.html and figures/. What is complete is not run again; the same command continues a recipe that
@@ -23,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from train import report
+from train import checkpoint, report
 from train.config import CONFIGS, REQUIRED, run_entry
 from train.expand import awaited, check_lists, chosen, copies, filled
 from train.report.verdicts import COMPARING, MEASURES, Verdict
@@ -103,6 +104,7 @@ class RecipeConfig:
     """Settings of the command. `slots`: stages that run side by side. `seed`: of everything that is drawn.
 
     seeds: how many, from `seed` on; null for the recipe's own number. only: list of the recipe -> items to run now.
+    start: stage -> a checkpoint that stands for it, so that it is not run; `{seed}` in it is the seed.
     """
 
     recipe: RecipeFile = field(default_factory=RecipeFile)
@@ -112,6 +114,7 @@ class RecipeConfig:
     out: str = "runs"
     seeds: int | None = None
     only: dict[str, list[Any]] = field(default_factory=dict)
+    start: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.slots < 1:
@@ -125,6 +128,9 @@ class RecipeConfig:
         check_lists(self.recipe.lists, self.recipe.overs)
         chosen(self.recipe.lists, self.only)
         names = [stage.name for stage in stages_of(self)]
+        for stage in self.start:
+            if stage not in names:
+                raise ValueError(f"start.{stage}: is no stage; accepted: {', '.join(names)}")
         for expectation in self.recipe.expect:
             for stage in filter(None, (expectation.stage, expectation.against)):
                 if stage not in names:
@@ -169,14 +175,24 @@ def main(config: RecipeConfig) -> None:
     facts |= {"title": config.recipe.title, "about": config.recipe.about}
     facts["expect"] = [asdict(expectation) for expectation in config.recipe.expect]
     everything, now = stages_of(config), stages_of(config, config.only)
-    for seed in range(config.seed, config.seed + (config.seeds or config.recipe.seeds)):
+    seeds = range(config.seed, config.seed + (config.seeds or config.recipe.seeds))
+    given = {seed: started(config, seed) for seed in seeds}
+    for seed in seeds:
         record = Record(config.folder / f"plan-seed{seed}.json", facts | {"seed": seed}, everything)
-        run(now, record, seed, config.slots)
+        run(now, record, seed, config.slots, given[seed])
         record.save()
     page = report.build([config.folder])
     if config.scale.claims:
         print(verdicts_table(report.judged(config.folder)))
     print(f"report: {page}")
+
+
+def started(config: RecipeConfig, seed: int) -> dict[str, Path]:
+    """Stage -> the checkpoint that stands for it. Raises ValueError when there is none."""
+    given = {stage: path.replace("{seed}", str(seed)) for stage, path in config.start.items()}
+    for stage, path in given.items():
+        checkpoint.find(path, f"start.{stage}")
+    return {stage: Path(path) for stage, path in given.items()}
 
 
 def verdicts_table(verdicts: list[Verdict]) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from synth.hashing import key
+from train.checkpoint import located
 from train.report.results import flat, is_run, read_json
 from train.rundir import atomic_write
 from train.watch import Watch
@@ -124,6 +125,11 @@ class Record:
         self.rows[stage.name] |= {"words": words, "folder": folder.name, "fingerprint": fingerprint}
         self.save()
 
+    def give(self, name: str, folder: Path) -> None:
+        """A run folder from elsewhere stands for the stage."""
+        self.rows[name] = {k: v for k, v in self.rows[name].items() if k not in ("words", "fingerprint")}
+        self.rows[name]["folder"] = str(folder.resolve())
+
     def save(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(self.path, json.dumps(self.facts | {"stages": list(self.rows.values())}, indent=2) + "\n")
@@ -139,15 +145,20 @@ class Running:
     started: float
 
 
-def run(stages: list[Stage], record: Record, seed: int, slots: int) -> dict[str, Path]:
+def run(
+    stages: list[Stage], record: Record, seed: int, slots: int, given: Mapping[str, Path] | None = None
+) -> dict[str, Path]:
     """Brings every stage to its end, at most `slots` at a time; returns the run folder of each.
 
-    Raises StageFailed when one fails, after ending the others; whatever ends this function ends its processes.
+    given: stages that are not run, with the checkpoint that stands for each. Raises StageFailed when one fails, after
+    ending the others; whatever ends this function ends its processes.
     """
     root = record.path.parent
     code = code_digest()
-    done: dict[str, Path] = {}
-    waiting, running = list(stages), []
+    done: dict[str, Path] = dict(given or {})
+    for name, path in done.items():
+        record.give(name, located(path))
+    waiting, running = [stage for stage in stages if stage.name not in done], []
     with Watch(root) as watch:
         try:
             while waiting or running:

@@ -19,6 +19,7 @@ import pytest
 
 from train.config import CONFIGS, load
 from train.recipe import RecipeConfig, entry, stages_of
+from train.report import results
 from train.stages import Record, Stage, StageFailed, check_graph, code_digest, run
 from train.watch import last_line, state
 
@@ -268,3 +269,26 @@ def test_bad_input_is_one_line_and_writes_nothing(words, said, tmp_path, capsys)
     error = capsys.readouterr().err
     assert said in error and len(error.splitlines()) == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_checkpoint_from_elsewhere_stands_for_a_stage(bench):
+    """It is not run, the stages that point at it get its path as it was given, and the report finds its folder."""
+    elsewhere = bench.parent / "elsewhere" / "model-3"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "config.yaml").write_text("{}")
+    stages = [Stage("a", "stand_in", {"mode": "fail"}), Stage("b", "stand_in", {"x": "@a"}, label="after a")]
+    record = Record(bench / "plan-seed0.json", {"seed": 0}, stages)
+    folders = run(stages, record, 0, 1, {"a": elsewhere})
+    assert json.loads((folders["b"] / "config.yaml").read_text()) == {"x": str(elsewhere)}
+    (experiment,) = results.load([bench])
+    assert experiment.runs["a"].folder == elsewhere and experiment.runs["a"].name == "a"
+    assert experiment.input(experiment.runs["b"], "x") is experiment.runs["a"]
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("start.nobody=zoo/tiny-teacher-0", "start.nobody: is no stage"), ("start.teacher=zoo/none", "accepted: zoo/")],
+)
+def test_starting_points_are_checked_before_anything_runs(word, expected, tmp_path, capsys):
+    assert entry(["recipe=quickstart", word, f"out={tmp_path / 'runs'}"]) == 2
+    assert expected in capsys.readouterr().err and not (tmp_path / "runs").exists()

@@ -21,12 +21,15 @@ PLANS = "plan-seed*.json"
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder. `name` is its stage, the folder's name without the hash."""
+    """One run folder. `name` is its stage: what the recipe calls it, else the folder's name without the hash."""
 
     folder: Path
+    stage: str | None = None
 
     @property
     def name(self) -> str:
+        if self.stage is not None:
+            return self.stage
         stem, dash, tail = self.folder.name.rpartition("-")
         return stem if dash and len(tail) == 8 else self.folder.name
 
@@ -160,7 +163,7 @@ def load(paths: list[Path]) -> list[Experiment]:
 def _planned(folder: Path, plan: dict[str, Any]) -> Experiment:
     """The stages of a plan that have run; a recipe that is still at work has named no folder for the others."""
     named = {stage["name"]: folder / stage["folder"] for stage in plan.get("stages", []) if "folder" in stage}
-    return Experiment({name: Run(path) for name, path in named.items() if is_run(path)}, plan.get("seed"), plan)
+    return Experiment({name: Run(path, name) for name, path in named.items() if is_run(path)}, plan.get("seed"), plan)
 
 
 def _grouped(runs: list[Run]) -> list[Experiment]:
