@@ -4,6 +4,7 @@
     measures.py   accuracies, shares of a gap, probe margins, with intervals     verdicts.py   expectations: met or not
     style.py      one look for all figures          training.py   loss and oracle, health of rollouts
     accuracy.py   accuracy, arms, compute, costs    probing.py    layer-wise probe map
+    collapse.py   onset of a collapse, its cures, the signs before it (onset.py)
     rollouts.py   ten rollouts, step by step        sections.py   tables and prose        page.py   HTML
 
 A part whose data are missing becomes a note on the page, never an exception. Try: `python -m train.report
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from train.report import accuracy, page, probing, sections, style, training
+from train.report import accuracy, collapse, page, probing, sections, style, training
 from train.report.measures import Missing
 from train.report.results import Experiment, load
 from train.report.verdicts import Verdict, judge
@@ -23,6 +24,7 @@ from train.report.verdicts import Verdict, judge
 Maker = Callable[[list[Experiment]], style.Drawn]
 Section = Callable[[list[Experiment]], list[str]]
 
+WHERE_FOUND = {"A collapse and its cures"}  # parts that most experiments have nothing for, and need no note
 NOT_SHOWN = '<p class="note">Not shown'
 
 # heading, figures by file name, and text below them; in the order a reader asks
@@ -35,6 +37,7 @@ PARTS: tuple[tuple[str, dict[str, Maker], Section | None], ...] = (
     ),
     ("Learning, and how far from perfect", {"loss": training.loss}, None),
     ("Rollouts while distilling", {"rollouts": training.health}, None),
+    ("A collapse and its cures", {"collapse": collapse.figure}, collapse.tables),
     ("What the hidden states know", {"probe": probing.layer_map}, None),
     ("Ten rollouts, step by step", {}, sections.ten_rollouts),
     ("Where all of this comes from", {}, sections.provenance),
@@ -59,7 +62,7 @@ def build(paths: list[Path], out: Path | None = None) -> Path:
             pieces += _guarded(partial(_figure, maker, out / "figures" / f"{name}.png"), experiments)
         pieces += _guarded(section, experiments) if section is not None else []
         # A recipe says what belongs to it, so what is missing is news there; single runs have few of the parts.
-        if plan or not all(piece.startswith(NOT_SHOWN) for piece in pieces):
+        if (plan and title not in WHERE_FOUND) or not all(piece.startswith(NOT_SHOWN) for piece in pieces):
             parts += [page.heading(title), *pieces]
     return _write(out / "report.html", page.document(plan.get("title") or "Glasshouse report", parts))
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from train.intervals import wilson
 from train.report import page
-from train.report.measures import NONE, Missing, interval
+from train.report.measures import NONE, Measured, Missing, interval
 from train.report.onset import LEVEL, SIGNATURE, is_published, onset, rolling, signature, warnings
 from train.report.results import Experiment, Run, is_number
 from train.report.style import GREY, RED, Drawn, label, several
@@ -24,7 +24,7 @@ ROWS = {
     "teacher advantage": ("advantage", None),
 }
 WIDTH = 5  # logged steps that a line is a mean of
-PER_BAND = 6  # arms side by side
+PER_BAND = 7  # arms side by side
 
 
 def sampled(experiments: list[Experiment]) -> dict[str, list[Run]]:
@@ -44,6 +44,30 @@ def collapses(experiments: list[Experiment]) -> tuple[list[tuple[Run, int]], lis
     if not found:
         raise Missing("no distillation collapsed")
     return found, [run for run in runs if all(run is not ill for ill, _ in found)]
+
+
+def collapsed_share(experiments: list[Experiment], stage: str) -> Measured:
+    """Share of the seeds in which `stage` collapsed with the published signature."""
+    runs = _of(experiments, stage)
+    return _share([(at := onset(run)) is not None and is_published(signature(run, at)) for run in runs])
+
+
+def stable_share(experiments: list[Experiment], stage: str) -> Measured:
+    """Share of the seeds in which `stage` came to its end without an onset."""
+    return _share([onset(run) is None for run in _of(experiments, stage) if run.complete])
+
+
+def _of(experiments: list[Experiment], stage: str) -> list[Run]:
+    runs = sampled(experiments).get(stage)
+    if not runs:
+        raise Missing(f"no rollouts of {stage}")
+    return runs
+
+
+def _share(held: list[bool]) -> Measured:
+    if not held:
+        raise Missing("no run came to its end")
+    return Measured(wilson(sum(held), len(held)), [float(yes) for yes in held])
 
 
 def figure(experiments: list[Experiment]) -> Drawn:
@@ -107,8 +131,8 @@ def tables(experiments: list[Experiment]) -> list[str]:
         arms_table(experiments),
         page.paragraph(
             f"Onset: the first logged step from which TruncRate, a mean over five logged steps, stays at {LEVEL:.0%} "
-            "or above to the end. Greedy: held-out problems at the end of the run, every step right, 95% Wilson interval "
-            "of all seeds.",
+            "or above to the end. Greedy: held-out problems at the end of the run, every step right, 95% Wilson "
+            "interval over the problems of all seeds.",
             "soft",
         ),
     ]

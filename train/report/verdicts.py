@@ -9,6 +9,7 @@ above the bar, contradicted when it lies below, and else not decided. Try: `pyth
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from train.report.collapse import collapsed_share, stable_share
 from train.report.measures import Measured, Missing, full, gap_share, lead, probe_margin
 from train.report.results import Experiment
 
@@ -35,6 +36,8 @@ MEASURES: Mapping[str, Callable[..., Measured]] = {
         experiments, expectation["stage"], expectation.get("task") or "nece"
     ),
     "lead": lambda experiments, expectation: lead(experiments, expectation["stage"], expectation["against"]),
+    "collapsed": lambda experiments, expectation: collapsed_share(experiments, expectation["stage"]),
+    "stable": lambda experiments, expectation: stable_share(experiments, expectation["stage"]),
 }
 COMPARING = ("lead",)
 
