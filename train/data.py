@@ -77,6 +77,14 @@ class DataConfig:
         """The same problems, each with a context of this one recipe (`none`: without)."""
         return replace(self, overrides={**self.overrides, "contexts": {recipe: 1.0}})
 
+    def beyond(self, more: int, setting: str = "ood") -> "DataConfig":
+        """The same data in the same vocabulary, each problem of exactly `more` operations above its most; `setting` is
+        the name to complain about."""
+        try:
+            return replace(self, overrides={**self.overrides, "ops": self.spec().ops + more, "exact_ops": True})
+        except ValueError as error:
+            raise ValueError(f"{setting}={more}: {error}") from None
+
     def fingerprint(self) -> str:
         """sha256 over the full spec and the tokens: two runs with the same one see the same distribution."""
         settings = json.dumps(asdict(self.spec()), sort_keys=True)

@@ -7,6 +7,11 @@ summary.json holds counts and rates with 95% intervals by number of operations, 
 
 `context=gold` (a recipe of `synth.sections`) tells the model that context before each problem, and solves the same
 problems without any beside: `gain` is the difference of the two rates. `context=null` is whatever the data says.
+
+`samples_per_problem=64` also samples so many solutions of each of the first `sampled_problems` problems, at
+`sampling.temperature` or else at 1, and reports pass@1 to pass@64. `ood=2` also asks `problems` problems of exactly two
+operations more than the data's most, in the same vocabulary. (Other data of that vocabulary:
+`data.overrides.NAME=VALUE`.)
 """
 
 import sys
@@ -17,7 +22,15 @@ from synth.sections import parse
 from train import checkpoint
 from train.config import REQUIRED, plain, run_entry
 from train.data import DataConfig, check_world
-from train.evaluation import BATCH, Sampling, evaluate, held_out_loss, write_samples
+from train.evaluation import (
+    BATCH,
+    Sampling,
+    check_room,
+    evaluate,
+    held_out_loss,
+    sampled_evaluation,
+    write_samples,
+)
 from train.intervals import paired_difference
 from train.machine import set_up
 from train.rundir import Out, open_run, read_json
@@ -35,16 +48,20 @@ class EvaluateConfig:
     sampling: Sampling = field(default_factory=Sampling)
     batch: int = BATCH
     context: str | None = None
+    samples_per_problem: int = 0
+    sampled_problems: int = 128
+    ood: int = 0
     threads: int = 1
     device: str = "cpu"
     out: Out = field(default_factory=lambda: Out("runs/evaluate", "evaluate"))
 
     def __post_init__(self):
-        for name in ("problems", "batch"):
+        for name in ("problems", "batch", "sampled_problems"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: accepted: 1 or more")
-        if self.samples < 0:
-            raise ValueError(f"samples={self.samples}: accepted: 0 or more")
+        for name in ("samples", "samples_per_problem", "ood"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: accepted: 0 or more")
         if self.split not in ("train", "test"):
             raise ValueError(f"split={self.split}: accepted: train, test")
         if self.context is not None:
@@ -58,6 +75,10 @@ def main(config: EvaluateConfig) -> None:
     model = checkpoint.load_model(config.checkpoint, device=device)
     told = config.data if config.context is None else config.data.told(config.context)
     source = told.source(config.split, "evaluation")
+    harder = None
+    if config.ood:
+        harder = told.beyond(config.ood).source(config.split, "evaluation")
+        check_room(harder, config.problems, model.config.context, f"ood={config.ood}")
     inputs = {"checkpoint": checkpoint.digest(config.checkpoint)}
     seeds = {"data": config.data.seed, "sampling": config.sampling.seed}
     run = open_run(plain(config), inputs, seeds, config.data.fingerprint())
@@ -72,6 +93,13 @@ def main(config: EvaluateConfig) -> None:
             without = evaluate(model, bare, range(config.problems), config.sampling, config.batch)
             summary["without"] = without.summary()
             summary["gain"] = paired_difference(done.verdicts.right, without.verdicts.right)._asdict()
+        if config.samples_per_problem:
+            drawn = sampled_evaluation(
+                model, source, config.sampled_problems, config.samples_per_problem, config.sampling, config.batch
+            )
+            summary["passes"] = drawn.passes(config.samples_per_problem)
+        if harder is not None:
+            summary["ood"] = evaluate(model, harder, range(config.problems), config.sampling, config.batch).summary()
         run.write_json("summary.json", summary)
     print(table(read_json(run.path / "summary.json")))
     print(run.path)
@@ -94,6 +122,13 @@ def table(summary: dict[str, Any]) -> str:
         f"length {summary['length_mean']:.1f} tokens, cut off {summary['truncation']:.1%}, looping "
         f"{summary['repetition']:.1%}" + (f", KL to oracle {kl:.4f} nats a token" if kl is not None else "")
     )
+    if "passes" in summary:
+        passes = summary["passes"]
+        rates = (f"@{k} {r['rate']:.1%} [{r['low']:.1%}, {r['high']:.1%}]" for k, r in passes["k"].items())
+        lines.append(f"pass of {passes['samples']} samples, {passes['problems']} problems: " + ", ".join(rates))
+    if "ood" in summary:
+        row, full = summary["ood"]["by_ops"][0], summary["ood"]["full"]
+        lines.append(line(str(row["ops"]), row["n"], full, row["answer_right"] / row["n"], summary["ood"]["floor"]))
     if "gain" in summary:
         gain, full = summary["gain"], summary["without"]["full"]
         lines.append(

@@ -9,8 +9,8 @@ Legend: N problems, B problems of a batch, R response tokens, T document tokens.
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,15 @@ from torch import Tensor
 from models.beam import beam_search
 from models.gpt import GPT
 from models.sampling import Samples, sample
-from synth.checker import Verdicts
+from synth.checker import MALFORMED, Verdicts
 from synth.dataset import Documents, Source
 from synth.encoding import PHRASE, Encoding, encoding_of
 from synth.hashing import key
 from synth.oracle import Oracle
-from train.data import collate
+from train.data import DataConfig, collate
 from train.intervals import wilson
 from train.opd.repetition import periods
+from train.passes import passes
 from train.rundir import atomic_write, finite
 from train.state import TrainState
 from train.transcript import transcript
@@ -89,6 +90,7 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         """Counts and rates with Wilson's 95% intervals, overall and by number of operations; JSON."""
         v, n = self.verdicts, len(self.index)
+        good = ((v.kind >= 0) & (v.kind < MALFORMED)).sum(axis=1)
         values, counts = np.unique(self.answer, return_counts=True)
         constant = values[counts.argmax()]
         floor = self.answer == constant
@@ -98,12 +100,14 @@ class Evaluation:
             of = self.ops == ops
             row = {"ops": int(ops), "n": int(of.sum()), "right": int(v.right[of].sum())}
             row |= {"published": int(v.published[of].sum()), "answer_right": int(v.answer_right[of].sum())}
+            row |= {"steps": int(v.steps[of].sum()), "steps_right": int(good[of].sum())}
             rows.append(row | {"floor_right": int(floor[of].sum()), "full": rate(v.right[of])})
         return {
             "n": n,
             "full": rate(v.right),
             "published": rate(v.published),
             "answer": rate(v.answer_right),
+            "step": float(good.sum() / max(1, v.steps.sum())),
             "floor": float(floor.mean()),
             "floor_answer": int(constant),
             "length_mean": float(self.length.mean()),
@@ -113,6 +117,10 @@ class Evaluation:
             "unneeded": float(v.unneeded.mean()),
             "by_ops": rows,
         }
+
+    def passes(self, samples: int) -> dict[str, Any]:
+        """pass@k where each problem was asked `samples` times in a row (`train.passes`)."""
+        return passes(self.verdicts.right.reshape(-1, samples), self.ops[::samples])
 
     def samples(self, source: Source, count: int) -> list[dict[str, Any]]:
         """The first `count` rollouts as text, each step with the checker's word for it."""
@@ -124,6 +132,16 @@ class Evaluation:
             text = transcript(written, documents.prompt_tokens(i), response, self.verdicts, i)
             records.append(facts | {"finished": bool(self.finished[i])} | text)
         return records
+
+
+def sampled_evaluation(
+    model: GPT, source: Source, problems: int, samples: int, sampling: Sampling | None = None, batch: int = BATCH
+) -> Evaluation:
+    """`samples` solutions of each of the first `problems` problems, those of a problem one after another; at
+    temperature 1 unless `sampling` has one."""
+    sampling = sampling or Sampling()
+    indices = np.repeat(np.arange(problems), samples).tolist()
+    return evaluate(model, source, indices, replace(sampling, temperature=sampling.temperature or 1.0), batch)
 
 
 def rate(right_N: np.ndarray) -> dict[str, float]:
@@ -178,6 +196,8 @@ def _continue(
 def held_out_loss(model: GPT, source: Source, indices: Sequence[int], batch: int = BATCH) -> dict[str, float]:
     """Mean loss of solution tokens, the generator's entropy of the same, and KL(generator || model), in nats a token.
 
+    `eos` is the model's probability of the end where solutions end.
+
     `kl` sums, at every token of the responses, over the generator's whole law (`synth.oracle`); in tokens that are not
     the world's own it is loss - floor, which has the same mean and more noise. It is 0 for a model that knows all that
     can be known, and left out where the law has no closed form (solution_order=published).
@@ -200,10 +220,13 @@ def held_out_loss(model: GPT, source: Source, indices: Sequence[int], batch: int
         loss_N = F.nll_loss(logp_NV, b.tokens_BT[:, 1:].flatten()[at_N], reduction="none")
         target_N = b.solution_BT[:, 1:].flatten()[at_N]
         targets = int(target_N.sum())
+        ends_N = b.tokens_BT[:, 1:].flatten()[at_N] == tokens.eos
+        sums.update({"eos": float(logp_NV[ends_N, tokens.eos].exp().sum()), "ends": int(ends_N.sum())})
         sums.update({"loss": float(loss_N[target_N].sum()), "floor": b.floor * targets, "targets": targets})
         if oracle is not None:
             sums.update({"kl": kl_sum(oracle, documents, rows, logp_NV), "tokens": len(at_N)})
     found = {"loss": sums["loss"] / sums["targets"], "floor": sums["floor"] / sums["targets"]}
+    found["eos"] = sums["eos"] / sums["ends"]
     if closed:
         found["kl"] = found["loss"] - found["floor"] if oracle is None else sums["kl"] / sums["tokens"]
     return found
@@ -229,36 +252,90 @@ def kl_sum(oracle: Oracle, documents: Documents, rows: np.ndarray, logp_NV: Tens
 @dataclass(frozen=True)
 class PeriodicConfig:
     """Evaluation during training, every `every` steps (0: never): greedy solutions of `problems` problems, and the loss
-    on `documents` documents, all from the test split's own stream `validation`, which no final evaluation reads."""
+    on `documents` documents, all from the test split's own stream `validation`, which no final evaluation reads.
+
+    samples_per_problem: solutions at temperature 1 of each of the first `sampled_problems` problems, for pass@k (0: not
+    measured). ood: greedy solutions of as many problems of exactly this many operations above the data's most (0: not
+    measured)."""
 
     every: int = 500
     problems: int = 128
     documents: int = 256
     samples: int = 16
+    samples_per_problem: int = 0
+    sampled_problems: int = 32
+    ood: int = 0
 
     def __post_init__(self):
-        for name, least in (("every", 0), ("problems", 1), ("documents", 1), ("samples", 0)):
+        for name, least in (
+            ("every", 0), ("problems", 1), ("documents", 1), ("samples", 0), ("samples_per_problem", 0),
+            ("sampled_problems", 1), ("ood", 0),
+        ):  # fmt: skip
             if getattr(self, name) < least:
                 raise ValueError(f"evaluate.{name}={getattr(self, name)}: accepted: {least} or more")
 
 
-class Periodic:
-    """The loop's `evaluate`: numbers for the log, and the newest rollouts in samples.jsonl of `run` (None: nowhere)."""
+Follow = Callable[[GPT, Evaluation], Mapping[str, Any]]
 
-    def __init__(self, source: Source, config: PeriodicConfig, run: Path | None):
+
+class Periodic:
+    """The loop's `evaluate`: numbers for the log, and the newest rollouts in samples.jsonl of `run` (None: nowhere).
+
+    `ood` are harder problems (None: not measured); `follow` measures more on the sampled solutions.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        config: PeriodicConfig,
+        run: Path | None,
+        ood: Source | None = None,
+        follow: Follow | None = None,
+    ):
         self.source, self.config, self.run = source, config, run
+        self.ood, self.follow = ood, follow
 
     def __call__(self, model: GPT, state: TrainState) -> dict[str, Any]:
-        """held_out_loss, held_out_floor, kl_to_oracle (nats a token), and `eval_*`, a summary of greedy solutions."""
-        loss = held_out_loss(model, self.source, range(self.config.documents))
-        done = evaluate(model, self.source, range(self.config.problems))
+        """held_out_loss, held_out_floor, kl_to_oracle (nats a token), eos_gold, and `eval_*`, a summary of greedy
+        solutions; eval_pass_K of sampled ones, eval_ood of harder problems."""
+        config = self.config
+        loss = held_out_loss(model, self.source, range(config.documents))
+        done = evaluate(model, self.source, range(config.problems))
         if self.run is not None:
-            write_samples(self.run, done.samples(self.source, self.config.samples), step=state.step)
+            write_samples(self.run, done.samples(self.source, config.samples), step=state.step)
         summary = done.summary()
         flat = {f"eval_{k}": summary[k]["rate"] for k in ("full", "published", "answer")}
-        flat |= {f"eval_{k}": summary[k] for k in ("n", "floor", "length_mean", "truncation", "repetition", "by_ops")}
-        names = {"loss": "held_out_loss", "floor": "held_out_floor", "kl": "kl_to_oracle"}
+        names = ("n", "step", "floor", "length_mean", "truncation", "repetition", "by_ops")
+        flat |= {f"eval_{k}": summary[k] for k in names}
+        if config.samples_per_problem:
+            drawn = sampled_evaluation(model, self.source, config.sampled_problems, config.samples_per_problem)
+            found = drawn.passes(config.samples_per_problem)
+            flat |= {f"eval_pass_{k}": rate["rate"] for k, rate in found["k"].items()}
+            flat |= {"eval_pass_n": config.samples_per_problem, "eval_pass_by_ops": found["by_ops"]}
+            flat |= {} if self.follow is None else self.follow(model, drawn)
+        if self.ood is not None:
+            harder = evaluate(model, self.ood, range(config.sampled_problems)).summary()
+            flat |= {"eval_ood": harder["full"]["rate"], "eval_ood_answer": harder["answer"]["rate"]}
+        names = {"loss": "held_out_loss", "floor": "held_out_floor", "kl": "kl_to_oracle", "eos": "eos_gold"}
         return {names[k]: value for k, value in loss.items()} | flat
+
+
+def harder_problems(data: DataConfig, config: PeriodicConfig, context: int) -> Source | None:
+    """The problems of `evaluate.ood`, None where it is 0. Raises ValueError when they do not fit the context."""
+    if config.ood == 0 or config.every == 0:
+        return None
+    source = data.beyond(config.ood, "evaluate.ood").source("test", "validation")
+    check_room(source, config.sampled_problems, context, f"evaluate.ood={config.ood}")
+    return source
+
+
+def check_room(source: Source, problems: int, context: int, setting: str) -> None:
+    """Raises ValueError, naming the setting, when a model of this context cannot read one of the problems solved."""
+    longest = int(np.diff(source.documents(range(problems)).offsets).max())
+    if longest > context:
+        raise ValueError(
+            f"{setting}: such problems have up to {longest} tokens, the model reads {context}; accepted: less"
+        )
 
 
 def write_samples(run: Path, records: list[dict[str, Any]], **more: Any) -> None:

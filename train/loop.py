@@ -100,7 +100,11 @@ def train(
                 **output.metrics,
             }
             _check_finite(row, state.step, optim, run)
+            logged = due(state.step + 1, out.log_every, False)
+            weights = [p.detach().clone() for p in optimizer.parameters] if logged else []
             optimizer.step(scale)
+            if logged:
+                row["update_norm"] = optimizer.moved(weights)
             optimizer.zero_grad()
             seconds = time.perf_counter() - started
             _account(state, output, row["loss"], seconds)

@@ -247,6 +247,12 @@ class Optimizer:
         limit = self.config.clip or math.inf
         return unsharded(nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True))
 
+    @torch.no_grad()
+    def moved(self, before: list[Tensor]) -> float:
+        """L2 norm of what changed in the weights since they were `before` (copies of `parameters`)."""
+        changes = [p.detach() - b for p, b in zip(self.parameters, before, strict=True)]
+        return float(unsharded(nn.utils.get_total_norm(changes, foreach=True)))
+
     def step(self, scale: float) -> None:
         """One update with every learning rate times `scale`."""
         for group in self.adamw.param_groups:

@@ -20,11 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.gpt import GPT, GPTConfig, n_params
+from synth.dataset import Source
 from train import checkpoint
 from train.config import REQUIRED, plain, run_entry
 from train.data import Batch, BatchConfig, Batches, DataConfig, check_world, world_notes
 from train.distributed import PARALLEL, Group, gradients_averaged, joined, replicate, shard
-from train.evaluation import Periodic, PeriodicConfig
+from train.evaluation import Periodic, PeriodicConfig, harder_problems
 from train.flops import training_flops
 from train.loop import ALONE, StepOutput, last_row, train
 from train.machine import PRECISIONS, set_up
@@ -182,17 +183,20 @@ def main(config: PretrainConfig) -> None:
         if batch.packing == "documents":
             check_length(source, batch.window, "batch.window")
         batches = Batches(source, batch, group.rank, group.world)
+        harder = harder_problems(config.data, config.evaluate, model.config.context)
         inputs = {"init": checkpoint.digest(config.init, "init")} if config.init else {}
         seeds = {"weights": config.seed, "data": config.data.seed}
         run = open_together(group, plain(config), inputs, seeds, config.data.fingerprint())
         if not run.complete:
-            run_training(config, run, model, batches, group)
+            run_training(config, run, model, batches, group, harder)
         if group.main:
             print(run.path)
 
 
-def run_training(config: PretrainConfig, run: RunDir, model: GPT, batches: Batches, group: Group) -> None:
-    """Trains to the end of the budget and writes the summary."""
+def run_training(
+    config: PretrainConfig, run: RunDir, model: GPT, batches: Batches, group: Group, harder: Source | None
+) -> None:
+    """Trains to the end of the budget and writes the summary; `harder` are the problems of `evaluate.ood`."""
     model.to(group.device)
     if config.parallel == "fsdp" and group.world > 1:
         shard(model, group)
@@ -205,7 +209,7 @@ def run_training(config: PretrainConfig, run: RunDir, model: GPT, batches: Batch
         config.optim,
         config.budget,
         config.out,
-        evaluate=Periodic(config.data.source("test", "validation"), config.evaluate, written),
+        evaluate=Periodic(config.data.source("test", "validation"), config.evaluate, written, harder),
         evaluate_every=config.evaluate.every,
         notes=world_notes(config.data),
         group=group,

@@ -8,12 +8,14 @@ import pytest
 from train import pretrain
 from train.config import run_entry
 from train.opd import run as opd_run
+from train.opd.metrics import definition
 from train.opd.objective import Objective
 from train.rundir import read_lines
 
 SMALL = [
     "data=smoke", "prompts=6", "max_new=16", "budget.steps=4", "evaluate.every=2", "evaluate.problems=4",
-    "evaluate.documents=4", "evaluate.samples=2", "out.save_every=2",
+    "evaluate.documents=4", "evaluate.samples=2", "out.save_every=2", "evaluate.samples_per_problem=2",
+    "evaluate.sampled_problems=4",
 ]  # fmt: skip
 FILES = {
     "config.yaml", "manifest.json", "metrics.jsonl", "checkpoints.jsonl", "checkpoints", "samples.jsonl", "ledger.json",
@@ -64,6 +66,9 @@ def test_a_run_is_complete_and_starting_it_again_changes_nothing(command, models
         "length_p95", "truncation", "repetition", "accuracy_strict", "accuracy_answer",
     }  # fmt: skip
     assert wanted <= set(rows[1])
+    assert {"eval_pass_1", "eval_pass_2", "eval_ood", "eos_gold", "eval_step"} <= set(rows[0]) & set(rows[2])
+    assert {"update_norm", "accuracy_by_ops", "length_median", "repetition_zlib", "rkl_large"} <= set(rows[1])
+    assert all(definition(key) is not None for row in rows for key in row)
     samples = read_lines(folder / "samples.jsonl")
     assert [(sample["step"], sample["index"]) for sample in samples] == [(0, 0), (0, 1), (2, 12), (2, 13)]
     assert {"ops", "prompt", "response", "answer", "right", "finished", "steps"} <= set(samples[0])
@@ -141,6 +146,13 @@ def test_a_budget_of_flops_counts_everything_that_was_spent(models, tmp_path):
         (["student={student}", "teacher=nowhere"], "teacher=nowhere: does not exist"),
         (["student={student}", "teacher={teacher}", "method=sft"], "has no effect with method=sft"),
         (["student={student}", "teacher={other}"], "vocabulary is not the one"),
+        (["student={other}", "teacher={teacher}"], "vocabulary is not the one"),
+        (["student={student}", "teacher={teacher}", "method=distillm", "data.tokens=word"],
+         "data.tokens=word: its vocabulary is not the one"),
+        (["student={student}", "teacher={teacher}", "method=gkd", "method.outcome.kind=grpo"], "compares responses"),
+        (["student={student}", "teacher={teacher}", "evaluate.ood=70"], "evaluate.ood=70: letters=16 is too few"),
+        (["student={student}", "teacher={teacher}", "evaluate.ood=9"], "evaluate.ood=9: such problems have up to"),
+        (["student={student}", "teacher={teacher}", "evaluate.samples_per_problem=0"], "evaluate.continuations=1 has"),
         (["student={student}", "teacher={teacher}", "method=minillmm"], "method=minillmm: no such option (did"),
         (["student={student}", "teacher={teacher}", "method.divergence.kind=kl"], "divergence.kind=kl is not known"),
         (["student={student}", "teacher={teacher}", "method.source.temprature=1"], "did you mean temperature?"),
@@ -183,4 +195,17 @@ def test_a_folder_of_another_config_is_refused(models, tmp_path, capsys):
     assert opd(*words, "seed=5") == 2
     shown = capsys.readouterr().err
     assert "seed is 0 there and 5 here" in shown and shown.count("\n") == 1
+    assert contents(tmp_path / "here") == before
+
+
+def test_a_replay_of_another_tokenizer_is_refused_before_anything_runs(models, tmp_path, capsys):
+    """Kept responses are token ids: a folder of phrases does not go on in words, whoever made its student."""
+    here = f"out.folder={tmp_path / 'here'}"
+    words = [*SMALL, "budget.steps=2", f"student={models['student']}", f"teacher={models['teacher']}", here]
+    assert opd(*words, "method=distillm") == 0
+    before = contents(tmp_path / "here")
+    capsys.readouterr()
+    assert opd(*words, "method=distillm", "data.tokens=word") == 2
+    shown = capsys.readouterr()
+    assert "data.tokens=word: its vocabulary is not the one" in shown.err and shown.err.count("\n") == 1
     assert contents(tmp_path / "here") == before

@@ -70,6 +70,22 @@ def test_evaluate_counts_and_shows(command, trained, tmp_path):
     assert len(read_lines(next(tmp_path.glob("evaluate-*")) / "samples.jsonl")) == 3
 
 
+def test_evaluate_samples_several_solutions_and_asks_harder_problems(trained, tmp_path, capsys):
+    words = [f"checkpoint={trained}", "data=smoke", "problems=6", f"out.root={tmp_path}", "sampling.max_new_tokens=20"]
+    words += ["samples_per_problem=4", "sampled_problems=3", "ood=1"]
+    assert run_entry("evaluate", evaluate.EvaluateConfig, evaluate.main, "", words) == 0
+    shown = capsys.readouterr().out
+    summary = json.loads((next(tmp_path.glob("evaluate-*")) / "summary.json").read_text())
+    assert summary["passes"]["problems"] == 3 and list(summary["passes"]["k"]) == ["1", "2", "4"]
+    assert [row["ops"] for row in summary["ood"]["by_ops"]] == [3] and summary["ood"]["n"] == 6
+    assert max(row["ops"] for row in summary["by_ops"]) == 2
+    assert "pass of 4 samples, 3 problems: @1 " in shown and "\n   3      6" in shown
+    for more, told in (("ood=70", "ood=70: letters="), ("ood=9", "ood=9: such problems have up to")):
+        assert run_entry("evaluate", evaluate.EvaluateConfig, evaluate.main, "", [*words, more]) == 2
+        error = capsys.readouterr().err
+        assert told in error and error.count("\n") == 1
+
+
 def test_evaluate_with_a_context_and_without(trained, tmp_path, capsys):
     words = [f"checkpoint={trained}", "data=smoke", "problems=12", "samples=3", f"out.root={tmp_path}"]
     for more in ("context=gold", "context=none"):

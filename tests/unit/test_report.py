@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import yaml
 
-from train.report import PARTS, build, judged, rollouts, style
+from train.report import PARTS, build, course, judged, rollouts, style
 from train.report.measures import gap_share
 from train.report.results import Run, folder_of, load
 from train.report.style import smooth
@@ -174,7 +174,9 @@ def test_the_page_is_whole_and_needs_nothing_else(recipe):
     assert notes(recipe / "report.html") == []
     assert "script" not in page.tags and "link" not in page.tags
     assert all(source.startswith("data:image/png;base64,") for source in page.loads)
-    names = [name for _, figures, _ in PARTS for name in figures]
+    experiments = load([recipe])
+    names = [name for _, made, _ in PARTS for name in (made(experiments) if callable(made) else made)]
+    assert [name for name in names if name.startswith("course")] == [f"course-{arm}" for arm in LABELS]
     embedded = [base64.b64decode(source.partition(",")[2]) for source in page.loads]
     assert embedded == [(recipe / "figures" / f"{name}.png").read_bytes() for name in names]
     assert all(png.startswith(b"\x89PNG") and len(png) > 5000 for png in embedded)
@@ -338,3 +340,20 @@ def test_a_run_is_known_by_its_folder(tmp_path):
     assert folder_of("runs/q/teacher-01234567") == "teacher-01234567"
     assert Run(tmp_path / "eval-teacher-01234567").name == "eval-teacher"
     assert Run(tmp_path / "mine").name == "mine"
+
+
+def test_the_course_of_a_run_has_a_panel_for_each_kind_of_diagnostic_that_it_logged(tmp_path):
+    log = [{"step": s, "loss": 1.0, "rkl": 0.1 * s, "accuracy_strict": 0.5, "advantage_normal": -0.1} for s in range(9)]
+    log[4] |= {"eval_full": 0.25, "auroc_rkl": 0.7}
+    write_run(tmp_path, "opd", {"teacher": None}, summary={}, metrics=log)
+    experiments = load([tmp_path])
+    makers = course.figures(experiments)
+    assert list(makers) == ["course-opd"]
+    drawn = style.draw(makers["course-opd"], experiments)
+    axes = {ax.get_title(loc="left"): ax for ax in drawn.figure.axes if ax.get_visible()}
+    assert set(axes) == {"accuracy", "KL, nats a token", "teacher's advantage", "finds the first error"}
+    lines = {line.get_label(): line for line in axes["accuracy"].get_lines()}
+    assert set(lines) == {"solution", "held out"} and lines["held out"].get_xydata().tolist() == [[4.0, 0.25]]
+    assert lines["held out"].get_marker() == "o" and lines["solution"].get_marker() == "None"
+    write_run(tmp_path, "bare", {"teacher": None}, summary={}, metrics=[{"step": 1, "loss": 1.0}])
+    assert list(course.figures(load([tmp_path]))) == ["course-opd"]

@@ -40,6 +40,14 @@ def exact(scored: Scored, config: "DivergenceConfig") -> Tensor:
     Entry clip: OPSD (2601.18734), sum_v min(p log(p/q), tau). The clipped sum can be negative and its gradient is zero
     exactly at the worst entries: a heuristic against a few dominating tokens, no longer a divergence.
     """
+    entries_NK = exact_entries(scored, config)
+    if config.entry_clip is not None:
+        entries_NK = entries_NK.clamp(max=config.entry_clip)
+    return entries_NK.sum(dim=-1)
+
+
+def exact_entries(scored: Scored, config: "DivergenceConfig") -> Tensor:
+    """The entries over the support whose sum is the divergence, before any clip: float[N, K]."""
     assert scored.teacher_NV is not None
     p_NK, q_NK, entries = scored.teacher_NV, scored.student_NV, kl_entries
     if config.k is not None and config.rest is not None:
@@ -47,10 +55,7 @@ def exact(scored: Scored, config: "DivergenceConfig") -> Tensor:
         p_NK, q_NK = (RESTS[config.rest](log_NV, index_NK) for log_NV in (p_NK, q_NK))
         entries = generalised_kl_entries if config.rest == "general" else kl_entries
     share = config.beta if config.kind == "jsd" else config.alpha
-    entries_NK = KINDS[config.kind](p_NK, q_NK, entries, share or 0.0)
-    if config.entry_clip is not None:
-        entries_NK = entries_NK.clamp(max=config.entry_clip)
-    return entries_NK.sum(dim=-1)
+    return KINDS[config.kind](p_NK, q_NK, entries, share or 0.0)
 
 
 def sampled(scored: Scored) -> tuple[Tensor, Tensor, Tensor]:
@@ -101,7 +106,16 @@ def pg(scored: Scored, config: "DivergenceConfig") -> Tensor:
     that follow; gamma = 1 is the gradient of the sequence's KL (MiniLLM, 2306.08543). decompose: the token's own d is
     replaced by the exact reverse KL, and only the future is sampled (MiniLLM's single-step decomposition).
     """
-    log_p_N, log_q_N, log_mu_N = sampled(scored)
+    _, log_q_N, log_mu_N = sampled(scored)
+    advantage_N, own_N = pg_advantage(scored, config)
+    if not config.ratio:
+        return own_N - log_q_N * advantage_N
+    return own_N - clipped_gain((log_q_N - log_mu_N).exp(), advantage_N, config.clip, None)
+
+
+def pg_advantage(scored: Scored, config: "DivergenceConfig") -> tuple[Tensor, Tensor]:
+    """The advantage of `pg`, without gradient, and its exact part, with gradient, at each position: float[N]."""
+    log_p_N, log_q_N, _ = sampled(scored)
     reward_N = (log_p_N - log_q_N).detach()
     if config.adv_clip is not None:
         reward_N = reward_N.clamp(-config.adv_clip, config.adv_clip)
@@ -115,9 +129,7 @@ def pg(scored: Scored, config: "DivergenceConfig") -> Tensor:
             own_N = rkl_N
         else:
             advantage_N = advantage_N + rkl_N.detach()
-    if not config.ratio:
-        return own_N - log_q_N * advantage_N
-    return own_N - clipped_gain((log_q_N - log_mu_N).exp(), advantage_N, config.clip, None)
+    return advantage_N, own_N
 
 
 def k2(scored: Scored, config: "DivergenceConfig") -> Tensor:
@@ -137,3 +149,19 @@ def k3(scored: Scored, config: "DivergenceConfig") -> Tensor:
 
 
 ESTIMATORS = {"exact": exact, "pg": pg, "k2": k2, "k3": k3}
+
+
+def clipped_positions(scored: Scored, config: "DivergenceConfig") -> Tensor | None:
+    """Where a clip of the term changes something, bool[N]: an entry above `entry_clip`, a sampled log-ratio beyond
+    `adv_clip`, an importance ratio that `clip` stops. None for a term without clips."""
+    acting = []
+    if config.entry_clip is not None:
+        acting.append((exact_entries(scored, config) > config.entry_clip).any(dim=-1))
+    if config.adv_clip is not None:
+        log_p_N, log_q_N, _ = sampled(scored)
+        acting.append((log_p_N - log_q_N).abs() > config.adv_clip)
+    if config.clip is not None:
+        _, log_q_N, log_mu_N = sampled(scored)
+        ratio_N, (advantage_N, _) = (log_q_N - log_mu_N).exp(), pg_advantage(scored, config)
+        acting.append(clipped_gain(ratio_N, advantage_N, config.clip, None) < ratio_N * advantage_N)
+    return torch.stack(acting).any(dim=0) if acting else None

@@ -16,9 +16,11 @@ from typing import Any
 from torch import Tensor
 
 from models.gpt import GPT
+from synth.encoding import PHRASE
+from synth.world import ANSWER
 from train.loop import StepOutput
 from train.opd.contexts import told
-from train.opd.diagnostics import distribution_sums, outcome_sums, ratio_sums, response_measures, stop_sums
+from train.opd.diagnostics import Board, push_measures, response_measures, token_measures
 from train.opd.divergence import DivergenceConfig, divergence, nll
 from train.opd.draw import Drawer
 from train.opd.fork import Forks, future_coefficients, look
@@ -141,7 +143,8 @@ class Objective:
             rollouts = told(rollouts, self.method.teacher.context, self.prompts, batch, room)
         drawn = time.perf_counter()
         tally = Tally()
-        pieces = [*self._pieces(model, rollouts, step, tally), *self._gold_pieces(model, batch, tally)]
+        board = Board(rollouts, ANSWER if self.prompts.tokens.name == PHRASE else None)
+        pieces = [*self._pieces(model, rollouts, step, tally, board), *self._gold_pieces(model, batch, tally)]
         loss = pieces[0]()
         for piece in pieces[1:]:
             loss.backward()
@@ -151,7 +154,7 @@ class Objective:
         generated = 0 if generation == 0.0 else int(rollouts.length_B.sum())
         return StepOutput(
             loss=loss,
-            metrics=tally.means() | response_measures(rollouts),
+            metrics=tally.means() | board.means() | response_measures(rollouts),
             tokens=tally.tokens["update"],
             flops={"generation": generation + tally.flops.pop("futures", 0.0), **tally.flops},
             tokens_by_kind={"generation": generated, **tally.tokens},
@@ -164,7 +167,7 @@ class Objective:
         modulates = outcome.modulate is not None and at_step(outcome.schedule, step) > 0.0
         return modulates or at_step(self.method.schedule, step) > 0.0 or self.method.regularizer.needs_reference
 
-    def _pieces(self, model: GPT, rollouts: Rollouts, step: int, tally: Tally) -> list[Piece]:
+    def _pieces(self, model: GPT, rollouts: Rollouts, step: int, tally: Tally, board: Board) -> list[Piece]:
         """The micro-batches of the responses, each a function that returns its part of the loss."""
         chunks, asks = rollouts.chunks(self.micro_batch), self._asks(step)
         parts = [rollouts.rows(index_M) for index_M in chunks]
@@ -181,7 +184,7 @@ class Objective:
                 tally.scored(*self.teacher.work(parts[i], model))
             return asked[i]
 
-        known_BR = self.teacher.known(rollouts) if asks else None
+        known_BR = board.known_BR = self.teacher.known(rollouts) if asks else None
         signals = forks = None
         futures: list[Piece] = []
         needs = self.method.needs if asks else self.method.regularizer.needs
@@ -206,10 +209,10 @@ class Objective:
             asked.pop(i, None)
             part_counts = counts.rows(index_M)
             loss, terms = loss_terms(self.method, scored, part_counts)
-            sums = distribution_sums(scored) | stop_sums(scored, parts[i].eos) | ratio_sums(scored, parts[i])
-            if part_counts.advantage_B is not None:
-                sums |= outcome_sums(scored, part_counts.advantage_B, self.method.outcome)
-            tally.add(model, parts[i], terms, sums)
+            divergences = [term.divergence for term in self.method.terms[: len(part_counts.terms)]]
+            pushes = push_measures(scored, divergences, self.method.outcome, part_counts.advantage_B)
+            board.note(index_M, scored, token_measures(scored, parts[i].eos) | pushes)
+            tally.add(model, parts[i], terms)
             return loss
 
         return [*(partial(piece, i, index_M) for i, index_M in enumerate(chunks)), *futures]
@@ -226,7 +229,7 @@ class Objective:
             scored = score(model, self.teacher.targets(part, model), part)
             tally.scored(*self.teacher.work(part, model))
             loss = (counts_FK[index_M][scored.row_N, scored.time_N] * divergence(scored, FUTURE)).sum()
-            tally.add(model, part, {"future": loss.detach()}, {})
+            tally.add(model, part, {"future": loss.detach()})
             return loss
 
         return [partial(piece, index_M) for index_M in futures.chunks(self.micro_batch)]
@@ -243,7 +246,7 @@ class Objective:
             part = rollouts.rows(index_M)
             scored = score(model, (None, None), part)
             loss = weight * (counts_BR[index_M][scored.row_N, scored.time_N] * nll(scored)).sum()
-            tally.add(model, part, {"gold_nll": loss.detach()}, {})
+            tally.add(model, part, {"gold_nll": loss.detach()})
             return loss
 
         return [partial(piece, index_M) for index_M in rollouts.chunks(self.micro_batch)]

@@ -71,6 +71,10 @@ class Frozen:
         """The models that read these rows, and bool[B] which rows each reads, for the ledger."""
         return [(self.models[0], torch.ones_like(rollouts.prompt_B, dtype=torch.bool))]
 
+    def writers(self, rollouts: Rollouts, student: GPT) -> list[tuple[GPT, Tensor]]:
+        """The models that could continue these rows, and bool[B] which each would; a row of none has no such model."""
+        return self.reads(rollouts, student)
+
     def state_dict(self) -> dict[str, Any]:
         return {}
 
@@ -109,12 +113,23 @@ class MostLikely(Frozen):
     """Several models: each response is scored by the one that finds it likeliest, by its mean log-probability."""
 
     def logprobs(self, rollouts: Rollouts, student: GPT) -> Tensor:
+        row_N, _ = positions(rollouts.length_B)
+        all_MNV, which_B = self._scored(rollouts)
+        return all_MNV[which_B[row_N], torch.arange(len(row_N), device=row_N.device)]
+
+    def _scored(self, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
+        """Log-probabilities under each of M models, float32[M, N, V], and which finds each response likeliest."""
         row_N, time_N = positions(rollouts.length_B)
         token_N1 = rollouts.response_BR[row_N, time_N][:, None]
         all_MNV = torch.stack([scored_by(model, rollouts) for model in self.models])
         chosen_MN = all_MNV.gather(-1, token_N1.expand(len(self.models), -1, 1)).squeeze(-1)
         total_MB = chosen_MN.new_zeros(len(self.models), len(rollouts)).index_add(1, row_N, chosen_MN)
-        return all_MNV[total_MB.argmax(dim=0)[row_N], torch.arange(len(row_N), device=row_N.device)]
+        return all_MNV, total_MB.argmax(dim=0)
+
+    @torch.no_grad()
+    def writers(self, rollouts: Rollouts, student: GPT) -> list[tuple[GPT, Tensor]]:
+        _, which_B = self._scored(rollouts)
+        return [(model, which_B == i) for i, model in enumerate(self.models)]
 
     def reads(self, rollouts: Rollouts, student: GPT) -> list[tuple[GPT, Tensor]]:
         return [(model, torch.ones_like(rollouts.prompt_B, dtype=torch.bool)) for model in self.models]
@@ -177,6 +192,9 @@ class Trust(Live):
     def logprobs(self, rollouts: Rollouts, student: GPT) -> Tensor:
         first_NV, now_NV = scored_by(self.models[0], rollouts), scored_by(student, rollouts)
         return torch.log_softmax(torch.lerp(first_NV, now_NV, self.rate), dim=-1)
+
+    def writers(self, rollouts: Rollouts, student: GPT) -> list[tuple[GPT, Tensor]]:
+        return []  # the law between two models is none of a model
 
 
 class Exact(Frozen):

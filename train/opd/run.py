@@ -23,13 +23,14 @@ from synth.spec import Spec
 from train import checkpoint
 from train.config import REQUIRED, plain, run_entry
 from train.data import DataConfig, check_world, world_notes
-from train.evaluation import Periodic, PeriodicConfig
+from train.evaluation import Periodic, harder_problems
 from train.loop import train
 from train.machine import set_up
 from train.opd.contexts import longest
 from train.opd.method import Method
 from train.opd.objective import Objective
 from train.opd.params import frozen
+from train.opd.recovery import OpdPeriodicConfig, Recovery
 from train.opd.samples import SampleLog
 from train.opd.skill import check_skill, measure_skill, words
 from train.opd.source import Prompts
@@ -71,7 +72,7 @@ class OpdConfig:
     prompts: int = 64
     max_new: int = 96
     micro_batch: int = 0
-    evaluate: PeriodicConfig = field(default_factory=PeriodicConfig)
+    evaluate: OpdPeriodicConfig = field(default_factory=OpdPeriodicConfig)
     threads: int = 1
     device: str = "cpu"
     out: TrainingOut = field(default_factory=lambda: TrainingOut("runs/opd", "opd"))
@@ -165,6 +166,10 @@ def main(config: OpdConfig) -> None:
     tokens = config.data.encoding()
     config.method.check_vocabulary(tokens.size)
     student, teacher, author = build(config, source, device)
+    validation, follow = config.source("test", "validation"), None
+    harder = harder_problems(config.data, config.evaluate, student.config.context)
+    if config.evaluate.continuations and teacher.params is not None:
+        follow = Recovery(teacher, validation, config.evaluate.continuations, config.seed)
     skill = None
     if config.method.teacher.context != "none" and not (run_path(plain(config), config.inputs) / "skill.json").exists():
         reader = student if config.method.teacher.is_self else teacher.params.models[0]
@@ -195,7 +200,7 @@ def main(config: OpdConfig) -> None:
             config.optim,
             config.budget,
             config.out,
-            evaluate=Periodic(config.source("test", "validation"), config.evaluate, written),
+            evaluate=Periodic(validation, config.evaluate, written, harder, follow),
             evaluate_every=config.evaluate.every,
             notes=world_notes(config.data),
         )

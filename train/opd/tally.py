@@ -1,4 +1,4 @@
-"""What a step came to: sums over its micro-batches of loss terms, diagnostics, tokens and floating-point operations."""
+"""What a step came to: sums over its micro-batches of loss terms, tokens and floating-point operations."""
 
 from collections import Counter
 
@@ -16,22 +16,17 @@ class Tally:
 
     def __init__(self) -> None:
         self.terms: Counter[str] = Counter()
-        self.sums: Counter[str] = Counter()
         self.shares: dict[str, float] = {}
-        self.positions = 0
         self.tokens = {"teacher": 0, "update": 0}
         self.flops = {"teacher": 0.0, "update": 0.0}
         self.teacher_seconds = 0.0
 
-    def add(self, model: GPT, part: Rollouts, terms: dict[str, Tensor], sums: dict[str, float]) -> None:
-        """Count one micro-batch of the student's update in; `sums` are over its response positions."""
+    def add(self, model: GPT, part: Rollouts, terms: dict[str, Tensor]) -> None:
+        """Count one micro-batch of the student's update in."""
         self.terms.update({name: float(value) for name, value in terms.items()})
         read_B = part.prompt_B + part.length_B - 1  # the last token of a row is only a target
         self.tokens["update"] += int((read_B + 1).sum())
         self.flops["update"] += training_flops(model.config, read_B)
-        if sums:
-            self.sums.update(sums)
-            self.positions += int(part.length_B.sum())
 
     def scored(self, tokens: int, flops: float) -> None:
         """Count what the teacher read."""
@@ -54,14 +49,5 @@ class Tally:
         self.shares[name] = float((chosen_BR & inside_BR).sum() / inside_BR.sum().clamp(min=1))
 
     def means(self) -> dict[str, float]:
-        """Terms of the loss as they are, diagnostics per response position, eos per response that ended by itself.
-
-        ess: effective sample size of the importance ratios over the number of positions (1: strictly on-policy).
-        """
-        ends, eos = self.sums.pop("ends", 0.0), self.sums.pop("eos", 0.0)
-        rho, rho2 = self.sums.pop("rho", 0.0), self.sums.pop("rho2", 0.0)
-        means = {name: value / self.positions for name, value in self.sums.items()}
-        if rho2:
-            means["ess"] = rho * rho / (rho2 * self.positions)
-        terms = {f"loss_{name}": value for name, value in self.terms.items()}
-        return {**terms, **means, **self.shares, "eos": eos / ends if ends else 0.0}
+        """Terms of the loss as they are, and shares of positions."""
+        return {f"loss_{name}": value for name, value in self.terms.items()} | self.shares

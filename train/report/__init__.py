@@ -5,6 +5,7 @@
     style.py      one look for all figures          training.py   loss and oracle, health of rollouts
     accuracy.py   accuracy, arms, compute, costs    probing.py    layer-wise probe map
     collapse.py   onset of a collapse, its cures, the signs before it (onset.py)
+    course.py     one distillation, every diagnostic
     rollouts.py   ten rollouts, step by step        sections.py   tables and prose        page.py   HTML
 
 A part whose data are missing becomes a note on the page, never an exception. Try: `python -m train.report
@@ -16,19 +17,20 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from train.report import accuracy, collapse, page, probing, sections, style, training
+from train.report import accuracy, collapse, course, page, probing, sections, style, training
 from train.report.measures import Missing
 from train.report.results import Experiment, load
 from train.report.verdicts import Verdict, judge
 
 Maker = Callable[[list[Experiment]], style.Drawn]
 Section = Callable[[list[Experiment]], list[str]]
+Figures = dict[str, Maker] | Callable[[list[Experiment]], dict[str, Maker]]  # or as many as the runs ask for
 
 WHERE_FOUND = {"A collapse and its cures"}  # parts that most experiments have nothing for, and need no note
 NOT_SHOWN = '<p class="note">Not shown'
 
 # heading, figures by file name, and text below them; in the order a reader asks
-PARTS: tuple[tuple[str, dict[str, Maker], Section | None], ...] = (
+PARTS: tuple[tuple[str, Figures, Section | None], ...] = (
     ("What the models solve", {"accuracy": accuracy.by_operations}, sections.accuracy_table),
     (
         "The arms at equal compute",
@@ -38,6 +40,7 @@ PARTS: tuple[tuple[str, dict[str, Maker], Section | None], ...] = (
     ("Learning, and how far from perfect", {"loss": training.loss}, None),
     ("Rollouts while distilling", {"rollouts": training.health}, None),
     ("A collapse and its cures", {"collapse": collapse.figure}, collapse.tables),
+    ("The course of each distillation", course.figures, None),
     ("What the hidden states know", {"probe": probing.layer_map}, None),
     ("Ten rollouts, step by step", {}, sections.ten_rollouts),
     ("Where all of this comes from", {}, sections.provenance),
@@ -58,11 +61,11 @@ def build(paths: list[Path], out: Path | None = None) -> Path:
     parts = _guarded(sections.headline, experiments)
     for title, figures, section in PARTS:
         pieces = []
-        for name, maker in figures.items():
+        for name, maker in (figures(experiments) if callable(figures) else figures).items():
             pieces += _guarded(partial(_figure, maker, out / "figures" / f"{name}.png"), experiments)
         pieces += _guarded(section, experiments) if section is not None else []
         # A recipe says what belongs to it, so what is missing is news there; single runs have few of the parts.
-        if (plan and title not in WHERE_FOUND) or not all(piece.startswith(NOT_SHOWN) for piece in pieces):
+        if (plan and pieces and title not in WHERE_FOUND) or not all(piece.startswith(NOT_SHOWN) for piece in pieces):
             parts += [page.heading(title), *pieces]
     return _write(out / "report.html", page.document(plan.get("title") or "Glasshouse report", parts))
 
