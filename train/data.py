@@ -20,7 +20,7 @@ Legend: B rows of a batch, T positions.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -34,6 +34,7 @@ from synth.hashing import key
 from synth.sections import CONTEXT
 from synth.spec import Spec, preset
 from synth.world import PAD
+from train.defects import DefectConfig, defective
 from train.packing import LAYOUTS, PACKINGS, spans
 
 LOSS_ON = ("solution", "all")
@@ -107,6 +108,7 @@ class BatchConfig:
     packing: str = "none"
     window: int | None = None
     micro: int = 0
+    defect: DefectConfig = field(default_factory=DefectConfig)
 
     def __post_init__(self):
         for name in ("documents", "bucket"):
@@ -279,11 +281,14 @@ class Batches:
         if c.packing != "none":
             index = np.arange(chunk * size, (chunk + 1) * size).reshape(c.bucket, c.documents)
             index = index[:, self._share] if c.packing == "documents" else index
-            return self.source.documents(index.ravel()), np.arange(index.size).reshape(index.shape)
-        documents = self.source.documents(range(chunk * size, (chunk + 1) * size))
+            return self._documents(index.ravel()), np.arange(index.size).reshape(index.shape)
+        documents = self._documents(range(chunk * size, (chunk + 1) * size))
         by_length = np.argsort(np.diff(documents.offsets), kind="stable").reshape(c.bucket, c.documents)
         order = np.random.Generator(np.random.Philox(key(self.source.seed, "batch order", chunk)))
         return documents, by_length[order.permutation(c.bucket)]
+
+    def _documents(self, indices: Sequence[int]) -> Documents:
+        return defective(self.source.documents(indices), indices, self.config.defect, self.source.seed)
 
 
 def world_notes(config: DataConfig) -> Mapping[str, Any]:

@@ -189,6 +189,7 @@ def main(config: PretrainConfig) -> None:
         source = config.data.source("train")
         check_context(model, source)
         batch = config.batch.within(model.config.context)
+        check_defect(source, batch, model.config.context)
         if batch.packing == "documents":
             check_length(source, batch.window, "batch.window")
         batches = Batches(source, batch, group.rank, group.world)
@@ -242,6 +243,13 @@ def open_together(group: Group, *arguments: Any) -> RunDir:
 def check_context(model: GPT, source: Any) -> None:
     """Raises ValueError when documents are longer than the model can read."""
     check_length(source, model.config.context, "model.context")
+
+
+def check_defect(source: Any, batch: BatchConfig, context: int) -> None:
+    """Raises ValueError when repeating documents are longer than a row may be."""
+    most = (batch.window or context) - int(source.documents(range(CHECKED)).prompt.max())
+    if (batch.defect.length or 0) > most:
+        raise ValueError(f"batch.defect.length={batch.defect.length}: accepted: up to {most} behind the longest prompt")
 
 
 def check_length(source: Any, most: int, setting: str) -> None:

@@ -5,6 +5,7 @@
     style.py      one look for all figures          training.py   loss and oracle, health of rollouts
     accuracy.py   accuracy, arms, compute, costs    probing.py    layer-wise probe map
     corrections.py   arms trained on mistakes that are taken back     published.py   their published numbers
+    collapse.py   onset of a collapse, its cures, the signs before it (onset.py)
     course.py     one distillation, every diagnostic
     ranking.py    many arms: gain per FLOP, paired tests against controls
     rollouts.py   ten rollouts, step by step        sections.py   tables and prose        page.py   HTML
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from train.report import accuracy, corrections, course, page, probing, ranking, sections, style, training
+from train.report import accuracy, collapse, corrections, course, page, probing, ranking, sections, style, training
 from train.report.measures import Elsewhere, Missing
 from train.report.results import Experiment, load
 from train.report.verdicts import Verdict, judge
@@ -41,6 +42,7 @@ PARTS: tuple[tuple[str, Figures, Section | None], ...] = (
     ("Mistakes that are taken back", {"corrections": corrections.over_rates}, corrections.table),
     ("Learning, and how far from perfect", {"loss": training.loss}, None),
     ("Rollouts while distilling", {"rollouts": training.health}, None),
+    ("A collapse and its cures", {"collapse": collapse.figure}, collapse.tables),
     ("The course of each distillation", course.figures, None),
     ("What the hidden states know", {"probe": probing.layer_map}, None),
     ("Ten rollouts, step by step", {}, sections.ten_rollouts),

@@ -9,6 +9,7 @@ above the bar, contradicted when it lies below, and else not decided. Try: `pyth
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from train.report.collapse import collapsed_share, stable_share
 from train.report.measures import Measured, Missing, full, gap_share, lead, probe_margin
 from train.report.results import Experiment
 
@@ -36,6 +37,8 @@ MEASURES: Mapping[str, Callable[..., Measured]] = {
     ),
     "lead": lambda experiments, expectation: lead(experiments, expectation["stage"], expectation["against"]),
     "lead_out": lambda experiments, expectation: lead(experiments, expectation["stage"], expectation["against"], 1),
+    "collapsed": lambda experiments, expectation: collapsed_share(experiments, expectation["stage"]),
+    "stable": lambda experiments, expectation: stable_share(experiments, expectation["stage"]),
 }
 COMPARING = ("lead", "lead_out")
 

@@ -1,0 +1,26 @@
+"""The recipe `collapse` at the scale `smoke`, cut down to some of its arms: the path, not the phenomenon."""
+
+import json
+
+import pytest
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def test_the_collapse_recipe_runs_in_parts_and_says_so(command, tmp_path):
+    words = ["recipe=collapse", "scale=smoke", "arms=[plain,both]", "seeds=1", "slots=1", f"out={tmp_path}"]
+    done = command("train.recipe", *words, timeout=800)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "collapse-smoke"
+    assert (folder / "report.html").is_file()
+    arms = {path.parent.name.rpartition("-")[0]: path.parent for path in folder.glob("arm-*/summary.json")}
+    assert set(arms) == {"arm-plain", "arm-both"}
+    rows = [json.loads(line) for line in (arms["arm-both"] / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss_ref_kl", "loss_gold_nll", "truncation", "advantage_normal"} <= rows[-1].keys()
+    teacher = next(folder.glob("teacher-*/config.yaml")).read_text()
+    assert "kind: repeat" in teacher
+
+
+def test_an_arm_that_is_none_is_refused(command):
+    done = command("train.recipe", "recipe=collapse", "arms=[cure]")
+    assert done.returncode == 2 and "cure" in done.stderr and len(done.stderr.strip().splitlines()) == 1
