@@ -145,16 +145,14 @@ class Clusters:
         n = int(np.count_nonzero(bottom_Q))
         if n == 0:
             return Rate(float("nan"), float("nan"), float("nan"), 0)
-        drawn_D = self.sums(top_Q) / self.sums(bottom_Q)
+        with np.errstate(invalid="ignore"):
+            drawn_D = self.sums(top_Q) / self.sums(bottom_Q)
         low, high = np.nanquantile(drawn_D, [0.025, 0.975])
         return Rate(float(np.sum(top_Q) / np.sum(bottom_Q)), float(low), float(high), n)
 
     def sums(self, value_Q: np.ndarray) -> np.ndarray:
-        """The sum of `value_Q` in each draw, float64[D]; 0 counts as nan, so that a draw without any has no rate."""
-        sum_G = np.bincount(self._place_Q, weights=value_Q, minlength=self.n)
-        drawn_D = self._weight_DG.astype(float) @ sum_G
-        none_D = self._weight_DG @ np.bincount(self._place_Q, weights=np.abs(value_Q), minlength=self.n) == 0
-        return np.where(none_D, np.nan, drawn_D)
+        """The sum of `value_Q` in each draw, float64[D]."""
+        return self._weight_DG.astype(float) @ np.bincount(self._place_Q, weights=value_Q, minlength=self.n)
 
     def auroc(self, score_Q: np.ndarray, positive_Q: np.ndarray) -> Rate:
         """Area under the ROC curve of `score_Q` for `positive_Q` (ties count half), with its interval."""

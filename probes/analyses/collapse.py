@@ -93,7 +93,7 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
             pushes += [{"step": step} | row for row in found]
     log = read_lines(Path(config.model) / "metrics.jsonl")
     tables = {"probes": rows, "behaviour": behaviour, "order": order(rows, log), "push": pushes}
-    return {"tables": tables, "logged": logged(log), "notes": [f"checkpoints: steps {', '.join(map(str, path))}", note]}
+    return {"tables": tables, "curves": logged(log), "notes": [f"checkpoints: steps {', '.join(map(str, path))}", note]}
 
 
 def along(name: str, config: ProbeConfig, model: Mapping[int, GPT], start: int) -> list[dict[str, Any]]:
@@ -178,9 +178,11 @@ def moves(curve: list[tuple[int, float]], key: str, bound: float) -> int | None:
     return next((curve[i][0] for i in range(len(curve) - FIRST + 1) if all(beyond[i : i + FIRST])), None)
 
 
-def logged(log: list[dict[str, Any]]) -> dict[str, list[list[float]]]:
+def logged(log: list[dict[str, Any]]) -> dict[str, list[dict[str, float]]]:
     """The curves of the run's own log that the figure shows."""
-    return {key: [[line["step"], line[key]] for line in log if line.get(key) is not None] for key in LOGGED}
+    return {
+        key: [{"step": line["step"], key: line[key]} for line in log if line.get(key) is not None] for key in LOGGED
+    }
 
 
 def figure(summary: Mapping[str, Any]) -> Drawn:
@@ -199,7 +201,8 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
     own.set(title="probes fitted at each checkpoint", ylim=(0, 1.03))
     frozen.set(title="probes fitted at the first one", ylim=(0, 1.03))
     own.legend(fontsize=8)
-    length, curves = health.twinx(), summary["logged"]
+    length = health.twinx()
+    curves = {key: [list(row.values()) for row in rows] for key, rows in summary["curves"].items()}
     for key, color in (("truncation", RED), ("repetition", CYCLE[3])):
         health.plot(*(zip(*curves[key], strict=True) if curves[key] else ([], [])), color=color, label=key)
     length.plot(*(zip(*curves["length_mean"], strict=True) if curves["length_mean"] else ([], [])), color=GREY)

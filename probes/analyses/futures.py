@@ -60,7 +60,7 @@ def checkpoints(config: ProbeConfig) -> dict[str, str]:
 
 
 def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[str, Any]:
-    """Tables `forks`, `detectors` and `roc`."""
+    """Tables `forks` and `detectors`, and the curves `roc`."""
     c, student, teacher = config.futures, models["model"], models["futures.teacher"]
     source = config.data.source("test", NAME)
     documents = source.documents(range(c.problems))
@@ -92,8 +92,8 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
         "tables": {
             "forks": [{"futures": name, "forks": cell(draws.rate(value))} for name, value in forks.items()],
             "detectors": [{"detector": name, "auroc": cell(draws.auroc(s, fork))} for name, s in scores.items()],
-            "roc": [row for name, s in scores.items() for row in roc(name, s, fork)],
         },
+        "curves": {"roc": [row for name, s in scores.items() for row in roc(name, s, fork)]},
         "notes": [
             f"{len(fork)} tokens, of the {c.share:.0%} with the highest reverse KL in {len(documents)} answers; "
             f"futures of {c.window} tokens"
@@ -188,7 +188,7 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
     drawn = Figure(figsize=(5.4, 4.6), layout="constrained")
     ax = drawn.subplots()
     for row, color in zip(summary["tables"]["detectors"], CYCLE, strict=False):
-        points = [p for p in summary["tables"]["roc"] if p["detector"] == row["detector"]]
+        points = [p for p in summary["curves"]["roc"] if p["detector"] == row["detector"]]
         area = rate_of(row["auroc"])
         text = f"{row['detector']} {area.value:.2f} [{area.low:.2f}, {area.high:.2f}]"
         ax.plot([p["false_alarms"] for p in points], [p["found"] for p in points], color=color, label=text)

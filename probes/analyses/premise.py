@@ -44,13 +44,11 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
     """Table `premise`, a row for each model, and `first`: after which step it first says Undetermined."""
     whole, missing = twins(config)
     names = {"model": config.model} | checkpoints(config)
-    rows, first = [], []
+    rows, first, world = [], [], config.data.spec().load_world()
     for setting, path in names.items():
-        written = {}
+        written, most = {}, budget(models[setting], whole, setting)  # the same for both: the whole twin is the longer
         for kind, documents in (("missing", missing), ("whole", whole)):
-            most = budget(models[setting], documents, setting)
             settings = {"samples": 1, "budget": most, "temperature": 0.0, "seed": config.seed}
-            world = config.data.spec().load_world()
             written[kind] = draw(models[setting], documents, world, parts, label=f"{setting} {kind}", **settings)
         rows.append({"model": folder_of(path)} | behaviour(written["missing"], written["whole"]))
         first += [{"model": folder_of(path)} | row for row in suspicion(written["missing"])]

@@ -5,8 +5,9 @@
 The student's wrong greedy answers to held-out problems are cut after a share of their tokens and finished by the
 teacher, by the student itself, and by the exact oracle (policy `continue`, the likeliest token). A prefix is `sound`
 if the generator could have written it (the oracle's word, token by token); from there the oracle is always right, and
-what a teacher lacks is its own. A `broken` prefix holds the mistake already: no ending is right in every step then, so
-`answer` (the number alone) and `clean` (no further mistake behind the cut) are told apart. Last, the teacher's success
+what a teacher lacks is its own. Most `broken` prefixes hold the mistake already (some only a step or a letter that the
+generator would not take), and no ending makes a mistake right; so `answer` (the number alone) and `clean` (no further
+mistake behind the cut) stand beside `right`, all steps. Last, the teacher's success
 by quartile of its perplexity on the prefix, which the paper finds falling.
 """
 

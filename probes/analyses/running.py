@@ -38,7 +38,7 @@ def analyse(config: ProbeConfig, device: str) -> RunDir:
             **module.run(config, models, Parts(run.path / "metrics.jsonl")),
         }
         (run.path / "tables").mkdir(exist_ok=True)
-        for name, rows in found["tables"].items():
+        for name, rows in (found["tables"] | found.get("curves", {})).items():
             atomic_write(run.path / "tables" / f"{name}.csv", as_csv(rows))
         with rc_context(STYLE):
             drawn = module.figure(found)

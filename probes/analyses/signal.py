@@ -127,7 +127,8 @@ def steps(written: Written, base: list[np.ndarray], told: list[np.ndarray]) -> d
     if any(rate.n == 0 for rate in rates.values()):
         difference = Rate(float("nan"), float("nan"), float("nan"), 0)
     else:
-        drawn = [draws.sums(top) / draws.sums(bottom) for top, bottom in sums.values()]
+        with np.errstate(invalid="ignore"):  # a draw may have none of them
+            drawn = [draws.sums(top) / draws.sums(bottom) for top, bottom in sums.values()]
         low, high = np.nanquantile(drawn[0] - drawn[1], [0.025, 0.975])
         first, before = rates.values()
         difference = Rate(first.value - before.value, float(low), float(high), min(first.n, before.n))
