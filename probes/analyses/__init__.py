@@ -9,5 +9,6 @@ Each module is a `task` of `probes.run` and has the same four names:
     figure(summary)                   its one figure
 
 A summary holds `tables`, name -> rows of plain numbers and intervals ({value, low, high, n}), which `probes.run` prints
-and writes as tables/NAME.csv, `curves`, which are written but not printed, and `notes`, lines to go with them. Intervals are 95%, bootstrapped over problems.
+and writes as tables/NAME.csv, `curves`, which are written but not printed, and `notes`, lines to go with them.
+Intervals are 95%, bootstrapped over problems.
 """

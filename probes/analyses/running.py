@@ -1,5 +1,6 @@
 """An analysis as a run: its checkpoints opened and checked, its tables and figure written, its lines printed."""
 
+import shutil
 from types import ModuleType
 
 from matplotlib import rc_context
@@ -32,22 +33,25 @@ def analyse(config: ProbeConfig, device: str) -> RunDir:
     seeds = {"analysis": config.seed, "data": config.data.seed}
     run = open_run(plain(config), inputs, seeds, config.data.fingerprint())
     if not run.complete:
-        found = {
-            "stage": "analysis",
-            "task": config.task,
-            **module.run(config, models, Parts(run.path / "metrics.jsonl")),
-        }
+        try:
+            tables = module.run(config, models, Parts(run.path / "metrics.jsonl"))
+        except ValueError:
+            if not run.resumed:  # what was refused leaves nothing behind
+                shutil.rmtree(run.path)
+            raise
+        found = {"stage": "analysis", "task": config.task, **tables}
         (run.path / "tables").mkdir(exist_ok=True)
         for name, rows in (found["tables"] | found.get("curves", {})).items():
             atomic_write(run.path / "tables" / f"{name}.csv", as_csv(rows))
         with rc_context(STYLE):
             drawn = module.figure(found)
         save(drawn, run.path / "figures" / f"{config.task}.png")
-        run.write_json("summary.json", found | {"figure": {"title": drawn.title, "caption": drawn.caption}})
+        text = [*lines(found["tables"]), *found["notes"]]
+        of = {"title": drawn.title, "caption": drawn.caption}
+        run.write_json("summary.json", found | {"lines": text, "figure": of})
     return run
 
 
 def words(run: RunDir) -> str:
     """The tables and notes of a complete run, for a person."""
-    summary = read_json(run.path / "summary.json")
-    return "\n".join([*lines(summary["tables"]), *summary["notes"]])
+    return "\n".join(read_json(run.path / "summary.json")["lines"])

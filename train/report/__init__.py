@@ -4,6 +4,7 @@
     measures.py   accuracies, shares of a gap, probe margins, with intervals     verdicts.py   expectations: met or not
     style.py      one look for all figures          training.py   loss and oracle, health of rollouts
     accuracy.py   accuracy, arms, compute, costs    probing.py    layer-wise probe map
+    analyses.py   figures and tables of probes.run task=signal and its like
     rollouts.py   ten rollouts, step by step        sections.py   tables and prose        page.py   HTML
 
 A part whose data are missing becomes a note on the page, never an exception. Try: `python -m train.report
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from train.report import accuracy, page, probing, sections, style, training
+from train.report import accuracy, analyses, page, probing, sections, style, training
 from train.report.measures import Missing
 from train.report.results import Experiment, load
 from train.report.verdicts import Verdict, judge
@@ -36,6 +37,7 @@ PARTS: tuple[tuple[str, dict[str, Maker], Section | None], ...] = (
     ("Learning, and how far from perfect", {"loss": training.loss}, None),
     ("Rollouts while distilling", {"rollouts": training.health}, None),
     ("What the hidden states know", {"probe": probing.layer_map}, None),
+    ("What the analyses found", {}, analyses.found),
     ("Ten rollouts, step by step", {}, sections.ten_rollouts),
     ("Where all of this comes from", {}, sections.provenance),
 )
