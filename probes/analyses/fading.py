@@ -2,8 +2,9 @@
 
 States are read on the generator's own documents, the same for every checkpoint, so that a change is one of the model
 and not of its texts. `known`, `value`, `nece_next` are tasks of `probes.labels`, read where the document names A;
-`done` (ours) is read at the last token of a step, or of the prompt: is the query's value there, so that the answer
-comes next? Documents are asked in turn after the last step and at a place before it, so that half are done.
+`done` (ours) is read at the last token of a step: is the query's value there, so that the answer comes next? Solutions
+of two steps and more are asked in turn after their last step and after one before it, so that half are done; how far
+the number of tokens alone tells, the same probe on random weights says.
 
 Legend: S sites, Q queries, C channels, K classes, R strengths.
 """
@@ -66,16 +67,24 @@ def classes(name: str, modulus: int) -> int:
 
 
 def _done(source: Source, indices: range, seed: int) -> Queries:
-    """One query a document: read up to the token before its last one, which `states` puts behind."""
+    """One query a document: read up to the token before the last one of a step, which `states` puts behind.
+
+    Raises ValueError when fewer than two solutions have two steps.
+    """
     documents = source.documents(indices)
     where, ends = between_steps(documents)
-    first = np.searchsorted(where, np.arange(len(documents) + 1))
-    row = np.arange(len(documents))
-    label = (np.asarray(indices) % 2).astype(np.int64)
-    rngs = [np.random.Generator(np.random.Philox(key(seed, f"probe done/{source.split}", i))) for i in indices]
+    first = np.searchsorted(where, np.arange(len(documents) + 1))  # the start of each solution; its steps follow
     last = first[1:] - 1
-    place = [last[i] if label[i] else rng.integers(first[i], last[i]) for i, rng in enumerate(rngs)]
-    query = documents.problems.query.astype(np.int64)
+    row = np.flatnonzero(last - first[:-1] >= 2)
+    if len(row) < 2:
+        raise ValueError(
+            f"collapse.states: {len(row)} of {len(indices)} solutions have two steps; accepted: without done"
+        )
+    label = np.arange(len(row)) % 2
+    rngs = [np.random.Generator(np.random.Philox(key(seed, f"probe done/{source.split}", indices[i]))) for i in row]
+    picked = zip(row, label, rngs, strict=True)
+    place = [last[i] if over else rng.integers(first[i] + 1, last[i]) for i, over, rng in picked]
+    query = documents.problems.query[row].astype(np.int64)
     name = documents.problems.slot_names()[row, query].astype(np.int64)
     return Queries(documents, row, ends[place] - 1, query, np.full(len(row), -1), name, label)
 

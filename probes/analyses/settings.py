@@ -149,7 +149,7 @@ class CollapseConfig:
 
     states: tuple[str, ...] = LABELS
     most: int = 6
-    strengths: tuple[float, ...] = (-4.0, -2.0, 2.0, 4.0)
+    strengths: tuple[float, ...] = (-8.0, -4.0, 4.0, 8.0)
     random: int = 3
     problems: int = 100
 
