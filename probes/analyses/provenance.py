@@ -146,7 +146,11 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
             along.plot(
                 [row["step"] for row in mine], value, style, color=COLORS[k], label=name if style == "-" else None
             )
-    along.set(title="by step: right —, wrong - -", xlabel="step")
+    along.set(
+        title="by step: right —, wrong - -",
+        xlabel="step",
+        xticks=sorted({row["step"] for row in summary["tables"]["positions"]}),
+    )
     along.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     along.legend(fontsize=8)
     caption = (

@@ -165,7 +165,7 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
         value, error = bars([rate for _, rate in shown])
         right.errorbar(value, [i for i, _ in shown], xerr=error, fmt="s", color=ORANGE)
     right.axvline(0.0, color="black", lw=1, ls=":")
-    right.set(title="first mistake less steps before, nats a token")
+    right.set(title="first mistake less steps before")
     caption = (
         "Below the line: controls. 95% bootstrap intervals over problems. Right: what the context changes in the mean "
         "log-probability of a wrong response's first mistake, less the same for its steps before; below 0: it tells."
