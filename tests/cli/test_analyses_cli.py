@@ -10,6 +10,7 @@ from probes.settings import ANALYSES, ProbeConfig
 from train import checkpoint, report
 from train.config import run_entry
 from train.data import DataConfig, world_notes
+from train.report import page
 from train.rundir import read_json
 from train.state import TrainState
 
@@ -73,8 +74,8 @@ def test_an_analysis_leaves_tables_and_a_figure_and_is_done_once(task, models, t
     lines = (folder / "metrics.jsonl").read_text()
     assert analyse(*words) == 0 and read_json(folder / "summary.json") == summary
     assert (folder / "metrics.jsonl").read_text() == lines, "what was drawn is not drawn again"
-    page = report.build([folder]).read_text()
-    assert summary["figure"]["title"] in page and f"tables of {folder.name}" in page
+    text = report.build([folder]).read_text()
+    assert page.escape(summary["figure"]["title"]) in text and f"tables of {folder.name}" in text
 
 
 @pytest.mark.parametrize(
