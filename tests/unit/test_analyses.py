@@ -1,11 +1,12 @@
 """Signal, provenance, capability and their intervals against planted truth, brute force and other libraries."""
 
 import itertools
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from analyses_made import BAD, DOCUMENTS, GOLD, SOURCE, model, written
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
@@ -18,6 +19,11 @@ from synth import sections as S
 from synth.checker import MALFORMED
 from synth.world import FAILURE, SUCCESS
 from train.intervals import CLUSTER_DRAWS, Clusters
+
+made = runpy.run_path(str(Path(__file__).with_name("analyses_made.py")))
+BAD, DOCUMENTS, GOLD, SOURCE, model, written = (
+    made[name] for name in ("BAD", "DOCUMENTS", "GOLD", "SOURCE", "model", "written")
+)
 
 # --- intervals and tables -------------------------------------------------------------------------------------------
 

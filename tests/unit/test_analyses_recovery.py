@@ -1,13 +1,14 @@
 """Recovery, futures, premises, merging and collapse against planted truth, brute force and the oracle."""
 
 import itertools
+import runpy
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from analyses_made import BAD, DOCUMENTS, GOLD, SOURCE, WORLD, model, written
 from sklearn.metrics import roc_auc_score
 
 from models.sites import capture, edit
@@ -22,6 +23,11 @@ from synth.peers import judge
 from synth.world import ANSWER, EOS, STOP
 from train.data import DataConfig
 from train.intervals import Clusters
+
+made = runpy.run_path(str(Path(__file__).with_name("analyses_made.py")))
+BAD, DOCUMENTS, GOLD, SOURCE, WORLD, model, written = (
+    made[name] for name in ("BAD", "DOCUMENTS", "GOLD", "SOURCE", "WORLD", "model", "written")
+)
 
 # --- recovery -------------------------------------------------------------------------------------------------------
 
