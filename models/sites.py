@@ -82,3 +82,23 @@ def _attach(model: GPT, site: str, record: Callable) -> Any:
     path, is_input = _IN_BLOCK[name]
     module = model.blocks[int(layer)].get_submodule(path)
     return module.register_forward_pre_hook(record) if is_input else module.register_forward_hook(record)
+
+
+@contextmanager
+def edit(model: GPT, site: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Inside the context what passes the site, [B, T, C], is replaced by `change` of it, in every forward pass.
+
+    Raises ValueError for an unknown site.
+    """
+    if not isinstance(model, GPT) or site not in site_names(model.config):
+        known = ", ".join(site_names(model.config)) if isinstance(model, GPT) else "a site of a GPT"
+        raise ValueError(f"site={site!r}: expected one of {known}")
+
+    def replace(_module: nn.Module, inputs: tuple, output: Tensor | None = None) -> Any:
+        return (change(inputs[0]), *inputs[1:]) if output is None else change(output)
+
+    handle = _attach(model, site, replace)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -3,17 +3,20 @@
     python -m probes.run model=runs/quickstart/teacher-1a2b3c4d data=tiny probe=quickstart
     python -m probes.run task=mistakes checkpoint=runs/quickstart/teacher-1a2b3c4d
     python -m probes.run task=export checkpoint=runs/quickstart/teacher-1a2b3c4d export.tasks=[nece]
+    python -m probes.run task=capability checkpoint=runs/quickstart/opd-5e6f7a8b capability.before=STUDENT
 
 `model` (or `checkpoint`) is a run folder (its last checkpoint is taken) or a checkpoints/step-N folder. Results go to a
 run folder. task=layers: summary.json holds a row for each task, probe and layer, with every control beside it; the same
 command again continues after the last part that was finished. task=mistakes: a table of what goes wrong, whether the
-model knew, and what retrying upon regret brings. task=export: activations as safetensors, labels as parquet.
+model knew, and what retrying upon regret brings. task=export: activations as safetensors, labels as parquet. The
+other tasks analyse distillation (`probes.analyses`): tables/*.csv, one figure, and the same tables in summary.json.
 """
 
 import sys
 from collections.abc import Sequence
 
 from probes import export, layers, mistakes, mistakes_table
+from probes.analyses.running import MODULES, analyse, words
 from probes.published import beside
 from probes.results import table
 from probes.settings import EXPORT, LAYERS, ProbeConfig
@@ -27,6 +30,11 @@ from train.rundir import open_run, read_json
 def main(config: ProbeConfig) -> None:
     """Probes one checkpoint into a run folder; a complete one is only shown again."""
     device = set_up(config.threads, config.device)
+    if config.task in MODULES:
+        analysis = analyse(config, str(device))
+        print(words(analysis))
+        print(analysis.path)
+        return
     check_world(checkpoint.notes(config.model, "model"), config.data, config.model)
     model = checkpoint.load_model(config.model, "model", str(device))
     world = config.data.spec().load_world()

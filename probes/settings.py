@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from probes.activations import RESIDUAL
+from probes.analyses import settings as analyses
 from probes.labels import ALL, GIVEN, TASKS, check_tasks
 from probes.linear import LinearConfig
 from probes.vprobe import VProbeConfig
@@ -12,6 +13,7 @@ from train.data import DataConfig
 from train.rundir import Out
 
 LAYERS, MISTAKES, EXPORT = "layers", "mistakes", "export"
+ANALYSES = ("signal", "provenance", "capability", "recovery", "futures", "premise", "merge", "collapse")
 LINEAR, VPROBE = "linear", "vprobe"
 
 
@@ -110,7 +112,8 @@ class ProbeConfig:
     """Settings of the command. `seed`: of the queries, the probes' initial weights and order, and the random model.
 
     `task`: layers, what each probe reads at each layer; mistakes, what the model knew of its own; export, activations
-    and labels as files. On the command line `checkpoint` is another name of `model`.
+    and labels as files; the others are analyses of distillation, each with a section of its own
+    (`probes.analyses.settings`). On the command line `checkpoint` is another name of `model`.
     """
 
     model: str = REQUIRED
@@ -123,9 +126,17 @@ class ProbeConfig:
     threads: int = 1
     device: str = "cpu"
     out: Out = field(default_factory=lambda: Out("runs/probes", "probe"))
+    signal: analyses.SignalConfig = field(default_factory=analyses.SignalConfig)
+    provenance: analyses.ProvenanceConfig = field(default_factory=analyses.ProvenanceConfig)
+    capability: analyses.CapabilityConfig = field(default_factory=analyses.CapabilityConfig)
+    recovery: analyses.RecoveryConfig = field(default_factory=analyses.RecoveryConfig)
+    futures: analyses.FuturesConfig = field(default_factory=analyses.FuturesConfig)
+    premise: analyses.PremiseConfig = field(default_factory=analyses.PremiseConfig)
+    merge: analyses.MergeConfig = field(default_factory=analyses.MergeConfig)
+    collapse: analyses.CollapseConfig = field(default_factory=analyses.CollapseConfig)
 
     def __post_init__(self) -> None:
-        if self.task not in (LAYERS, MISTAKES, EXPORT):
-            raise ValueError(f"task={self.task}: accepted: {LAYERS}, {MISTAKES}, {EXPORT}")
+        if self.task not in (tasks := (LAYERS, MISTAKES, EXPORT, *ANALYSES)):
+            raise ValueError(f"task={self.task}: accepted: {', '.join(tasks)}")
         if self.data.tokens != PHRASE:
             raise ValueError(f"data.tokens={self.data.tokens}: probes read names of one token each; accepted: {PHRASE}")

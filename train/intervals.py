@@ -158,3 +158,43 @@ class Clusters:
         )
         with np.errstate(invalid="ignore"):
             return (self._weight_DG @ right_G).astype(float) / (self._weight_DG @ n_G)
+
+    def ratio(self, top_Q: np.ndarray, bottom_Q: np.ndarray | None = None) -> Rate:
+        """Sum of `top_Q` over sum of `bottom_Q` (default 1 each: the mean) with its interval; nan where nothing counts.
+
+        n counts measurements whose `bottom_Q` is not nought. The weights of two calls are the same draws.
+        """
+        bottom_Q = np.ones(len(top_Q)) if bottom_Q is None else np.asarray(bottom_Q, dtype=float)
+        n = int(np.count_nonzero(bottom_Q))
+        if n == 0:
+            return Rate(float("nan"), float("nan"), float("nan"), 0)
+        with np.errstate(invalid="ignore"):
+            drawn_D = self.sums(top_Q) / self.sums(bottom_Q)
+        low, high = np.nanquantile(drawn_D, [0.025, 0.975])
+        return Rate(float(np.sum(top_Q) / np.sum(bottom_Q)), float(low), float(high), n)
+
+    def sums(self, value_Q: np.ndarray) -> np.ndarray:
+        """The sum of `value_Q` in each draw, float64[D]."""
+        return self._weight_DG.astype(float) @ np.bincount(self._place_Q, weights=value_Q, minlength=self.n)
+
+    def auroc(self, score_Q: np.ndarray, positive_Q: np.ndarray) -> Rate:
+        """Area under the ROC curve of `score_Q` for `positive_Q` (ties count half), with its interval."""
+        positive_Q = np.asarray(positive_Q, dtype=bool)
+        n = len(positive_Q)
+        if not 0 < positive_Q.sum() < n:
+            return Rate(float("nan"), float("nan"), float("nan"), n)
+        _, tie_Q = np.unique(score_Q, return_inverse=True)
+        value = float(_auroc(np.ones((1, n)), tie_Q, positive_Q)[0])
+        drawn = [_auroc(w_DG[:, self._place_Q], tie_Q, positive_Q) for w_DG in np.array_split(self._weight_DG, 20)]
+        low, high = np.nanquantile(np.concatenate(drawn), [0.025, 0.975])
+        return Rate(value, float(low), float(high), n)
+
+
+def _auroc(weight_DQ: np.ndarray, tie_Q: np.ndarray, positive_Q: np.ndarray) -> np.ndarray:
+    """AUROC under weights, float64[D]. `tie_Q`: rank of each score among the different ones."""
+    order = np.argsort(tie_Q, kind="stable")
+    starts = np.flatnonzero(np.diff(tie_Q[order], prepend=-1))
+    of_DK = [np.add.reduceat((weight_DQ * side_Q)[:, order], starts, axis=1) for side_Q in (positive_Q, ~positive_Q)]
+    below_DK = of_DK[1].cumsum(1) - of_DK[1] / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (of_DK[0] * below_DK).sum(1) / (of_DK[0].sum(1) * of_DK[1].sum(1))

@@ -8,6 +8,7 @@
     collapse.py   onset of a collapse, its cures, the signs before it (onset.py)
     course.py     one distillation, every diagnostic
     ranking.py    many arms: gain per FLOP, paired tests against controls
+    analyses.py   figures and tables of probes.run task=signal and its like
     rollouts.py   ten rollouts, step by step        sections.py   tables and prose        page.py   HTML
 
 A part whose data are missing becomes a note on the page, never an exception. Try: `python -m train.report
@@ -20,7 +21,19 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from train.report import accuracy, collapse, corrections, course, page, probing, ranking, sections, style, training
+from train.report import (
+    accuracy,
+    analyses,
+    collapse,
+    corrections,
+    course,
+    page,
+    probing,
+    ranking,
+    sections,
+    style,
+    training,
+)
 from train.report.measures import Elsewhere, Missing
 from train.report.results import Experiment, load
 from train.report.verdicts import Verdict, judge
@@ -45,6 +58,7 @@ PARTS: tuple[tuple[str, Figures, Section | None], ...] = (
     ("A collapse and its cures", {"collapse": collapse.figure}, collapse.tables),
     ("The course of each distillation", course.figures, None),
     ("What the hidden states know", {"probe": probing.layer_map}, None),
+    ("What the analyses found", {}, analyses.found),
     ("Ten rollouts, step by step", {}, sections.ten_rollouts),
     ("Where all of this comes from", {}, sections.provenance),
 )

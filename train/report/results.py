@@ -69,13 +69,13 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """What the run is, told by what it left: evaluation, probe, mistakes, distillation or training."""
+        """What the run is, told by what it left: evaluation, probe, analysis, distillation or training."""
+        if self.config.get("task", "layers") != "layers":  # of probes.run, which has a task in its settings
+            return "analysis"
         if "by_ops" in self.summary:
             return "evaluation"
         if "results" in self.summary:
             return "probe"
-        if self.summary.get("stage") == "mistakes":
-            return "mistakes"
         return "distillation" if "teacher" in self.config else "training"
 
     @property

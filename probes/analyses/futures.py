@@ -1,0 +1,198 @@
+"""task=futures: which high-loss tokens are forks, and can a distance between futures tell? (TOPD, 2606.00305)
+
+    python -m probes.run task=futures checkpoint=STUDENT futures.teacher=TEACHER
+
+At the tokens of the student's own answers where the reverse KL to the teacher is highest, student and teacher each go
+on for a short window. The paper takes a large distance between the two futures for a fork, without a truth to hold it
+against. Here the checker is that truth: `fork` where the two have not derived the same parameters rightly, or one is
+wrong and the other is not (`train.opd.fork`). Detectors, each as area under the ROC curve:
+
+    transport     entropic optimal transport between the student's embeddings of the two futures' tokens (cosine cost)
+    tokens        share of tokens that the two do not have in common
+    kl            the token's reverse KL itself
+    entropy       the student's entropy there
+
+As a control the student goes on a second time: how often are two of its own futures a fork?
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from models.gpt import GPT
+from probes.analyses.parts import Parts
+from probes.analyses.settings import given
+from probes.analyses.tables import cell, rate_of
+from probes.analyses.written import BATCH, Written, budget, draw, laws
+from probes.graph import part
+from probes.regret import continued
+from probes.settings import ProbeConfig
+from synth.dataset import Documents
+from synth.hashing import key
+from synth.peers import judge
+from synth.world import EOS, World
+from train.intervals import Clusters
+from train.opd.fork import states
+from train.report.style import CYCLE, Drawn
+
+NAME = "futures"
+SHARPNESS, SWEEPS = 0.1, 50  # of the entropic transport: its temperature, and how often the margins are mended
+POINTS = 21  # of a ROC curve
+
+
+class Candidates(NamedTuple):
+    """Tokens of high reverse KL: response, place in it, reverse KL and the student's entropy there."""
+
+    row: np.ndarray
+    place: np.ndarray
+    kl: np.ndarray
+    entropy: np.ndarray
+
+
+def checkpoints(config: ProbeConfig) -> dict[str, str]:
+    """The teacher."""
+    return given(config, NAME, "teacher")
+
+
+def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[str, Any]:
+    """Tables `forks` and `detectors`, and the curves `roc`."""
+    c, student, teacher = config.futures, models["model"], models["futures.teacher"]
+    source = config.data.source("test", NAME)
+    documents = source.documents(range(c.problems))
+    settings = {"samples": 1, "budget": budget(student, documents, "model"), "temperature": c.temperature}
+    written = draw(student, documents, source.world, parts, seed=config.seed, label="rollouts", **settings)
+    room = min(student.config.context, teacher.config.context) - c.window
+    found = candidates(written, student, teacher, c.share, c.tokens, room)
+    prompts = written.prompts()
+    prefixes = [written.responses[n][:t] for n, t in zip(found.row, found.place, strict=True)]
+    futures = {
+        who: _futures(model, [[*prompts[n], *p] for n, p in zip(found.row, prefixes, strict=True)], c, config.seed, who)
+        for who, model in (("student", student), ("teacher", teacher), ("again", student))
+    }
+    derived = {
+        who: _derived(documents, source.world, written.row[found.row], prefixes, f) for who, f in futures.items()
+    }
+    fork, own = (
+        np.array([a != b for a, b in zip(derived["student"], derived[k], strict=True)]) for k in ("teacher", "again")
+    )
+    scores = {
+        "transport": transport(student.embed.weight.detach(), futures["student"], futures["teacher"]),
+        "tokens": np.array([uncommon(a, b) for a, b in zip(futures["student"], futures["teacher"], strict=True)]),
+        "kl": found.kl,
+        "entropy": found.entropy,
+    }
+    draws = Clusters(written.row[found.row])
+    forks = {"student and teacher": fork, "student twice": own}
+    return {
+        "tables": {
+            "forks": [{"futures": name, "forks": cell(draws.rate(value))} for name, value in forks.items()],
+            "detectors": [{"detector": name, "auroc": cell(draws.auroc(s, fork))} for name, s in scores.items()],
+        },
+        "curves": {"roc": [row for name, s in scores.items() for row in roc(name, s, fork)]},
+        "notes": [
+            f"{len(fork)} tokens, of the {c.share:.0%} with the highest reverse KL in {len(documents)} answers; "
+            f"futures of {c.window} tokens"
+        ],
+    }
+
+
+def candidates(written: Written, student: GPT, teacher: GPT, share: float, most: int, room: int) -> Candidates:
+    """The `share` of tokens of highest reverse KL, at most `most`, whose place leaves room for a future."""
+    prompts = written.prompts()
+    of_student = dict(laws(student, prompts, written.responses, "student"))
+    columns = []
+    for n, p_RV in laws(teacher, prompts, written.responses, "teacher"):
+        q_RV = of_student.pop(n)
+        kl_R, entropy_R = (q_RV.exp() * (q_RV - p_RV)).sum(-1), -(q_RV.exp() * q_RV).sum(-1)
+        place_R = torch.arange(len(kl_R))
+        row_R = torch.full_like(place_R, n)
+        fits = place_R + len(prompts[n]) <= room
+        columns.append([a.cpu().double()[fits] for a in (row_R, place_R, kl_R, entropy_R)])
+    row, place, kl, entropy = (torch.cat(column).numpy() for column in zip(*columns, strict=True))
+    best = np.argsort(-kl, kind="stable")[: min(most, max(1, round(share * len(kl))))]
+    return Candidates(row[best].astype(int), place[best].astype(int), kl[best], entropy[best])
+
+
+def _futures(model: GPT, texts: Sequence[Sequence[int]], c: Any, seed: int, who: str) -> list[list[int]]:
+    dice = key(seed, f"analysis future {who}", 0) % 2**63
+    return continued(model, texts, c.window, temperature=c.temperature, seed=dice)
+
+
+def _derived(
+    documents: Documents, world: World, row: np.ndarray, prefixes: Sequence[list[int]], futures: Sequence[list[int]]
+) -> list[tuple]:
+    """What each text with its future has derived."""
+    texts = [[*prefix, *future] for prefix, future in zip(prefixes, futures, strict=True)]
+    verdicts = judge(part(documents.problems, row), world, texts)
+    ended = np.array([EOS in future for future in futures])
+    return states(verdicts, np.array([len(text) for text in texts]), ended)
+
+
+def uncommon(a: Sequence[int], b: Sequence[int]) -> float:
+    """1 - |A and B| / |A or B| of the futures as bags of tokens."""
+    size = max([*a, *b], default=0) + 1
+    counts = [np.bincount(np.asarray(x, dtype=int), minlength=size) for x in (a, b)]
+    return float(1 - np.minimum(*counts).sum() / max(1, np.maximum(*counts).sum()))
+
+
+def transport(embedding_VC: Tensor, a: Sequence[Sequence[int]], b: Sequence[Sequence[int]]) -> np.ndarray:
+    """Sinkhorn's cost between the token embeddings of each pair of futures (Cuturi 2013), float64[N]."""
+    unit_VC = F.normalize(embedding_VC.double(), dim=-1)
+    found = []
+    for k in range(0, len(a), BATCH):
+        bags = [_bags(x[k : k + BATCH], embedding_VC.device) for x in (a, b)]
+        (a_NI, mass_NI), (b_NJ, mass_NJ) = bags
+        cost_NIJ = 1 - unit_VC[a_NI] @ unit_VC[b_NJ].mT
+        f_NI, g_NJ = torch.zeros_like(mass_NI), torch.zeros_like(mass_NJ)
+        for _ in range(SWEEPS):
+            f_NI = -SHARPNESS * torch.logsumexp(mass_NJ.log()[:, None] + (g_NJ[:, None] - cost_NIJ) / SHARPNESS, 2)
+            g_NJ = -SHARPNESS * torch.logsumexp(
+                mass_NI.log()[:, :, None] + (f_NI[:, :, None] - cost_NIJ) / SHARPNESS, 1
+            )
+        plan_NIJ = (
+            mass_NI[:, :, None] * mass_NJ[:, None] * ((f_NI[:, :, None] + g_NJ[:, None] - cost_NIJ) / SHARPNESS).exp()
+        )
+        found.append((plan_NIJ * cost_NIJ).sum((1, 2)).cpu().numpy())
+    return np.concatenate(found)
+
+
+def _bags(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Tokens int64[N, I] and equal masses that sum to one for each text; 0 where a text is over."""
+    width = max(1, max(map(len, texts)))
+    tokens_NI = torch.tensor([[*t, *[0] * (width - len(t))] for t in texts], device=device)
+    length_N1 = torch.tensor([[max(1, len(t))] for t in texts], device=device)
+    inside_NI = torch.arange(width, device=device) < length_N1
+    return tokens_NI, inside_NI.double() / length_N1
+
+
+def roc(name: str, score: np.ndarray, positive: np.ndarray) -> list[dict[str, Any]]:
+    """Points of the ROC curve, at evenly spaced shares of false alarms."""
+    if not 0 < positive.sum() < len(positive):
+        return []
+    order = np.argsort(-score, kind="stable")
+    hits = np.cumsum(positive[order]) / positive.sum()
+    false = np.cumsum(~positive[order]) / (~positive).sum()
+    last = np.append(np.diff(score[order]) != 0, True)  # tied scores enter together
+    x, y = np.append(0.0, false[last]), np.append(0.0, hits[last])
+    grid = np.linspace(0, 1, POINTS)
+    return [{"detector": name, "false_alarms": float(g), "found": float(np.interp(g, x, y))} for g in grid]
+
+
+def figure(summary: Mapping[str, Any]) -> Drawn:
+    """The ROC curves of all detectors."""
+    drawn = Figure(figsize=(5.4, 4.6), layout="constrained")
+    ax = drawn.subplots()
+    for row, color in zip(summary["tables"]["detectors"], CYCLE, strict=False):
+        points = [p for p in summary["curves"]["roc"] if p["detector"] == row["detector"]]
+        area = rate_of(row["auroc"])
+        text = f"{row['detector']} {area.value:.2f} [{area.low:.2f}, {area.high:.2f}]"
+        ax.plot([p["false_alarms"] for p in points], [p["found"] for p in points], color=color, label=text)
+    ax.plot([0, 1], [0, 1], color="black", lw=1, ls=":")
+    ax.set(title="telling forks from other wordings", xlabel="false alarms", ylabel="forks found")
+    ax.legend(title="AUROC", loc="lower right")
+    return Drawn(drawn, "Do futures tell a fork?", "Truth: the checker's state after the window. 95% over problems.")

@@ -1,0 +1,211 @@
+"""Recovery, futures, premises, merging and collapse against planted truth, brute force and the oracle."""
+
+import itertools
+import runpy
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from models.sites import capture, edit
+from probes.analyses import collapse, fading, futures, merge, premise, recovery
+from probes.analyses.parts import Parts
+from probes.analyses.pushing import DIRECTION, RANDOM, push
+from probes.analyses.written import Written, draw
+from probes.settings import ProbeConfig, QueryConfig
+from synth.checker import UNDETERMINED
+from synth.oracle import Oracle
+from synth.peers import judge
+from synth.world import ANSWER, EOS, STOP
+from train.data import DataConfig
+from train.intervals import Clusters
+
+made = runpy.run_path(str(Path(__file__).with_name("analyses_made.py")))
+BAD, DOCUMENTS, GOLD, SOURCE, WORLD, model, written = (
+    made[name] for name in ("BAD", "DOCUMENTS", "GOLD", "SOURCE", "WORLD", "model", "written")
+)
+
+# --- recovery -------------------------------------------------------------------------------------------------------
+
+
+def test_the_oracle_recovers_from_every_sound_prefix():
+    oracle, group = Oracle(SOURCE.spec), written(BAD)
+    assert not group.verdicts.right.any()
+    for cut in (0.0, 0.3, 0.7):
+        prefixes = [r[: int(cut * len(r))] for r in group.responses]
+        sound = recovery.soundness(oracle, DOCUMENTS.problems, prefixes)
+        ends = recovery.finish(oracle, DOCUMENTS, np.arange(30), prefixes, 200, 1.0, 0)
+        texts = [[*prefix, *end] for prefix, end in zip(prefixes, ends, strict=True)]
+        verdicts = judge(DOCUMENTS.problems, WORLD, texts)
+        assert sound.any() and verdicts.right[sound].all(), cut
+        assert recovery.clean_behind(verdicts, np.zeros(30, dtype=int))[verdicts.right].all()
+    assert sound.mean() < 0.7, "by then many a mistake is written"
+
+
+def test_a_mistake_before_the_cut_is_not_one_behind_it():
+    group = written(BAD)
+    v, first = group.verdicts, group.verdicts.first_mistake
+    some = np.flatnonzero((first >= 0) & (v.ending == 0))
+    at = np.where(first >= 0, v.start[np.arange(30), np.maximum(first, 0)], 0)
+    assert not recovery.clean_behind(v, at)[some].any()
+    late = np.where(first >= 0, v.stop.max(1), 0)
+    assert recovery.clean_behind(v, late)[some].all()
+
+
+def test_a_model_finishes_what_it_is_given_and_no_more():
+    starts = [r[:3] for r in GOLD]
+    ends = recovery.finish(model(), DOCUMENTS, np.arange(30), starts, 10, 1.0, 0)
+    assert all(0 < len(end) <= 7 for end in ends)
+
+
+# --- futures --------------------------------------------------------------------------------------------------------
+
+
+def test_a_detector_that_sees_the_oracles_states_is_perfect_and_the_curve_says_so():
+    rng = np.random.default_rng(3)
+    fork = rng.random(60) < 0.3
+    told = Clusters(np.arange(60)).auroc(fork.astype(float), fork)
+    assert told.value == 1.0
+    score = rng.random(60) + fork
+    points = futures.roc("x", score, fork)
+    x, y = ([p[k] for p in points] for k in ("false_alarms", "found"))
+    assert np.trapezoid(y, x) == pytest.approx(roc_auc_score(fork, score), abs=0.03)
+    assert futures.roc("x", score, np.ones(60, dtype=bool)) == []
+
+
+def test_transport_is_nought_between_equal_futures_and_the_assignment_between_others():
+    rng = np.random.default_rng(4)
+    embedding = torch.from_numpy(rng.normal(size=(12, 5)))
+    same = futures.transport(embedding, [[1, 2, 3]], [[3, 1, 2]])
+    assert same[0] == pytest.approx(0.0, abs=1e-3)
+    a, b = [1, 2, 3, 4], [5, 6, 7, 8]
+    unit = torch.nn.functional.normalize(embedding, dim=-1)
+    cost = (1 - unit[a] @ unit[b].T).numpy()
+    best = min(cost[range(4), list(p)].mean() for p in itertools.permutations(range(4)))
+    found = futures.transport(embedding, [a, [1]], [b, [2, 3]])
+    assert best <= found[0] + 1e-6 and found[0] < best + 0.15
+    assert found[1] == pytest.approx(float((1 - unit[[1]] @ unit[[2, 3]].T).mean()), abs=1e-6)
+    assert futures.uncommon([1, 1, 2], [1, 3]) == pytest.approx(1 - 1 / 4) and futures.uncommon([], []) == 1.0
+
+
+def test_candidates_are_the_tokens_of_highest_reverse_kl():
+    group, student, teacher = written(GOLD), model(0), model(1)
+    found = futures.candidates(group, student, teacher, 0.1, 10_000, 256)
+    total = sum(len(r) for r in group.responses)
+    assert len(found.row) == round(0.1 * total) and (np.diff(found.kl) <= 0).all()
+    n, t = int(found.row[0]), int(found.place[0])
+    text = torch.tensor([[*group.prompts()[n], *group.responses[n][:t]]])
+    with torch.no_grad():
+        q, p = (m(text)[0, -1].log_softmax(-1) for m in (student, teacher))
+    assert found.kl[0] == pytest.approx(float((q.exp() * (q - p)).sum()), abs=1e-5)
+    assert found.entropy[0] == pytest.approx(float(-(q.exp() * q).sum()), abs=1e-5)
+    assert len(futures.candidates(group, student, teacher, 1.0, 7, 256).row) == 7
+
+
+# --- premise, merge, collapse ---------------------------------------------------------------------------------------
+
+
+def test_twins_differ_in_one_premise_and_a_perfect_abstainer_has_perfect_rates():
+    config = SimpleNamespace(data=DataConfig("tiny"), premise=SimpleNamespace(problems=40))
+    whole, missing = premise.twins(config)
+    assert 10 < len(whole) == len(missing)
+    assert np.array_equal(whole.problems.items, missing.problems.items)
+    assert (missing.problems.scalars[:, 3] == whole.problems.scalars[:, 3] - 1).all(), "one sentence fewer"
+    rows = np.arange(len(whole))
+    pair = []
+    for documents in (missing, whole):
+        responses = [documents.response(i).tolist() for i in rows]
+        pair.append(Written(documents, rows, responses, judge(documents.problems, WORLD, responses)))
+    found = {name: cell["value"] for name, cell in premise.behaviour(*pair).items()}
+    assert found["abstains"] == found["precision"] == found["right_missing"] == found["right_whole"] == 1.0
+    assert found["false_alarms"] == found["cut_off_missing"] == found["repeats_whole"] == 0.0
+    assert 0.2 < found["length_ratio"] < 1.0
+    in_time = premise.suspicion(pair[0])[0]
+    assert in_time == {"abstained": len(whole), "too_early": 0, "in_time": len(whole)}
+    assert (pair[0].verdicts.answer == UNDETERMINED).all()
+
+
+def test_a_mixture_of_weights_is_one_and_its_ends_are_the_models():
+    a, b, c = (model(seed) for seed in range(3))
+    half = merge.mixed([a, b, c], (0.5, 0.25, 0.25))
+    for name, weight in half.named_parameters():
+        parts = [dict(m.named_parameters())[name] for m in (a, b, c)]
+        assert torch.allclose(weight, 0.5 * parts[0] + 0.25 * parts[1] + 0.25 * parts[2], atol=1e-6)
+    end = merge.mixed([a, b, c], (0.0, 1.0, 0.0))
+    assert all(torch.equal(x, y) for x, y in zip(end.parameters(), b.parameters(), strict=True))
+
+
+def test_an_edit_changes_what_passes_and_only_inside():
+    m, tokens = model(), torch.tensor([[3, 4, 5]])
+    with torch.no_grad():
+        plain = m(tokens)
+        for site in ("hook_embed", "blocks.0.hook_resid_post", "blocks.1.hook_resid_pre"):
+            with edit(m, site, lambda x: x + 1.0), capture(m, [site]):
+                pushed = m(tokens)
+            assert not torch.allclose(pushed, plain)
+        assert torch.equal(m(tokens), plain)
+    with pytest.raises(ValueError, match="site='x'"), edit(m, "x", lambda x: x):
+        pass
+
+
+def test_a_push_towards_the_end_token_ends_answers_and_a_random_one_does_not(tmp_path):
+    m = model()
+    direction = m.embed.weight[EOS].detach().numpy() - m.embed.weight.mean(0).detach().numpy()
+    direction = direction / np.linalg.norm(direction)
+    some = SOURCE.documents(range(8))
+    rest = (some, WORLD, Parts(tmp_path / "metrics.jsonl"), "x", 20, 0)
+    rows = push(m, "blocks.1.hook_resid_post", direction, 1.0, (50.0,), 2, *rest)
+    ends = {row["push"]: row["ends"]["value"] for row in rows}
+    assert ends["none"] < 0.5 and ends[DIRECTION] == 1.0 and ends[RANDOM] < 0.8
+    change = next(row["ends_change"] for row in rows if row["push"] == DIRECTION)
+    assert change["value"] == pytest.approx(1 - ends["none"])
+    again = draw(m, some, WORLD, Parts(tmp_path / "other"), samples=1, budget=20, temperature=0.0, seed=0, label="y")
+    assert np.mean(again.ended) == ends["none"], "the push is gone afterwards"
+
+
+def test_what_fades_first_is_read_off_the_rows():
+    def row(state, step, layer, own, frozen, high):
+        cells = {"own": {"value": own, "n": 9}, "frozen": {"value": frozen, "n": 9}, "change": {"high": high}}
+        return {"state": state, "step": step, "layer": layer, "validation": own, "majority": 0.5} | cells
+
+    rows = [row("known", s, 1, 0.9 - 0.009 * s, 0.9 - 0.03 * s, 0.0 if s < 20 else -0.1) for s in (0, 10, 20, 30)]
+    rows += [row("known", s, 0, 0.6, 0.6, 0.0) for s in (0, 10, 20, 30)]
+    log = [{"step": s, "length_mean": 20.0 + (s > 12) * 10, "truncation": 0.0, "loss": 1.0} for s in range(1, 31)]
+    found = {row["what"]: row for row in collapse.order(rows, log)}
+    assert found["known (own)"]["layer"] == 1
+    assert (found["known (own)"]["lower_from"], found["known (own)"]["half_gone"]) == (20, 30)
+    assert found["known (frozen)"]["half_gone"] == 10
+    assert found["length_mean (log)"]["moves"] == 13 and found["truncation (log)"]["moves"] is None
+    assert found["repetition (log)"]["moves"] is None
+
+
+def test_done_is_asked_after_the_last_step_and_after_one_before_it():
+    config = ProbeConfig(model="x", data=DataConfig("tiny", {"ops": 4, "edges": 8}))
+    config = replace(config, probe=replace(config.probe, queries=QueryConfig(fit=30, validation=20, test=20)))
+    pieces = fading.questions("done", config)
+    table, stop = pieces.fit, int(WORLD.phrases[STOP])
+    documents = table.documents
+    behind = fading._endings(table, "done", WORLD)[:, 0]
+    assert (behind == stop).all() and 0.4 < table.label.mean() < 0.6 and len(np.unique(table.row)) == len(table)
+    for q in range(len(table)):
+        begin = documents.offsets[table.row[q]]
+        following = int(documents.tokens[begin + table.cut[q] + 1])
+        assert (following == ANSWER) == bool(table.label[q])
+        assert table.cut[q] >= documents.prompt[table.row[q]]
+
+
+def test_a_planted_direction_is_found_and_a_frozen_probe_reads_it_only_where_it_was():
+    rng = np.random.default_rng(5)
+    label = rng.integers(0, 2, 300)
+    table = SimpleNamespace(label=label)
+    pieces = SimpleNamespace(fit=table, validation=table, test=table)
+    way = rng.standard_normal(8)
+    way /= np.linalg.norm(way)
+    states = torch.from_numpy((rng.standard_normal((1, 300, 8)) + 6 * label[None, :, None] * way).astype(np.float32))
+    found = fading.reading([states] * 3, pieces, 2, (1e-3,), torch.device("cpu"))
+    assert found.right_SQ.mean() > 0.97 and found.direction(0) @ way > 0.9
+    assert (found.predict(states.flip(-1)) == label).mean() < 0.9
