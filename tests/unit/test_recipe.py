@@ -237,7 +237,8 @@ def test_every_setting_of_every_recipe_is_accepted_by_its_stage(recipe, scale):
         load(name, getattr(module, schema), words)
 
 
-OTHER_QUESTIONS = ("capability", "premise")  # recipes whose arms differ in more: in who the student or the teacher is
+# Recipes whose arms differ in more: in who the student or the teacher is, in the budget of a response.
+OTHER_QUESTIONS = ("capability", "premise", "collapse_search")
 OWN = ("method", "teacher", "prompts", "optim.lr", "optim.muon.lr", "skill.stop")  # of an arm; all else is shared
 
 
