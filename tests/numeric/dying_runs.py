@@ -1,7 +1,7 @@
 """Runs one training many times, killing it in every way there is, and prints how each ended (for test_resume).
 
-Every run is a forked process that does what `python -m train.pretrain` does; the parent does no work of its own, so a
-fork is safe and costs no imports. Usage: python dying_runs.py FOLDER WORDS...
+Every run is a forked process that does what `python -m train.pretrain` does; the parent only loads the libraries and the
+compiled kernels, so a fork is safe and costs neither. Usage: python dying_runs.py FOLDER WORDS...
 """
 
 import contextlib
@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from synth.checker import check
+from synth.oracle import Oracle
 from train import checkpoint, pretrain
 from train.config import load
 from train.rundir import read_lines
@@ -164,7 +166,16 @@ def outcome(folder: Path, deaths: list[int]) -> dict:
     }
 
 
+def warm_up(words: list[str]) -> None:
+    """Has numba load the kernels that a run calls."""
+    source = load("pretrain", pretrain.PretrainConfig, words).data.source("train")
+    documents = source.documents(range(2))
+    Oracle(source.spec).documents(documents)
+    check(documents.problems, source.world, np.zeros((2, 8), "int64"), np.full(2, 8))
+
+
 def main(root: Path, words: list[str]) -> None:
+    warm_up(words)
     traps = {
         "straight": None,
         "step": die_at_step(12),
