@@ -91,21 +91,21 @@ def push_measures(
 
 
 class Board:
-    """What each response position of a batch measured: float32[B, R] by name; NaN on padding and where undefined."""
+    """What each response position of a batch measured: float32[B, R] by name, R the longest response; NaN on padding
+    and where undefined."""
 
     def __init__(self, rollouts: Rollouts, answer: int | None = ANSWER) -> None:
         """`answer` is the token that marks an answer, None where an answer is not one token behind a marker."""
-        self.rollouts, self.answer = rollouts, answer
+        self.rollouts, self.answer, self.shape = rollouts, answer, tuple(rollouts.response_BR.shape)
         self.values: dict[str, np.ndarray] = {}
         self.known_BR: Tensor | None = None  # where there is a target; None: everywhere
 
     def note(self, index_M: Tensor, scored: Scored, values: dict[str, Tensor]) -> None:
         """The positions of one micro-batch, whose rows are `index_M` of the batch."""
         at = (index_M[scored.row_N].cpu().numpy(), scored.time_N.cpu().numpy())
-        shape = tuple(self.rollouts.trainable_BR.shape)
         columns = torch.stack([value_N.detach().float() for value_N in values.values()]).cpu().numpy()
         for name, row_N in zip(values, columns, strict=True):
-            self.values.setdefault(name, np.full(shape, UNDEFINED, dtype=np.float32))[at] = row_N
+            self.values.setdefault(name, np.full(self.shape, UNDEFINED, dtype=np.float32))[at] = row_N
 
     def together(self, group: Group) -> None:
         """Take in what the other processes noted, each of rows of its own."""
@@ -134,14 +134,14 @@ class Board:
             found["advantage_repetitive"] = _mean(values["advantage"][inside_BR & loop_BR])
             found["advantage_normal"] = _mean(values["advantage"][inside_BR & ~loop_BR])
         place_BR = places(rollouts.verdicts, length_B, response_BR.shape[1])
-        known_BR = None if self.known_BR is None else self.known_BR.cpu().numpy()
+        known_BR = None if self.known_BR is None else self.known_BR.cpu().numpy()[:, : self.shape[1]]
         found |= localisation(values, place_BR, known_BR)
         return {name: value for name, value in found.items() if value is not None}
 
     def _effective_share(self) -> float | None:
         """(sum rho)^2 / (N sum rho^2) with rho = q(y) / mu(y), over the responses that the student itself wrote."""
         own_B = (self.rollouts.origin_B == ORIGINS.index("student")).cpu().numpy()
-        behaviour_BR = self.rollouts.behaviour_BR.cpu().numpy().astype(float)
+        behaviour_BR = self.rollouts.behaviour_BR.cpu().numpy()[:, : self.shape[1]].astype(float)
         rho_N = np.exp(self.values["log_q"] - behaviour_BR)[own_B]
         rho_N = rho_N[np.isfinite(rho_N)]
         return float(rho_N.sum() ** 2 / (len(rho_N) * (rho_N**2).sum())) if len(rho_N) else None
