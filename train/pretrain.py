@@ -247,8 +247,10 @@ def check_context(model: GPT, source: Any) -> None:
 
 def check_defect(source: Any, batch: BatchConfig, context: int) -> None:
     """Raises ValueError when repeating documents are longer than a row may be."""
+    if batch.defect.length is None:
+        return
     most = (batch.window or context) - int(source.documents(range(CHECKED)).prompt.max())
-    if (batch.defect.length or 0) > most:
+    if batch.defect.length > most:
         raise ValueError(f"batch.defect.length={batch.defect.length}: accepted: up to {most} behind the longest prompt")
 
 

@@ -43,7 +43,8 @@ def test_the_whole_path_ends_in_a_report(walked):
     assert "far too small" in page and 'class="verdict"' not in page
     assert re.findall(r"Not shown[^<]*", page) == []
     figures = {path.stem for path in (folder / "figures").glob("*.png")}
-    assert figures == {"accuracy", "arms", "compute", "cost", "loss", "rollouts", "probe"}
+    courses = {f"course-{arm}" for arm in ("opd", "kd", "more")}
+    assert figures == {"accuracy", "arms", "compute", "cost", "loss", "rollouts", "probe"} | courses
 
 
 def test_every_stage_has_one_complete_folder(walked):

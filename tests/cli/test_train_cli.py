@@ -142,7 +142,7 @@ def test_an_error_is_one_line_and_code_2_for_the_shell_too(command, tmp_path):
 
 
 BAD = [
-    (pretrain, ["data=huge"], "data=huge: no such option; accepted: concise, contexts, hard, med, overnight"),
+    (pretrain, ["data=huge"], "data=huge: no such option; accepted: bare, concise, contexts, hard, med, overnight"),
     (pretrain, ["data.preset=huge"], "preset='huge'"),
     (pretrain, ["data.overrides.retry_rate=1.5"], "retry_rate=1.5"),
     (pretrain, ["data.overrides.opps=3"], "'opps'"),

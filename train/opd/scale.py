@@ -49,4 +49,6 @@ def stand_ins(given: Mapping[str, str]) -> dict[str, Any]:
             found["teachers"] = [TEACHER] * len(teacher.get("bounds", [0]))
     if context != "none":
         found |= {"skill.problems": 8, "skill.stop": False}
+    if "concise" in context.split("+"):  # it asks for something only where solutions are not concise anyway
+        found["data.overrides.shortest"] = False
     return found
