@@ -1,6 +1,6 @@
 """Runs one training many times, killing it in every way there is, and prints how each ended (for test_resume).
 
-Every run is a forked process that does what `python -m train.pretrain` does; the parent only loads the libraries and the
+Every run is a forked process that does what `python -m train.pretrain` does; the parent only loads libraries and
 compiled kernels, so a fork is safe and costs neither. Usage: python dying_runs.py FOLDER WORDS...
 """
 
