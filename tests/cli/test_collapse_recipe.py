@@ -17,7 +17,7 @@ def test_the_collapse_recipe_runs_in_parts_and_says_so(command, tmp_path):
     assert set(arms) == {"arm-plain", "arm-both"}
     rows = [json.loads(line) for line in (arms["arm-both"] / "metrics.jsonl").read_text().splitlines()]
     assert {"loss_ref_kl", "loss_gold_nll", "truncation", "advantage_normal"} <= rows[-1].keys()
-    teacher = next(folder.glob("teacher-*/config.yaml")).read_text()
+    teacher = next(folder.glob("teacher-????????/config.yaml")).read_text()
     assert "kind: repeat" in teacher
 
 

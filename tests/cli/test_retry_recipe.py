@@ -21,7 +21,7 @@ ENTRIES = {
     "probes.run": ("probe", ProbeConfig, probes.run.main),
 }
 SMALLER = {  # beyond what the scale does: fewer problems, and arms long enough to write a solution's form
-    "train.pretrain": ["budget.steps=8", "evaluate.every=8"],
+    "train.pretrain": ["budget.steps=null", "budget.tokens=8000", "evaluate.every=100"],
     "train.evaluate": ["problems=24", "samples=2", "sampling.max_new_tokens=24"],
     "probes.run": ["mistakes.problems=8", "mistakes.retries=1", "mistakes.more_retries=1", "probe.vprobe.steps=2"],
 }
