@@ -125,7 +125,7 @@ def test_the_arena_runs_in_parts_that_add_up_to_one_ranking(command, tmp_path):
         ("methods=[nope]", "methods=nope: not in the recipe's list; accepted: sft"),
         ("seeds=0", "seeds=0: accepted: 1 or more"),
         ("recipe.controls=[arm-nope]", "recipe.controls=arm-nope: is no stage; accepted: "),
-        ("method=[opd]", "unknown setting"),
+        ("method=[opd]", "method=[opd]: no such option"),
     ],
 )
 def test_a_part_that_is_not_there_is_one_line(word, said, command, tmp_path):
