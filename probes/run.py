@@ -34,6 +34,7 @@ def main(config: ProbeConfig) -> None:
         analysis = analyse(config, str(device))
         print(words(analysis))
         print(analysis.path)
+        analysis.close()
         return
     check_world(checkpoint.notes(config.model, "model"), config.data, config.model)
     model = checkpoint.load_model(config.model, "model", str(device))

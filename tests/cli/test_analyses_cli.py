@@ -1,6 +1,5 @@
 """The analyses of `probes.run` as a user meets them: tables, a figure, done once, and what is refused."""
 
-import gc
 
 import pytest
 import torch
@@ -41,7 +40,6 @@ def models(tmp_path_factory):
 
 
 def analyse(*words):
-    gc.collect()  # a run folder is in use as long as the object that opened it lives, here in one process
     return run_entry("probe", ProbeConfig, run.main, "", run.named(["data=smoke", "probe=smoke", *words]))
 
 
