@@ -1,6 +1,5 @@
 """The analyses of `probes.run` as a user meets them: tables, a figure, done once, and what is refused."""
 
-
 import pytest
 import torch
 
