@@ -39,12 +39,15 @@ class MergeConfig:
 
 @torch.no_grad()
 def merged(first: GPT, second: GPT, share: float) -> GPT:
-    """share * first + (1 - share) * second, a new model. Raises ValueError when their shapes differ."""
+    """share * first + (1 - share) * second, a new model on the first's device, in evaluation mode.
+
+    Raises ValueError when their shapes differ.
+    """
     for name, value in plain(first.config).items():
         other = plain(second.config)[name]
         if value != other:
             raise ValueError(f"second: a model of {name}={other}; accepted: the first's, {name}={value}")
-    model = GPT(first.config)
+    model = GPT(first.config).to(first.embed.weight.device).eval()
     pairs = zip(model.parameters(), first.parameters(), second.parameters(), strict=True)
     for mine, a, b in pairs:
         mine.copy_(torch.lerp(b, a, share))

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -25,6 +24,7 @@ from probes.settings import ProbeConfig
 from synth.dataset import Source
 from train.evaluation import held_out_loss
 from train.intervals import Clusters
+from train.merge import merged
 from train.report.style import Drawn
 
 NAME = "merge"
@@ -55,7 +55,8 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
     rows, cells = [], [(a, b) for b in c.weights for a in c.weights if b > 0 or a == c.weights[0]]
     for a, b in tqdm(cells, desc="grid", unit=" models", disable=None):
         share = (b * (1 - a), b * a, 1 - b)
-        model = mixed(three, share)
+        distilled, sft, base = three
+        model = merged(merged(sft, distilled, a), base, b)
         written = answers(model, f"a={a:g} b={b:g}")
         found = parts.of(f"a={a:g} b={b:g}", lambda model=model: [_loss(model, source), _kl(three[0], model, own)])
         draws = Clusters(written.row)
@@ -65,15 +66,6 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
         rows.append(row | {"loss": found[0], "barrier": barrier, "kl_from_distilled": found[1]})
     note = f"{c.problems} problems, greedy; theta = b (a sft + (1-a) distilled) + (1-b) base; b = 0 is the base alone"
     return {"tables": {"grid": rows}, "notes": [note]}
-
-
-@torch.no_grad()
-def mixed(models: list[GPT], share: tuple[float, ...]) -> GPT:
-    """A new model: the sum of share x weights, tensor by tensor."""
-    found = GPT(models[0].config).to(models[0].embed.weight.device).eval()
-    for mine, *others in zip(found.parameters(), *(model.parameters() for model in models), strict=True):
-        mine.copy_(sum(s * other for s, other in zip(share, others, strict=True)))
-    return found
 
 
 def _loss(model: GPT, source: Source) -> float:

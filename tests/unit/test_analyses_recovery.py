@@ -12,7 +12,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from models.sites import capture, edit
-from probes.analyses import collapse, fading, futures, merge, premise, recovery
+from probes.analyses import collapse, fading, futures, premise, recovery
 from probes.analyses.parts import Parts
 from probes.analyses.pushing import DIRECTION, RANDOM, push
 from probes.analyses.written import Written, draw
@@ -23,6 +23,7 @@ from synth.peers import judge
 from synth.world import ANSWER, EOS, STOP
 from train.data import DataConfig
 from train.intervals import Clusters
+from train.merge import merged
 
 made = runpy.run_path(str(Path(__file__).with_name("analyses_made.py")))
 BAD, DOCUMENTS, GOLD, SOURCE, WORLD, model, written = (
@@ -129,14 +130,15 @@ def test_twins_differ_in_one_premise_and_a_perfect_abstainer_has_perfect_rates()
     assert (pair[0].verdicts.answer == UNDETERMINED).all()
 
 
-def test_a_mixture_of_weights_is_one_and_its_ends_are_the_models():
-    a, b, c = (model(seed) for seed in range(3))
-    half = merge.mixed([a, b, c], (0.5, 0.25, 0.25))
-    for name, weight in half.named_parameters():
-        parts = [dict(m.named_parameters())[name] for m in (a, b, c)]
-        assert torch.allclose(weight, 0.5 * parts[0] + 0.25 * parts[1] + 0.25 * parts[2], atol=1e-6)
-    end = merge.mixed([a, b, c], (0.0, 1.0, 0.0))
-    assert all(torch.equal(x, y) for x, y in zip(end.parameters(), b.parameters(), strict=True))
+def test_two_merges_are_one_mixture_and_their_ends_are_the_models():
+    """theta = b (a sft + (1 - a) distilled) + (1 - b) base, as BAI writes it."""
+    distilled, sft, base = (model(seed) for seed in range(3))
+    found = merged(merged(sft, distilled, 0.5), base, 0.75)
+    for name, weight in found.named_parameters():
+        parts = [dict(m.named_parameters())[name] for m in (distilled, sft, base)]
+        assert torch.allclose(weight, 0.375 * parts[0] + 0.375 * parts[1] + 0.25 * parts[2], atol=1e-6)
+    end = merged(merged(sft, distilled, 1.0), base, 1.0)
+    assert all(torch.equal(x, y) for x, y in zip(end.parameters(), sft.parameters(), strict=True))
 
 
 def test_an_edit_changes_what_passes_and_only_inside():
