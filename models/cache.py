@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models import decode_attention
+
 if TYPE_CHECKING:
     from models.gpt import GPT
 
@@ -43,6 +45,7 @@ class KVCache:
         self.lengths_R = torch.zeros(rows, dtype=torch.long, device=weight.device)
         self.n_rows = 0 if empty else rows
         self.longest = 0  # no row is longer; known without waiting for the device
+        self.bias_B1TK: Tensor | None = None
         self.least_columns = 0  # attention reads at least so many, for steps of one shape (models.decode)
 
     @property
@@ -107,10 +110,7 @@ class KVCache:
         self.position_BT = self.lengths_B[:, None] + torch.arange(n_tokens, device=device)
         self.row_B1 = torch.arange(n_rows, device=device)[:, None]
         self.kv_of_layer = self.kv_L2RHKD[:, :, :n_rows, :, :columns].unbind(0)
-        if self.longest:
-            unseen_BTK = torch.arange(columns, device=device) > self.position_BT[..., None]
-            bias_BTK = torch.zeros(unseen_BTK.shape, dtype=self.kv_L2RHKD.dtype, device=device)
-            self.bias_B1TK = bias_BTK.masked_fill_(unseen_BTK, float("-inf"))[:, None]
+        self.bias_B1TK = None
         if self.n_conv:  # of all layers at once: many small look-ups would cost more than the convolutions
             column_BS, real_BS = self._before(self.n_conv)
             self.past_L2BSC = self.inputs_L2RKC[:, :, self.row_B1, column_BS] * real_BS[..., None]
@@ -137,9 +137,20 @@ class KVCache:
             k_BHKD.copy_(k_BHTD)
             v_BHKD.copy_(v_BHTD)
             return F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, is_causal=True)
+        if decode_attention.applies(q_BHTD, self.kv_L2RHKD):
+            new_BHD = (x_BHTD[:, :, 0] for x_BHTD in (q_BHTD, k_BHTD, v_BHTD))
+            return decode_attention.attend_one(*new_BHD, self.kv_L2RHKD[layer], self.lengths_B)[:, :, None]
         k_BHKD.transpose(1, 2)[self.row_B1, self.position_BT] = k_BHTD.transpose(1, 2).to(k_BHKD.dtype)
         v_BHKD.transpose(1, 2)[self.row_B1, self.position_BT] = v_BHTD.transpose(1, 2).to(v_BHKD.dtype)
-        return F.scaled_dot_product_attention(q_BHTD.to(k_BHKD.dtype), k_BHKD, v_BHKD, attn_mask=self.bias_B1TK)
+        return F.scaled_dot_product_attention(q_BHTD.to(k_BHKD.dtype), k_BHKD, v_BHKD, attn_mask=self._bias(k_BHKD))
+
+    def _bias(self, k_BHKD: Tensor) -> Tensor:
+        """-inf at the columns that a new token does not see, [B, 1, T, K]: the same for all layers of a pass."""
+        if self.bias_B1TK is None:
+            unseen_BTK = torch.arange(k_BHKD.shape[2], device=k_BHKD.device) > self.position_BT[..., None]
+            bias_BTK = torch.zeros(unseen_BTK.shape, dtype=k_BHKD.dtype, device=k_BHKD.device)
+            self.bias_B1TK = bias_BTK.masked_fill_(unseen_BTK, float("-inf"))[:, None]
+        return self.bias_B1TK
 
     def commit(self, tokens_BT: Tensor) -> None:
         """Count the new tokens in."""

@@ -73,11 +73,15 @@ def swiglu(x: Tensor) -> Tensor:
     return F.silu(gate) * up
 
 
+def _inverse_rms(x: Tensor, eps: float) -> Tensor:
+    mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+    return mean_square.add_(eps).rsqrt_()
+
+
 class _RMSNorm(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
-        inverse = mean_square.add_(eps).rsqrt_()
+        inverse = _inverse_rms(x, eps)
         unit = x * inverse
         ctx.save_for_backward(unit, inverse, weight)
         return unit * weight
@@ -93,8 +97,8 @@ class _RMSNorm(Function):
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight, mean over the last axis, weight broadcast (Zhang and Sennrich 2019)."""
-    if _by_hand() and not x.is_cuda:
-        return _RMSNorm.apply(x, weight, eps)
+    if not x.is_cuda and not torch.compiler.is_compiling():
+        return _RMSNorm.apply(x, weight, eps) if torch.is_grad_enabled() else (x * _inverse_rms(x, eps)).mul_(weight)
     if weight.ndim == 1:  # one kernel on a GPU
         return F.rms_norm(x, weight.shape, weight, eps)
     return F.rms_norm(x, x.shape[-1:], None, eps) * weight

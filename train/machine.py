@@ -32,6 +32,7 @@ def set_up(threads: int = 1, device: str = "cpu", precision: str = "float32", ma
         raise ValueError("precision=bfloat16: this CUDA device has none; accepted: float32")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that writes NaN over all new memory
     torch.set_float32_matmul_precision("highest")
     torch.set_flush_denormal(True)  # gradients of a solved task turn denormal, which slows a CPU many times over
     keep_memory()
