@@ -23,7 +23,7 @@ FAST = {"reassoc", "contract", "nsz"}
 
 
 def applies(q_BHTD: Tensor, kv_2RHKD: Tensor) -> bool:
-    """Whether `attend_one` can stand for torch's kernel here: one token a row, float32, one thread, nothing recorded."""
+    """Whether `attend_one` can stand for torch's kernel: one token a row, float32, one CPU thread, no gradients."""
     return (
         q_BHTD.shape[2] == 1
         and q_BHTD.device.type == "cpu"
