@@ -37,6 +37,7 @@ SHAPES = {
 DATA = DataConfig("tiny", {"ops": 3})
 IGNORED = -100  # the label that transformers leaves out
 STEPS, BATCH, ROWS = 16, 16, 128
+LEARNING = 240  # steps after which a model ends its solutions, if not rightly
 FASTER = {"training": 1.3, "rollouts": 5.0}
 
 
@@ -98,35 +99,42 @@ def test_training_step(shape):
 
 
 class Rollouts:
-    """Continuations of `ROWS` prompts by both, until the end token (`until_eos`) or of a fixed length."""
+    """Continuations by both, at most `ROWS` at a time: of `ROWS` prompts, a fixed number of tokens; or, by a model that
+    has learnt to end its solutions, of four times as many prompts until the end token."""
 
     def __init__(self, shape: str, until_eos: bool) -> None:
-        self.model, self.theirs = pair(shape)
-        documents = DATA.source("test").documents(range(ROWS))
-        self.prompts = [documents.prompt_tokens(i).tolist() for i in range(ROWS)]
-        self.width = max(map(len, self.prompts))
-        self.padded = torch.tensor([[PAD] * (self.width - len(p)) + p for p in self.prompts])
-        self.mask = torch.tensor([[0] * (self.width - len(p)) + [1] * len(p) for p in self.prompts])
+        self.model, _ = pair(shape)
+        self.eos, n = (EOS, 4 * ROWS) if until_eos else (-1, ROWS)  # -1: no token
+        if until_eos:
+            learn = Ours(self.model, batches())
+            for _ in range(LEARNING // STEPS):
+                learn()
+        self.theirs = to_hugging_face(self.model.requires_grad_(False), eos=EOS, pad=PAD)
+        self.theirs.generation_config.eos_token_id = EOS if until_eos else None
+        documents = DATA.source("test").documents(range(n))
+        self.prompts = [documents.prompt_tokens(i).tolist() for i in range(n)]
         self.new = int((np.diff(documents.offsets) - documents.prompt).max()) * 2
-        self.until_eos = until_eos
-        if not until_eos:
-            self.theirs.generation_config.eos_token_id = None
 
     def ours(self) -> int:
         generator = torch.Generator().manual_seed(0)
-        eos = EOS if self.until_eos else -1  # no token
-        return int(sample(self.model, self.prompts, self.new, eos=eos, pad=PAD, generator=generator).lengths_B.sum())
+        found = sample(self.model, self.prompts, self.new, eos=self.eos, pad=PAD, generator=generator, max_rows=ROWS)
+        return int(found.lengths_B.sum())
 
     def generate(self) -> int:
-        with torch.no_grad():
-            out = self.theirs.generate(
-                self.padded, attention_mask=self.mask, do_sample=True, top_k=0, max_new_tokens=self.new
-            )
-        response = out[:, self.width :]
-        if not self.until_eos:
-            return response.numel()
-        ends = (response == EOS).long()
-        return int(((ends.cumsum(1) - ends) == 0).sum())
+        """Batch by batch, padded on the left; a batch ends with its last row."""
+        tokens = 0
+        for start in range(0, len(self.prompts), ROWS):
+            prompts = self.prompts[start : start + ROWS]
+            width = max(map(len, prompts))
+            padded = torch.tensor([[PAD] * (width - len(p)) + p for p in prompts])
+            mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+            with torch.no_grad():
+                out = self.theirs.generate(
+                    padded, attention_mask=mask, do_sample=True, top_k=0, max_new_tokens=self.new, max_length=None
+                )
+            ends = (out[:, width:] == self.eos).long()
+            tokens += int(((ends.cumsum(1) - ends) == 0).sum())
+        return tokens
 
 
 @pytest.mark.parametrize("until_eos", [True, False], ids=["until the end", "fixed length"])
@@ -135,8 +143,8 @@ def test_rollouts(shape, until_eos):
     set_up()
     both = Rollouts(shape, until_eos)
     found = ratios(both.ours, both.generate, rounds=5)
-    what = f"rollouts, batch {ROWS}, {'until the end token' if until_eos else f'{both.new} tokens'}, {shape}"
-    print("\n" + line(what, "tokens", *found, goal=FASTER["rollouts"]))
+    what = f"{4 * ROWS} prompts until the end token" if until_eos else f"{ROWS} prompts, {both.new} tokens each"
+    print("\n" + line(f"rollouts, batch {ROWS}, {what}, {shape}", "tokens", *found, goal=FASTER["rollouts"]))
 
 
 @pytest.mark.parametrize("shape", ["llama, nano"])
