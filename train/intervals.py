@@ -183,11 +183,19 @@ class Clusters:
         n = len(positive_Q)
         if not 0 < positive_Q.sum() < n:
             return Rate(float("nan"), float("nan"), float("nan"), n)
+        value = auroc(score_Q, positive_Q)
         _, tie_Q = np.unique(score_Q, return_inverse=True)
-        value = float(_auroc(np.ones((1, n)), tie_Q, positive_Q)[0])
         drawn = [_auroc(w_DG[:, self._place_Q], tie_Q, positive_Q) for w_DG in np.array_split(self._weight_DG, 20)]
         low, high = np.nanquantile(np.concatenate(drawn), [0.025, 0.975])
         return Rate(value, float(low), float(high), n)
+
+
+def auroc(score_Q: np.ndarray, positive_Q: np.ndarray) -> float:
+    """The chance that a positive scores above a negative, ties counting half (Mann and Whitney); nan without both."""
+    if not len(score_Q):
+        return float("nan")
+    _, tie_Q = np.unique(score_Q, return_inverse=True)
+    return float(_auroc(np.ones((1, len(tie_Q))), tie_Q, np.asarray(positive_Q, dtype=bool))[0])
 
 
 def _auroc(weight_DQ: np.ndarray, tie_Q: np.ndarray, positive_Q: np.ndarray) -> np.ndarray:

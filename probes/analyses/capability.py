@@ -23,6 +23,7 @@ from probes.analyses.tables import cell, rate_of
 from probes.analyses.written import budget, draw
 from probes.settings import ProbeConfig
 from train.intervals import Clusters, Rate
+from train.passes import pass_at_k
 from train.report.style import BLUE, GREY, Drawn, bars
 
 NAME = "capability"
@@ -58,18 +59,11 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
     }
 
 
-def pass_at(right: np.ndarray, n: int, k: int) -> np.ndarray:
-    """1 - C(n - c, k) / C(n, k) for each count c of right ones among n: the chance that one of k drawn is right."""
-    misses = np.asarray(right)[..., None] * 1.0
-    terms = 1.0 - misses / np.arange(n - k + 1, n + 1)  # C(n-c, k)/C(n, k) = prod over i = n-k+1..n of (i - c) / i
-    return 1.0 - np.clip(terms, 0.0, None).prod(-1)
-
-
 def gains(right_PN: Mapping[str, np.ndarray], of: np.ndarray, ks: tuple[int, ...]) -> list[dict[str, Any]]:
     """A row each for accuracy, capability at every k and what is out of reach: before, after and the difference."""
     n = right_PN["before"].shape[1]
     count = {name: right[of].sum(1) for name, right in right_PN.items()}
-    measures = {"accuracy": lambda c: c / n} | {f"pass@{k}": lambda c, k=k: pass_at(c, n, k) for k in ks}
+    measures = {"accuracy": lambda c: c / n} | {f"pass@{k}": lambda c, k=k: pass_at_k(c, n, k) for k in ks}
     measures["out of reach"] = lambda c: (c == 0).astype(float)
     draws, rows = Clusters(np.arange(int(of.sum()))), []
     for name, measure in measures.items():

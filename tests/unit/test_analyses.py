@@ -185,13 +185,6 @@ def test_log_probabilities_are_those_of_one_text_at_a_time():
 # --- capability -----------------------------------------------------------------------------------------------------
 
 
-def test_pass_at_k_is_the_share_of_subsets_that_hold_a_right_one():
-    n = 6
-    for count, k in itertools.product(range(n + 1), range(1, n + 1)):
-        subsets = [any(i < count for i in subset) for subset in itertools.combinations(range(n), k)]
-        assert capability.pass_at(np.array([count]), n, k)[0] == pytest.approx(np.mean(subsets))
-
-
 def test_gains_and_transitions_are_counted_by_hand():
     before = np.array([[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]], dtype=bool)
     after = np.array([[0, 0, 0, 1], [1, 1, 1, 1], [1, 1, 1, 1]], dtype=bool)

@@ -12,9 +12,10 @@ import torch
 
 from synth.checker import MALFORMED
 from synth.world import EOS
+from train.intervals import auroc
 from train.opd.diagnostics import LARGE_KL, Board, by_ops, push_measures, response_measures, token_measures
 from train.opd.divergence import DivergenceConfig
-from train.opd.localise import auroc, places
+from train.opd.localise import places
 from train.opd.method import Method
 from train.opd.metrics import METRICS, definition, main
 from train.opd.outcome import OutcomeConfig
@@ -94,8 +95,8 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order():
     for _ in range(20):
         score_N, positive_N = rng.integers(0, 5, 30).astype(float), rng.random(30) < 0.3
         pairs = [(a > b) + 0.5 * (a == b) for a in score_N[positive_N] for b in score_N[~positive_N]]
-        assert auroc(score_N, positive_N) == (pytest.approx(np.mean(pairs)) if pairs else None)
-    assert auroc(np.ones(3), np.ones(3, dtype=bool)) is None
+        assert auroc(score_N, positive_N) == pytest.approx(np.mean(pairs) if pairs else np.nan, nan_ok=True)
+    assert np.isnan(auroc(np.ones(3), np.ones(3, dtype=bool))) and np.isnan(auroc(np.ones(0), np.ones(0, dtype=bool)))
 
 
 def test_the_board_of_a_step_against_loops_over_its_tokens(prompts, source):

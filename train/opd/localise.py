@@ -7,6 +7,7 @@ at, and in them only positions with a target.
 import numpy as np
 
 from synth.checker import Verdicts
+from train.intervals import auroc
 
 BEFORE, AT, AFTER, NOWHERE = 0, 1, 2, -1
 PLACES = ("before", "at", "after")
@@ -33,18 +34,6 @@ def places(verdicts: Verdicts, length_B: np.ndarray, width: int) -> np.ndarray:
     return np.where(outside_BR, NOWHERE, place_BR).astype(np.int8)
 
 
-def auroc(score_N: np.ndarray, positive_N: np.ndarray) -> float | None:
-    """The chance that a positive scores above a negative, ties counting half (Mann and Whitney); None without both."""
-    n_positive = int(positive_N.sum())
-    n_negative = len(positive_N) - n_positive
-    if n_positive == 0 or n_negative == 0:
-        return None
-    _, value_N, count = np.unique(score_N, return_inverse=True, return_counts=True)
-    rank = np.cumsum(count) - (count - 1) / 2.0  # the mean rank of each different score, from 1
-    above = rank[value_N][positive_N].sum() - n_positive * (n_positive + 1) / 2.0
-    return float(above / (n_positive * n_negative))
-
-
 def localisation(values: dict[str, np.ndarray], place_BR: np.ndarray, known_BR: np.ndarray | None) -> dict[str, float]:
     """How well the teacher's signal points at the first wrong step.
 
@@ -67,6 +56,6 @@ def localisation(values: dict[str, np.ndarray], place_BR: np.ndarray, known_BR: 
     total = rkl_N.sum()
     for place, name in enumerate(PLACES):
         part_M = rkl_N[place_N == place]
-        found[f"rkl_{name}"] = float(part_M.mean()) if len(part_M) else None
-        found[f"mass_{name}"] = float(part_M.sum() / total) if total > 0.0 else None
-    return {name: value for name, value in found.items() if value is not None}
+        found[f"rkl_{name}"] = float(part_M.mean()) if len(part_M) else np.nan
+        found[f"mass_{name}"] = float(part_M.sum() / total) if total > 0.0 else np.nan
+    return {name: value for name, value in found.items() if np.isfinite(value)}
