@@ -71,6 +71,20 @@ def test_out_of_distribution_passes_kl_and_skill_are_read_from_their_own_files(a
     assert arm.passes == {"1": 0.5, "4": 0.75} and np.isclose(arm.kl, 0.1) and arm.cpu == 3.0 and arm.skill == 0.25
 
 
+def test_a_lead_is_the_mean_over_the_seeds_that_have_both(arena):
+    for seed, right in ((0, 90), (1, 130)):
+        folder = arena / f"eval-arm-a-{seed:08d}"
+        summary = json.loads((folder / "summary.json").read_text())
+        summary["verdicts"]["right"] = [int(i < right) for i in range(N)]
+        (folder / "summary.json").write_text(json.dumps(summary))
+    lead = ranked(load([arena]))[-1].leads["arm-c"]
+    assert np.isclose(lead.rate.value, ((90 - 70) + (130 - 71)) / 2 / N) and lead.rate.n == 2 * N
+    (arena / "arm-a-00000001" / "config.yaml").unlink()  # the recipe has not come to this arm of seed 1 yet
+    rows = {row.stage: row for row in ranked(load([arena]))}
+    assert np.isclose(rows["arm-a"].leads["arm-c"].rate.value, 20 / N) and rows["arm-a"].seeds == 1
+    assert rows["arm-c"].seeds == 2
+
+
 def test_an_arm_is_compared_with_a_control_problem_by_problem(arena):
     control, arm = ranked(load([arena]))
     assert control.leads == {}

@@ -116,12 +116,9 @@ def _leads(experiments: list[Experiment], control: str, stages: Sequence[str]) -
     """The arms against one control, on the seeds that have both."""
     rates, p_values = {}, {}
     for stage in (s for s in stages if s != control):
-        pairs = [
-            (_evaluation(e, e.runs[s]) for s in (stage, control))
-            for e in experiments
-            if {stage, control} <= e.runs.keys()
-        ]
-        pairs = [(a, b) for a, b in map(tuple, pairs) if a and b and _problems(a) == _problems(b)]
+        both = [(e, e.runs[stage], e.runs[control]) for e in experiments if {stage, control} <= e.runs.keys()]
+        pairs = [(_evaluation(e, arm), _evaluation(e, against)) for e, arm, against in both]
+        pairs = [(a, b) for a, b in pairs if a and b and _problems(a) == _problems(b)]
         if not pairs:
             continue
         value, drawn_D = nested_draws([_right(a) - _right(b) for a, b in pairs])
