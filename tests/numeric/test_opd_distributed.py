@@ -52,6 +52,8 @@ def test_two_processes_have_the_losses_log_and_weights_of_one(name, two, monkeyp
     for row, right in zip(found["metrics"], one["metrics"], strict=True):
         counts = {name: value for name, value in right.items() if isinstance(value, list)}
         assert {name: row.pop(name) for name in counts} == {name: right.pop(name) for name in counts}
+        for name in [name for name in right if name.startswith("auroc")]:  # rounding moves single pairs past each other
+            assert row.pop(name) == pytest.approx(right.pop(name), abs=0.01)
         assert row == pytest.approx(right, rel=2e-3, abs=1e-5)
     torch.testing.assert_close(found["weights"], one["weights"], atol=2e-5, rtol=1e-3)
 
