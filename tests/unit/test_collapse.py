@@ -82,21 +82,33 @@ def test_a_sign_leads_by_the_steps_between_its_first_firing_and_the_onset(tmp_pa
     found = {warned.sign: warned for warned in warnings([(ill, 38)], well)}
     # the mean over three steps is past the wobble (at most a third of 0.1) as soon as one step is at 0.9
     assert found["reverse KL"].leads == [38 - 30] and found["reverse KL"].lead == 8
-    assert found["reverse KL"].false_alarms == 0
     assert found["probability of the end where it came"].leads == []
     assert found["probability of the end where it came"].lead == 0
     assert next(iter(found)) == "reverse KL"
     assert "teacher entropy" not in found  # nobody logged it
 
 
-def test_a_healthy_run_that_passes_the_others_is_a_false_alarm(tmp_path):
+def test_the_quiet_run_that_moved_most_sets_the_threshold(tmp_path):
     ill = collapsing(tmp_path, at=40, rkl=step_up(30, 0.1, 0.9))
     odd = healthy(tmp_path, "odd", rkl=step_up(50, 0.1, 0.5))
     well = [odd, *(healthy(tmp_path, f"well{i}", rkl=[0.1] * STEPS) for i in range(3))]
     found = {warned.sign: warned for warned in warnings([(ill, 38)], well)}["reverse KL"]
-    assert (found.false_alarms, found.healthy) == (1, 4)
-    assert found.threshold == pytest.approx(0.4)
+    assert found.quiet == 4 and found.threshold == pytest.approx(0.4)
     assert found.leads == [38 - 31]  # two of three steps at 0.9 pass what the odd run reached
+
+
+def test_a_run_that_inflated_and_turned_back_calibrates_nothing(tmp_path):
+    ill = collapsing(tmp_path, at=40, rkl=step_up(30, 0.1, 0.9))
+    quiet = [healthy(tmp_path, f"well{i}", rkl=[0.1] * STEPS) for i in range(3)]
+    there_and_back = [0.6 if 20 <= k < 30 else 0.0 for k in range(STEPS)]
+    turned = healthy(tmp_path, "turned", rkl=step_up(20, 0.1, 5.0), truncation=there_and_back)
+    calm = healthy(tmp_path, "calm", rkl=[0.1] * STEPS, truncation=[0.2] * STEPS)
+    exact = healthy(tmp_path, "exact", rkl=step_up(20, 0.1, 900.0))
+    method = {"method": {"teacher": {"params": "oracle"}}}
+    (exact.folder / "config.yaml").write_text(yaml.safe_dump(method))
+    found = {w.sign: w for w in warnings([(ill, 38)], [*quiet, turned, calm, Run(exact.folder)])}["reverse KL"]
+    assert found.leads == [38 - 30] and found.quiet == 3
+    assert (found.turned, found.wolf) == (2, 1)
 
 
 def test_the_report_shows_a_collapse_only_where_there_is_one(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from train.intervals import wilson
 from train.report import page
 from train.report.measures import NONE, Elsewhere, Measured, Missing, interval
-from train.report.onset import LEVEL, SIGNATURE, is_published, onset, rolling, signature, warnings
+from train.report.onset import LEVEL, QUIET, SIGNATURE, is_published, onset, rolling, signature, warnings
 from train.report.results import Experiment, Run, is_number
 from train.report.style import GREY, RED, Drawn, label, several
 
@@ -78,7 +78,7 @@ def figure(experiments: list[Experiment]) -> Drawn:
     bands = -(-len(names) // PER_BAND)
     drawn = Figure(figsize=(1.9 * min(len(names), PER_BAND) + 0.6, 5.6 * bands), layout="constrained")
     axes = drawn.subplots(len(ROWS) * bands, min(len(names), PER_BAND), sharey=False, squeeze=False)
-    low, high = _ends([run for runs in arms.values() for run in runs])
+    low, high = _ends(arms[first])
     for place, ax in np.ndenumerate(axes):
         band, row = divmod(place[0], len(ROWS))
         at = band * PER_BAND + place[1]
@@ -111,10 +111,10 @@ def figure(experiments: list[Experiment]) -> Drawn:
 
 
 def _ends(runs: list[Run]) -> tuple[float, float]:
-    """An axis for the advantage that a single bad step does not stretch."""
+    """An axis for the advantage in which these runs are seen well; an exact teacher's is far below it."""
     values = np.concatenate([rolling(np.asarray(run.curve("advantage")[1]), WIDTH) for run in runs])
-    low, high = np.quantile(values, [0.02, 1.0]) if len(values) else (-1.0, 0.0)
-    return float(low) * 1.1, max(0.0, float(high)) + 0.05 * abs(float(low))
+    low, high = (float(values.min()), float(values.max())) if len(values) else (-1.0, 0.0)
+    return min(1.5 * low, 0.0), max(0.0, high) + 0.05 * abs(low)
 
 
 def _line(ax: Axes, run: Run, key: str, color: str, alpha: float) -> None:
@@ -200,15 +200,17 @@ def signs_table(collapsed: list[tuple[Run, int]], healthy: list[Run]) -> list[st
     """The early warnings, best first."""
     found = warnings(collapsed, healthy)
     if not found:
-        raise Missing("no two runs without collapse to calibrate warnings on")
+        raise Missing("no two quiet runs to calibrate warnings on")
     rows = []
     for warned in found:
         leads = ", ".join(map(str, sorted(warned.leads, reverse=True))) or NONE
         row = [warned.sign, f"{len(warned.leads)} of {warned.collapsed}", f"{warned.lead:.0f}", leads]
-        rows.append([*row, f"{warned.false_alarms} of {warned.healthy}", f"{warned.threshold:.3g}"])
-    head = ["sign", "collapses announced", "median lead, steps", "leads", "false alarms", "threshold"]
+        rows.append([*row, f"{warned.wolf} of {warned.turned}", f"{warned.threshold:.3g}"])
+    head = ["sign", "collapses announced", "median lead, steps", "leads", "cried wolf", "threshold"]
     how = (
-        "A sign fires when its mean over three logged steps has moved further from the run's first five than in any "
-        "run that did not collapse; a false alarm is a healthy run that passes the threshold of the other healthy runs."
+        "A sign fires when its mean over three logged steps has moved further from the run's first five than in any of "
+        f"{found[0].quiet} quiet runs (TruncRate over five steps never above {QUIET:.0%}). It cries wolf where it fires "
+        "in a run that inflated and turned back: a sign that does so in most of them tells that something is going on, "
+        "not that it ends in a collapse."
     )
     return [page.table(head, rows), page.paragraph(how, "soft")]

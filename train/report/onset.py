@@ -4,9 +4,10 @@ Onset: the first logged step from which the mean TruncRate of that step and the 
 so to the end of the run. A run that comes back has no onset, and neither has one that ends before it gets there.
 
 Early warning: a sign (a metric and a direction) fires at the first step at which its mean over the last three logged
-steps lies further from its own start (the mean of logged steps 1 to 5) than it ever did in a run that did not collapse.
-Its lead is onset minus that step. A healthy run is judged by the threshold of the other healthy runs (leave one out):
-passing it is a false alarm.
+steps lies further from its own start (the mean of logged steps 1 to 5) than it ever did in a quiet run, one whose
+TruncRate, meant as above, never passed a tenth. Its lead is onset minus that step. Firing in a run that inflated and
+turned back is crying wolf. Runs under the exact teacher count for nothing: what it rules out has log-probability minus
+infinity, so its numbers are of another size.
 
 Legend: K logged steps.
 """
@@ -19,7 +20,7 @@ import numpy as np
 
 from train.report.results import Run
 
-LEVEL, SUSTAINED = 0.5, 5  # TruncRate, logged steps
+LEVEL, QUIET, SUSTAINED = 0.5, 0.1, 5  # TruncRate, TruncRate, logged steps
 START, SMOOTH = 5, 3  # logged steps
 UP, DOWN, AWAY = 1, -1, 0
 
@@ -67,6 +68,17 @@ def onset(run: Run) -> int | None:
     return int(step_K[first]) if first < len(ahead) else None
 
 
+def is_quiet(run: Run) -> bool:
+    """Whether its TruncRate, a mean over five logged steps, never passed a tenth, under a teacher that was trained."""
+    values = rolling(np.asarray(run.curve("truncation")[1], dtype=float), SUSTAINED)
+    return not is_exact(run) and bool((values <= QUIET).all())
+
+
+def is_exact(run: Run) -> bool:
+    """Whether the teacher is the exact oracle."""
+    return ((run.config.get("method") or {}).get("teacher") or {}).get("params") == "oracle"
+
+
 class Change(NamedTuple):
     """A metric before the collapse and at the end of the run, and whether it went the published way."""
 
@@ -107,14 +119,15 @@ def deviation(run: Run, sign: str) -> tuple[np.ndarray, np.ndarray] | None:
 @dataclass(frozen=True)
 class Warned:
     """How one sign did. leads: onset minus first firing, one for each collapsed run that it fired in before the onset;
-    collapsed, healthy: runs that logged it; false_alarms: of the healthy ones."""
+    collapsed, quiet, turned: runs that logged it; wolf: of those that turned back, in how many it fired."""
 
     sign: str
     threshold: float
     leads: list[int]
     collapsed: int
-    healthy: int
-    false_alarms: int
+    quiet: int
+    turned: int
+    wolf: int
 
     @property
     def lead(self) -> float:
@@ -122,22 +135,23 @@ class Warned:
         return float(median([*self.leads, *[0] * (self.collapsed - len(self.leads))])) if self.collapsed else 0.0
 
 
-def warnings(collapsed: list[tuple[Run, int]], healthy: list[Run]) -> list[Warned]:
-    """The signs, best first: by how many collapses they announce, then by lead, then by false alarms.
+def warnings(collapsed: list[tuple[Run, int]], others: list[Run]) -> list[Warned]:
+    """The signs, best first: by how many collapses they announce, then by lead, then by how seldom they cry wolf.
 
-    collapsed: runs with their onsets. Signs that no collapsed or fewer than two healthy runs have logged are left out.
+    collapsed: runs with their onsets. Signs that no collapsed or fewer than two quiet runs have logged are left out.
     """
     found = []
     for sign in SIGNS:
         ill = [(moved, at) for run, at in collapsed if (moved := deviation(run, sign)) is not None]
-        well = [moved for run in healthy if (moved := deviation(run, sign)) is not None]
-        if not ill or len(well) < 2:
+        peaks, turned = (
+            np.array([moved[1].max() for run in runs if (moved := deviation(run, sign)) is not None])
+            for runs in ([r for r in others if is_quiet(r)], [r for r in others if not (is_quiet(r) or is_exact(r))])
+        )
+        if not ill or len(peaks) < 2:
             continue
-        peaks = np.array([moved_K.max() for _, moved_K in well])
-        alarms = sum(peak > np.delete(peaks, i).max() for i, peak in enumerate(peaks))
         threshold, leads = float(peaks.max()), []
         for (step_K, moved_K), at in ill:
             fired = step_K[(moved_K > threshold) & (step_K < at)]
             leads += [int(at - fired[0])] if len(fired) else []
-        found.append(Warned(sign, threshold, leads, len(ill), len(well), int(alarms)))
-    return sorted(found, key=lambda w: (-len(w.leads), -w.lead, w.false_alarms))
+        found.append(Warned(sign, threshold, leads, len(ill), len(peaks), len(turned), int((turned > threshold).sum())))
+    return sorted(found, key=lambda w: (-len(w.leads), -w.lead, w.wolf))
