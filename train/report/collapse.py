@@ -209,8 +209,8 @@ def signs_table(collapsed: list[tuple[Run, int]], healthy: list[Run]) -> list[st
     head = ["sign", "collapses announced", "median lead, steps", "leads", "cried wolf", "threshold"]
     how = (
         "A sign fires when its mean over three logged steps has moved further from the run's first five than in any of "
-        f"{found[0].quiet} quiet runs (TruncRate over five steps never above {QUIET:.0%}). It cries wolf where it fires "
-        "in a run that inflated and turned back: a sign that does so in most of them tells that something is going on, "
-        "not that it ends in a collapse."
+        f"{found[0].quiet} quiet runs (TruncRate over five steps never above {QUIET:.0%}). It cries wolf where it "
+        "fires in a run that inflated and turned back: a sign that does so in most of them tells that something is "
+        "going on, not that it ends in a collapse."
     )
     return [page.table(head, rows), page.paragraph(how, "soft")]
