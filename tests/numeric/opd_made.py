@@ -61,3 +61,23 @@ def right_rows(rollouts: Rollouts, rows: list[int]) -> Rollouts:
     """The same batch where exactly these rows count as right."""
     right = np.isin(np.arange(len(rollouts)), rows)
     return replace(rollouts, verdicts=rollouts.verdicts._replace(right=right))
+
+
+V = 7  # symbols of the vocabularies on which divergences are checked in float64
+
+
+def logits(seed: int, *shape: int) -> torch.Tensor:
+    return 1.5 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def record(z_NV: torch.Tensor, p_NV: torch.Tensor, token_N: torch.Tensor | None = None) -> Scored:
+    """Student logits and teacher log-probabilities as a scored record; tokens count as drawn from the student."""
+    student_NV = torch.log_softmax(z_NV, dim=-1)
+    token_N = torch.zeros(len(z_NV), dtype=torch.long) if token_N is None else token_N
+    behaviour_N = student_NV.detach().gather(-1, token_N[:, None]).squeeze(-1)
+    row_N = torch.zeros_like(token_N)
+    return Scored(student_NV, p_NV, None, token_N, behaviour_N, row_N, row_N)
+
+
+def pair(seed: int = 0, n: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    return logits(seed, n, V).requires_grad_(), torch.log_softmax(logits(seed + 1, n, V), dim=-1)

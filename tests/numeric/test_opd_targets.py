@@ -1,32 +1,18 @@
 """Transforms of a target and position regularizers: closed forms and finite differences on a few symbols."""
 
 import math
+import runpy
+from pathlib import Path
 
 import torch
 
 from train.opd.divergence import DivergenceConfig, divergence
 from train.opd.regularizer import negative_entropy, reference_kl
-from train.opd.teacher import Scored, TeacherConfig
+from train.opd.teacher import TeacherConfig
 from train.opd.transform import entropy, mix, power, raised, temper
 
-V = 7
-
-
-def logits(seed: int, *shape: int) -> torch.Tensor:
-    return 1.5 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def record(z_NV: torch.Tensor, p_NV: torch.Tensor, token_N: torch.Tensor | None = None) -> Scored:
-    """Student logits and teacher log-probabilities as a scored record; tokens count as drawn from the student."""
-    student_NV = torch.log_softmax(z_NV, dim=-1)
-    token_N = torch.zeros(len(z_NV), dtype=torch.long) if token_N is None else token_N
-    behaviour_N = student_NV.detach().gather(-1, token_N[:, None]).squeeze(-1)
-    row_N = torch.zeros_like(token_N)
-    return Scored(student_NV, p_NV, None, token_N, behaviour_N, row_N, row_N)
-
-
-def pair(seed: int = 0, n: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
-    return logits(seed, n, V).requires_grad_(), torch.log_softmax(logits(seed + 1, n, V), dim=-1)
+made = runpy.run_path(str(Path(__file__).with_name("opd_made.py")))
+V, logits, record, pair = (made[name] for name in ("V", "logits", "record", "pair"))
 
 
 def test_power_target():
