@@ -37,7 +37,7 @@ SHAPES = {
 DATA = DataConfig("tiny", {"ops": 3})
 IGNORED = -100  # the label that transformers leaves out
 STEPS, BATCH, ROWS = 16, 16, 128
-LEARNING = 240  # steps after which a model ends its solutions, if not rightly
+LEARNING = 240  # steps
 FASTER = {"training": 1.3, "rollouts": 5.0}
 
 
@@ -67,6 +67,15 @@ class Ours:
             self.optimizer.zero_grad()
             tokens, self.at = tokens + output.tokens, self.at + 1
         return tokens
+
+
+def learned(model: GPT) -> GPT:
+    """The model after LEARNING steps: it ends its solutions, if not rightly."""
+    step = Ours(model, batches())
+    for _ in range(LEARNING // STEPS):
+        step()
+    model.zero_grad()
+    return model
 
 
 class Plain:
@@ -106,9 +115,7 @@ class Rollouts:
         self.model, _ = pair(shape)
         self.eos, n = (EOS, 4 * ROWS) if until_eos else (-1, ROWS)  # -1: no token
         if until_eos:
-            learn = Ours(self.model, batches())
-            for _ in range(LEARNING // STEPS):
-                learn()
+            learned(self.model)
         self.theirs = to_hugging_face(self.model.requires_grad_(False), eos=EOS, pad=PAD)
         self.theirs.generation_config.eos_token_id = EOS if until_eos else None
         documents = DATA.source("test").documents(range(n))

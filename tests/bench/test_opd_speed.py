@@ -1,8 +1,9 @@
 """One step of on-policy distillation beside TRL's GKD trainer: rollout, teacher, loss, gradient, AdamW. `make bench`.
 
 The same student and teacher (ours, exported), prompts, sampling law and divergence (generalised JSD, beta 0.5, student
-rollouts only), one thread. Tokens are those of prompts and responses that were learned from. Ours also writes its
-diagnostics and asks the checker. Memory is what a step adds to a process of its own. Nothing is asserted about time.
+rollouts only), one thread. The student has learnt to end its solutions, as one that is distilled has; with GPT-2's
+vocabulary it has not. Tokens are those of prompts and responses that were learned from. Ours also writes diagnostics
+and asks the checker. Memory is what a step adds to a process of its own. Nothing is asserted about time.
 """
 
 import gc
@@ -30,7 +31,7 @@ from train.opd.source import Prompts, SourceConfig, gold
 from train.opd.teacher import Teacher, TeacherConfig
 from train.optim import OptimConfig, Optimizer
 
-pairs = runpy.run_path(str(Path(__file__).with_name("pairs.py")))
+pairs, speed = (runpy.run_path(str(Path(__file__).with_name(name))) for name in ("pairs.py", "test_model_speed.py"))
 line, ratios = pairs["line"], pairs["ratios"]
 
 DATA = DataConfig("tiny", {"ops": 3})
@@ -43,17 +44,18 @@ RATE, FASTER = 1e-4, 3.0
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def models(shape: str) -> tuple[GPT, GPT]:
-    """Student and teacher."""
+def models(shape: str, fresh: bool = False) -> tuple[GPT, GPT]:
+    """Student and teacher; the student has learnt to end its solutions, unless `fresh` or of another vocabulary."""
     layers, heads, width, size, *_ = SHAPES[shape]
     config = GPTConfig(size or DATA.encoding().size, layers, heads, width, 512, mlp="swiglu", tied=False)
-    return GPT(config, 0), GPT(config, 1)
+    student = GPT(config, 0)
+    return student if fresh or size else speed["learned"](student), GPT(config, 1)
 
 
-def ours(shape: str) -> Callable[[], int]:
+def ours(shape: str, fresh: bool = False) -> Callable[[], int]:
     """A function that makes one step and returns its tokens."""
     *_, count, new = SHAPES[shape]
-    student, teacher = models(shape)
+    student, teacher = models(shape, fresh)
     method = Method("gkd", SourceConfig("student", 1, 1.0), divergence=DivergenceConfig("jsd", beta=0.5))
     prompts = Prompts(DATA.source("train"), count, new, 0)
     gold(prompts, SourceConfig("gold"), 0, student, None)  # the compiled generator and checker are no part of a step
@@ -71,13 +73,13 @@ def ours(shape: str) -> Callable[[], int]:
     return step
 
 
-def trl(shape: str, folder: Path) -> Callable[[], int]:
+def trl(shape: str, folder: Path, fresh: bool = False) -> Callable[[], int]:
     """The same with TRL's trainer: its `training_step`, then clip and AdamW as `transformers` does them."""
     from datasets import Dataset
     from trl.experimental.gkd import GKDConfig, GKDTrainer
 
     *_, count, new = SHAPES[shape]
-    student, teacher = (to_hugging_face(model, eos=EOS, pad=PAD) for model in models(shape))
+    student, teacher = (to_hugging_face(model, eos=EOS, pad=PAD) for model in models(shape, fresh))
     args = GKDConfig(
         output_dir=str(folder), lmbda=1.0, beta=0.5, temperature=1.0, max_new_tokens=new, use_cpu=True, report_to=[],
         per_device_train_batch_size=count, bf16=False, learning_rate=RATE, gradient_checkpointing=False,
@@ -142,7 +144,8 @@ def status(name: str) -> float:
 def main(who: str, shape: str, folder: str) -> None:
     """Prints the MiB by which two steps raise the resident memory over what it was with both models loaded."""
     set_up()
-    step = ours(shape) if who == "ours" else trl(shape, Path(folder))
+    # Fresh models: one that has learnt leaves freed memory behind. Their responses are as long as allowed.
+    step = ours(shape, fresh=True) if who == "ours" else trl(shape, Path(folder), fresh=True)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the high-water mark
     before = status("VmRSS")
