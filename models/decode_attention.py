@@ -12,12 +12,17 @@ Legend: B rows in use, R rows of the cache, H heads, K columns, D channels of on
 """
 
 import math
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+COMPILED = os.environ.get("GLASSHOUSE_JIT", "1") != "0"  # the generator's switch, too: without it torch's kernel serves
 # Sums may be reordered and fused, which vector instructions need; infinities keep their meaning.
 FAST = {"reassoc", "contract", "nsz"}
 
@@ -25,7 +30,8 @@ FAST = {"reassoc", "contract", "nsz"}
 def applies(q_BHTD: Tensor, kv_2RHKD: Tensor) -> bool:
     """Whether `attend_one` can stand for torch's kernel: one token a row, float32, one CPU thread, no gradients."""
     return (
-        q_BHTD.shape[2] == 1
+        COMPILED
+        and q_BHTD.shape[2] == 1
         and q_BHTD.device.type == "cpu"
         and q_BHTD.dtype == kv_2RHKD.dtype == torch.float32
         and torch.get_num_threads() == 1
@@ -51,7 +57,17 @@ def attend_one(q_BHD: Tensor, k_BHD: Tensor, v_BHD: Tensor, kv_2RHKD: Tensor, le
     return out_BHD
 
 
-@numba.njit(fastmath=FAST, cache=True)
+def _compiled(loops: Callable) -> Callable:
+    """Machine code, cached in one place whatever else is compiled by numba in the process."""
+    here, before = Path(__file__).parent, numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(here / "__pycache__" if os.access(here, os.W_OK) else Path(tempfile.gettempdir()))
+    try:
+        return numba.njit(fastmath=FAST, cache=True)(loops)
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+@_compiled
 def _score(q_BHD, k_BHD, k_RHKD, lengths_B, scale, scores_BHK):
     n_rows, n_heads, width = q_BHD.shape
     for b in range(n_rows):
@@ -68,7 +84,7 @@ def _score(q_BHD, k_BHD, k_RHKD, lengths_B, scale, scores_BHK):
                 scores_BHK[b, h, j] = -np.inf
 
 
-@numba.njit(fastmath=FAST, cache=True)
+@_compiled
 def _mix(weights_BHK, v_BHD, v_RHKD, lengths_B, out_BHD):
     n_rows, n_heads, width = out_BHD.shape
     for b in range(n_rows):

@@ -1,5 +1,8 @@
 """One new token per row: the loops of `models.decode_attention` beside torch's kernel under a mask."""
 
+from pathlib import Path
+
+import numba
 import pytest
 import torch
 import torch.nn.functional as F
@@ -50,6 +53,14 @@ def test_applies_to_one_token_on_one_thread_without_gradients():
             assert not decode_attention.applies(q, kv)
     finally:
         torch.set_num_threads(threads)
+
+
+def test_machine_code_is_cached_beside_the_file_and_leaves_the_generators_folder_alone():
+    kernels, before = Path(decode_attention.__file__).parent / "__pycache__", numba.config.CACHE_DIR
+    compiled = decode_attention._compiled(decode_attention._mix.py_func)
+    for loops in (compiled, decode_attention._score, decode_attention._mix):
+        assert Path(loops._cache.cache_path).is_relative_to(kernels)
+    assert before == numba.config.CACHE_DIR, "the folder of the generator's kernels is put back"
 
 
 @torch.no_grad()
