@@ -35,7 +35,8 @@ help:
 
 env: $(STAMP)
 
-# Compiles the generator, the checker, the oracle and the attention of a decoding step once, so that the first problem a person asks for comes at once.
+# Compiles the generator, the checker, the oracle and the attention of a decoding step once, so that the first problem
+# a person asks for comes at once.
 WARM_UP := from numpy import full, zeros; from synth.checker import check; from synth.dataset import Source; \
 	from synth.oracle import Oracle; from synth.spec import preset; source = Source(preset("tiny"), 0); \
 	documents = source.documents(range(2)); Oracle(source.spec).documents(documents); \
