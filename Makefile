@@ -35,14 +35,14 @@ help:
 
 env: $(STAMP)
 
-# Compiles the generator, the checker, the oracle and the attention of a decoding step once, so that the first problem
+# Compiles the generator, the checker, the oracle and the decoding step once, so that the first problem
 # a person asks for comes at once.
 WARM_UP := from numpy import full, zeros; from synth.checker import check; from synth.dataset import Source; \
 	from synth.oracle import Oracle; from synth.spec import preset; source = Source(preset("tiny"), 0); \
 	documents = source.documents(range(2)); Oracle(source.spec).documents(documents); \
 	check(documents.problems, source.world, zeros((2, 8), "int64"), full(2, 8)); \
-	import torch; from models.decode_attention import attend_one; one = torch.ones(1, 1, 4); \
-	attend_one(one, one, one, torch.zeros(2, 1, 1, 2, 4), torch.zeros(1, dtype=torch.long))
+	import torch; from models import GPT, GPTConfig; from models.sampling import sample; torch.set_num_threads(1); \
+	sample(GPT(GPTConfig(8, 1, 1, 4, 8)), [[1]], 4, temperature=0, eos=0, pad=0)
 
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 found; give one: make PYTHON=/path/to/python" >&2; exit 2; }

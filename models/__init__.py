@@ -6,6 +6,7 @@ Try it:  python -c "from models import GPT, GPTConfig; print(GPT(GPTConfig(97, 2
 """
 
 from models.cache import KVCache
-from models.gpt import GPT, GPTConfig, flops_per_token, n_params
+from models.count import flops_per_token, n_params
+from models.gpt import GPT, GPTConfig
 
 __all__ = ["GPT", "GPTConfig", "KVCache", "flops_per_token", "n_params"]

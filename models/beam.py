@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from models.cache import KVCache
+from models.decode import Decoder
 from models.gpt import GPT
 from models.sampling import Samples, check_prompts
 
@@ -58,7 +59,7 @@ class _Search:
     """The beams of some prompts: row p * K + k of the cache holds beam k of prompt p."""
 
     def __init__(self, model, prompts, max_new_tokens, beams, length_penalty, eos) -> None:
-        self.model, self.beams, self.penalty, self.eos = model, beams, length_penalty, eos
+        self.beams, self.penalty, self.eos = beams, length_penalty, eos
         self.max_new_tokens, n = max_new_tokens, len(prompts)
         device, width = model.embed.weight.device, max(map(len, prompts))
         lengths_P = torch.tensor([len(prompt) for prompt in prompts], device=device)
@@ -68,6 +69,7 @@ class _Search:
         read.truncate(lengths_P)
         self.cache = KVCache(model, n * beams, width + max_new_tokens - 1, empty=True)
         self.cache.admit(read, torch.arange(n, device=device).repeat_interleave(beams))
+        self.decode = Decoder(model, self.cache)
         self.logp_PKV = F.log_softmax(logits_PV, -1)[:, None].expand(-1, beams, -1)
         # All beams of a prompt are the same at first, so only one of them may be continued.
         self.score_PK = torch.full((n, beams), -1e9, device=device)
@@ -106,7 +108,7 @@ class _Search:
         self.text_PKT, self.logp_PKT = text_PCT[place_P, keep_PK], logp_PCT[place_P, keep_PK]
         row_PK = place_P * beams + from_PC.gather(1, keep_PK)
         self.cache.reorder(row_PK.flatten())
-        logits_RV = self.model.forward(token_PC.gather(1, keep_PK).reshape(-1, 1), self.cache)[:, 0]
+        logits_RV = self.decode(token_PC.gather(1, keep_PK).reshape(-1, 1))
         self.logp_PKV = F.log_softmax(logits_RV, -1).view(n, beams, vocabulary)
         return True
 

@@ -15,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models import decode_attention
-
 if TYPE_CHECKING:
     from models.gpt import GPT
 
@@ -36,13 +34,17 @@ class KVCache:
         kind = weight.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         shape = (config.n_layer, 2, rows, config.n_head, capacity, config.head_dim)
-        self.kv_L2RHKD = torch.zeros(shape, dtype=dtype, device=weight.device)
+        self.lengths_R = torch.zeros(rows, dtype=torch.long, device=weight.device)
+        # Zeroing all this memory would cost a CPU as much as some steps; on a GPU it is nothing.
+        self.kv_L2RHKD = torch.empty(shape, dtype=dtype, device=weight.device)
+        self.finite = 0  # in this many columns all rows hold numbers, used or not: attention under a mask reads them
+        if kind != "cpu":
+            self._make_finite(capacity)
         # What the convolutions of each block read (models.gpt.Conv), the attention's and the MLP's.
         self.n_conv = config.conv
         inputs = (config.n_layer, 2, rows, capacity if config.conv else 0, config.n_embd)
-        self.inputs_L2RKC = torch.zeros(inputs, dtype=dtype, device=weight.device)
+        self.inputs_L2RKC = torch.empty(inputs, dtype=dtype, device=weight.device)
         self.tokens_RK = torch.zeros(rows, capacity, dtype=torch.long, device=weight.device)
-        self.lengths_R = torch.zeros(rows, dtype=torch.long, device=weight.device)
         self.n_rows = 0 if empty else rows
         self.longest = 0  # no row is longer; known without waiting for the device
         self.bias_B1TK: Tensor | None = None
@@ -65,6 +67,7 @@ class KVCache:
     def admit(self, other: "KVCache", rows_M: Tensor) -> None:
         """Add copies of rows `rows_M` of another cache of the same model behind the rows in use; repeats are fine."""
         rows, width = slice(self.n_rows, self.n_rows + len(rows_M)), other.longest
+        other._make_finite(width)
         self.kv_L2RHKD[:, :, rows, :, :width] = other.kv_L2RHKD[..., :width, :].index_select(2, rows_M)
         self.inputs_L2RKC[:, :, rows, :width] = other.inputs_L2RKC[:, :, :, :width].index_select(2, rows_M)
         self.tokens_RK[rows, :width] = other.tokens_RK[rows_M, :width]
@@ -94,6 +97,16 @@ class KVCache:
         self.inputs_L2RKC[:, :, rows, used] = self.inputs_L2RKC[:, :, :, used].index_select(2, from_B)
         self.tokens_RK[rows], self.lengths_R[rows] = self.tokens_RK[from_B], self.lengths_R[from_B]
 
+    def _make_finite(self, columns: int) -> None:
+        """Put 0 into what no row holds of the first `columns` columns, a good many at a time."""
+        if columns <= self.finite:
+            return
+        fresh = slice(self.finite, min(columns + 64, self.capacity))
+        column_K = torch.arange(self.capacity, device=self.lengths_R.device)[fresh]
+        unheld_RK = column_K >= self.lengths_R[:, None]
+        self.kv_L2RHKD[..., fresh, :].masked_fill_(unheld_RK[None, None, :, None, :, None], 0.0)
+        self.finite = fresh.stop
+
     def _measure(self) -> None:
         self.longest = int(self.lengths_B.max()) if self.n_rows else 0
 
@@ -113,7 +126,7 @@ class KVCache:
         self.bias_B1TK = None
         if self.n_conv:  # of all layers at once: many small look-ups would cost more than the convolutions
             column_BS, real_BS = self._before(self.n_conv)
-            self.past_L2BSC = self.inputs_L2RKC[:, :, self.row_B1, column_BS] * real_BS[..., None]
+            self.past_L2BSC = self.inputs_L2RKC[:, :, self.row_B1, column_BS].masked_fill(~real_BS[..., None], 0.0)
         return self.position_BT
 
     def previous(self, n: int) -> tuple[Tensor, Tensor]:
@@ -137,9 +150,7 @@ class KVCache:
             k_BHKD.copy_(k_BHTD)
             v_BHKD.copy_(v_BHTD)
             return F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, is_causal=True)
-        if decode_attention.applies(q_BHTD, self.kv_L2RHKD):
-            new_BHD = (x_BHTD[:, :, 0] for x_BHTD in (q_BHTD, k_BHTD, v_BHTD))
-            return decode_attention.attend_one(*new_BHD, self.kv_L2RHKD[layer], self.lengths_B)[:, :, None]
+        self._make_finite(k_BHKD.shape[2])
         k_BHKD.transpose(1, 2)[self.row_B1, self.position_BT] = k_BHTD.transpose(1, 2).to(k_BHKD.dtype)
         v_BHKD.transpose(1, 2)[self.row_B1, self.position_BT] = v_BHTD.transpose(1, 2).to(v_BHKD.dtype)
         return F.scaled_dot_product_attention(q_BHTD.to(k_BHKD.dtype), k_BHKD, v_BHKD, attn_mask=self._bias(k_BHKD))
@@ -154,6 +165,8 @@ class KVCache:
 
     def commit(self, tokens_BT: Tensor) -> None:
         """Count the new tokens in."""
+        if self.longest == 0 and self.n_rows == len(self.lengths_R):
+            self.finite = max(self.finite, tokens_BT.shape[1])
         self.tokens_RK[self.row_B1, self.position_BT] = tokens_BT
         self.lengths_R[: self.n_rows] += tokens_BT.shape[1]
         self.longest += tokens_BT.shape[1]

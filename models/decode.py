@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from models.cache import KVCache
+from models.decode_fused import FusedStep, applies
 from models.gpt import GPT
 
 STATIC_ON = ("cuda",)  # kinds of device on which shapes are rounded up
@@ -26,10 +27,13 @@ class Decoder:
     def __init__(self, model: GPT, cache: KVCache) -> None:
         self.model, self.cache, self.device = model, cache, model.embed.weight.device
         self.token_R1 = torch.zeros(len(cache.lengths_R), 1, dtype=torch.long, device=self.device)
+        self.fused = FusedStep(model, cache) if applies(model, cache) else None
         self.graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
     def __call__(self, token_A1: Tensor) -> Tensor:
         """Logits [A, V] of the token after `token_A1`, valid until the next call."""
+        if self.fused is not None:
+            return self.fused(token_A1)
         if self.device.type not in STATIC_ON:
             # forward, not __call__: a compiled model would be compiled anew for every shape of batch and cache
             return self.model.forward(token_A1, self.cache)[:, 0]

@@ -22,7 +22,8 @@ from models.elementwise import Rope, causal_mix, relu2, rms_norm, rope_tables, r
 from models.packing import Packing
 
 NORMS = ("rmsnorm", "layernorm")
-MLPS = ("gelu", "swiglu", "relu2")
+ACTIVATIONS = {"gelu": F.gelu, "swiglu": swiglu, "relu2": relu2}
+MLPS = tuple(ACTIVATIONS)
 NORM_EPS = 1e-5
 
 
@@ -166,7 +167,15 @@ class Attention(nn.Module):
         self.q_scale = nn.Parameter(torch.empty(config.head_dim)) if config.qk_norm else None
         self.k_scale = nn.Parameter(torch.empty(config.head_dim)) if config.qk_norm else None
 
-    def forward(self, x_BTC: Tensor, rope: Rope, cache: KVCache | None, packing: Packing | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BTC: Tensor,
+        rope: Rope,
+        cache: KVCache | None,
+        packing: Packing | None = None,
+        at_N: Tensor | None = None,
+    ) -> Tensor:
+        """[B, T, C], or [N, C] at the flat positions `at_N`."""
         c, (n_rows, n_tokens, _) = self.config, x_BTC.shape
         heads = (n_rows, n_tokens, c.n_head, c.head_dim)
         qk_BTE, v_BTC = self.qkv(x_BTC).split((2 * c.n_embd, c.n_embd), dim=-1)
@@ -183,7 +192,7 @@ class Attention(nn.Module):
             y_BHTD = F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, is_causal=True)
         else:
             y_BHTD = cache.attend(self.layer, q_BHTD, k_BHTD, v_BHTD)
-        return self.out(y_BHTD.transpose(1, 2).reshape(x_BTC.shape))
+        return self.out(_at(y_BHTD.transpose(1, 2).reshape(x_BTC.shape), at_N))
 
 
 class MLP(nn.Module):
@@ -197,14 +206,7 @@ class MLP(nn.Module):
         self.down = Linear(config.hidden, config.n_embd, bias=config.bias)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        h = self.up(x_BTC)
-        if self.kind == "gelu":
-            h = F.gelu(h)
-        elif self.kind == "relu2":
-            h = relu2(h)
-        else:
-            h = swiglu(h)
-        return self.down(h)
+        return self.down(ACTIVATIONS[self.kind](self.up(x_BTC)))
 
 
 class Block(nn.Module):
@@ -216,15 +218,33 @@ class Block(nn.Module):
         self.norm_mlp, self.mlp = build_norm(config), MLP(config)
         self.conv_attn, self.conv_mlp = (Conv(config, layer, part) if config.conv else None for part in (0, 1))
 
-    def forward(self, x_BTC: Tensor, rope: Rope, cache: KVCache | None, packing: Packing | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BTC: Tensor,
+        rope: Rope,
+        cache: KVCache | None,
+        packing: Packing | None = None,
+        at_N: Tensor | None = None,
+    ) -> Tensor:
+        """[B, T, C], or [N, C] at the flat positions `at_N`: what nobody reads at the others is not computed."""
         h_BTC = self.norm_attn(x_BTC)
         if self.conv_attn is not None:
             h_BTC = self.conv_attn(h_BTC, cache, packing)
+        if self.conv_mlp is None:
+            x = _at(x_BTC, at_N) + self.attn(h_BTC, rope, cache, packing, at_N)
+            return x + self.mlp(self.norm_mlp(x))
         x_BTC = x_BTC + self.attn(h_BTC, rope, cache, packing)
-        h_BTC = self.norm_mlp(x_BTC)
-        if self.conv_mlp is not None:
-            h_BTC = self.conv_mlp(h_BTC, cache, packing)
-        return x_BTC + self.mlp(h_BTC)
+        h_BTC = self.conv_mlp(self.norm_mlp(x_BTC), cache, packing)  # reads the positions before those wanted
+        return _at(x_BTC, at_N) + self.mlp(_at(h_BTC, at_N))
+
+
+def _at(x_BTC: Tensor, at_N: Tensor | None) -> Tensor:
+    return x_BTC if at_N is None else x_BTC.flatten(0, 1).index_select(0, at_N)
+
+
+def hooked(*modules: nn.Module) -> bool:
+    """Whether anybody watches what passes these modules, or any of theirs."""
+    return any(m._forward_hooks or m._forward_pre_hooks for module in modules for m in module.modules())
 
 
 class GPT(nn.Module):
@@ -254,13 +274,17 @@ class GPT(nn.Module):
         `segments_BT` (without a cache) numbers the documents of each row, which then do not see each other
         (`models.packing`). Raises ValueError if a sequence would outgrow `config.context` or the cache.
         """
-        x_BTC = self.hidden(tokens_BT, cache, segments_BT)
-        if at_N is not None:
-            x_BTC = x_BTC.flatten(0, 1).index_select(0, at_N)
-        return F.linear(x_BTC, self.embed.weight if self.unembed is None else self.unembed.weight).float()
+        x = self.hidden(tokens_BT, cache, segments_BT, at_N)
+        return F.linear(x, self.embed.weight if self.unembed is None else self.unembed.weight).float()
 
-    def hidden(self, tokens_BT: Tensor, cache: KVCache | None = None, segments_BT: Tensor | None = None) -> Tensor:
-        """What the unembedding reads: the residual stream after the final norm, [B, T, C]."""
+    def hidden(
+        self,
+        tokens_BT: Tensor,
+        cache: KVCache | None = None,
+        segments_BT: Tensor | None = None,
+        at_N: Tensor | None = None,
+    ) -> Tensor:
+        """What the unembedding reads: the residual stream after the final norm, [B, T, C], or [N, C] at `at_N`."""
         n_tokens = tokens_BT.shape[1]
         if n_tokens > self.config.context:
             raise ValueError(f"context={self.config.context}: too short for {n_tokens} tokens")
@@ -269,15 +293,19 @@ class GPT(nn.Module):
             positions = packing.position_BT
         else:
             positions = slice(n_tokens) if cache is None else cache.begin(tokens_BT)
-        rope = self._rope(positions, tokens_BT.device)
+        rope = self.rope(positions, tokens_BT.device)
         x_BTC = self.embed(tokens_BT, cache, packing)
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             x_BTC = block(x_BTC, rope, cache, packing)
+        narrow = at_N is not None and not hooked(last, self.ln_final)  # who watches sees all positions
+        x = self.ln_final(last(x_BTC, rope, cache, packing, at_N if narrow else None))
         if cache is not None:
             cache.commit(tokens_BT)
-        return self.ln_final(x_BTC)
+        return x if narrow else _at(x, at_N)
 
-    def _rope(self, positions: slice | Tensor, device: torch.device) -> Rope:
+    def rope(self, positions: slice | Tensor, device: torch.device) -> Rope:
+        """What `models.elementwise.rotate` needs at these positions."""
         c = self.config
         if self.rope_tables is None or self.rope_tables.device != device:
             self.rope_tables = rope_tables(c.context, c.head_dim, c.rotated, c.rope_base, 2 * c.n_head).to(device)
@@ -308,35 +336,3 @@ def init_weights(model: GPT, seed: int) -> None:
             digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
             tensor.copy_(torch.randn(tensor.shape, generator=generator) * std)
-
-
-def matmul_params(config: GPTConfig) -> int:
-    """Entries of the matrices that multiply every token: L (4 C^2 + m C hidden) + C V; m = 3 for SwiGLU, else 2."""
-    c = config
-    mlp = (3 if c.mlp == "swiglu" else 2) * c.n_embd * c.hidden
-    return c.n_layer * (4 * c.n_embd**2 + mlp) + c.n_embd * c.vocab_size
-
-
-def n_params(config: GPTConfig) -> int:
-    """Number of trainable numbers: `matmul_params`, plus
-
-    C V if not tied (the embedding), token_shift C, 2 L conv C, (2L + 1) C for the norms' weights (twice that for layer
-    norm), 2 L D with QK-norm, and L (4 C + hidden + C) biases of the linear maps (2 hidden for SwiGLU).
-    """
-    c = config
-    total = matmul_params(c) + (0 if c.tied else c.n_embd * c.vocab_size)
-    total += (c.token_shift + 2 * c.n_layer * c.conv) * c.n_embd
-    total += (2 * c.n_layer + 1) * c.n_embd * (2 if c.norm == "layernorm" else 1)
-    total += 2 * c.n_layer * c.head_dim if c.qk_norm else 0
-    total += c.n_layer * (5 * c.n_embd + c.hidden * (2 if c.mlp == "swiglu" else 1)) if c.bias else 0
-    return total
-
-
-def flops_per_token(config: GPTConfig, context: float) -> float:
-    """Multiply-adds count as two. Forward pass of one token: 2 matmul_params + 4 L C context.
-
-    `context` is the mean number of positions that a token attends to, itself included: (T + 1) / 2 for a causal
-    sequence of T tokens (a count that ignores causality, as that of `torch.utils.flop_counter`, takes T). Training
-    costs three times this. Element-wise work and the embedding look-up are left out (Kaplan et al. 2020, section 2.1).
-    """
-    return 2.0 * matmul_params(config) + 4.0 * config.n_layer * config.n_embd * context

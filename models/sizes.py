@@ -14,7 +14,8 @@ from pathlib import Path
 
 import yaml
 
-from models.gpt import GPTConfig, flops_per_token, n_params
+from models.count import flops_per_token, n_params
+from models.gpt import GPTConfig
 
 FOLDER = Path(__file__).resolve().parent.parent / "configs" / "model"
 GPT2_VOCAB = 50257  # tokens of GPT-2's tokenizer, which the papers use

@@ -17,7 +17,8 @@ import numpy as np
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from models.gpt import GPT, n_params
+from models.count import n_params
+from models.gpt import GPT
 from probes import graph
 from probes.activations import check_length, chosen_sites, names_in_line, read
 from probes.labels import TASKS

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from models.gpt import GPT, n_params
+from models.count import n_params
+from models.gpt import GPT
 from probes import linear, vprobe
 from probes.activations import check_length, chosen_sites
 from probes.controls import NAMES, POSITION, RANDOM, SHUFFLED, TRAINED, random_weights, read_position, relabelled

@@ -19,7 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from models.beam import beam_search
-from models.gpt import GPT, n_params
+from models.count import n_params
+from models.gpt import GPT
 from probes.activations import RESIDUAL, check_length, chosen_sites, read
 from probes.controls import random_weights
 from probes.generated import Solutions, Steps, judged, packed

@@ -58,8 +58,7 @@ def save(
     """
     folder = run / "checkpoints"
     folder.mkdir(exist_ok=True)
-    for leftover in folder.glob(".*.tmp"):
-        shutil.rmtree(leftover)
+    clean(run)
     temporary, final = folder / f".step-{state.step}.tmp", folder / f"step-{state.step}"
     try:
         _write(temporary, model, optimizer, state, notes, objective)
@@ -80,6 +79,12 @@ def save(
     if keep:
         _prune(run, keep)
     return final
+
+
+def clean(run: Path) -> None:
+    """Removes what a process that was killed while it saved or pruned left half-done."""
+    for leftover in (run / "checkpoints").glob(".*.tmp"):
+        shutil.rmtree(leftover)
 
 
 def _write(

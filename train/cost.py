@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 import yaml
 
-from models.gpt import GPTConfig, flops_per_token, n_params
+from models.count import flops_per_token, n_params
+from models.gpt import GPTConfig
 from synth.spec import preset
 from train.config import CONFIGS
 from train.report.results import Run, is_run

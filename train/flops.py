@@ -8,7 +8,8 @@ Legend: B sequences.
 
 from torch import Tensor
 
-from models.gpt import GPTConfig, flops_per_token
+from models.count import flops_per_token
+from models.gpt import GPTConfig
 
 
 def forward_flops(config: GPTConfig, length_B: Tensor) -> float:

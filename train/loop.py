@@ -78,6 +78,8 @@ def train(
     the checkpoints before that stay.
     """
     optimizer, state = Optimizer(model, optim), TrainState()
+    if group.main:
+        checkpoint.clean(run.path)
     found = checkpoint.latest(run.path)
     if found is not None:
         memory = checkpoint.restore(found, model, optimizer, state)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from models.gpt import GPT, n_params
+from models.count import n_params
+from models.gpt import GPT
 from train import checkpoint
 from train.config import REQUIRED, plain, run_entry
 from train.machine import set_up

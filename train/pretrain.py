@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.gpt import GPT, GPTConfig, n_params
+from models.count import n_params
+from models.gpt import GPT, GPTConfig
 from synth.dataset import Source
 from train import checkpoint
 from train.config import REQUIRED, plain, run_entry

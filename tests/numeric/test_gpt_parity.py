@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from models.beam import beam_search
-from models.gpt import GPT, GPTConfig, flops_per_token
+from models.count import flops_per_token
+from models.gpt import GPT, GPTConfig
 from models.sampling import sample, token_logprobs
 from models.sites import capture
 

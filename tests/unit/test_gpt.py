@@ -10,7 +10,8 @@ import yaml
 from torch import Tensor
 
 from models.cache import KVCache
-from models.gpt import GPT, GPTConfig, matmul_params, n_params
+from models.count import matmul_params, n_params
+from models.gpt import GPT, GPTConfig
 
 MODELS = Path(__file__).resolve().parents[2] / "configs" / "model"
 BASE = {"vocab_size": 23, "n_layer": 2, "n_head": 2, "n_embd": 16, "context": 48}
@@ -213,10 +214,40 @@ def test_cache_errors_name_the_setting():
         model(random_tokens(1, 49))
 
 
-def test_logits_at_chosen_positions_only():
-    model, tokens = lively(VARIANTS["quickstart"]), random_tokens(3, 10)
-    at_N = torch.tensor([29, 0, 13, 13])
-    assert torch.allclose(model(tokens, at_N=at_N), model(tokens).flatten(0, 1)[at_N], atol=1e-6)
+@variants
+@pytest.mark.parametrize("packed", [False, True])
+def test_logits_and_gradients_at_chosen_positions_only(settings, packed):
+    """The last block leaves out what is not read; where somebody watches it, it does not."""
+    model, tokens = lively(settings), random_tokens(3, 10)
+    segments = torch.tensor([[0] * 4 + [1] * 6] * 3) if packed else None
+    at_N, target_N = torch.tensor([29, 0, 13, 13, 7]), torch.tensor([1, 2, 3, 4, 5])
+    expected = model(tokens, segments_BT=segments).flatten(0, 1)[at_N]
+    F.cross_entropy(expected, target_N).backward()
+    slopes = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    rows = []
+    handle = model.blocks[-1].mlp.up.register_forward_pre_hook(lambda _module, inputs: rows.append(inputs[0].shape))
+    watched = model(tokens, at_N=at_N, segments_BT=segments)
+    handle.remove()
+    model.blocks[0].mlp.up.register_forward_pre_hook(lambda _module, inputs: rows.append(inputs[0].shape))
+    found = model(tokens, at_N=at_N, segments_BT=segments)
+    F.cross_entropy(found, target_N).backward()
+    assert rows == [(3, 10, BASE["n_embd"])] * 2, "all positions where watched, and in the blocks before the last"
+    for other in (found, watched):
+        torch.testing.assert_close(other, expected, rtol=1e-5, atol=1e-5)
+    for p, slope in zip(model.parameters(), slopes, strict=True):
+        torch.testing.assert_close(p.grad, slope, rtol=1e-4, atol=1e-5)
+
+
+def test_the_last_block_is_computed_where_it_is_read(monkeypatch):
+    model, tokens = lively({"n_layer": 2}), random_tokens(3, 10)
+    rows = []
+    up = type(model.blocks[-1].mlp.up)
+    plain = up.forward
+    monkeypatch.setattr(up, "forward", lambda self, x: rows.append((self, x.numel() // x.shape[-1])) or plain(self, x))
+    model(tokens, at_N=torch.tensor([29, 0, 13, 13, 7]))
+    counts = dict(rows)
+    assert [counts[block.mlp.up] for block in model.blocks] == [30, 5]
 
 
 def test_token_shift_mixes_the_embeddings_of_earlier_tokens():

@@ -197,6 +197,17 @@ def test_a_second_call_continues_and_a_finished_run_is_left_alone(tmp_path):
     assert [r["step"] for r in read_lines(run.path / "metrics.jsonl")] == [5, 10, 12]
 
 
+def test_what_a_kill_inside_the_last_save_left_is_removed_by_the_next_call(tmp_path):
+    """It makes no save of its own, since all steps are done."""
+    run, model, out = start(tmp_path)
+    train(run, model, objective, OPTIM, Budget(steps=10), out)
+    left = run.path / "checkpoints" / ".step-5.tmp"  # where pruning puts a checkpoint before it is removed
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
+    train(run, model, objective, OPTIM, Budget(steps=10), out)
+    assert [p.name for p in (run.path / "checkpoints").iterdir()] == ["step-10"]
+
+
 def test_smoothing_starts_at_the_first_loss():
     state = TrainState()
     state.observe(2.0)

@@ -39,13 +39,13 @@ class Planted(GPT):
                 self.label[(*part.text(q).tolist(), *ending.tolist())] = int(part.label[q])
         self.blocks[0].register_forward_hook(self._add)
 
-    def hidden(self, tokens_BT, cache=None):
+    def hidden(self, tokens_BT, cache=None, segments_BT=None, at_N=None):
         self.at = None
         if isinstance(cache, Branch):
             texts, length = cache.text.tokens_PT.tolist(), cache.length_Q.tolist()
             rows = [texts[p][:n] for p, n in zip(cache.row_Q.tolist(), length, strict=True)]
             self.at = [self.label[(*row, *u)] for row, u in zip(rows, tokens_BT.tolist(), strict=True)]
-        return super().hidden(tokens_BT, cache)
+        return super().hidden(tokens_BT, cache, segments_BT, at_N)
 
     def _add(self, _module, _inputs, x_BTC):
         if self.at is None:

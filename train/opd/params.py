@@ -48,7 +48,7 @@ class States(nn.Module):
         """
         row_N, time_N = positions(length_B)
         at_N = row_N * (tokens_BT.shape[1] - 1) + prompt_B[row_N] - 1 + time_N
-        return self.model.hidden(tokens_BT[:, :-1]).flatten(0, 1).index_select(0, at_N)
+        return self.model.hidden(tokens_BT[:, :-1], at_N=at_N)
 
 
 def unembedding(model: GPT) -> Tensor:
