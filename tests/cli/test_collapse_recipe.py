@@ -8,7 +8,15 @@ pytestmark = pytest.mark.timeout(900)
 
 
 def test_the_collapse_recipe_runs_in_parts_and_says_so(command, tmp_path):
-    words = ["recipe=collapse", "scale=smoke", "arms=[plain,both]", "seeds=1", "slots=1", f"out={tmp_path}"]
+    words = [
+        "recipe=collapse",
+        "scale=smoke",
+        "arms=[plain,both]",
+        "inside=[plain]",
+        "seeds=1",
+        "slots=1",
+        f"out={tmp_path}",
+    ]
     done = command("train.recipe", *words, timeout=800)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "collapse-smoke"
@@ -17,6 +25,8 @@ def test_the_collapse_recipe_runs_in_parts_and_says_so(command, tmp_path):
     assert set(arms) == {"arm-plain", "arm-both"}
     rows = [json.loads(line) for line in (arms["arm-both"] / "metrics.jsonl").read_text().splitlines()]
     assert {"loss_ref_kl", "loss_gold_nll", "truncation", "advantage_normal"} <= rows[-1].keys()
+    inside = json.loads(next(folder.glob("inside-plain-*/summary.json")).read_text())
+    assert {"probes", "behaviour", "order", "push"} <= inside["tables"].keys()
     teacher = next(folder.glob("teacher-????????/config.yaml")).read_text()
     assert "kind: repeat" in teacher
 
