@@ -12,7 +12,7 @@ def test_the_collapse_recipe_runs_in_parts_and_says_so(command, tmp_path):
         "recipe=collapse",
         "scale=smoke",
         "arms=[plain,both]",
-        "inside=[plain]",
+        "probed=[plain]",
         "seeds=1",
         "slots=1",
         f"out={tmp_path}",
@@ -25,7 +25,7 @@ def test_the_collapse_recipe_runs_in_parts_and_says_so(command, tmp_path):
     assert set(arms) == {"arm-plain", "arm-both"}
     rows = [json.loads(line) for line in (arms["arm-both"] / "metrics.jsonl").read_text().splitlines()]
     assert {"loss_ref_kl", "loss_gold_nll", "truncation", "advantage_normal"} <= rows[-1].keys()
-    inside = json.loads(next(folder.glob("inside-plain-*/summary.json")).read_text())
+    inside = json.loads(next(folder.glob("probed-plain-*/summary.json")).read_text())
     assert {"probes", "behaviour", "order", "push"} <= inside["tables"].keys()
     teacher = next(folder.glob("teacher-????????/config.yaml")).read_text()
     assert "kind: repeat" in teacher
