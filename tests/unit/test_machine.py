@@ -15,12 +15,12 @@ if sys.argv[1] == "kept":
         print(-1)
         sys.exit()
 counts = []
-for _ in range(42):
+for _ in range(15):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    held = [torch.zeros(2**21) for _ in range(4)]  # 32 MiB, 8192 pages
+    held = torch.zeros(2**24)  # 64 MiB, 16384 pages; glibc by itself learns to keep blocks of up to 32
     del held
     counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(sorted(counts)[21])  # the heap may grow once more at any time
+print(sorted(counts)[7])  # the heap may grow once more at any time
 """
 
 
@@ -38,4 +38,4 @@ def test_freed_memory_is_kept(root):
     if kept < 0:
         pytest.skip("the C library is not glibc")
     assert kept < 100
-    assert faults("handed back", root) > kept
+    assert faults("handed back", root) > 10_000
