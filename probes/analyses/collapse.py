@@ -55,7 +55,7 @@ def course(run: Path, most: int) -> dict[int, Path]:
     config = (
         yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) if (run / "config.yaml").is_file() else {}
     )
-    found = {0: Path(config["student"])} if config.get("student") and Path(config["student"]).exists() else {}
+    found = {0: checkpoint.located(config["student"], "student")} if config.get("student") else {}
     found |= {line["step"]: run / line["path"] for line in read_lines(run / checkpoint.INDEX)}
     steps = sorted(step for step, path in found.items() if path.exists())
     if len(steps) < 2:

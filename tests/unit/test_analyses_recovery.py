@@ -1,6 +1,7 @@
 """Recovery, futures, premises, merging and collapse against planted truth, brute force and the oracle."""
 
 import itertools
+import json
 import runpy
 from dataclasses import replace
 from pathlib import Path
@@ -183,6 +184,20 @@ def test_what_fades_first_is_read_off_the_rows():
     assert found["known (frozen)"]["half_gone"] == 10
     assert found["length_mean (log)"]["moves"] == 13 and found["truncation (log)"]["moves"] is None
     assert found["repetition (log)"]["moves"] is None
+
+
+@pytest.mark.parametrize("student", ["zoo/tiny-student-0", None, "nowhere"])
+def test_the_course_starts_at_the_student_wherever_it_is_kept(tmp_path, student):
+    (tmp_path / "config.yaml").write_text(f"student: {student or 'null'}\n")
+    steps = (5, 10, 15, 20)
+    lines = [json.dumps({"step": step, "path": f"checkpoints/step-{step}", "sha256": {}}) for step in steps]
+    (tmp_path / "checkpoints.jsonl").write_text("\n".join(lines) + "\n")
+    for step in steps[1:]:  # the first has been pruned
+        (tmp_path / "checkpoints" / f"step-{step}").mkdir(parents=True)
+    found = collapse.course(tmp_path, 0)
+    assert list(found) == [*([0] if student == "zoo/tiny-student-0" else []), 10, 15, 20]
+    assert list(collapse.course(tmp_path, 2)) == [min(found), 20]
+    assert all(path.is_dir() for path in found.values())
 
 
 def test_done_is_asked_after_the_last_step_and_after_one_before_it():
