@@ -120,10 +120,13 @@ def along(name: str, config: ProbeConfig, model: Mapping[int, GPT], start: int) 
 
 
 def best_layers(rows: list[dict[str, Any]]) -> dict[str, int]:
-    """State -> the layer that was best on the validation part at the first checkpoint."""
+    """State -> the block that was best on the validation part at the first checkpoint.
+
+    Not the embedding: it tells what stands at a place, whatever the model makes of it."""
     start, found = min(row["step"] for row in rows), {}
     for name in dict.fromkeys(row["state"] for row in rows):
         first = [row for row in rows if row["state"] == name and row["step"] == start]
+        first = [row for row in first if row["layer"] > 0] or first
         found[name] = max(first, key=lambda row: row["validation"])["layer"]
     return found
 
@@ -229,11 +232,11 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
         title="a push along `done`: answers that end", xlabel="strength, standard deviations", ylim=(-0.03, 1.03)
     )
     if found:
-        pushed.legend(fontsize=8)
+        pushed.legend(fontsize=8, handlelength=4)
     for ax in (own, frozen, health, pushed):
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     caption = (
-        "Dotted: the most frequent label. States are read on the generator's own documents, each at the layer that was "
-        "best at the first checkpoint. Random directions have the same norm. 95% bootstrap intervals over problems."
+        "Dotted: the most frequent label. States are read on the generator's own documents, each behind the block "
+        "that was best at the first checkpoint. Random directions have the same norm. 95% bootstrap intervals over problems."
     )
     return Drawn(drawn, "A collapse seen from inside", caption)

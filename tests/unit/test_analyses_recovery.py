@@ -176,7 +176,7 @@ def test_what_fades_first_is_read_off_the_rows():
         return {"state": state, "step": step, "layer": layer, "validation": own, "majority": 0.5} | cells
 
     rows = [row("known", s, 1, 0.9 - 0.009 * s, 0.9 - 0.03 * s, 0.0 if s < 20 else -0.1) for s in (0, 10, 20, 30)]
-    rows += [row("known", s, 0, 0.6, 0.6, 0.0) for s in (0, 10, 20, 30)]
+    rows += [row("known", s, 0, 0.95, 0.95, 0.0) for s in (0, 10, 20, 30)]  # the embedding is no choice
     log = [{"step": s, "length_mean": 20.0 + (s > 12) * 10, "truncation": 0.0, "loss": 1.0} for s in range(1, 31)]
     found = {row["what"]: row for row in collapse.order(rows, log)}
     assert found["known (own)"]["layer"] == 1
