@@ -80,7 +80,7 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
     behaviour = []
     for step, m in model.items():
         written = draw(m, documents, source.world, parts, label=f"step {step}", **settings)
-        seen = effect([written], written)
+        seen = effect(written, written)
         behaviour.append({"step": step} | {k: v for k, v in seen.items() if not k.endswith("_change")})
     pushes, note = [], "no push: `done` is not among collapse.states"
     if DONE in c.states:
@@ -114,7 +114,9 @@ def along(name: str, config: ProbeConfig, model: Mapping[int, GPT], start: int) 
             change = own.right_SQ[s].astype(float) - first.right_SQ[s]
             row = {"state": name, "step": step, "layer": layer_of(site, m.config), "site": site}
             row |= {"own": cell(draws.rate(own.right_SQ[s])), "frozen": cell(draws.rate(frozen_SQ[s]))}
-            row |= {"change": cell(draws.ratio(change)), "validation": float(own.validation_S[s])}
+            moved = frozen_SQ[s].astype(float) - first.right_SQ[s]
+            row |= {"change": cell(draws.ratio(change)), "frozen_change": cell(draws.ratio(moved))}
+            row |= {"validation": float(own.validation_S[s])}
             rows.append(row | {"random_weights": float(random.right_SQ[s].mean()), "majority": base})
     return rows
 
@@ -152,23 +154,34 @@ def _direction(config: ProbeConfig, model: GPT, site: str) -> tuple[list[float],
 
 
 def order(rows: list[dict[str, Any]], log: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """When each state fades, at its best layer of the first checkpoint, and when the run's own log moves."""
+    """When each state fades, at its best block of the first checkpoint, and when the run's own log moves.
+
+    `readable`: whether it was clearly above the most frequent label and random weights at all. `lower_from`: the
+    checkpoint from which all are clearly below the first (95%, paired by query). `half_gone`: from which less than half
+    of what was readable above these two is left.
+    """
     found = []
     for name, layer in best_layers(rows).items():
         mine = sorted((r for r in rows if r["state"] == name and r["layer"] == layer), key=lambda r: r["step"])
-        margin = mine[0]["own"]["value"] - mine[0]["majority"]
-        lower = [r["step"] for r in mine if r["change"]["high"] < 0]
-        for probe in ("own", "frozen"):
-            half = [r["step"] for r in mine if r[probe]["value"] - r["majority"] < margin / 2]
+        steps, start = [r["step"] for r in mine], mine[0]["own"]
+        control = max(mine[0]["majority"], mine[0]["random_weights"])
+        readable = start["low"] > control
+        for probe, change in (("own", "change"), ("frozen", "frozen_change")):
+            lower = [r[change]["high"] < 0 for r in mine]
+            half = [readable and r[probe]["value"] - control < (start["value"] - control) / 2 for r in mine]
             row = {"what": f"{name} ({probe})", "layer": layer, "first": mine[0][probe], "last": mine[-1][probe]}
-            found.append(
-                row
-                | {"lower_from": lower[0] if lower and probe == "own" else None, "half_gone": half[0] if half else None}
-            )
+            row |= {"control": control, "readable": readable}
+            found.append(row | {"lower_from": _from(steps, lower), "half_gone": _from(steps, half)})
     for key, bound in LOGGED.items():
         curve = [(line["step"], line[key]) for line in log if line.get(key) is not None]
         found.append({"what": f"{key} (log)", "lower_from": None, "half_gone": None, "moves": moves(curve, key, bound)})
     return found
+
+
+def _from(steps: list[int], holds: list[bool]) -> int | None:
+    """The step from which something holds to the end; None where it does not hold at the end."""
+    last = next((i for i in reversed(range(len(steps))) if not holds[i]), -1)
+    return steps[last + 1] if last + 1 < len(steps) else None
 
 
 def moves(curve: list[tuple[int, float]], key: str, bound: float) -> int | None:
@@ -214,20 +227,15 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
     health.legend(fontsize=8)
     found = summary["tables"]["push"]
     for step, style in zip(dict.fromkeys(row["step"] for row in found), ("-", "--"), strict=False):
-        for name, color in ((DIRECTION, BLUE), (RANDOM, GREY)):
+        for name in dict.fromkeys(row["push"] for row in found if row["push"] != "none"):
+            color = BLUE if name == DIRECTION else GREY
             mine = sorted(
                 (r for r in found if r["step"] == step and r["push"] in (name, "none")), key=lambda r: r["strength"]
             )
             value, error = bars([rate_of(row["ends"]) for row in mine])
-            pushed.errorbar(
-                [r["strength"] for r in mine],
-                value,
-                error,
-                color=color,
-                ls=style,
-                marker="o",
-                label=f"step {step}, {name}",
-            )
+            label = {DIRECTION: f"step {step}, {name}", f"{RANDOM} 1": f"step {step}, {RANDOM} directions"}.get(name)
+            kind = {"color": color, "ls": style, "marker": "o", "lw": 2 if name == DIRECTION else 1}
+            pushed.errorbar([r["strength"] for r in mine], value, error, label=label, **kind)
     pushed.set(
         title="a push along `done`: answers that end", xlabel="strength, standard deviations", ylim=(-0.03, 1.03)
     )

@@ -20,9 +20,8 @@ from models.gpt import GPT
 from probes.analyses.parts import Parts
 from probes.analyses.tables import cell, rate_of
 from probes.analyses.written import Written, budget, draw
-from probes.graph import part
 from probes.settings import ProbeConfig
-from synth.checker import REPEATED, UNDETERMINED
+from synth.checker import EARLY, REPEATED, UNDETERMINED
 from synth.dataset import Documents
 from synth.problem import MISSING
 from train.intervals import Clusters
@@ -92,18 +91,11 @@ def behaviour(missing: Written, whole: Written) -> dict[str, Any]:
 
 
 def suspicion(missing: Written) -> list[dict[str, Any]]:
-    """How many steps were written before the model abstained, against how many can be derived at all."""
+    """How many abstained; and how many of them before all that can be derived was, or in the answer only."""
     v = missing.verdicts
     lost = v.answer == UNDETERMINED
-    needed = derivable(missing)
-    early = lost & (v.steps < needed)
+    early = lost & (v.ending == EARLY)
     return [{"abstained": int(lost.sum()), "too_early": int(early.sum()), "in_time": int((lost & ~early).sum())}]
-
-
-def derivable(missing: Written) -> np.ndarray:
-    """How many parameters that the query needs still have a value, int64[N]."""
-    problems = part(missing.documents.problems, missing.row)
-    return ((problems.needed > 0) & (problems.value >= 0)).sum(1)
 
 
 def figure(summary: Mapping[str, Any]) -> Drawn:

@@ -38,7 +38,7 @@ def push(
     budget: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """A row for no push, and for each strength along the direction and along the random ones, pooled over them.
+    """A row for no push, and for each strength along the direction and along each of the random ones, `random 1`, ...
 
     size: of a push of strength 1, in the residual stream's own units. Columns: answers that end, that loop, that are
     right, their length, and the first two less those without a push, paired by problem.
@@ -54,12 +54,13 @@ def push(
             return draw(model, documents, world, parts, label=f"{label} {name}", **settings)
 
     plain = answers(np.zeros(width), NOTHING)
-    rows = [{"push": NOTHING, "strength": 0.0} | effect([plain], plain)]
+    rows = [{"push": NOTHING, "strength": 0.0} | effect(plain, plain)]
     for strength in strengths:
-        along = [answers(strength * size * direction_C, f"{strength:+g}")]
-        beside = [answers(strength * size * v, f"random {i} {strength:+g}") for i, v in enumerate(others)]
-        for name, found in ((DIRECTION, along), (RANDOM, beside)):
-            rows.append({"push": name, "strength": strength} | effect(found, plain))
+        along = answers(strength * size * direction_C, f"{strength:+g}")
+        rows.append({"push": DIRECTION, "strength": strength} | effect(along, plain))
+        for i, v in enumerate(others):
+            found = answers(strength * size * v, f"random {i} {strength:+g}")
+            rows.append({"push": f"{RANDOM} {i + 1}", "strength": strength} | effect(found, plain))
     return rows
 
 
@@ -68,19 +69,17 @@ def _pushed(x_BTC: Tensor, added_C: Tensor) -> Tensor:
     return x_BTC + added_C if x_BTC.shape[1] == 1 else x_BTC
 
 
-def effect(found: Sequence[Written], plain: Written) -> dict[str, Any]:
+def effect(found: Written, plain: Written) -> dict[str, Any]:
     """Rates over all answers, with intervals over problems."""
-    draws = Clusters(np.concatenate([w.row for w in found]))
-    ended, loops, right = (np.concatenate(list(map(of, found))) for of in (_ended, _loops, _right))
-    length = np.concatenate([w.lengths for w in found]).astype(float)
-    before = [np.tile(of(plain), len(found)).astype(float) for of in (_ended, _loops)]
+    draws = Clusters(found.row)
+    ended, loops = _ended(found), _loops(found)
     return {
         "ends": cell(draws.rate(ended)),
         "loops": cell(draws.rate(loops)),
-        "right": cell(draws.rate(right)),
-        "length": cell(draws.ratio(length)),
-        "ends_change": cell(draws.ratio(ended - before[0])),
-        "loops_change": cell(draws.ratio(loops - before[1])),
+        "right": cell(draws.rate(found.verdicts.right)),
+        "length": cell(draws.ratio(found.lengths.astype(float))),
+        "ends_change": cell(draws.ratio(ended.astype(float) - _ended(plain))),
+        "loops_change": cell(draws.ratio(loops.astype(float) - _loops(plain))),
     }
 
 
@@ -90,7 +89,3 @@ def _ended(written: Written) -> np.ndarray:
 
 def _loops(written: Written) -> np.ndarray:
     return periods(written.grid(), written.lengths) > 0
-
-
-def _right(written: Written) -> np.ndarray:
-    return written.verdicts.right

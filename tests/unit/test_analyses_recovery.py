@@ -131,6 +131,19 @@ def test_twins_differ_in_one_premise_and_a_perfect_abstainer_has_perfect_rates()
     assert (pair[0].verdicts.answer == UNDETERMINED).all()
 
 
+def test_who_abstains_before_all_is_derived_is_too_early():
+    config = SimpleNamespace(data=DataConfig("tiny", {"ops": 8, "edges": 14}), premise=SimpleNamespace(problems=300))
+    missing = premise.twins(config)[1]
+    rows, gold = np.arange(len(missing)), [missing.response(i).tolist() for i in range(len(missing))]
+    v = judge(missing.problems, WORLD, gold)
+    some = v.steps > 0  # the generator derives what it can
+    hasty = [g[: v.start[i, 0]] + g[v.stop[i, v.steps[i] - 1] :] if some[i] else g for i, g in enumerate(gold)]
+    found = premise.suspicion(Written(missing, rows, hasty, judge(missing.problems, WORLD, hasty)))[0]
+    early = int(some.sum())
+    assert 5 < early < len(rows)
+    assert found == {"abstained": len(rows), "too_early": early, "in_time": len(rows) - early}
+
+
 def test_two_merges_are_one_mixture_and_their_ends_are_the_models():
     """theta = b (a sft + (1 - a) distilled) + (1 - b) base, as BAI writes it."""
     distilled, sft, base = (model(seed) for seed in range(3))
@@ -163,7 +176,8 @@ def test_a_push_towards_the_end_token_ends_answers_and_a_random_one_does_not(tmp
     rest = (some, WORLD, Parts(tmp_path / "metrics.jsonl"), "x", 20, 0)
     rows = push(m, "blocks.1.hook_resid_post", direction, 1.0, (50.0,), 2, *rest)
     ends = {row["push"]: row["ends"]["value"] for row in rows}
-    assert ends["none"] < 0.5 and ends[DIRECTION] == 1.0 and ends[RANDOM] < 0.8
+    assert ends["none"] < 0.5 and ends[DIRECTION] == 1.0 and list(ends)[2:] == [f"{RANDOM} 1", f"{RANDOM} 2"]
+    assert max(ends[f"{RANDOM} 1"], ends[f"{RANDOM} 2"]) < 0.8
     change = next(row["ends_change"] for row in rows if row["push"] == DIRECTION)
     assert change["value"] == pytest.approx(1 - ends["none"])
     again = draw(m, some, WORLD, Parts(tmp_path / "other"), samples=1, budget=20, temperature=0.0, seed=0, label="y")
@@ -171,17 +185,26 @@ def test_a_push_towards_the_end_token_ends_answers_and_a_random_one_does_not(tmp
 
 
 def test_what_fades_first_is_read_off_the_rows():
-    def row(state, step, layer, own, frozen, high):
-        cells = {"own": {"value": own, "n": 9}, "frozen": {"value": frozen, "n": 9}, "change": {"high": high}}
-        return {"state": state, "step": step, "layer": layer, "validation": own, "majority": 0.5} | cells
+    def row(state, step, layer, own, frozen, high, random=0.6):
+        cells = {"own": {"value": own, "low": own - 0.02, "n": 9}, "frozen": {"value": frozen, "n": 9}}
+        changes = {"change": {"high": high}, "frozen_change": {"high": -0.1 if frozen < 0.75 else 0.0}}
+        same = {"validation": own, "majority": 0.5, "random_weights": random}
+        return {"state": state, "step": step, "layer": layer} | cells | changes | same
 
-    rows = [row("known", s, 1, 0.9 - 0.009 * s, 0.9 - 0.03 * s, 0.0 if s < 20 else -0.1) for s in (0, 10, 20, 30)]
-    rows += [row("known", s, 0, 0.95, 0.95, 0.0) for s in (0, 10, 20, 30)]  # the embedding is no choice
+    steps = (0, 10, 20, 30)
+    high = {0: 0.0, 10: -0.1, 20: -0.1, 30: -0.1}
+    rows = [row("known", s, 1, 0.9 - 0.009 * s, 0.9 - 0.03 * s, high[s]) for s in steps]
+    rows += [row("known", s, 0, 0.95, 0.95, 0.0) for s in steps]  # the embedding is no choice
+    passing = {0: 0.0, 10: -0.1, 20: 0.0, 30: 0.0}
+    rows += [row("value", s, 1, {10: 0.5}.get(s, 0.9), 0.9, passing[s]) for s in steps]
+    rows += [row("nece", s, 1, 0.61 - 0.001 * s, 0.5, -0.1) for s in steps]  # no more than random weights tell
     log = [{"step": s, "length_mean": 20.0 + (s > 12) * 10, "truncation": 0.0, "loss": 1.0} for s in range(1, 31)]
     found = {row["what"]: row for row in collapse.order(rows, log)}
-    assert found["known (own)"]["layer"] == 1
-    assert (found["known (own)"]["lower_from"], found["known (own)"]["half_gone"]) == (20, 30)
-    assert found["known (frozen)"]["half_gone"] == 10
+    assert found["known (own)"]["layer"] == 1 and found["known (own)"]["control"] == 0.6
+    assert (found["known (own)"]["lower_from"], found["known (own)"]["half_gone"]) == (10, 20)
+    assert (found["known (frozen)"]["lower_from"], found["known (frozen)"]["half_gone"]) == (10, 10)
+    assert found["value (own)"]["lower_from"] is found["value (own)"]["half_gone"] is None, "it came back"
+    assert not found["nece (own)"]["readable"] and found["nece (frozen)"]["half_gone"] is None
     assert found["length_mean (log)"]["moves"] == 13 and found["truncation (log)"]["moves"] is None
     assert found["repetition (log)"]["moves"] is None
 
