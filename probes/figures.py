@@ -1,14 +1,12 @@
 """What a notebook shows of a run: a problem, the model's solution of it, and the map of what probes read.
 
-Everything comes from saved runs; nothing is trained here. Without a run the problem is still shown, and the other two
-say what is missing and how to make it.
+Everything comes from saved runs, or from the zoo where there are none; nothing is trained here.
 
     look = Look.at()                 # the newest teacher under runs/, or Look.at("runs/quickstart/teacher-1a2b3c4d")
     print(look.problem(0))
 """
 
 from dataclasses import dataclass
-from html import escape
 from io import BytesIO
 from pathlib import Path
 
@@ -28,28 +26,25 @@ from train.report.rollouts import render
 from train.report.style import STYLE, draw
 
 RUNS = Path(__file__).resolve().parent.parent / "runs"
-MAKE_ONE = "python -m train.recipe recipe=quickstart"
+MAKE_ONE, KEPT = "python -m train.recipe recipe=quickstart", "zoo/tiny-teacher-0"
 
 
 @dataclass(frozen=True)
 class Look:
-    """A run and where its problems come from. `model` and `run` are None where there is no run, and `note` says so."""
+    """A run and where its problems come from."""
 
     source: Source
-    run: Path | None
-    model: GPT | None
+    run: Path
+    model: GPT
     note: str
 
     @classmethod
     def at(cls, path: str | Path | None = None, runs: Path = RUNS, stream: str = "look") -> "Look":
-        """The run at `path`, or the newest one under `runs`, the quickstart's teacher first.
+        """The run at `path`, or the newest one under `runs`, the quickstart's teacher first, or a teacher of the zoo.
 
         Raises ValueError when `path` is given and holds no checkpoint.
         """
-        run = Path(path) if path else newest(runs)
-        if run is None:
-            note = f"No trained model under {runs.name}/: first run `{MAKE_ONE}`, or name a run."
-            return cls(DataConfig().source("test", stream), None, None, note)
+        run = checkpoint.located(path, "run") if path else newest(runs)
         model = checkpoint.load_model(run, "run")
         data = DataConfig(**checkpoint.notes(run, "run")["data"])
         if data.tokens != PHRASE:
@@ -62,8 +57,6 @@ class Look:
 
     def solution(self, index: int) -> str:
         """The model's greedy solution as HTML, each step with the checker's verdict."""
-        if self.model is None:
-            return f"<p>{escape(self.note)}</p>"
         sample = evaluate(self.model, self.source, [index]).samples(self.source, 1)[0]
         return f"<style>{rollout_style()}</style>{render(sample)}"
 
@@ -79,8 +72,6 @@ class Look:
 
     def probe_run(self) -> Run | None:
         """The newest finished probe run whose `model` is this run, beside it or under runs/probes."""
-        if self.run is None:
-            return None
         name = folder_of(str(self.run))
         home = next((p for p in (self.run, *self.run.parents) if p.name == name), self.run).parent
         found = [Run(p.parent) for folder in (home, home.parent / "probes") for p in folder.glob("*/summary.json")]
@@ -90,18 +81,16 @@ class Look:
     @property
     def no_probe(self) -> str:
         """What to do when there is no probe run."""
-        if self.run is None:
-            return self.note
         return f"No finished probe run of this model: first run `python -m probes.run model={self.run}`."
 
 
-def newest(runs: Path) -> Path | None:
-    """The quickstart's newest teacher, else the newest run of any kind that has a checkpoint."""
+def newest(runs: Path) -> Path:
+    """The quickstart's newest teacher, else the newest run of any kind that has a checkpoint, else one of the zoo."""
     for pattern in ("quickstart/teacher-*/checkpoints.jsonl", "*/*/checkpoints.jsonl"):
         found = [index for index in runs.glob(pattern) if checkpoint.latest(index.parent) is not None]
         if found:
             return max(found, key=lambda index: index.stat().st_mtime).parent
-    return None
+    return checkpoint.located(KEPT)
 
 
 def rollout_style() -> str:

@@ -25,6 +25,7 @@ from probes.glass import STREAM, GlassConfig, account, page
 from probes.opened import Opened, open_checkpoint
 from probes.readouts import ReadoutConfig
 from synth.checker import KINDS, MALFORMED, reason
+from train.checkpoint import located
 from train.evaluation import Evaluation, evaluate
 from train.intervals import Rate, wilson
 from train.report.results import Experiment, Run, folder_of, load
@@ -37,15 +38,15 @@ FIRST = 5  # logged steps that a run is compared with: its own first ones
 HEALTH = {"truncation": "cut off before the end", "repetition": "ending in a loop"}
 
 
-def found(setting: str = "GLASSHOUSE_RUN", runs: Path = RUNS) -> Path | None:
-    """The checkpoint that the environment variable names, else the newest under `runs`; None where there is none."""
+def found(setting: str = "GLASSHOUSE_RUN", runs: Path = RUNS) -> Path:
+    """The checkpoint that the environment variable names, else the newest under `runs`, else one of the zoo."""
     named = os.environ.get(setting)
-    return Path(named) if named else newest(runs)
+    return located(named, setting) if named else newest(runs)
 
 
 def nothing(runs: Path = RUNS) -> str:
-    """What to do where there is no run."""
-    return f"No trained model under {runs.name}/: first run `{MAKE_ONE}`, or name a run."
+    """What to do where there is no run of the kind that is wanted."""
+    return f"No such run under {runs.name}/: first run `{MAKE_ONE}`, or name a run."
 
 
 def frame(
@@ -155,9 +156,9 @@ def mistakes_run(checkpoint: str | Path, runs: Path = RUNS) -> Mapping[str, Any]
     return newest_run.summary if newest_run else None
 
 
-def distillations(path: Path | None) -> list[Experiment]:
+def distillations(path: Path) -> list[Experiment]:
     """The experiment around a run folder or one of its checkpoints, if it has distillations; else none."""
-    folder = next((p for p in (path, *path.parents) if (p / "config.yaml").is_file()), None) if path else None
+    folder = next((p for p in (path, *path.parents) if (p / "config.yaml").is_file()), None)
     experiments = load([folder.parent]) if folder else []
     return [e for e in experiments if e.arms()]
 

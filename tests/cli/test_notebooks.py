@@ -88,11 +88,16 @@ def test_the_newest_teacher_and_its_own_probe_are_found(runs):
     assert page.startswith("<style>") and 'class="rollout"' in page and "body" not in page.partition("</style>")[0]
 
 
-def test_without_a_run_the_problem_is_shown_and_the_rest_says_what_to_do(tmp_path):
+def test_without_a_run_a_model_of_the_zoo_is_shown(tmp_path, monkeypatch):
+    """As in a fresh clone."""
+    monkeypatch.delenv("GLASSHOUSE_RUN", raising=False)
     look = Look.at(runs=tmp_path / "runs")
-    assert "Parameters" in look.problem(0) and look.layer_map() is None
-    for text in (look.note, look.no_probe, look.solution(0)):
-        assert "python -m train.recipe recipe=quickstart" in text
+    assert "Parameters" in look.problem(0) and look.layer_map() is None and "python -m probes.run" in look.no_probe
+    assert 'class="rollout"' in look.solution(0) and "tiny world" in look.note
+    zoo = views.found(runs=tmp_path / "runs")
+    assert look.run == zoo and zoo.name == "tiny-teacher-0" and views.distillations(zoo) == []
+    monkeypatch.setenv("GLASSHOUSE_RUN", "zoo/tiny-student-0")
+    assert views.found().name == "tiny-student-0" == Look.at("zoo/tiny-student-0").run.name
     with pytest.raises(ValueError, match="does not exist"):
         Look.at(tmp_path / "nothing")
 
@@ -156,4 +161,4 @@ def test_the_signs_of_a_collapse_are_found_where_they_begin(runs, tmp_path):
     lines = [line | {"truncation": 0.5 * (line["step"] == 40)} for line in collapse()]  # one bad step is no sign
     atomic_write(healthy / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     assert views.signs(load([tmp_path])).splitlines()[1].endswith("none")
-    assert views.distillations(None) == [] and views.pair([]) is None
+    assert views.pair([]) is None
