@@ -22,7 +22,9 @@ ROWS, COLUMNS = 32, 64  # to multiples of these
 
 
 class Decoder:
-    """Steps of one model on one cache, under `torch.no_grad()`."""
+    """Steps of one model on one cache, under `torch.no_grad()`.
+
+    What serves them is decided here, once: hooks, threads, weights and precision must not change while it lives."""
 
     def __init__(self, model: GPT, cache: KVCache) -> None:
         self.model, self.cache, self.device = model, cache, model.embed.weight.device

@@ -33,13 +33,21 @@ def applies(model: GPT, cache: KVCache) -> bool:
     return (
         kernels.COMPILED
         and model.embed.weight.device.type == "cpu"
-        and model.embed.weight.dtype == cache.kv_L2RHKD.dtype == torch.float32
+        and cache.kv_L2RHKD.dtype == torch.float32
+        and all(parameter.dtype == torch.float32 for parameter in model.parameters())
         and not torch.is_autocast_enabled("cpu")
         and torch.get_num_threads() == 1
         and not torch.is_grad_enabled()
         and not hooked(model)
-        and all(type(module) in PLAIN for module in model.modules())
+        and all(map(_plain, model.modules()))
+        and [block.attn.layer for block in model.blocks] == list(range(model.config.n_layer))
     )
+
+
+def _plain(module: nn.Module) -> bool:
+    if isinstance(module, nn.LayerNorm) and (module.eps != NORM_EPS or module.weight is None):
+        return False
+    return type(module) in PLAIN and not {"forward", "hidden"} & vars(module).keys()
 
 
 class _Norm(NamedTuple):
@@ -77,15 +85,22 @@ class FusedStep:
         self.sin = np.ascontiguousarray(behind_KE[:, pairs : 2 * pairs])
 
     def __call__(self, token_A1: Tensor) -> Tensor:
-        """Logits [A, V] of the token after `token_A1`. Raises ValueError if the cache has no more columns."""
+        """Logits [A, V] of the token after `token_A1`.
+
+        Raises ValueError for other rows than the cache's, or if it has no more columns; IndexError for what is no token.
+        """
         model, cache, n = self.model, self.cache, len(token_A1)
+        if token_A1.shape != (cache.n_rows, 1):
+            raise ValueError(f"tokens of {n} rows: expected the cache's {cache.n_rows}")
         if cache.longest + 1 > cache.capacity:
             raise ValueError(f"capacity={cache.capacity}: too small for {cache.longest} + 1 tokens")
-        lengths = self.lengths_R[:n]
-        x_AC, h_AC = torch.empty(2, n, model.config.n_embd)
+        lengths, token = self.lengths_R[:n], token_A1[:, 0].contiguous().numpy()
+        if n and not 0 <= token.min() <= token.max() < len(self.embed):
+            raise IndexError(f"tokens {token.min()} to {token.max()}: expected 0 to {len(self.embed) - 1}")
+        x_AC, h_AC = torch.empty(2, n, model.config.n_embd, dtype=torch.float32)
         x, h, add = x_AC.numpy(), h_AC.numpy(), NONE_2
-        scores_AHK = torch.empty(n, model.config.n_head, cache.longest + 1)
-        kernels.embed(token_A1[:, 0].contiguous().numpy(), self.embed, self.embed_shift, self.tokens_RK, lengths, x)
+        scores_AHK = torch.empty(n, model.config.n_head, cache.longest + 1, dtype=torch.float32)
+        kernels.embed(token, self.embed, self.embed_shift, self.tokens_RK, lengths, x)
         for layer, block in enumerate(model.blocks):
             before_attn, before_mlp = self.norms[layer]
             kernels.add_norm_mix(x, add, *before_attn, lengths, h)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from models.cache import KVCache
 from models.elementwise import Rope, causal_mix, relu2, rms_norm, rope_tables, rotate, swiglu
@@ -243,8 +244,12 @@ def _at(x_BTC: Tensor, at_N: Tensor | None) -> Tensor:
 
 
 def hooked(*modules: nn.Module) -> bool:
-    """Whether anybody watches what passes these modules, or any of theirs."""
-    return any(m._forward_hooks or m._forward_pre_hooks for module in modules for m in module.modules())
+    """Whether anybody watches what passes these modules, or any of theirs, forward or backward."""
+    return _has_any_global_hook() or any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+        for module in modules
+        for m in module.modules()
+    )
 
 
 class GPT(nn.Module):

@@ -12,6 +12,7 @@ write (`probes.analyses.pushing`): does it make answers end, or go on?
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,10 @@ def course(run: Path, most: int) -> dict[int, Path]:
     config = (
         yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) if (run / "config.yaml").is_file() else {}
     )
-    found = {0: checkpoint.located(config["student"], "student")} if config.get("student") else {}
+    found = {}
+    if config.get("student"):
+        with suppress(ValueError):  # a model that the zoo no longer has
+            found[0] = checkpoint.located(config["student"], "student")
     found |= {line["step"]: run / line["path"] for line in read_lines(run / checkpoint.INDEX)}
     steps = sorted(step for step, path in found.items() if path.exists())
     if len(steps) < 2:

@@ -209,7 +209,7 @@ def test_what_fades_first_is_read_off_the_rows():
     assert found["repetition (log)"]["moves"] is None
 
 
-@pytest.mark.parametrize("student", ["zoo/tiny-student-0", None, "nowhere"])
+@pytest.mark.parametrize("student", ["zoo/tiny-student-0", None, "nowhere", "zoo/gone"])
 def test_the_course_starts_at_the_student_wherever_it_is_kept(tmp_path, student):
     (tmp_path / "config.yaml").write_text(f"student: {student or 'null'}\n")
     steps = (5, 10, 15, 20)

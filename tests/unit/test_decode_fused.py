@@ -102,6 +102,32 @@ def test_fewer_rows_than_the_cache_has():
     torch.testing.assert_close(decode_fused.FusedStep(model, caches[1])(token_B1), expected, rtol=1e-4, atol=2e-5)
 
 
+SPOILT = {
+    "a forward of its own": lambda model: setattr(model.blocks[0].mlp, "forward", lambda x: x),
+    "hidden of its own": lambda model: setattr(model, "hidden", model.hidden),
+    "another eps": lambda model: setattr(model.ln_final, "eps", 0.1),
+    "a norm without weights": lambda model: setattr(model, "ln_final", nn.LayerNorm(16, elementwise_affine=False)),
+    "blocks in another order": lambda model: setattr(model, "blocks", nn.ModuleList(reversed(list(model.blocks)))),
+    "a block less": lambda model: setattr(model, "blocks", model.blocks[:1]),
+    "a part in bf16": lambda model: model.ln_final.bfloat16(),
+    "a backward hook": lambda model: model.blocks[1].register_full_backward_hook(lambda *_: None),
+}
+
+
+def test_what_modules_refuse_is_refused():
+    model = model_of()
+    with torch.no_grad():
+        cache = begun(model)
+        fused = decode_fused.FusedStep(model, cache)
+        for rows in (ROWS - 1, ROWS + 1):
+            with pytest.raises(ValueError, match=f"tokens of {rows} rows: expected the cache's {ROWS}"):
+                fused(torch.zeros(rows, 1, dtype=torch.long))
+        for token in (-1, VOCABULARY):
+            with pytest.raises(IndexError, match=f"expected 0 to {VOCABULARY - 1}"):
+                fused(torch.full((ROWS, 1), token))
+        assert cache.longest == 9, "nothing was written"
+
+
 def test_applies_to_plain_modules_on_one_thread_without_gradients():
     model = model_of()
     cache = KVCache(model, 2, 4)
@@ -115,6 +141,14 @@ def test_applies_to_plain_modules_on_one_thread_without_gradients():
         torch.set_num_threads(1)
         model.blocks[0].mlp.up = nn.Sequential(model.blocks[0].mlp.up)  # as LoRA wraps it
         assert not decode_fused.applies(model, cache)
+        for spoil in SPOILT.values():
+            other = model_of(norm="layernorm")
+            assert decode_fused.applies(other, cache)
+            spoil(other)
+            assert not decode_fused.applies(other, cache)
+        handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
+        assert not decode_fused.applies(model_of(), cache)
+        handle.remove()
         bf16 = model_of().bfloat16()
         assert not decode_fused.applies(bf16, KVCache(bf16, 2, 4))
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.cache import KVCache
+from models.decode import Decoder
 from models.gpt import GPT
 from models.sampling import Samples, draw, sample
 from synth import world as W
@@ -53,6 +54,7 @@ def blended(
     logits = [model.forward(tokens_BT, cache, at_N=last_B) for model, cache in zip((a, b), caches, strict=True)]
     for cache in caches:
         cache.truncate(length_B)
+    decoders = [Decoder(model, cache) for model, cache in zip((a, b), caches, strict=True)]
     uniform_BR = torch.rand(len(prompts), max_new, generator=dice).to(device)
     open_B = torch.ones(len(prompts), dtype=torch.bool, device=device)
     tokens, behaviours = [], []
@@ -65,7 +67,7 @@ def blended(
         open_B = open_B & (token_B1[:, 0] != eos)
         if t + 1 == max_new or not open_B.any():
             break
-        logits = [model.forward(token_B1, cache)[:, 0] for model, cache in zip((a, b), caches, strict=True)]
+        logits = [decode(token_B1) for decode in decoders]
     tokens_BR, behaviour_BR = torch.cat(tokens, dim=1), torch.cat(behaviours, dim=1)
     ended_BR = (tokens_BR == eos).cumsum(1) - (tokens_BR == eos).long() > 0
     return Drawn(tokens_BR, (~ended_BR).sum(1), behaviour_BR)
