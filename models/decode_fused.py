@@ -87,7 +87,7 @@ class FusedStep:
     def __call__(self, token_A1: Tensor) -> Tensor:
         """Logits [A, V] of the token after `token_A1`.
 
-        Raises ValueError for other rows than the cache's, or if it has no more columns; IndexError for what is no token.
+        Raises ValueError for other rows than the cache has, or if it has no more columns; IndexError for no token.
         """
         model, cache, n = self.model, self.cache, len(token_A1)
         if token_A1.shape != (cache.n_rows, 1):
