@@ -127,6 +127,8 @@ def table(summary: Mapping[str, Any]) -> str:
         lines.append(f"{task}: {interval} above its best control ({m['control']}), {m['problems']} problems")
         row = next(r for r in summary["results"] if r["task"] == task and r.get("selected"))
         lines.append(f"  {_split(row, 'by_need')}; steps from the query: {_split(row, 'by_distance')}")
+    shared = ", ".join(f"{task} {share:.1%}" for task, share in summary["shared_templates"].items())
+    lines.append(f"test problems with a solution template that was fitted on: {shared}")
     return "\n".join(lines)
 
 
