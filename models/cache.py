@@ -18,6 +18,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from models.gpt import GPT
 
+LAZY_ON = ("cpu",)  # kinds of device on which memory is filled when it is needed: a recorded graph could not do it
+
 
 class KVCache:
     """Memory for `rows` sequences of at most `capacity` tokens of one model, for use under `torch.no_grad()`.
@@ -34,17 +36,17 @@ class KVCache:
         kind = weight.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         shape = (config.n_layer, 2, rows, config.n_head, capacity, config.head_dim)
+        self.tokens_RK = torch.zeros(rows, capacity, dtype=torch.long, device=weight.device)
         self.lengths_R = torch.zeros(rows, dtype=torch.long, device=weight.device)
         # Zeroing all this memory would cost a CPU as much as some steps; on a GPU it is nothing.
         self.kv_L2RHKD = torch.empty(shape, dtype=dtype, device=weight.device)
         self.finite = 0  # in this many columns all rows hold numbers, used or not: attention under a mask reads them
-        if kind != "cpu":
+        if kind not in LAZY_ON:
             self._make_finite(capacity)
         # What the convolutions of each block read (models.gpt.Conv), the attention's and the MLP's.
         self.n_conv = config.conv
         inputs = (config.n_layer, 2, rows, capacity if config.conv else 0, config.n_embd)
         self.inputs_L2RKC = torch.empty(inputs, dtype=dtype, device=weight.device)
-        self.tokens_RK = torch.zeros(rows, capacity, dtype=torch.long, device=weight.device)
         self.n_rows = 0 if empty else rows
         self.longest = 0  # no row is longer; known without waiting for the device
         self.bias_B1TK: Tensor | None = None

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from models import GPT, GPTConfig, KVCache, decode_fused, decode_kernels
+from models import cache as cache_module
 from models.decode import Decoder
 from models.sampling import sample, token_logprobs
 from models.sites import capture, edit
@@ -188,6 +189,14 @@ def test_memory_that_nobody_wrote_has_no_effect(fused, monkeypatch):
     assert found[0].lengths_B.unique().numel() > 3
     for one, other in zip(*found, strict=True):
         assert torch.equal(one, other)
+
+
+def test_elsewhere_than_on_a_cpu_all_memory_is_filled_at_once(monkeypatch):
+    model = model_of(conv=2)
+    assert KVCache(model, 3, CAPACITY).finite == 0
+    monkeypatch.setattr(cache_module, "LAZY_ON", ())
+    cache = KVCache(model, 3, CAPACITY)
+    assert cache.finite == CAPACITY and not cache.kv_L2RHKD.any()
 
 
 @torch.no_grad()
