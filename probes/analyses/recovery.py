@@ -7,8 +7,9 @@ teacher, by the student itself, and by the exact oracle (policy `continue`, the 
 if the generator could have written it (the oracle's word, token by token); from there the oracle is always right, and
 what a teacher lacks is its own. Most `broken` prefixes hold the mistake already (some only a step or a letter that the
 generator would not take), and no ending makes a mistake right; so `answer` (the number alone) and `clean` (no further
-mistake behind the cut) stand beside `right`, all steps. Last, the teacher's success
-by quartile of its perplexity on the prefix, which the paper finds falling.
+mistake behind the cut) stand beside `right`, all steps. Table `advantage` is the teacher's rate less the student's own
+from the same prefixes, paired by problem (the teacher's continuation advantage of 2604.13016). Last, the teacher's
+success by quartile of its perplexity on the prefix, which the paper finds falling.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ from synth.oracle import EXACT, Oracle
 from synth.peers import judge
 from synth.problem import Problems
 from synth.world import EOS
-from train.intervals import Clusters
+from train.intervals import Clusters, Rate
 from train.report.style import BLUE, GREEN, GREY, Drawn, bars
 
 NAME = "recovery"
@@ -58,11 +59,12 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
     wrong = np.flatnonzero(~written.verdicts.right)
     note = f"{len(wrong)} of {c.problems} greedy answers are wrong"
     if len(wrong) == 0:
-        return {"tables": {"success": [], "perplexity": []}, "notes": [note]}
+        return {"tables": {"success": [], "advantage": [], "perplexity": []}, "notes": [note]}
     oracle = Oracle(source.spec) if source.spec.solution_order == "uniform" else None
     writers = {TEACHER: models["model"], STUDENT: student} | ({ORACLE: oracle} if oracle else {})
-    success, quartiles = [], []
+    success, ahead, quartiles = [], [], []
     for cut in c.cuts:
+        found: dict[str, dict[str, np.ndarray]] = {}
         prefixes = [written.responses[i][: int(cut * len(written.responses[i]))] for i in wrong]
         sound = soundness(oracle, part(documents.problems, wrong), prefixes) if oracle else None
         for who, writer in writers.items():
@@ -75,15 +77,33 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
             texts = [[*start, *end] for start, end in zip(starts, ends, strict=True)]
             verdicts = judge(part(documents.problems, wrong[row]), source.world, texts)
             clean = clean_behind(verdicts, np.array([len(start) for start in starts]))
-            for state in (SOUND, BROKEN) if sound is not None else ("all",):
-                among = np.ones(len(row), bool) if sound is None else (sound[row] == (state == SOUND))
+            found[who] = {"right": verdicts.right, "answer": verdicts.answer_right, "clean": clean}
+            for state, among in states(sound, row).items():
                 draws = Clusters(wrong[row])
-                values = {"right": verdicts.right, "answer": verdicts.answer_right, "clean": clean}
-                rates = {name: cell(draws.rate(value, among)) for name, value in values.items()}
+                rates = {name: cell(draws.rate(value, among)) for name, value in found[who].items()}
                 success.append({"cut": cut, "prefix": state, "finished_by": who} | rates)
             if who == TEACHER:
                 quartiles += by_perplexity(models["model"], documents, wrong, prefixes, row, verdicts.answer_right, cut)
-    return {"tables": {"success": success, "perplexity": quartiles}, "notes": [note]}
+        row = np.repeat(np.arange(len(wrong)), c.samples)
+        for state, among in states(sound, row).items():
+            less = {
+                name: advantage(found[TEACHER][name], found[STUDENT][name], among, wrong[row])
+                for name in found[TEACHER]
+            }
+            ahead.append({"cut": cut, "prefix": state} | {name: cell(rate) for name, rate in less.items()})
+    return {"tables": {"success": success, "advantage": ahead, "perplexity": quartiles}, "notes": [note]}
+
+
+def states(sound: np.ndarray | None, row: np.ndarray) -> dict[str, np.ndarray]:
+    """Which endings, of prefixes `row`, go on from a prefix of each state."""
+    if sound is None:
+        return {"all": np.ones(len(row), bool)}
+    return {SOUND: sound[row], BROKEN: ~sound[row]}
+
+
+def advantage(teacher: np.ndarray, student: np.ndarray, among: np.ndarray, problem: np.ndarray) -> Rate:
+    """The teacher's rate less the student's, over the same endings, with its interval over problems."""
+    return Clusters(problem).ratio((teacher.astype(float) - student) * among, among)
 
 
 def soundness(oracle: Oracle, problems: Problems, prefixes: Sequence[Sequence[int]]) -> np.ndarray:

@@ -108,6 +108,19 @@ def test_candidates_are_the_tokens_of_highest_reverse_kl():
     assert len(futures.candidates(group, student, teacher, 1.0, 7, 256).row) == 7
 
 
+def test_the_teachers_advantage_is_paired_and_among_the_prefixes_of_a_state():
+    teacher, student = np.array([1, 1, 0, 1, 0, 0], bool), np.array([1, 0, 0, 0, 1, 0], bool)
+    sound, row = np.array([True, False, True]), np.repeat(np.arange(3), 2)
+    among = recovery.states(sound, row)
+    assert among[recovery.SOUND].tolist() == [True, True, False, False, True, True]
+    found = recovery.advantage(teacher, student, among[recovery.SOUND], row)
+    assert found.value == (1 - 1) / 4 and found.n == 4 and found.low < 0 < found.high
+    assert recovery.advantage(teacher, student, among[recovery.BROKEN], row).value == 0.5
+    alike = recovery.advantage(teacher, teacher, np.ones(6, bool), row)
+    assert (alike.value, alike.low, alike.high) == (0, 0, 0), "paired: the same endings differ by nothing"
+    assert recovery.states(None, row)["all"].all()
+
+
 # --- premise, merge, collapse ---------------------------------------------------------------------------------------
 
 
