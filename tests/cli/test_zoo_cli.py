@@ -1,6 +1,9 @@
 """`train.zoo`: models that come with the code, and putting one there."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -106,3 +109,14 @@ def test_a_model_of_the_zoo_solves_what_its_card_says(command, tmp_path):
     right = sum(row["right"] for row in summary["by_ops"])
     expected = card["right"] / card["n"]
     assert abs(right / 64 - expected) < 4 * (expected * (1 - expected) / 64) ** 0.5 + 0.02
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(root):
+    """As with `python -m train.zoo | head -1`: the pipe is closed before the table is written."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "train.zoo"], stdout=write, stderr=subprocess.PIPE, text=True, cwd=root, check=False
+    )
+    os.close(write)
+    assert done.returncode == 0 and "Traceback" not in done.stderr and "Broken pipe" not in done.stderr
