@@ -111,7 +111,7 @@ class FusedStep:
         kernels.add_norm_mix(x, add, *self.last, lengths, h)
         cache.lengths_R[:n] += 1
         cache.longest += 1
-        return F.linear(h_AC, model.embed.weight if model.unembed is None else model.unembed.weight)
+        return F.linear(h_AC, model.unembedding)
 
     def _attend(self, layer: int, attn: Attention, h_AC: Tensor, scores_AHK: Tensor, lengths: np.ndarray) -> np.ndarray:
         qkv = F.linear(h_AC, attn.qkv.weight, attn.qkv.bias).numpy()

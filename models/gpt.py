@@ -280,7 +280,7 @@ class GPT(nn.Module):
         (`models.packing`). Raises ValueError if a sequence would outgrow `config.context` or the cache.
         """
         x = self.hidden(tokens_BT, cache, segments_BT, at_N)
-        return F.linear(x, self.embed.weight if self.unembed is None else self.unembed.weight).float()
+        return F.linear(x, self.unembedding).float()
 
     def hidden(
         self,
@@ -308,6 +308,11 @@ class GPT(nn.Module):
         if cache is not None:
             cache.commit(tokens_BT)
         return x if narrow else _at(x, at_N)
+
+    @property
+    def unembedding(self) -> Tensor:
+        """The matrix [V, C] that makes logits of the residual stream."""
+        return self.embed.weight if self.unembed is None else self.unembed.weight
 
     def rope(self, positions: slice | Tensor, device: torch.device) -> Rope:
         """What `models.elementwise.rotate` needs at these positions."""

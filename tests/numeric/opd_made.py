@@ -14,7 +14,7 @@ from synth.dataset import Source
 from synth.spec import preset
 from train.opd.method import Method
 from train.opd.objective import Objective
-from train.opd.params import States, logprobs, unembedding
+from train.opd.params import States, logprobs
 from train.opd.rollouts import Rollouts
 from train.opd.run import cast
 from train.opd.source import Prompts, SourceConfig
@@ -54,7 +54,7 @@ def objective(method: Method, prompts: Prompts, student: GPT, *external: GPT) ->
 def scored(student: GPT, targets: Targets, rollouts: Rollouts) -> Scored:
     """All positions at once, with the student's graph."""
     scores = Scores(States(student), targets, rollouts)
-    return scores.at(slice(None), logprobs(scores.states_NC, unembedding(student)))
+    return scores.at(slice(None), logprobs(scores.states_NC, student.unembedding))
 
 
 def right_rows(rollouts: Rollouts, rows: list[int]) -> Rollouts:

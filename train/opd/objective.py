@@ -31,7 +31,7 @@ from train.opd.draw import Drawer
 from train.opd.fork import Forks, future_coefficients, look
 from train.opd.method import Method
 from train.opd.outcome import COMBINERS, NORMALISER, advantages, policy_gradient, rewards
-from train.opd.params import States, logprobs, unembedding
+from train.opd.params import States, logprobs
 from train.opd.regularizer import POSITION, regularizer_coefficients
 from train.opd.rollouts import Rollouts
 from train.opd.settings import at_step
@@ -198,7 +198,7 @@ class Objective:
         def of(at: slice, states_nC: Tensor, weight_VC: Tensor) -> Tensor:
             return loss_of(scores.at(at, logprobs(states_nC, weight_VC)))
 
-        return fused(scores.states_NC, unembedding(model), self._blocks(part, model), of)
+        return fused(scores.states_NC, model.unembedding, self._blocks(part, model), of)
 
     def _asks(self, step: int) -> bool:
         """Whether the teacher has a say at this step; where schedules switch it off it is not asked."""
@@ -233,7 +233,7 @@ class Objective:
                 for i, index_M in enumerate(chunks):
                     scores = Scores(States(model), target(i), parts[i])
                     for at in self._blocks(parts[i], model):
-                        yield index_M, scores.at(at, logprobs(scores.states_NC[at], unembedding(model)))
+                        yield index_M, scores.at(at, logprobs(scores.states_NC[at], model.unembedding))
                     tally.measured(model, parts[i])
 
             signals = measure(needs, rollouts, scored_parts(), model.config.vocab_size, self.group)

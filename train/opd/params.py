@@ -51,11 +51,6 @@ class States(nn.Module):
         return self.model.hidden(tokens_BT[:, :-1], at_N=at_N)
 
 
-def unembedding(model: GPT) -> Tensor:
-    """The matrix [V, C] that makes logits of the residual stream."""
-    return model.embed.weight if model.unembed is None else model.unembed.weight
-
-
 def logprobs(states_NC: Tensor, weight_VC: Tensor) -> Tensor:
     """Log-probabilities of the next token, float32[N, V]."""
     return torch.log_softmax(F.linear(states_NC, weight_VC).float(), dim=-1)
@@ -64,7 +59,7 @@ def logprobs(states_NC: Tensor, weight_VC: Tensor) -> Tensor:
 @torch.no_grad()
 def law_of(model: GPT, tokens_BT: Tensor, prompt_B: Tensor, length_B: Tensor) -> Law:
     """A model's log-probabilities of the next token at response positions, made without gradient when asked for."""
-    states_NC, weight_VC = States(model)(tokens_BT, prompt_B, length_B), unembedding(model)
+    states_NC, weight_VC = States(model)(tokens_BT, prompt_B, length_B), model.unembedding
     return torch.no_grad()(lambda at: logprobs(states_NC[at], weight_VC))
 
 
