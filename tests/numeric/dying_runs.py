@@ -4,7 +4,6 @@ Every run is a forked process that does what `python -m train.pretrain` does; th
 compiled kernels, so a fork is safe and costs neither. Usage: python dying_runs.py FOLDER WORDS...
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -91,21 +90,31 @@ def die_writing_weights(which: int):
     return arm
 
 
+def die_within(steps: float):
+    """The kernel ends the child at once, wherever it is, so many steps after its first two.
+
+    Their length is that of the second step, in CPU time of the child itself: a fast machine or a busy one does not
+    bring the end of the training before that moment, as it can with a delay on the parent's clock.
+    """
+
+    def arm():
+        starts, whole = [], pretrain.NextToken.__call__
+
+        def call(self, model, k):
+            starts.append(time.process_time())
+            if len(starts) == 3:
+                signal.setitimer(signal.ITIMER_PROF, steps * (starts[2] - starts[1]))
+            return whole(self, model, k)
+
+        pretrain.NextToken.__call__ = call
+
+    return arm
+
+
 def kill_at_random(folder: Path, words: list[str], times: int) -> list[int]:
-    """Starts the run again and again, each time killing it some milliseconds after it has begun to write."""
-    delays = np.random.default_rng(int(os.environ.get("KILL_SEED", "0"))).uniform(0.0, 0.4, times)
-    codes = []
-    for delay in delays:
-        pid = fork(folder, words)
-        before = len(read_lines(folder / checkpoint.INDEX))
-        deadline = time.monotonic() + 60
-        while len(read_lines(folder / checkpoint.INDEX)) == before and time.monotonic() < deadline:
-            time.sleep(0.005)
-        time.sleep(delay)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        codes.append(end(pid))
-    return codes
+    """Starts the run again and again, each time to die at a random moment of its next twelve steps."""
+    moments = np.random.default_rng(int(os.environ.get("KILL_SEED", "0"))).uniform(0.1, 12.0, times)
+    return [end(fork(folder, words, die_within(moment))) for moment in moments]
 
 
 FILE_WORK = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.listdir", "os.scandir")
