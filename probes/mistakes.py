@@ -27,7 +27,7 @@ from probes.generated import Solutions, Steps, judged, packed
 from probes.linear import Split
 from probes.readers import AFTER, BEFORE, WHEN, Reader, chosen, readers
 from probes.regret import Outcome, chance, continued, greedy, perfect, with_regret
-from probes.settings import ProbeConfig
+from probes.settings import VPROBE, ProbeConfig
 from synth.checker import MALFORMED, RETRY, UNNEEDED, reason
 from synth.dataset import Documents, Source
 from synth.hashing import key
@@ -77,7 +77,14 @@ def run(config: ProbeConfig, model: GPT, world: World, splits: dict[str, Split],
     rows = solutions(config, model, world, written, listening)
     bar.update()
     bar.close()
-    return {"stage": "mistakes", **known, "solutions": rows, "parameters": n_params(model.config)}
+    vprobe = config.probe.vprobe if config.mistakes.probe == VPROBE else None
+    return {
+        "stage": "mistakes",
+        **known,
+        "solutions": rows,
+        "attention_rank": vprobe.attention_rank if vprobe else 0,
+        "parameters": n_params(model.config),
+    }
 
 
 def budget(config: ProbeConfig, model: GPT, documents: Documents) -> int:

@@ -2,10 +2,11 @@
 
 Input: the text, then `<start> A <end>` (dep: `<start> A <mid> B <end>`). Trained are a rank-r update of the input
 embedding, E + U V for all tokens, and a linear head on the last hidden state at `<end>`. The model stays frozen: what
-the head reads has to be computed by the model's own weights. As in the paper: AdamW, no warm-up, linear decay to 0.
+the head reads has to be computed by the model's own weights. Part 2.2's second version of it (section 3) also updates
+every query and value map, with a small rank: `attention_rank`. As in the paper: AdamW, no warm-up, linear decay to 0.
 Ours: a step takes texts with all of their queries, which costs little more than one query of each (`probes.shared`).
 
-Legend: Q queries, P texts, C channels, R rank, K classes, V vocabulary.
+Legend: Q queries, P texts, C channels, R rank, K classes, V vocabulary, L layers.
 """
 
 import copy
@@ -33,14 +34,17 @@ LOG_EVERY = 25
 
 @dataclass(frozen=True)
 class VProbeConfig:
-    """`tasks` it is trained for; `rank` of the update; `steps` of `texts` texts each; `lr` and `weight_decay` of AdamW.
+    """`tasks` it is trained for; `rank` of the update, and `attention_rank` of those of query and value maps.
 
-    `selectivity`: also train it for the control task `names` (`probes.controls`), a third more work.
-    The paper: rank 8, 100,000 steps of 256 queries, lr 2e-3, weight decay 0.01. A short budget needs a higher lr.
+    `steps` of `texts` texts each; `lr` and `weight_decay` of AdamW. `selectivity`: also train it for the control task
+    `names` (`probes.controls`), a third more work. The papers: rank 8, 100,000 steps of 256 queries, lr 2e-3, weight
+    decay 0.01 (Part 2.1); ranks 32 and 2, 16,000 steps of 8, lr 1e-3 or 5e-4, no decay (Part 2.2, version 2). A short
+    budget needs a higher lr.
     """
 
     tasks: tuple[str, ...] = ("nece", "value")
     rank: int = 8
+    attention_rank: int = 0
     steps: int = 300
     texts: int = 32
     lr: float = 1e-2
@@ -52,6 +56,8 @@ class VProbeConfig:
         for name in ("rank", "steps", "texts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"probe.vprobe.{name}={getattr(self, name)}: accepted: 1 or more")
+        if self.attention_rank < 0:
+            raise ValueError(f"probe.vprobe.attention_rank={self.attention_rank}: accepted: 0 or more")
         if not self.lr > 0:
             raise ValueError(f"probe.vprobe.lr={self.lr}: accepted: above 0")
         if self.weight_decay < 0:
@@ -59,19 +65,34 @@ class VProbeConfig:
 
 
 class VProbe(nn.Module):
-    """The trainable part. U starts at zero, so that the first states are the model's own; V and the head at random."""
+    """The trainable part. One factor of every update is zero at first, so that the first states are the model's own.
 
-    def __init__(self, model: GPT, classes: int, rank: int, seed: int) -> None:
+    The other, and the head, are random.
+    """
+
+    def __init__(self, model: GPT, classes: int, config: VProbeConfig, seed: int) -> None:
         super().__init__()
-        c, generator = model.config, torch.Generator().manual_seed(key(seed, "vprobe weights", 0))
-        self.u_VR = nn.Parameter(torch.zeros(c.vocab_size, rank))
-        self.v_RC = nn.Parameter(torch.randn(rank, c.n_embd, generator=generator))
+        c, rank, generator = (
+            model.config,
+            config.attention_rank,
+            torch.Generator().manual_seed(key(seed, "vprobe weights", 0)),
+        )
+        self.u_VR = nn.Parameter(torch.zeros(c.vocab_size, config.rank))
+        self.v_RC = nn.Parameter(torch.randn(config.rank, c.n_embd, generator=generator))
         self.head_KC = nn.Parameter(torch.randn(classes, c.n_embd, generator=generator) * 0.1 / c.n_embd**0.5)
         self.bias_K = nn.Parameter(torch.zeros(classes))
+        # of query and value maps, in this order
+        self.b_L2CR = nn.Parameter(torch.zeros(c.n_layer, 2, c.n_embd, rank))
+        self.a_L2RC = nn.Parameter(torch.randn(c.n_layer, 2, rank, c.n_embd, generator=generator) / c.n_embd**0.5)
 
-    def embedding(self, model: GPT) -> Tensor:
-        """The model's input embedding with the update, [V, C]."""
-        return model.embed.weight.detach() + self.u_VR @ self.v_RC
+    def updated(self, model: GPT) -> dict[str, Tensor]:
+        """The model's weights that the probe replaces, by name: its input embedding and its query and value maps."""
+        weights = {"embed.weight": model.embed.weight.detach() + self.u_VR @ self.v_RC}
+        for block, (query_CC, value_CC) in zip(model.blocks, self.b_L2CR @ self.a_L2RC, strict=True):
+            if self.b_L2CR.shape[-1]:
+                update = torch.cat((query_CC, torch.zeros_like(query_CC), value_CC))  # keys stay
+                weights[f"blocks.{block.attn.layer}.attn.qkv.weight"] = block.attn.qkv.weight.detach() + update
+        return weights
 
     def forward(self, states_QC: Tensor) -> Tensor:
         """Logits [Q, K] of last hidden states."""
@@ -79,7 +100,7 @@ class VProbe(nn.Module):
 
 
 class _LastStates(nn.Module):
-    """`last_states` as a module, so that `functional_call` can put another embedding in the model's place."""
+    """`last_states` as a module, so that `functional_call` can put other weights in the model's place."""
 
     def __init__(self, model: GPT) -> None:
         super().__init__()
@@ -104,14 +125,15 @@ def train(
     """A probe after `config.steps` steps: a pure function of its arguments."""
     device = model.embed.weight.device
     frozen = _LastStates(copy.deepcopy(model).requires_grad_(False))
-    probe = VProbe(model, classes, config.rank, seed).to(device)
+    probe = VProbe(model, classes, config, seed).to(device)
     optimizer = torch.optim.AdamW(probe.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     texts, labels = Texts(queries, names_between_markers(queries)), torch.from_numpy(queries.label).to(device)
     parts = order(texts.cut, config.texts, seed)
     losses = []
     for step in tqdm(range(config.steps), desc="V-probe", leave=False, disable=None):
         batch = texts.batch(next(parts), device)
-        states_QC = functional_call(frozen, {"model.embed.weight": probe.embedding(model)}, (batch,))
+        weights = {f"model.{name}": weight for name, weight in probe.updated(model).items()}
+        states_QC = functional_call(frozen, weights, (batch,))
         loss = F.cross_entropy(probe(states_QC), labels[batch.which_Q])
         optimizer.param_groups[0]["lr"] = config.lr * (1 - step / config.steps)
         optimizer.zero_grad()
@@ -128,7 +150,8 @@ def train(
 def predict(model: GPT, probe: VProbe, queries: Queries) -> np.ndarray:
     """Most likely labels, int64[Q]."""
     asking = copy.deepcopy(model)
-    asking.embed.weight.copy_(probe.embedding(model))
+    for name, weight in probe.updated(model).items():
+        asking.get_parameter(name).copy_(weight)
     states_QC = read(asking, queries, names_between_markers(queries), [SITE], dtype=torch.float32)[0]
     states_QC = states_QC.to(probe.bias_K.device)
     return probe(states_QC).argmax(-1).cpu().numpy()

@@ -13,7 +13,8 @@ def test_every_task_has_a_number_for_every_column():
         for numbers in (majority, *pretrained):
             assert len(numbers) == 13 and all(40 < number <= 100 for number in numbers)
         assert all(a >= m for m, a in zip(majority, pretrained[0], strict=True))
-    assert all(len(numbers) == 9 for numbers in published.FIRST_WRONG.values()) and len(published.UNNEEDED) == 11
+    assert all(len(numbers) == 9 for orders in published.FIRST_WRONG.values() for numbers in orders)
+    assert all(len(numbers) == 11 for numbers in published.UNNEEDED)
 
 
 @pytest.mark.parametrize(
@@ -46,8 +47,19 @@ def test_what_is_taken_back_stands_beside_the_nearest_rate():
     nothing = {"accuracy": None, "n": 0}
     row = {"name": "greedy", "full": {"rate": 0.5}, "back_right": 0.125}
     summary = {"solutions": [row], "first_wrong": {"can_next": nothing, "nece_next": nothing}, "unneeded": nothing}
+    summary |= {"attention_rank": 0}
     lines = list(published.beside(summary | {"parameters": 7}, preset("med", retry_rate=0.3)))
     assert "ours  50.0%   theirs  91.5%" in lines[1] and "ours none" in lines[2]
     assert "ours 0.12 at p = 0.3, theirs 0.00 to 0.22 at 0.2" in lines[-2]
     without = list(published.beside(summary | {"parameters": 7}, preset("med")))
     assert len(without) == len(lines) - 1 and not any("BACK" in line for line in without)
+
+
+def test_the_order_of_a_problem_and_the_version_of_the_probe_choose_their_numbers():
+    nothing = {"accuracy": None, "n": 0}
+    rows = [{"name": name, "full": {"rate": 0.5}, "back_right": None} for name in ("greedy", "probe", "perfect")]
+    summary = {"solutions": rows, "first_wrong": {"can_next": nothing, "nece_next": nothing}, "unneeded": nothing}
+    for order, rank, can_next, unneeded, probe in (("pq", 0, 57.1, 17.1, 92.9), ("qp", 2, 59.2, 17.0, 92.5)):
+        found = summary | {"parameters": 7, "attention_rank": rank}
+        lines = "\n".join(published.beside(found, preset("med", order=order)))
+        assert f"theirs {can_next} to" in lines and f"theirs {unneeded} to" in lines and f"theirs  {probe}%" in lines

@@ -1,5 +1,7 @@
 """Probes: labels against the graph itself, shared texts, what is trained and what is not, intervals, the journal."""
 
+import copy
+import dataclasses
 import json
 import re
 
@@ -234,17 +236,50 @@ def test_the_vprobe_trains_u_v_and_head_and_nothing_else(source):
     model = tiny_model(source)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     table = draw(TASKS["nece"], source, range(10), most=3, seed=0)
-    start = VProbe(model, 2, 2, 0)
-    torch.testing.assert_close(start.embedding(model), model.embed.weight, rtol=0, atol=0)
+    start = VProbe(model, 2, SMALL, 0)
+    assert list(start.updated(model)) == ["embed.weight"]
+    torch.testing.assert_close(start.updated(model)["embed.weight"], model.embed.weight, rtol=0, atol=0)
     trained = vprobe.train(model, table, 2, SMALL, 0, lambda step, loss: None)
     vprobe.predict(model, trained, table)
-    assert {name for name, _ in trained.named_parameters()} == {"u_VR", "v_RC", "head_KC", "bias_K"}
-    for name, parameter in trained.named_parameters():
+    used = {name: parameter for name, parameter in trained.named_parameters() if parameter.numel()}
+    assert set(used) == {"u_VR", "v_RC", "head_KC", "bias_K"}
+    for name, parameter in used.items():
         assert not torch.equal(parameter, start.get_parameter(name)), name
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
-    update = trained.embedding(model) - model.embed.weight
+    update = trained.updated(model)["embed.weight"] - model.embed.weight
     assert torch.linalg.matrix_rank(update.detach()) == 2
+
+
+def test_the_second_version_also_updates_query_and_value_maps_and_no_keys(source):
+    model, table = tiny_model(source), draw(TASKS["nece"], source, range(10), most=3, seed=0)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    config = dataclasses.replace(SMALL, attention_rank=2)
+    start = VProbe(model, 2, config, 0)
+    assert all(torch.equal(weight, before[name]) for name, weight in start.updated(model).items())
+    trained = vprobe.train(model, table, 2, config, 0, lambda step, loss: None)
+    changed = trained.updated(model)
+    assert set(changed) == {"embed.weight", *(f"blocks.{i}.attn.qkv.weight" for i in range(model.config.n_layer))}
+    for name in set(changed) - {"embed.weight"}:
+        queries, keys, values = (changed[name] - before[name]).detach().chunk(3)
+        assert torch.linalg.matrix_rank(queries) == torch.linalg.matrix_rank(values) == 2 and not keys.any()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    # what it answers is read from the model with these weights in it, one text with one question at a time
+    asking = copy.deepcopy(model)
+    for name, weight in changed.items():
+        asking.get_parameter(name).data.copy_(weight)
+    names = names_between_markers(table)
+    with torch.no_grad():
+        for q, answer in enumerate(vprobe.predict(model, trained, table)):
+            row = torch.tensor([[*table.text(q).tolist(), *names[q].tolist()]])
+            assert trained(asking.hidden(row)[:, -1]).argmax() == answer
+
+
+def test_rank_zero_in_attention_is_the_first_version(source):
+    """The same random start, so that results of the first version stay what they were."""
+    model = tiny_model(source)
+    first, second = (VProbe(model, 2, dataclasses.replace(SMALL, attention_rank=rank), 0) for rank in (0, 2))
+    assert torch.equal(first.v_RC, second.v_RC) and torch.equal(first.head_KC, second.head_KC)
 
 
 def test_the_vprobe_is_a_function_of_its_seed(source):
