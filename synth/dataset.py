@@ -23,7 +23,7 @@ from synth.lengths import SCALE, costs
 from synth.mistakes import KINDS, drop_premise
 from synth.problem import Problems, one
 from synth.sample import draw
-from synth.spec import BINS, CHOICES, TRAIN_BINS, Spec
+from synth.spec import BINS, CHOICES, TRAIN_BINS, WITHHELD, Spec
 from synth.split import template_residue
 
 SPLITS = {"train": (0, TRAIN_BINS - 1), "test": (TRAIN_BINS, BINS - 1), "all": (0, BINS - 1)}
@@ -146,6 +146,7 @@ class Source:
                 spec.ops, spec.exact_ops, spec.edges, spec.max_depth, spec.max_width, spec.modulus,
                 -1 if spec.perm_level is None else spec.perm_level, published, spec.split_by == "problem",
                 *SPLITS[split], spec.reask, SCALE * (spec.max_length or 0), spec.letters,
+                WITHHELD.index(spec.withheld),
             ],
             dtype=np.int64,
         )  # fmt: skip

@@ -176,6 +176,11 @@ def build_parser() -> Parser:
         choices=("tokens", "gpt2"),
         help="of --max-length: tokens of this lab, or estimated GPT-2 pieces",
     )
+    parser.add_argument(
+        "--withheld",
+        choices=("none", "differences", "products", "both"),
+        help="operations that no sentence uses; a sum stands in their place",
+    )
     parser.add_argument("--workers", type=whole(1, 256), default=1, help="processes, for --out (default 1)")
     return parser
 
@@ -185,7 +190,7 @@ def settings(args: argparse.Namespace) -> dict:
     from synth.spec import Spec, presets
 
     names = ("ops", "edges", "modulus", "order", "retry_rate", "retry_kind", "solution_order", "perm_level")
-    names += ("uncorrected", "mask_mistakes", "missing_premise", "max_length", "length_unit")
+    names += ("uncorrected", "mask_mistakes", "missing_premise", "max_length", "length_unit", "withheld")
     chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.world:
         from synth.world import offered

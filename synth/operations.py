@@ -38,8 +38,11 @@ def draw_counts(s, topo, count, wanted, ops, place):
 
 
 @jit
-def _write_expression(s, x, chosen, n, random_number, modulus, p):
-    """Give instance x the terms chosen[:n], and a constant if `random_number` (section 1.6: kinds and ranges)."""
+def _write_expression(s, x, chosen, n, random_number, modulus, withheld, p):
+    """Give instance x the terms chosen[:n], and a constant if `random_number` (section 1.6: kinds and ranges).
+
+    Bits of `withheld`: differences, products. Their coin is thrown all the same, so that everything else stays as it was.
+    """
     shuffle(s, chosen, n)  # operand order is random (paper; the published code keeps insertion order)
     p.n_terms[0, x] = n
     for t in range(n):
@@ -47,7 +50,7 @@ def _write_expression(s, x, chosen, n, random_number, modulus, p):
         p.terms[0, x, t, 1] = -1
     p.combine[0, x] = 0
     if n == 2:
-        p.combine[0, x] = SUM if uniform(s) < 0.5 else DIFFERENCE
+        p.combine[0, x] = SUM if uniform(s) < 0.5 or withheld & 1 else DIFFERENCE
     elif n > 2:
         p.combine[0, x] = SUM
     p.constant[0, x] = -1
@@ -55,7 +58,7 @@ def _write_expression(s, x, chosen, n, random_number, modulus, p):
     if random_number:
         if n == 0:
             p.constant[0, x] = below(s, modulus)
-        elif uniform(s) < 0.5:
+        elif uniform(s) < 0.5 or withheld & 2:
             p.constant_op[0, x] = ADD
             p.constant[0, x] = below(s, modulus)
         else:
@@ -64,7 +67,7 @@ def _write_expression(s, x, chosen, n, random_number, modulus, p):
 
 
 @jit
-def draw_needed_expressions(s, topo, count, ops, inward, modulus, p):
+def draw_needed_expressions(s, topo, count, ops, inward, modulus, withheld, p):
     """Step C, second half (algorithm 4): dependencies of every needed instance, from those placed before it."""
     pool = np.zeros(SLOTS, dtype=np.int64)
     chosen = np.zeros(SLOTS, dtype=np.int64)
@@ -102,11 +105,11 @@ def draw_needed_expressions(s, topo, count, ops, inward, modulus, p):
                     pool[t] = pool[size - 1]
                     size -= 1
                 k -= 1
-        _write_expression(s, x, chosen, n, number, modulus, p)
+        _write_expression(s, x, chosen, n, number, modulus, withheld, p)
 
 
 @jit
-def draw_unneeded(s, existing, there, below_instances, placed, modulus, p):
+def draw_unneeded(s, existing, there, below_instances, placed, modulus, withheld, p):
     """Step D (algorithm 5): sentences for the instances that the query does not need.
 
     Words of slots: `existing`, `there` the structure's instances and abstracts; `placed` the needed instances.
@@ -143,7 +146,7 @@ def draw_unneeded(s, existing, there, below_instances, placed, modulus, p):
             kept = pool[t]
             pool[t] = pool[other]
             pool[other] = kept
-        _write_expression(s, x, pool, n, number, modulus, p)
+        _write_expression(s, x, pool, n, number, modulus, withheld, p)
         placed |= 1 << x
         if alone:
             independent |= 1 << x

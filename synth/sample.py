@@ -177,7 +177,7 @@ def _draw_names(s, pool, categories, p):
 
 
 @jit
-def _draw_graph(s, wanted, edges, max_depth, max_width, modulus, p):
+def _draw_graph(s, wanted, edges, max_depth, max_width, modulus, withheld, p):
     """One try at structure, needed parameters and expressions with exactly `wanted` operations; False on failure."""
     relative = (wanted - 1) / (edges - 1)
     n = 1 + max(below(s, wanted), below(s, wanted))
@@ -231,8 +231,8 @@ def _draw_graph(s, wanted, edges, max_depth, max_width, modulus, p):
         for x in range(SLOTS):
             p.needed[0, x] = (found[1] >> x) & 1 if x < INSTANCES else (found[2] >> (x - INSTANCES)) & 1
             p.combine[0, x] = SUM if x >= INSTANCES and n_terms[x] > 1 else 0
-        draw_needed_expressions(s, topo, count, ops, inward, modulus, p)
-        draw_unneeded(s, existing, there, below_instances, found[1], modulus, p)
+        draw_needed_expressions(s, topo, count, ops, inward, modulus, withheld, p)
+        draw_unneeded(s, existing, there, below_instances, found[1], modulus, withheld, p)
         return True
     return False
 
@@ -242,14 +242,14 @@ def draw(s, law, costs, pool, categories, p):
     """Draw one problem into `p` (a batch of one). Returns False when the settings admit none.
 
     law: int64 [ops, exact, edges, max_depth, max_width, modulus, perm_level (-1 random), published order, split by
-    problem, first bin, last bin, reask, longest document in the unit of `costs` (0: any length), letters]. A problem
+    problem, first bin, last bin, reask, longest document in the unit of `costs` (0: any length), letters, withheld operations (bits)]. A problem
     that is too long is dropped whole, as the papers drop it: the next one draws its operations anew.
     """
     wanted = draw_ops(s, law[0], law[1])
     for _ in range(HYPER):
         p.sentences[0, :] = -1
         p.value[0, :] = -1
-        if not _draw_graph(s, wanted, law[2], law[3], law[4], law[5], p):
+        if not _draw_graph(s, wanted, law[2], law[3], law[4], law[5], law[14], p):
             continue
         if law[11]:
             ask_again(s, p)

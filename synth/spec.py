@@ -17,6 +17,7 @@ from synth import world as worlds
 
 PRESETS = Path(__file__).parent / "presets.json"
 MAX_EDGES, MAX_OPS, BINS, TRAIN_BINS = 48, 64, 23, 17  # bins 0..16 train, 17..22 test (Part 2.1, both places)
+WITHHELD = ("none", "differences", "products", "both")  # their numbers are what `synth.operations` reads as bits
 CHOICES = {
     "order": ("pq", "qp"),
     "letter_order": ("random", "ordered"),
@@ -25,6 +26,7 @@ CHOICES = {
     "retry_kind": ("retry", "weak", "miss", "slip"),
     "mask_mistakes": ("none", "name", "step"),
     "length_unit": ("tokens", "gpt2"),
+    "withheld": WITHHELD,
 }
 
 
@@ -58,6 +60,7 @@ class Spec:
     reask: bool = False  # redraw the query of a drawn problem among all its parameters
     max_length: int | None = None  # drop problems whose document without mistakes is longer (published: 768, 1024)
     length_unit: str = "tokens"  # of this lab, or gpt2: the estimate of `synth.lengths`
+    withheld: str = "none"  # operations that no sentence uses, for knowledge that is new later (2505.14216); else sums
 
     def __post_init__(self) -> None:
         for setting, accepted in CHOICES.items():

@@ -22,6 +22,7 @@ from probes.analyses.settings import given
 from probes.analyses.tables import cell, rate_of
 from probes.analyses.written import budget, draw
 from probes.settings import ProbeConfig
+from synth.problem import DIFFERENCE, MULTIPLY, Problems
 from train.intervals import Clusters, Rate
 from train.passes import pass_at_k
 from train.report.style import BLUE, GREY, Drawn, bars
@@ -48,6 +49,7 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
         right_PN[name] = written.verdicts.right.reshape(c.problems, c.samples)
     ops = documents.problems.ops
     groups = {"all": np.ones(len(ops), dtype=bool)} | {str(k): ops == k for k in np.unique(ops)}
+    groups |= needing(documents.problems)
     accuracy = [{"ops": name} | row for name, of in groups.items() for row in gains(right_PN, of, c.k)]
     bound = 1 - 0.05 ** (1 / c.samples)
     return {
@@ -57,6 +59,17 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
             f"them right, so a rate below {bound:.3f} (95%)"
         ],
     }
+
+
+def needing(problems: Problems) -> dict[str, np.ndarray]:
+    """Problems whose solution multiplies, subtracts, or does neither, bool[P] each: what a world can withhold."""
+    needed_PX = problems.needed > 0
+    product, difference = (
+        ((operation == which) & needed_PX).any(1)
+        for operation, which in ((problems.constant_op, MULTIPLY), (problems.combine, DIFFERENCE))
+    )
+    found = {"with products": product, "with differences": difference, "with neither": ~(product | difference)}
+    return {name: of for name, of in found.items() if of.any()}
 
 
 def gains(right_PN: Mapping[str, np.ndarray], of: np.ndarray, ks: tuple[int, ...]) -> list[dict[str, Any]]:

@@ -34,6 +34,8 @@ SPECS = {
     "exact_15": preset("med", exact_ops=True),
     "dense": preset("med", ops=24, edges=8, exact_ops=True),
     "longest": preset("hard", ops=64, edges=48, exact_ops=True, letters=104),
+    "no_products": preset("med", withheld="products"),
+    "sums_alone": preset("hard", withheld="both", retry_rate=0.4),
     "chain": preset("tiny", ops=6, edges=8, max_depth=2, max_width=2),
 }
 COUNT = 60
@@ -242,6 +244,26 @@ def test_impossible_settings_are_reported_not_looped():
     spec = preset("med", ops=6, edges=2, exact_ops=True)
     with pytest.raises(ValueError, match=r"ops=6, edges=2.*accepted: more edges, or fewer ops"):
         Source(spec, 0, "all").problems([0])
+
+
+@pytest.mark.parametrize("withheld", ["none", "differences", "products", "both"])
+def test_a_withheld_operation_is_never_used_and_nothing_else_changes(withheld):
+    """The same graphs, names, sentences' places and terms: only the link of a constant and the kind of a pair differ."""
+    documents = {w: Source(preset("med", withheld=w), 3, "all").documents(range(200)) for w in ("none", withheld)}
+    every, mine = documents["none"].problems, documents[withheld].problems
+    for name in ("exists", "needed", "terms", "n_terms", "query", "ops", "topo", "widths", "items", "sentences"):
+        assert np.array_equal(getattr(every, name), getattr(mine, name)), name
+    for array, kinds, gone in (
+        ("combine", {P.SUM, P.DIFFERENCE}, P.DIFFERENCE * (withheld in ("differences", "both"))),
+        ("constant_op", {P.ADD, P.MULTIPLY}, P.MULTIPLY * (withheld in ("products", "both"))),
+    ):
+        before, after = getattr(every, array), getattr(mine, array)
+        assert set(np.unique(after)) - {0} == kinds - {gone}
+        assert np.array_equal(before > 0, after > 0) and (before == after)[before != gone].all()
+    source = Source(preset("med", withheld=withheld), 3, "all")
+    text = "".join(record["problem"] for record in export.records(source, 0, 100))
+    assert ("times as much" in text) == (withheld in ("none", "differences"))
+    assert ("difference of" in text) == (withheld in ("none", "products"))
 
 
 def test_unknown_split_is_refused():
