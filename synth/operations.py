@@ -41,7 +41,7 @@ def draw_counts(s, topo, count, wanted, ops, place):
 def _write_expression(s, x, chosen, n, random_number, modulus, withheld, p):
     """Give instance x the terms chosen[:n], and a constant if `random_number` (section 1.6: kinds and ranges).
 
-    Bits of `withheld`: differences, products. Their coin is thrown all the same, so that everything else stays as it was.
+    Bits of `withheld`: differences, products. Their coin is thrown all the same: everything else stays as it was.
     """
     shuffle(s, chosen, n)  # operand order is random (paper; the published code keeps insertion order)
     p.n_terms[0, x] = n

@@ -242,8 +242,9 @@ def draw(s, law, costs, pool, categories, p):
     """Draw one problem into `p` (a batch of one). Returns False when the settings admit none.
 
     law: int64 [ops, exact, edges, max_depth, max_width, modulus, perm_level (-1 random), published order, split by
-    problem, first bin, last bin, reask, longest document in the unit of `costs` (0: any length), letters, withheld operations (bits)]. A problem
-    that is too long is dropped whole, as the papers drop it: the next one draws its operations anew.
+    problem, first bin, last bin, reask, longest document in the unit of `costs` (0: any length), letters, withheld
+    operations (bits)]. A problem that is too long is dropped whole, as the papers drop it: the next one draws its
+    operations anew.
     """
     wanted = draw_ops(s, law[0], law[1])
     for _ in range(HYPER):

@@ -248,7 +248,7 @@ def test_impossible_settings_are_reported_not_looped():
 
 @pytest.mark.parametrize("withheld", ["none", "differences", "products", "both"])
 def test_a_withheld_operation_is_never_used_and_nothing_else_changes(withheld):
-    """The same graphs, names, sentences' places and terms: only the link of a constant and the kind of a pair differ."""
+    """Graphs, names, places of sentences and terms are the same: links of constants and kinds of pairs differ."""
     documents = {w: Source(preset("med", withheld=w), 3, "all").documents(range(200)) for w in ("none", withheld)}
     every, mine = documents["none"].problems, documents[withheld].problems
     for name in ("exists", "needed", "terms", "n_terms", "query", "ops", "topo", "widths", "items", "sentences"):
