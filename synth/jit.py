@@ -32,12 +32,19 @@ def sources(module: str) -> set[str]:
     found, stack = set(), [module]
     while stack:
         name = stack.pop()
-        if name in found or not (HERE / f"{name}.py").is_file():
-            continue
-        found.add(name)
-        for node in ast.walk(ast.parse((HERE / f"{name}.py").read_bytes())):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "synth":
-                stack += node.module.split(".")[1:] or [alias.name for alias in node.names]
+        if name not in found and (file := HERE / f"{name}.py").is_file():
+            found.add(name)
+            stack += _imported(file)
+    return found
+
+
+@cache  # a module that many others import is read once, which is most of what starting a command takes here
+def _imported(file: Path) -> list[str]:
+    """The modules of this room, and names in it, that a file itself imports, inside functions too."""
+    found = []
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "synth":
+            found += node.module.split(".")[1:] or [alias.name for alias in node.names]
     return found
 
 

@@ -27,11 +27,10 @@ from safetensors.torch import load_file
 from safetensors.torch import load_model as load_weights
 from safetensors.torch import save_model as save_weights
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 
 import models
 from models.gpt import GPT, GPTConfig
-from train.distributed import like
+from train.distributed import like, sharded
 from train.lora import adapted
 from train.rundir import append_line, atomic_write, read_json, read_lines, sync
 from train.state import TrainState
@@ -133,7 +132,7 @@ def fill(model: nn.Module, folder: Path) -> None:
     """Puts the weights of a step folder into `model`, which may be in shards. With updates of LoRA it has its own."""
     if adapted(model):
         return
-    if not isinstance(model, FSDPModule):
+    if not sharded(model):
         load_weights(model, str(folder / FILES[0]))
         return
     own, tensors = model.state_dict(), load_file(str(folder / FILES[0]))

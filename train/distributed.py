@@ -10,6 +10,7 @@ process to rounding, whatever the number of processes, so a run may go on with a
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -17,9 +18,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map
 
@@ -107,15 +105,27 @@ def joined(device: torch.device) -> Iterator[Group]:
 
 def shard(model: GPT, group: Group) -> None:
     """FSDP2 in place, block by block; must come before the optimiser is made."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(group.device.type, (group.world,))
     for block in model.blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
 
 
+def sharded(x: nn.Module | Tensor) -> bool:
+    """Whether a model or a tensor is in shards. Not before `shard` has loaded what makes them: it takes long."""
+    if isinstance(x, nn.Module):
+        fsdp = sys.modules.get("torch.distributed.fsdp")
+        return fsdp is not None and isinstance(x, fsdp.FSDPModule)
+    tensor = sys.modules.get("torch.distributed.tensor")
+    return tensor is not None and isinstance(x, tensor.DTensor)
+
+
 def replicate(forward: nn.Module, model: GPT, group: Group) -> nn.Module:
     """What to call instead of `forward` (the model, or its compiled form) so that processes average their gradients."""
-    if group.world == 1 or isinstance(model, FSDPModule):
+    if group.world == 1 or sharded(model):
         return forward
     return DistributedDataParallel(forward)
 
@@ -123,7 +133,7 @@ def replicate(forward: nn.Module, model: GPT, group: Group) -> nn.Module:
 @contextlib.contextmanager
 def gradients_averaged(model: GPT, forward: nn.Module, now: bool) -> Iterator[None]:
     """Whether backward passes of what is computed inside average gradients: of micro-batches, only the last does."""
-    if isinstance(model, FSDPModule):
+    if sharded(model):
         model.set_requires_gradient_sync(now)
     if isinstance(forward, DistributedDataParallel) and not now:
         with forward.no_sync():
@@ -138,7 +148,7 @@ def whole(model: nn.Module) -> nn.Module:
     Every process must call it."""
     if adapted(model):
         return merged(model)
-    if not isinstance(model, FSDPModule):
+    if not sharded(model):
         return model
     tensors = unsharded(model.state_dict())
     with torch.device("meta"):
@@ -150,11 +160,13 @@ def whole(model: nn.Module) -> nn.Module:
 def unsharded(tree: Any) -> Any:
     """The same nested values with every sharded tensor whole. Every process must call it."""
     # cloned, because uneven shards come together in memory with padding behind, which safetensors refuses
-    return tree_map(lambda x: x.full_tensor().clone() if isinstance(x, DTensor) else x, tree)
+    return tree_map(lambda x: x.full_tensor().clone() if isinstance(x, Tensor) and sharded(x) else x, tree)
 
 
 def like(tensor: Tensor, other: Tensor) -> Tensor:
     """A whole tensor, which every process has, in shards like `other` if that is in shards."""
-    if not isinstance(other, DTensor) or tensor.ndim == 0:
+    if not sharded(other) or tensor.ndim == 0:
         return tensor
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements, src_data_rank=None)

@@ -31,12 +31,24 @@ def set_up(threads: int = 1, device: str = "cpu", precision: str = "float32", ma
     if precision == "bfloat16" and device == "cuda" and not torch.cuda.is_bf16_supported():
         raise ValueError("precision=bfloat16: this CUDA device has none; accepted: float32")
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
+    deterministic(device)
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that writes NaN over all new memory
     torch.set_float32_matmul_precision("highest")
     torch.set_flush_denormal(True)  # gradients of a solved task turn denormal, which slows a CPU many times over
     keep_memory()
     return torch.device(device)
+
+
+def deterministic(device: str, compiled: bool = False) -> None:
+    """Has torch, and with `compiled` its compiler, choose deterministic kernels; where CUDA has none, it warns.
+
+    torch.use_deterministic_algorithms does both at once, and loads the compiler for it: a second of every command.
+    """
+    warn = device == "cuda"
+    if compiled:
+        torch.use_deterministic_algorithms(True, warn_only=warn)
+    else:
+        torch.set_deterministic_debug_mode("warn" if warn else "error")
 
 
 def keep_memory() -> bool:

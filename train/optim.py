@@ -15,9 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
-from train.distributed import like, unsharded
+from train.distributed import like, sharded, unsharded
 
 SHAPES = ("wsd", "linear", "cosine", "constant")
 # Quintic coefficients (Jordan et al. 2024): steepest at 0 at the price of singular values that end near 1, not at it.
@@ -156,8 +155,7 @@ class Muon:
     @torch.no_grad()
     def step(self, scale: float) -> None:
         for group in self.groups.values():
-            sharded = isinstance(group[0][1], DTensor)
-            for some in ([pair] for pair in group) if sharded else [group]:
+            for some in ([pair] for pair in group) if sharded(group[0][1]) else [group]:
                 self._step(some, self.config.lr * scale)
 
     def _step(self, group: list[tuple[str, nn.Parameter]], lr: float) -> None:

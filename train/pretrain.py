@@ -29,7 +29,7 @@ from train.distributed import PARALLEL, Group, gradients_averaged, joined, repli
 from train.flops import training_flops
 from train.loop import ALONE, StepOutput, last_row, train
 from train.lora import LoraConfig, adapt
-from train.machine import PRECISIONS, set_up
+from train.machine import PRECISIONS, deterministic, set_up
 from train.optim import OptimConfig
 from train.periodic import Periodic, PeriodicConfig, harder_problems
 from train.rundir import RunDir, TrainingOut, open_run
@@ -156,6 +156,8 @@ class NextToken:
     def _wrapped(self, model: GPT) -> nn.Module:
         """The model as it is called in training; made on the first step, when its weights are those to start from."""
         if self._forward is None:
+            if self.compiled:
+                deterministic(self.group.device.type, compiled=True)
             self._forward = replicate(torch.compile(model, dynamic=True) if self.compiled else model, model, self.group)
         return self._forward
 

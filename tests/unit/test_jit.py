@@ -1,5 +1,8 @@
 """The compile cache of a file is keyed by every file that its kernels can reach, and by no other."""
 
+import ast
+
+from synth import jit
 from synth.jit import sources
 
 
@@ -19,3 +22,15 @@ def test_imports_of_the_package_and_over_several_lines_count(tmp_path, monkeypat
     for name in "bde":
         (tmp_path / f"{name}.py").write_text("")
     assert sources("a") == set("abde")
+
+
+def test_a_file_is_read_once_however_many_import_it(tmp_path, monkeypatch):
+    """Every command asks for each of fifteen modules; reading all that each imports took a second of its start."""
+    texts = {"a": "from synth import b, c", "b": "from synth import d", "c": "from synth import d", "d": ""}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    parsed = []
+    monkeypatch.setattr(jit, "HERE", tmp_path)
+    monkeypatch.setattr(jit.ast, "parse", lambda text, whole=ast.parse: parsed.append(text) or whole(text))
+    assert [sources(name) for name in "abcd"] == [{"a", "b", "c", "d"}, {"b", "d"}, {"c", "d"}, {"d"}]
+    assert len(parsed) == 4

@@ -1,4 +1,4 @@
-"""The allocator's setting: freed memory is kept, so the next step does not fault it in again."""
+"""The machine as a command sets it up: freed memory is kept, kernels are deterministic, and nothing needless is loaded."""
 
 import os
 import subprocess
@@ -39,3 +39,23 @@ def test_freed_memory_is_kept(root):
         pytest.skip("the C library is not glibc")
     assert kept < 100
     assert faults("handed back", root) > 10_000
+
+
+def test_a_command_that_trains_nothing_loads_neither_shards_nor_the_compiler(root):
+    """Each takes most of a second of its start."""
+    code = (
+        "import sys; import train.evaluate, train.pretrain; from train.machine import set_up; set_up();"
+        "print([m for m in ('torch.distributed.fsdp', 'torch._dynamo', 'torch._inductor', 'sympy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_torch_is_deterministic_and_its_compiler_when_it_is_used(root):
+    code = (
+        "import torch; from train.machine import deterministic, set_up; set_up();"
+        "print(torch.get_deterministic_debug_mode()); deterministic('cpu', compiled=True);"
+        "import torch._inductor.config as c; print(torch.get_deterministic_debug_mode(), c.deterministic)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "2", "True"]
