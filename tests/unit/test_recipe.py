@@ -4,6 +4,8 @@ Stages here are a stand-in command that makes a run folder as the real ones do, 
 Try: `python -m pytest tests/unit/test_recipe.py`.
 """
 
+import copy
+import functools
 import importlib
 import inspect
 import json
@@ -16,6 +18,7 @@ import time
 from pathlib import Path
 
 import pytest
+from hydra import compose
 
 from train.config import CONFIGS, load
 from train.forge import Forge
@@ -225,9 +228,18 @@ DISTILLING = [name for name in RECIPES if "train.opd.run" in (CONFIGS / "recipe"
 SCALES = sorted(p.stem for p in (CONFIGS / "scale").glob("*.yaml"))
 
 
+@pytest.fixture(scope="module")
+def composed_once():
+    """Hydra puts the files of each choice together once, which is nearly all of what loading settings takes."""
+    whole = functools.cache(lambda name, choices: compose(name, overrides=list(choices)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.config.compose", lambda name, overrides: copy.deepcopy(whole(name, tuple(overrides))))
+        yield
+
+
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_setting_of_every_recipe_is_accepted_by_its_stage(recipe, scale):
+def test_every_setting_of_every_recipe_is_accepted_by_its_stage(recipe, scale, composed_once):
     config = load("recipe", RecipeConfig, [f"recipe={recipe}", f"scale={scale}"])
     # A scale treats all copies of a stage alike, so one stands for them beside the recipe's own scale.
     first = {name: items[:1] for name, items in config.recipe.lists.items()} if scale != "cpu" else {}
