@@ -17,7 +17,7 @@ from probes.linear import Reading, Split
 from probes.queries import Queries
 from train.intervals import Clusters, Rate
 
-MAJORITY = "majority"
+MAJORITY, SELECTIVITY = "majority", "selectivity"
 FARTHEST = 8  # distances from here on are one group
 
 
@@ -26,17 +26,25 @@ def rows(
 ) -> list[dict[str, Any]]:
     """One row for each site. `readings`: by kind of `probes.controls`, each with the same sites; `names` may lack."""
     test, draws = split.test, Clusters(split.test.row)
-    base, parts = float(majority(split.fit, test).mean()), _parts(task, test, classes)
+    parts = _parts(task, test, classes)
+    alike = _with_interval(MAJORITY, draws.rate(majority(split.fit, test))) | _with_interval(
+        POSITION, draws.rate(position.right)
+    )
     result = []
     for i, mine in enumerate(readings[TRAINED]):
         whole = draws.rate(mine.right)
-        random, shuffled = (draws.rate(readings[kind][i].right) for kind in (RANDOM, SHUFFLED))
-        names = float(readings[NAMES][i].right.mean()) if NAMES in readings else None
+        controls = alike.copy()
+        for kind in (RANDOM, SHUFFLED):
+            controls |= _with_interval(kind, draws.rate(readings[kind][i].right))
+        if NAMES in readings:
+            names = readings[NAMES][i].right
+            controls |= _with_interval(NAMES, draws.rate(names))
+            controls |= _with_interval(SELECTIVITY, draws.ratio(mine.right.astype(float) - names))
+        else:
+            controls |= {NAMES: None, SELECTIVITY: None}
         result.append(
-            {"task": task, "probe": probe, "site": mine.site, "layer": mine.layer, **_numbers(whole), "majority": base}
-            | {"random": random.value, "random_low": random.low, "random_high": random.high}
-            | {"shuffled": shuffled.value, "position": float(position.right.mean())}
-            | {"names": names, "selectivity": None if names is None else whole.value - names}
+            {"task": task, "probe": probe, "site": mine.site, "layer": mine.layer, **_numbers(whole)}
+            | controls
             | {"problems": draws.n, "validation": mine.validation, **mine.chosen}
             | {
                 split_by: {name: _numbers(draws.rate(mine.right, among_Q)) for name, among_Q in groups.items()}
@@ -44,6 +52,10 @@ def rows(
             }
         )
     return result
+
+
+def _with_interval(name: str, rate: Rate) -> dict[str, float]:
+    return {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}
 
 
 def _parts(task: str, test: Queries, classes: int) -> dict[str, dict[str, np.ndarray]]:
@@ -126,6 +138,9 @@ def table(summary: Mapping[str, Any]) -> str:
         interval = f"{m['value']:+.1%} [{m['low']:+.1%}, {m['high']:+.1%}]"
         lines.append(f"{task}: {interval} above its best control ({m['control']}), {m['problems']} problems")
         row = next(r for r in summary["results"] if r["task"] == task and r.get("selected"))
+        if row[SELECTIVITY] is not None:
+            low, high = row["selectivity_low"], row["selectivity_high"]
+            lines.append(f"  selectivity {row[SELECTIVITY]:+.1%} [{low:+.1%}, {high:+.1%}] over labels dealt to names")
         lines.append(f"  {_split(row, 'by_need')}; steps from the query: {_split(row, 'by_distance')}")
     shared = ", ".join(f"{task} {share:.1%}" for task, share in summary["shared_templates"].items())
     lines.append(f"test problems with a solution template that was fitted on: {shared}")

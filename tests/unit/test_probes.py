@@ -272,7 +272,12 @@ def test_rows_hold_controls_and_groups_and_validation_selects(source):
     first = result[0]
     for control_name in ("random", "majority", "shuffled", "position", "names"):
         assert first["accuracy"] == first[control_name] == pytest.approx(unknown.mean())
-    assert first["selectivity"] == 0 and result[1]["selectivity"] == pytest.approx(1 - unknown.mean())
+        assert first[f"{control_name}_low"] == first["low"] and first[f"{control_name}_high"] == first["high"]
+    assert first["selectivity"] == first["selectivity_low"] == first["selectivity_high"] == 0
+    second = result[1]
+    assert second["selectivity"] == pytest.approx(1 - unknown.mean())
+    assert second["selectivity_low"] == pytest.approx(1 - second["names_high"])
+    assert second["selectivity_high"] == pytest.approx(1 - second["names_low"])
     assert first["by_label"]["known"]["accuracy"] == 0 and first["by_label"]["unknown"]["accuracy"] == 1
     for split_by in ("by_label", "by_need", "by_distance"):
         inside = sum(part["n"] for part in first[split_by].values())
