@@ -3,7 +3,8 @@
     majority    always the most frequent label of the queries the probe was fitted on
     random      the same probe, fitted the same way, on the same architecture with fresh initial weights
     shuffled    the same probe on the trained model, fitted to labels dealt out anew among its queries: nothing to learn
-    position    no model: logistic regression on where the text breaks off and where A's sentence stands
+    position    no model: logistic regression on where the text breaks off, where A's sentence stands, and whether the
+                question asks for A, whose name alone then tells that it is needed
     names       the control task of Hewitt and Liang (1909.03368): each name has a label drawn for it, in all parts
                 alike. Accuracy on the task less accuracy on this one is the probe's selectivity
 
@@ -64,14 +65,15 @@ def read_position(split: Split, task: str, modulus: int, l2: tuple[float, ...]) 
 
 
 def _places(queries: Queries) -> np.ndarray:
-    """float32[Q, features]: the place of the sentences of A (and B) from either end, steps written, tokens read."""
+    """float32[Q, features]: places of the sentences of A (and B) from either end, are they asked for, what is read."""
     documents, row = queries.documents, queries.row
-    columns = [np.log(queries.cut)[:, None]]
+    columns, asked_Q = [np.log(queries.cut)[:, None]], documents.problems.query[row]
     place_NX = sentence_places(documents)
     for slot in (queries.slot, queries.other)[: 1 if (queries.other < 0).all() else 2]:
         place_Q = place_NX[row, slot]
         last_Q = place_NX.max(1)[row] - place_Q
         columns += [_one_hot(np.where(place_Q < 0, PLACES - 1, p), PLACES) for p in (place_Q, last_Q)]
+        columns.append((slot == asked_Q)[:, None])
     columns.append(_one_hot(np.minimum(_steps_before(queries), STEPS - 1), STEPS))
     return np.concatenate(columns, axis=1).astype(np.float32)
 

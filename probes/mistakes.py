@@ -4,7 +4,7 @@ taxonomy     greedy solutions of test problems: kind of the first mistake, by op
 first wrong  can_next and nece_next at the first wrong parameter, where the truth is no (Part 2.1, Fig. 8): did the
              model know before it wrote the name (V-probe), or once it had (linear probe after `Define NAME as`)?
 unneeded     parameters that it computed without need: did nece take them for needed before the solution began?
-detection    can_next over all steps up to the first mistake: wrong parameters found, right ones suspected; and a
+detection    can_next and nece_next over all steps up to the first mistake: found where no, suspected where yes; and a
              linear probe after each whole step, fitted to the model's own drawn solutions, for mistakes of any kind
 solutions    greedy, beam search, and retry upon regret (`probes.regret`) with the probe, with a perfect detector,
              with more retries, and with sentences doubted by chance as often as the probe does (ours)
@@ -70,7 +70,10 @@ def run(config: ProbeConfig, model: GPT, world: World, splits: dict[str, Split],
         "first_wrong": first_wrong(steps, asked, world),
         "first_wrong_after": first_wrong(steps, asked, world, AFTER),
         "unneeded": unneeded(steps, asked["nece", BEFORE]),
-        "detection": {when: detection(steps, asked["can_next", when], world) for when in (BEFORE, AFTER)},
+        "detection": {when: detection(steps, asked["can_next", when], "can_next", world) for when in (BEFORE, AFTER)},
+        "detection_next": {
+            when: detection(steps, asked["nece_next", when], "nece_next", world) for when in (BEFORE, AFTER)
+        },
         "after_step": after_step(config, model, world),
     }
     bar.update()
@@ -151,17 +154,17 @@ def unneeded(steps: Steps, nece: Reader) -> dict[str, Any]:
     return _numbers(Clusters(written.row).rate(right))
 
 
-def detection(steps: Steps, can_next: Reader, world: World) -> dict[str, Any]:
-    """can_next on every parameter written up to the first mistake: found of those that could not come, and suspected
-    of those that could."""
+def detection(steps: Steps, reader: Reader, task: str, world: World) -> dict[str, Any]:
+    """can_next or nece_next on every parameter written up to the first mistake: found of those whose truth is no, and
+    suspected of those whose truth is yes. A probe that always says no finds all and suspects all."""
     some = steps.before_mistake & (steps.name[:, 0] >= 0) & (steps.kind != RETRY)
     some = steps.take(np.flatnonzero(some))
     if not len(some):
         return {"found": _numbers(Clusters(some.row).rate(some.row > 0)), "suspected": None}
     queries = some.queries(some.start)
-    no, could = can_next.answer(queries) == 0, some.labels("can_next", queries, world.modulus) == 1
+    no, yes = reader.answer(queries) == 0, some.labels(task, queries, world.modulus) == 1
     draws = Clusters(some.row)
-    return {"found": _numbers(draws.rate(no, ~could)), "suspected": _numbers(draws.rate(no, could))}
+    return {"found": _numbers(draws.rate(no, ~yes)), "suspected": _numbers(draws.rate(no, yes))}
 
 
 def after_step(config: ProbeConfig, model: GPT, world: World) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ Legend: N solutions, R response tokens, M steps.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -87,28 +87,34 @@ def with_regret(
             responses[i] = responses[i][: steps.start[m]]
             used_N[i] += 1
             accepted_N[i] = steps.number[m]
-        texts = [documents.prompt_tokens(i).tolist() + responses[i] for i in open_rows]
-        room = min(SENTENCE, *(budget - len(responses[i]) for i in open_rows))
-        new = continued(
-            model, texts, room, temperature=temperature, eos=stop, seed=key(seed, "probe regret", turn) % 2**63
-        )
-        for i, sentence in zip(open_rows, new, strict=True):
-            responses[i] = responses[i] + sentence
+        draws = {"temperature": temperature, "eos": stop, "seed": key(seed, "probe regret", turn) % 2**63}
+        _go_on(model, documents, responses, open_rows, budget, SENTENCE, **draws)
         _go_on(model, documents, responses, open_rows, budget)
         solutions, turn = packed(documents, world, responses, budget), turn + 1
     return Outcome(solutions, used_N)
 
 
-def _go_on(model: GPT, documents: Documents, responses: list[list[int]], rows: np.ndarray, budget: int) -> None:
-    """Has the model finish these responses greedily, in place."""
-    rows = np.array([i for i in rows if responses[i][-1] != EOS and len(responses[i]) < budget], dtype=np.int64)
-    most = budget - min((len(responses[i]) for i in rows), default=budget)
+def _go_on(
+    model: GPT,
+    documents: Documents,
+    responses: list[list[int]],
+    rows: np.ndarray,
+    budget: int,
+    most_each: int | None = None,
+    **draws: Any,
+) -> None:
+    """Has the model finish these responses, or add `most_each` tokens and no more, in place; `draws` as in `continued`.
+
+    Each response has its own room: one that is near the budget cuts itself short and no other.
+    """
+    rows = np.array([i for i in rows if responses[i][-1:] != [EOS] and len(responses[i]) < budget], dtype=np.int64)
+    most = min(most_each or budget, budget - min((len(responses[i]) for i in rows), default=budget))
     longest = max((int(documents.prompt[i]) + len(responses[i]) for i in rows), default=0)
     tight = longest + most > model.config.context  # then the most that one of them may need is too much for another
     for group in ([i] for i in rows) if tight else [rows] * bool(len(rows)):
         texts = [documents.prompt_tokens(i).tolist() + responses[i] for i in group]
-        room = budget - min(len(responses[i]) for i in group)
-        for i, rest in zip(group, continued(model, texts, room), strict=True):
+        room = min(most, budget - min(len(responses[i]) for i in group))
+        for i, rest in zip(group, continued(model, texts, room, **draws), strict=True):
             responses[i] = (responses[i] + rest)[:budget]
 
 

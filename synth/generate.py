@@ -179,7 +179,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--withheld",
         choices=("none", "differences", "products", "both"),
-        help="operations that no sentence uses; a sum stands in their place",
+        help="operations that no solution has; a sum stands in their place",
     )
     parser.add_argument("--workers", type=whole(1, 256), default=1, help="processes, for --out (default 1)")
     return parser

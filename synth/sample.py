@@ -238,6 +238,17 @@ def _draw_graph(s, wanted, edges, max_depth, max_width, modulus, withheld, p):
 
 
 @jit
+def _multiplies(p):
+    """Whether a needed abstract parameter is a sum of products of two others, which no sentence says."""
+    for x in range(INSTANCES, SLOTS):
+        if p.needed[0, x]:
+            for t in range(p.n_terms[0, x]):
+                if p.terms[0, x, t, 1] >= 0:
+                    return True
+    return False
+
+
+@jit
 def draw(s, law, costs, pool, categories, p):
     """Draw one problem into `p` (a batch of one). Returns False when the settings admit none.
 
@@ -256,6 +267,8 @@ def draw(s, law, costs, pool, categories, p):
             ask_again(s, p)
             if p.scalars[0, P.OPS] > law[13]:
                 continue
+        if law[14] & 2 and _multiplies(p):
+            continue
         count = p.scalars[0, P.N_SENTENCES]
         _order_sentences(s, law[6], p, count)
         if not law[7]:

@@ -60,7 +60,7 @@ class Spec:
     reask: bool = False  # redraw the query of a drawn problem among all its parameters
     max_length: int | None = None  # drop problems whose document without mistakes is longer (published: 768, 1024)
     length_unit: str = "tokens"  # of this lab, or gpt2: the estimate of `synth.lengths`
-    withheld: str = "none"  # operations that no sentence uses, for knowledge that is new later (2505.14216); else sums
+    withheld: str = "none"  # operations that no solution has, for knowledge that is new later (2505.14216); else sums
 
     def __post_init__(self) -> None:
         for setting, accepted in CHOICES.items():

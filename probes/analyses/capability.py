@@ -64,10 +64,9 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
 def needing(problems: Problems) -> dict[str, np.ndarray]:
     """Problems whose solution multiplies, subtracts, or does neither, bool[P] each: what a world can withhold."""
     needed_PX = problems.needed > 0
-    product, difference = (
-        ((operation == which) & needed_PX).any(1)
-        for operation, which in ((problems.constant_op, MULTIPLY), (problems.combine, DIFFERENCE))
-    )
+    two_factors_PX = (problems.terms[..., 1] >= 0).any(-1)  # of an abstract parameter
+    product = (((problems.constant_op == MULTIPLY) | two_factors_PX) & needed_PX).any(1)
+    difference = ((problems.combine == DIFFERENCE) & needed_PX).any(1)
     found = {"with products": product, "with differences": difference, "with neither": ~(product | difference)}
     return {name: of for name, of in found.items() if of.any()}
 

@@ -165,12 +165,28 @@ def test_what_a_probe_says_of_first_mistakes_and_unneeded_steps_is_counted():
         asked = {(task, when): always(label) for task in mistakes.TASKS for when in (BEFORE, AFTER)}
         found = mistakes.first_wrong(steps, asked, WORLD)
         assert found["can_next"]["accuracy"] == 1 - label and found["can_next"]["n"] > 20
-        seen = mistakes.detection(steps, asked["can_next", BEFORE], WORLD)
+        seen = mistakes.detection(steps, asked["can_next", BEFORE], "can_next", WORLD)
         assert seen["found"]["accuracy"] == seen["suspected"]["accuracy"] == 1 - label
         assert mistakes.unneeded(steps, asked["nece", BEFORE])["n"] == (steps.kind == UNNEEDED).sum()
     counted = mistakes.taxonomy(steps.solutions)
     assert counted["wrong"] == sum(r["n"] for r in counted["by_ops"]) == (~steps.solutions.verdicts.right).sum()
     assert {r["kind"] for r in counted["by_ops"]} <= {*KINDS, "ends early", "ends late", "ends never", "wrong answer"}
+
+
+def test_a_response_near_the_budget_cuts_no_other_short(monkeypatch):
+    """Nine of ten tokens written, and none: the second one has room for all ten, the first for one."""
+    asked = []
+
+    def continued(model, texts, most, **draws):
+        asked.append((len(texts), most, draws))
+        return [[7] * most for _ in texts]
+
+    monkeypatch.setattr(regret, "continued", continued)
+    for most, lengths in ((None, (10, 10)), (4, (10, 4))):
+        responses = [[5] * 9, []]
+        regret._go_on(model(), DOCUMENTS, responses, np.arange(2), 10, most, temperature=1.0)
+        assert tuple(map(len, responses)) == lengths
+    assert [room for _, room, _ in asked] == [10, 4] and all(draws == {"temperature": 1.0} for *_, draws in asked)
 
 
 def test_a_parameter_that_does_not_exist_has_the_label_no():

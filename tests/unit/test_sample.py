@@ -251,6 +251,13 @@ def test_a_withheld_operation_is_never_used_and_nothing_else_changes(withheld):
     """Graphs, names, places of sentences and terms are the same: links of constants and kinds of pairs differ."""
     documents = {w: Source(preset("med", withheld=w), 3, "all").documents(range(200)) for w in ("none", withheld)}
     every, mine = documents["none"].problems, documents[withheld].problems
+    records = list(export.records(Source(preset("med", withheld=withheld), 3, "all"), 0, 200))
+    # a problem whose abstract parameters multiply is drawn anew where products are withheld
+    two_factors = ((every.terms[..., 1] >= 0).any(-1) & (every.needed > 0)).any(1)
+    assert 0.05 < two_factors.mean() < 0.4
+    same = ~two_factors if withheld in ("products", "both") else np.ones(len(two_factors), dtype=bool)
+    assert ("*" in "".join(record["solution"] for record in records)) == (withheld in ("none", "differences"))
+    every, mine = (Problems(*(array[same] for array in problems)) for problems in (every, mine))
     for name in ("exists", "needed", "terms", "n_terms", "query", "ops", "topo", "widths", "items", "sentences"):
         assert np.array_equal(getattr(every, name), getattr(mine, name)), name
     for array, kinds, gone in (
@@ -260,8 +267,7 @@ def test_a_withheld_operation_is_never_used_and_nothing_else_changes(withheld):
         before, after = getattr(every, array), getattr(mine, array)
         assert set(np.unique(after)) - {0} == kinds - {gone}
         assert np.array_equal(before > 0, after > 0) and (before == after)[before != gone].all()
-    source = Source(preset("med", withheld=withheld), 3, "all")
-    text = "".join(record["problem"] for record in export.records(source, 0, 100))
+    text = "".join(record["problem"] for record in records)
     assert ("times as much" in text) == (withheld in ("none", "differences"))
     assert ("difference of" in text) == (withheld in ("none", "products"))
 
