@@ -69,7 +69,7 @@ def course(run: Path, most: int) -> dict[int, Path]:
 
 
 def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[str, Any]:
-    """Tables `probes`, `behaviour`, `order` and `push`."""
+    """Tables `probes`, `behaviour`, `order`, `layers` and `push`."""
     c, device = config.collapse, models["model"].embed.weight.device
     path = course(Path(config.model), c.most)
     model = {step: checkpoint.load_model(p, "model", str(device)) for step, p in path.items()}
@@ -96,7 +96,8 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
             found = push(model[step], site, np.array(direction), size, c.strengths, c.random, *rest)
             pushes += [{"step": step} | row for row in found]
     log = read_lines(Path(config.model) / "metrics.jsonl")
-    tables = {"probes": rows, "behaviour": behaviour, "order": order(rows, log), "push": pushes}
+    tables = {"probes": rows, "behaviour": behaviour, "order": order(rows, log)}
+    tables |= {"layers": [faded(rows, *place, "own") for place in places(rows)], "push": pushes}
     return {"tables": tables, "curves": logged(log), "notes": [f"checkpoints: steps {', '.join(map(str, path))}", note]}
 
 
@@ -166,20 +167,33 @@ def order(rows: list[dict[str, Any]], log: list[dict[str, Any]]) -> list[dict[st
     """
     found = []
     for name, layer in best_layers(rows).items():
-        mine = sorted((r for r in rows if r["state"] == name and r["layer"] == layer), key=lambda r: r["step"])
-        steps, start = [r["step"] for r in mine], mine[0]["own"]
-        control = max(mine[0]["majority"], mine[0]["random_weights"])
-        readable = start["low"] > control
-        for probe, change in (("own", "change"), ("frozen", "frozen_change")):
-            lower = [r[change]["high"] < 0 for r in mine]
-            half = [readable and r[probe]["value"] - control < (start["value"] - control) / 2 for r in mine]
-            row = {"what": f"{name} ({probe})", "layer": layer, "first": mine[0][probe], "last": mine[-1][probe]}
-            row |= {"control": control, "readable": readable}
-            found.append(row | {"lower_from": _from(steps, lower), "half_gone": _from(steps, half)})
+        found += [faded(rows, name, layer, probe) for probe in ("own", "frozen")]
     for key, bound in LOGGED.items():
         curve = [(line["step"], line[key]) for line in log if line.get(key) is not None]
         found.append({"what": f"{key} (log)", "lower_from": None, "half_gone": None, "moves": moves(curve, key, bound)})
     return found
+
+
+def places(rows: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    """Every state with every layer that it was read at."""
+    return list(dict.fromkeys((row["state"], row["layer"]) for row in rows))
+
+
+def faded(rows: list[dict[str, Any]], state: str, layer: int, probe: str) -> dict[str, Any]:
+    """When one state fades at one layer, read by the probe of each checkpoint (`own`) or of the first (`frozen`)."""
+    mine = sorted((r for r in rows if r["state"] == state and r["layer"] == layer), key=lambda r: r["step"])
+    steps, start, control = [r["step"] for r in mine], mine[0]["own"], stronger(mine[0])
+    readable = start["low"] > control
+    lower = [r["change" if probe == "own" else "frozen_change"]["high"] < 0 for r in mine]
+    half = [readable and r[probe]["value"] - control < (start["value"] - control) / 2 for r in mine]
+    row = {"what": f"{state} ({probe})", "layer": layer, "first": mine[0][probe], "last": mine[-1][probe]}
+    row |= {"control": control, "readable": readable}
+    return row | {"lower_from": _from(steps, lower), "half_gone": _from(steps, half)}
+
+
+def stronger(row: dict[str, Any]) -> float:
+    """What a state has to be read above: the most frequent label, or random weights if they tell more."""
+    return max(row["majority"], row["random_weights"])
 
 
 def _from(steps: list[int], holds: list[bool]) -> int | None:
@@ -214,10 +228,9 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
         mine = [row for row in rows if row["state"] == name and row["layer"] == layer]
         for ax, probe in ((own, "own"), (frozen, "frozen")):
             value, error = bars([rate_of(row[probe]) for row in mine])
-            ax.errorbar(
-                [r["step"] for r in mine], value, error, color=color, marker="o", label=f"{name}, layer {layer}"
-            )
-            ax.axhline(mine[0]["majority"], color=color, lw=0.8, ls=":")
+            label = f"{name}, layer {layer}, n = {mine[0]['own']['n']}"
+            ax.errorbar([r["step"] for r in mine], value, error, color=color, marker="o", label=label)
+            ax.axhline(stronger(mine[0]), color=color, lw=0.8, ls=":")
     own.set(title="probes fitted at each checkpoint", ylim=(0, 1.03))
     frozen.set(title="probes fitted at the first one", ylim=(0, 1.03))
     own.legend(fontsize=8)
@@ -240,15 +253,18 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
             label = {DIRECTION: f"step {step}, {name}", f"{RANDOM} 1": f"step {step}, {RANDOM} directions"}.get(name)
             kind = {"color": color, "ls": style, "marker": "o", "lw": 2 if name == DIRECTION else 1}
             pushed.errorbar([r["strength"] for r in mine], value, error, label=label, **kind)
+    answers = f" (n = {found[0]['ends']['n']})" if found else ""
     pushed.set(
-        title="a push along `done`: answers that end", xlabel="strength, standard deviations", ylim=(-0.03, 1.03)
+        title=f"a push along `done`: answers that end{answers}",
+        xlabel="strength, standard deviations",
+        ylim=(-0.03, 1.03),
     )
     if found:
         pushed.legend(fontsize=8, handlelength=4)
     for ax in (own, frozen, health, pushed):
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     caption = (
-        "Dotted: the most frequent label. States are read on the generator's own documents, each behind the block "
-        "that was best at the first checkpoint. Random directions have the same norm. 95% bootstraps over problems."
+        "Dotted: random weights or the most frequent label, whichever tells more. States are read on the generator's "
+        "own documents, each behind the block that was best at the first checkpoint. Random directions have the same norm. 95% bootstraps over problems."
     )
     return Drawn(drawn, "A collapse seen from inside", caption)

@@ -220,6 +220,10 @@ def test_what_fades_first_is_read_off_the_rows():
     assert not found["nece (own)"]["readable"] and found["nece (frozen)"]["half_gone"] is None
     assert found["length_mean (log)"]["moves"] == 13 and found["truncation (log)"]["moves"] is None
     assert found["repetition (log)"]["moves"] is None
+    assert collapse.places(rows) == [("known", 1), ("known", 0), ("value", 1), ("nece", 1)]
+    embedding = collapse.faded(rows, "known", 0, "own")
+    assert (embedding["layer"], embedding["lower_from"], embedding["half_gone"]) == (0, None, None)
+    assert collapse.faded(rows, "known", 1, "own") == found["known (own)"]
 
 
 @pytest.mark.parametrize("student", ["zoo/tiny-student-0", None, "nowhere", "zoo/gone"])
