@@ -265,6 +265,7 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     caption = (
         "Dotted: random weights or the most frequent label, whichever tells more. States are read on the generator's "
-        "own documents, each behind the block that was best at the first checkpoint. Random directions have the same norm. 95% bootstraps over problems."
+        "own documents, each behind the block that was best at the first checkpoint. Random directions have the same "
+        "norm. 95% bootstraps over problems."
     )
     return Drawn(drawn, "A collapse seen from inside", caption)
