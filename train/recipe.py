@@ -47,10 +47,20 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """One number of an analysis: `column` of the only row of `table` that has these values."""
+
+    table: str = REQUIRED
+    column: str = REQUIRED
+    row: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Expectation:
     """A claim that the recipe makes: `measure` of `stage` (and `task`, for a probe) reaches `at_least`.
 
-    measure=lead is how far `stage` is ahead of `against`, in fully correct solutions of the same problems.
+    measure=lead is how far `stage` is ahead of `against`, in fully correct solutions of the same problems; measure=cell
+    is what `cell` says of a table that the stage has left.
     """
 
     claim: str = REQUIRED
@@ -59,10 +69,15 @@ class Expectation:
     at_least: float = REQUIRED
     task: str | None = None
     against: str | None = None
+    cell: Cell | None = None
 
     def __post_init__(self):
         if self.measure not in MEASURES:
             raise ValueError(f"recipe.expect measure={self.measure}: accepted: {', '.join(MEASURES)}")
+        if (self.measure == "cell") != (self.cell is not None):
+            raise ValueError(
+                f"recipe.expect measure={self.measure}: accepted: measure=cell with a cell, others without"
+            )
         if (self.measure in COMPARING) != (self.against is not None):
             needs = "a stage" if self.measure in COMPARING else f"null; it goes with {', '.join(COMPARING)}"
             raise ValueError(f"recipe.expect against={self.against} with measure={self.measure}: accepted: {needs}")

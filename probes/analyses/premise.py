@@ -49,8 +49,9 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
         for kind, documents in (("missing", missing), ("whole", whole)):
             settings = {"samples": 1, "budget": most, "temperature": 0.0, "seed": config.seed}
             written[kind] = draw(models[setting], documents, world, parts, label=f"{setting} {kind}", **settings)
-        rows.append({"model": folder_of(path)} | behaviour(written["missing"], written["whole"]))
-        first += [{"model": folder_of(path)} | row for row in suspicion(written["missing"])]
+        who = {"role": setting.rpartition(".")[2], "model": folder_of(path)}
+        rows.append(who | behaviour(written["missing"], written["whole"]))
+        first += [who | row for row in suspicion(written["missing"])]
     note = (
         f"{len(whole)} pairs of twins from {config.premise.problems} problems, greedy; length_ratio: missing over whole"
     )

@@ -5,7 +5,7 @@ seed has is `Missing`. Models that were judged on the same problems are compared
 train.report`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -171,16 +171,39 @@ def probe_margin(experiments: list[Experiment], stage: str, task: str) -> Measur
     which are independent, half widths add as the roots of their squares.
     """
     margins = each(experiments, lambda e: _margin(e, stage, task))
-    value = float(np.mean([m["value"] for m in margins]))
-    below, above = (
-        float(np.sqrt(sum((m[end] - m["value"]) ** 2 for m in margins))) / len(margins) for end in ("low", "high")
-    )
     details = [
         f"{m['accuracy']:.1%}; " + ", ".join(f"{name} {c['accuracy']:.1%}" for name, c in m["controls"].items())
         for m in margins
     ]
-    pooled = Rate(value, value - below, value + above, sum(m["n"] for m in margins))
-    return Measured(pooled, [m["value"] for m in margins], " points", " | ".join(details))
+    return Measured(_mean_of_seeds(margins), [m["value"] for m in margins], " points", " | ".join(details))
+
+
+def cell(experiments: list[Experiment], stage: str, place: Mapping[str, Any]) -> Measured:
+    """What {table, row, column} says of a table that an analysis has left in its summary, a mean over seeds.
+
+    Raises Missing where no seed has it, or more than one row of the table fits."""
+    cells = each(experiments, lambda e: _cell(e, stage, place))
+    return Measured(_mean_of_seeds(cells), [c["value"] for c in cells])
+
+
+def _cell(experiment: Experiment, stage: str, place: Mapping[str, Any]) -> dict[str, Any]:
+    run = experiment.runs.get(stage)
+    table = (run.summary.get("tables") or {}).get(place["table"], []) if run else []
+    rows = [row for row in table if all(row.get(key) == value for key, value in place["row"].items())]
+    found = rows[0].get(place["column"]) if len(rows) == 1 else None
+    if not isinstance(found, dict) or not is_number(found.get("value")):
+        where = ", ".join(f"{key}={value}" for key, value in place["row"].items())
+        raise Missing(f"{stage} has no one number {place['column']} in its table {place['table']} where {where}")
+    return found
+
+
+def _mean_of_seeds(cells: Sequence[Mapping[str, Any]]) -> Rate:
+    """The mean of independent numbers, whose half widths add as the roots of their squares."""
+    value = float(np.mean([c["value"] for c in cells]))
+    below, above = (
+        float(np.sqrt(sum((c[end] - c["value"]) ** 2 for c in cells))) / len(cells) for end in ("low", "high")
+    )
+    return Rate(value, value - below, value + above, sum(c["n"] for c in cells))
 
 
 def _margin(experiment: Experiment, stage: str, task: str) -> dict[str, Any]:

@@ -2,15 +2,16 @@
 
 An expectation names a measure, the stages it is taken on, and a bar. Its value has an interval and an n, one for each
 seed and one for the seeds together; a bar is met when the value over all seeds reaches it, and clearly met when the
-whole interval and every seed do. A claim that compares two stages (`against`) is supported when the whole interval lies
-above the bar, contradicted when it lies below, and else not decided. Try: `python -m train.report runs/quickstart`.
+whole interval and every seed do. A claim that compares two stages (`against`), or is about a number of an analysis
+(`cell`), is supported when the whole interval lies above the bar, contradicted when it lies below, and else not
+decided. Try: `python -m train.report runs/quickstart`.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from train.report.collapse import collapsed_share, stable_share
-from train.report.measures import Measured, Missing, full, gap_share, lead, probe_margin
+from train.report.measures import Measured, Missing, cell, full, gap_share, lead, probe_margin
 from train.report.results import Experiment
 
 
@@ -37,6 +38,7 @@ MEASURES: Mapping[str, Callable[..., Measured]] = {
     ),
     "lead": lambda experiments, expectation: lead(experiments, expectation["stage"], expectation["against"]),
     "lead_out": lambda experiments, expectation: lead(experiments, expectation["stage"], expectation["against"], 1),
+    "cell": lambda experiments, expectation: cell(experiments, expectation["stage"], expectation["cell"]),
     "collapsed": lambda experiments, expectation: collapsed_share(experiments, expectation["stage"]),
     "stable": lambda experiments, expectation: stable_share(experiments, expectation["stage"]),
 }
@@ -52,7 +54,7 @@ def judge(experiments: list[Experiment], expectation: Mapping[str, Any]) -> Verd
         return Verdict(expectation["claim"], None, bar, "not measured", str(missing))
     value, low = measured.pooled.value, measured.pooled.low
     reached = sum(v >= bar for v in measured.seeds)
-    if expectation["measure"] in COMPARING:
+    if expectation["measure"] in (*COMPARING, "cell"):
         word = "supported" if low > bar else "contradicted" if measured.pooled.high < bar else "not decided"
     elif not value >= bar:
         word = "not met"
