@@ -124,7 +124,8 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
     for what, color, marker in (("before", GREY, "s"), ("after", BLUE, "o")):
         value, error = bars([rate_of(row[what]) for row in rows])
         curves.errorbar([int(r["measure"][5:]) for r in rows], value, error, color=color, marker=marker, label=what)
-    curves.set(title="pass@k", xlabel="k", ylim=(-0.03, 1.03), xscale="log")
+    n = f", n = {rows[0]['before']['n']}" if rows else ""
+    curves.set(title=f"pass@k{n}", xlabel="k", ylim=(-0.03, 1.03), xscale="log")
     curves.set_xticks([int(r["measure"][5:]) for r in rows], [r["measure"][5:] for r in rows], minor=False)
     curves.legend()
     rows = [row for row in summary["tables"]["transitions"] if row["problems"]]

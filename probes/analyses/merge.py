@@ -113,5 +113,6 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
         ax.set(title=name, xlabel="a: share of the fine-tuned", ylabel="b: share of the two")
         ax.grid(False)
         drawn.colorbar(image, ax=ax)
-    caption = "1 - b is the share of the base. Greedy answers to held-out problems; intervals in tables/grid.csv."
+    n = rows[0]["right"]["n"] if rows else 0
+    caption = f"1 - b is the share of the base. Greedy answers to {n} held-out problems; intervals in tables/grid.csv."
     return Drawn(drawn, "Between a distilled model, a fine-tuned one and their base", caption)

@@ -116,4 +116,6 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.set(title="on problems with a missing premise and their whole twins", ylim=(0, 1.05))
     ax.legend(fontsize=8)
-    return Drawn(drawn, "Missing premises", "Greedy answers to held-out problems; 95% bootstrap intervals over pairs.")
+    pairs = rows[0]["abstains"]["n"]
+    caption = f"Greedy answers to {pairs} pairs of held-out problems; 95% bootstrap intervals over pairs."
+    return Drawn(drawn, "Missing premises", caption)

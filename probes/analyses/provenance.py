@@ -136,7 +136,8 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
         rates = [rate_of(row[column]) for row in rows]
         value, error = bars([r if r.n else Rate(0.0, 0.0, 0.0, 0) for r in rates])
         ax.bar(range(len(rows)), value, yerr=error, color=COLORS, ecolor="black", width=0.7)
-        ax.set_xticks(range(len(rows)), [row["class"] for row in rows], rotation=30)
+        labels = [f"{row['class']}\nn={row[column]['n']}" for row in rows]
+        ax.set_xticks(range(len(rows)), labels, rotation=30, fontsize=9)
         ax.set(title=title)
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     for k, name in enumerate(CLASSES):

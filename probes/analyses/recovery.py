@@ -201,8 +201,10 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
             value, error = bars([rate_of(r["answer"]) for r in mine])
             if mine:
                 ax.errorbar([r["cut"] for r in mine], value, error, color=color, marker=marker, label=who)
+        counts = [r["answer"]["n"] for r in rows if r["prefix"] in (state, "all") and r["finished_by"] == TEACHER]
+        n = f"\nn = {', '.join(map(str, counts))}" if counts else ""
         ax.set(
-            title=f"answer right, from {state} prefixes", xlabel="share of the wrong answer kept", ylim=(-0.03, 1.03)
+            title=f"answer right, from {state} prefixes{n}", xlabel="share of the wrong answer kept", ylim=(-0.03, 1.03)
         )
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         if ax.lines:
@@ -210,9 +212,9 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
     rows = summary["tables"]["perplexity"]
     for cut in dict.fromkeys(row["cut"] for row in rows):
         mine = [row for row in rows if row["cut"] == cut]
-        axes[2].plot(
-            [r["quartile"] for r in mine], [r["answer"]["value"] for r in mine], "o-", label=f"cut at {cut:.0%}"
-        )
+        value, error = bars([rate_of(r["answer"]) for r in mine])
+        label = f"cut at {cut:.0%}, n = {sum(r['answer']['n'] for r in mine)}"
+        axes[2].errorbar([r["quartile"] for r in mine], value, error, marker="o", label=label)
     axes[2].set(title="by the teacher's perplexity", xlabel="quartile, least surprised first", xticks=range(1, 5))
     if rows:
         axes[2].legend(fontsize=8)

@@ -153,12 +153,14 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
     for which, color, shift in (("effective", GREY, -0.12), ("both", BLUE, 0.12)):
         rates = [rate_of(row["auc"]) for row in rows if row["responses"] == which]
         value, error = bars(rates)
-        left.errorbar(value, np.arange(len(names)) + shift, xerr=error, fmt="o", color=color, label=which)
+        prompts = sorted({rate.n for rate in rates})
+        n = f"n = {prompts[0]}" + (f" to {prompts[-1]}" if len(prompts) > 1 else "")
+        left.errorbar(value, np.arange(len(names)) + shift, xerr=error, fmt="o", color=color, label=f"{which}, {n}")
     left.axvline(0.5, color="black", lw=1, ls=":")
     left.axhline(len(CONTEXTS) - 0.5, color=GREY, lw=0.8)
     left.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     left.set(title="right before wrong: AUC within a prompt", ylim=(len(names) - 0.5, -0.5))
-    left.legend(loc="lower left")
+    left.legend(loc="upper left", fontsize=8)
     found = {row["context"]: rate_of(row["difference"]) for row in summary["tables"]["steps"]}
     shown = [(i, found[name]) for i, name in enumerate(names) if name in found and found[name].n]
     if shown:
@@ -167,7 +169,8 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
     right.axvline(0.0, color="black", lw=1, ls=":")
     right.set(title="first mistake less steps before")
     caption = (
-        "Below the line: controls. 95% bootstrap intervals over problems. Right: what the context changes in the mean "
-        "log-probability of a wrong response's first mistake, less the same for its steps before; below 0: it tells."
+        "Below the line: controls. n: prompts. 95% bootstrap intervals over problems. Right: what the context changes "
+        "in the mean log-probability of a wrong response's first mistake, less the same for its steps before; below "
+        "0: it tells."
     )
     return Drawn(drawn, "What a teacher's context makes of its signal", caption)
