@@ -111,10 +111,11 @@ def _go_on(
     most = min(most_each or budget, budget - min((len(responses[i]) for i in rows), default=budget))
     longest = max((int(documents.prompt[i]) + len(responses[i]) for i in rows), default=0)
     tight = longest + most > model.config.context  # then the most that one of them may need is too much for another
-    for group in ([i] for i in rows) if tight else [rows] * bool(len(rows)):
+    seed = draws.pop("seed", 0)
+    for k, group in enumerate(([i] for i in rows) if tight else [rows] * bool(len(rows))):  # each with its own noise
         texts = [documents.prompt_tokens(i).tolist() + responses[i] for i in group]
         room = min(most, budget - min(len(responses[i]) for i in group))
-        for i, rest in zip(group, continued(model, texts, room, **draws), strict=True):
+        for i, rest in zip(group, continued(model, texts, room, seed=seed + k, **draws), strict=True):
             responses[i] = (responses[i] + rest)[:budget]
 
 

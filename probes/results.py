@@ -27,9 +27,8 @@ def rows(
     """One row for each site. `readings`: by kind of `probes.controls`, each with the same sites; `names` may lack."""
     test, draws = split.test, Clusters(split.test.row)
     parts = _parts(task, test, classes)
-    alike = _with_interval(MAJORITY, draws.rate(majority(split.fit, test))) | _with_interval(
-        POSITION, draws.rate(position.right)
-    )
+    alike = _with_interval(MAJORITY, draws.rate(majority(split.fit, test)))
+    alike |= _with_interval(POSITION, draws.rate(position.right))
     result = []
     for i, mine in enumerate(readings[TRAINED]):
         whole = draws.rate(mine.right)

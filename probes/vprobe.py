@@ -72,11 +72,8 @@ class VProbe(nn.Module):
 
     def __init__(self, model: GPT, classes: int, config: VProbeConfig, seed: int) -> None:
         super().__init__()
-        c, rank, generator = (
-            model.config,
-            config.attention_rank,
-            torch.Generator().manual_seed(key(seed, "vprobe weights", 0)),
-        )
+        c, rank = model.config, config.attention_rank
+        generator = torch.Generator().manual_seed(key(seed, "vprobe weights", 0))
         self.u_VR = nn.Parameter(torch.zeros(c.vocab_size, config.rank))
         self.v_RC = nn.Parameter(torch.randn(config.rank, c.n_embd, generator=generator))
         self.head_KC = nn.Parameter(torch.randn(classes, c.n_embd, generator=generator) * 0.1 / c.n_embd**0.5)

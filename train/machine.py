@@ -45,11 +45,10 @@ def deterministic(device: str, compiled: bool = False) -> None:
     torch.use_deterministic_algorithms does both at once, and loads the compiler for it: a second of every command on a
     CPU. On a CUDA device packed attention is compiled anyway.
     """
-    warn = device == "cuda"
-    if compiled or warn:
-        torch.use_deterministic_algorithms(True, warn_only=warn)
+    if compiled or device == "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
     else:
-        torch.set_deterministic_debug_mode("warn" if warn else "error")
+        torch.set_deterministic_debug_mode("error")
 
 
 def keep_memory() -> bool:

@@ -1,4 +1,4 @@
-"""The recipe `capability` at the scale `smoke`, one student by one way: from the world to a claim about its table."""
+"""The recipe `capability` at the scale `smoke`, two students by one way: from the world to a claim about its table."""
 
 import json
 from pathlib import Path

@@ -120,7 +120,8 @@ def test_a_doubted_sentence_is_drawn_anew_and_the_rest_is_kept(monkeypatch):
     outcome = regret.with_regret(model(), WORLD, start, regret.perfect, 3, 1.0, 0)
     assert outcome.solutions.verdicts.right.all() and len(calls) == 2
     assert outcome.retries_N.tolist() == [int(i in wrong) for i in range(len(DOCUMENTS))]
-    assert calls[0][2]["temperature"] == 1.0 and calls[0][2]["eos"] == WORLD.phrases[STOP] and not calls[1][2]
+    assert calls[0][2]["temperature"] == 1.0 and calls[0][2]["eos"] == WORLD.phrases[STOP]
+    assert "temperature" not in calls[1][2], "greedily"
 
 
 def test_retries_are_used_up_and_the_last_text_stays(monkeypatch):
@@ -186,7 +187,22 @@ def test_a_response_near_the_budget_cuts_no_other_short(monkeypatch):
         responses = [[5] * 9, []]
         regret._go_on(model(), DOCUMENTS, responses, np.arange(2), 10, most, temperature=1.0)
         assert tuple(map(len, responses)) == lengths
-    assert [room for _, room, _ in asked] == [10, 4] and all(draws == {"temperature": 1.0} for *_, draws in asked)
+    assert [room for _, room, _ in asked] == [10, 4]
+    assert all(draws == {"temperature": 1.0, "seed": 0} for *_, draws in asked)
+
+
+def test_responses_that_are_finished_one_by_one_do_not_share_their_noise(monkeypatch):
+    """Where the context is too short for all at once, each has a call of its own, and a seed of its own."""
+    seeds = []
+
+    def continued(model, texts, most, seed, **draws):
+        seeds.append((len(texts), seed))
+        return [[7] * most for _ in texts]
+
+    monkeypatch.setattr(regret, "continued", continued)
+    small = model()
+    regret._go_on(small, DOCUMENTS, [[5], [5]], np.arange(2), small.config.context, temperature=1.0, seed=40)
+    assert seeds == [(1, 40), (1, 41)]
 
 
 def test_a_parameter_that_does_not_exist_has_the_label_no():
