@@ -70,9 +70,10 @@ def run(config: ProbeConfig, model: GPT, world: World, splits: dict[str, Split],
         "first_wrong": first_wrong(steps, asked, world),
         "first_wrong_after": first_wrong(steps, asked, world, AFTER),
         "unneeded": unneeded(steps, asked["nece", BEFORE]),
-        "detection": {when: detection(steps, asked["can_next", when], "can_next", world) for when in (BEFORE, AFTER)},
-        "detection_next": {
-            when: detection(steps, asked["nece_next", when], "nece_next", world) for when in (BEFORE, AFTER)
+        "detection": {
+            f"{task}, {when}": detection(steps, asked[task, when], task, world)
+            for task in ("can_next", "nece_next")
+            for when in (BEFORE, AFTER)
         },
         "after_step": after_step(config, model, world),
     }

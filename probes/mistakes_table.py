@@ -55,13 +55,12 @@ def _knew(summary: Mapping[str, Any]) -> list[str]:
     lines.append(
         f"unneeded ones written: nece called {_share(summary['unneeded'])} of them not needed before the solution"
     )
-    for task, what in (("can_next", "detection"), ("nece_next", "detection_next")):
-        for when, found in summary[what].items():
-            if found["suspected"] is not None:
-                lines.append(
-                    f"{task} {when}: finds {_share(found['found'])} of the parameters written where it is no, suspects "
-                    f"{_share(found['suspected'])} of those where it is yes"
-                )
+    for name, found in summary["detection"].items():
+        if found["suspected"] is not None:
+            lines.append(
+                f"{name}: finds {_share(found['found'])} of the parameters written where it is no, suspects "
+                f"{_share(found['suspected'])} of those where it is yes"
+            )
     after = summary["after_step"]
     lines.append(
         "after each step, is it a mistake: too few mistakes to fit a probe"

@@ -143,3 +143,11 @@ def test_sites_are_chosen_by_name_or_kind_and_memory_changes_nothing():
         assert a.site == b.site and (a.right == b.right).mean() > 0.995
     with pytest.raises(ValueError, match=r"export\.sites=hook_z: accepted for this model: hook_embed"):
         chosen_sites(model, ("hook_z",), "export.sites")
+
+
+def test_position_knows_which_parameter_the_question_asks_for():
+    """In a small world most needed parameters are the query, and reading the question is not reading a plan."""
+    split = split_of("nece")
+    asked = [part.slot == part.documents.problems.query[part.row] for part in split]
+    named = Split(*(part.replaced(label=q.astype(np.int64)) for part, q in zip(split, asked, strict=True)))
+    assert 0 < asked[2].mean() < 1 and read_position(named, "nece", 7, (1e-3,))[0].right.all()
