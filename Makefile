@@ -37,11 +37,11 @@ env: $(STAMP)
 
 # Compiles the generator, the checker, the oracle and the decoding step once, so that the first problem
 # a person asks for comes at once.
-WARM_UP := from numpy import full, zeros; from synth.checker import check; from synth.dataset import Source; \
-	from synth.oracle import Oracle; from synth.spec import preset; source = Source(preset("tiny"), 0); \
+WARM_UP := from numpy import full, zeros; from synth.judge.checker import check; from synth.dataset import Source; \
+	from synth.oracle.next_token import Oracle; from synth.spec import preset; source = Source(preset("tiny"), 0); \
 	documents = source.documents(range(2)); Oracle(source.spec).documents(documents); \
 	check(documents.problems, source.world, zeros((2, 8), "int64"), full(2, 8)); \
-	import torch; from models import GPT, GPTConfig; from models.sampling import sample; torch.set_num_threads(1); \
+	import torch; from models import GPT, GPTConfig; from models.decode.sampling import sample; torch.set_num_threads(1); \
 	sample(GPT(GPTConfig(8, 1, 1, 4, 8)), [[1]], 4, temperature=0, eos=0, pad=0)
 
 $(STAMP): requirements.lock pyproject.toml

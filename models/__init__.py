@@ -5,8 +5,8 @@ The invariant that matters: nothing in this room knows where tokens come from or
 Try it:  python -c "from models import GPT, GPTConfig; print(GPT(GPTConfig(97, 2, 2, 32, 64)))"
 """
 
-from models.cache import KVCache
-from models.count import flops_per_token, n_params
+from models.decode.cache import KVCache
+from models.flops import flops_per_token, n_params
 from models.gpt import GPT, GPTConfig
 
 __all__ = ["GPT", "GPTConfig", "KVCache", "flops_per_token", "n_params"]

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from models.cache import KVCache
-from models.elementwise import Rope, causal_mix, relu2, rms_norm, rope_tables, rotate, swiglu
+from models.decode.cache import KVCache
+from models.ops import Rope, causal_mix, relu2, rms_norm, rope_tables, rotate, swiglu
 from models.packing import Packing
 
 NORMS = ("rmsnorm", "layernorm")
@@ -315,7 +315,7 @@ class GPT(nn.Module):
         return self.embed.weight if self.unembed is None else self.unembed.weight
 
     def rope(self, positions: slice | Tensor, device: torch.device) -> Rope:
-        """What `models.elementwise.rotate` needs at these positions."""
+        """What `models.ops.rotate` needs at these positions."""
         c = self.config
         if self.rope_tables is None or self.rope_tables.device != device:
             self.rope_tables = rope_tables(c.context, c.head_dim, c.rotated, c.rope_base, 2 * c.n_head).to(device)

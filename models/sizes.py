@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from models.count import flops_per_token, n_params
+from models.flops import flops_per_token, n_params
 from models.gpt import GPTConfig
 
 FOLDER = Path(__file__).resolve().parent.parent / "configs" / "model"

@@ -19,16 +19,16 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from probes.account import log_probabilities, of_model, of_problem, read_out, solve
-from probes.opened import Opened, open_checkpoint
-from probes.readouts import ReadoutConfig, fit_probe, places
+from probes.open_checkpoint import Opened, open_checkpoint
+from probes.viewer.problem_json import log_probabilities, of_model, of_problem, read_out, solve
+from probes.viewer.readouts import ReadoutConfig, fit_probe, places
 from synth.dataset import SPLITS, Documents, Source
-from synth.oracle import POLICIES
-from synth.problem import from_record
-from train.config import REQUIRED, run_entry
-from train.machine import set_up
+from synth.oracle.next_token import POLICIES
+from synth.problem.arrays import from_record
+from train.config.compose import REQUIRED, run_entry
+from train.core.torch_setup import set_up
 
-FOLDER = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parent / "viewer"
 STREAM = "look"
 # Nothing may be fetched, so the page is the same offline, and no text of a record can reach outside it.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -37,7 +37,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inli
 @dataclass(frozen=True)
 class GlassConfig:
     """Settings of the command. `preset`: of other problems than the checkpoint's own. `policy`: what the oracle says
-    after something impossible (`synth.oracle`). `temperature` 0 is greedy, `seed` is of the sampling."""
+    after something impossible (`synth.oracle.next_token`). `temperature` 0 is greedy, `seed` is of the sampling."""
 
     checkpoint: str = REQUIRED
     beside: str | None = None

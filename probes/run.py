@@ -15,16 +15,16 @@ other tasks analyse distillation (`probes.analyses`): tables/*.csv, one figure, 
 import sys
 from collections.abc import Sequence
 
-from probes import export, layers, mistakes, mistakes_table
-from probes.analyses.running import MODULES, analyse, words
-from probes.published import beside
-from probes.results import table
+from probes.analyses.run import MODULES, analyse, words
 from probes.settings import EXPORT, LAYERS, ProbeConfig
-from train import checkpoint
-from train.config import plain, run_entry
-from train.data import check_world
-from train.machine import set_up
-from train.rundir import open_run, read_json
+from probes.tasks import export, layers, mistakes, mistakes_table
+from probes.tasks.published import beside
+from probes.tasks.results import table
+from train.config.compose import plain, run_entry
+from train.core import checkpoint
+from train.core.torch_setup import set_up
+from train.data.batches import check_world
+from train.runs.run_folder import open_run, read_json
 
 
 def main(config: ProbeConfig) -> None:

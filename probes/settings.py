@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass, field
 
-from probes.activations import RESIDUAL
 from probes.analyses import settings as analyses
-from probes.labels import ALL, GIVEN, TASKS, check_tasks
-from probes.linear import LinearConfig
-from probes.vprobe import VProbeConfig
-from synth.encoding import PHRASE
-from train.config import REQUIRED
-from train.data import DataConfig
-from train.rundir import Out
+from probes.queries.labels import ALL, GIVEN, TASKS, check_tasks
+from probes.readout.activations import RESIDUAL
+from probes.readout.linear import LinearConfig
+from probes.readout.vprobe import VProbeConfig
+from synth.store.encodings import PHRASE
+from train.config.compose import REQUIRED
+from train.data.batches import DataConfig
+from train.runs.run_folder import Out
 
 LAYERS, MISTAKES, EXPORT = "layers", "mistakes", "export"
 ANALYSES = ("signal", "provenance", "capability", "recovery", "futures", "premise", "merge", "collapse")

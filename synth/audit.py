@@ -1,6 +1,6 @@
 """Independent proof of data sets: `python -m synth.audit train.jsonl test.jsonl`, or folders of token shards.
 
-Every record is proved from its JSON alone (`synth.proof`: exact values, needed parameters, texts, inserted mistakes);
+Every record is proved from its JSON alone (`synth.judge.sympy_audit`: exact values, needed parameters, texts, inserted mistakes);
 the records of a folder are rendered from the tokens of its shards, after their hashes. Several files must not share a
 problem nor, unless they were split by problem, a solution template. Prints a table and, for each number of operations,
 how many problems and different templates there are; warns of test cells of few templates. The exit code is 1 if
@@ -17,7 +17,7 @@ from itertools import combinations
 from pathlib import Path
 
 from synth.generate import Parser, fail, known_world
-from synth.proof import CHECKS, audit_record, identity, shape, template
+from synth.judge.sympy_audit import CHECKS, audit_record, identity, shape, template
 
 FEWEST_TEMPLATES = 20  # of a test cell: below this, its accuracy says little about other templates
 FIRST_TEST_BIN = 17
@@ -61,7 +61,7 @@ class Audit:
 def read(path: str) -> Iterator[dict]:
     """Records of a file or folder. Raises ValueError where it cannot be read, naming the line or the shard."""
     if Path(path).is_dir():
-        from synth.shards import PARQUET, read_shards
+        from synth.store.shards import PARQUET, read_shards
 
         shards = read_shards(path, verify=True)
         if "encoding" not in shards.manifest:
@@ -79,7 +79,7 @@ def read(path: str) -> Iterator[dict]:
 
 def _rows(path: Path) -> Iterator[dict]:
     try:
-        from synth.tables import read_rows
+        from synth.store.parquet import read_rows
     except ImportError:
         raise ValueError(f"{path} needs pyarrow; accepted: JSON lines, or pip install -e '.[data]'") from None
     yield from read_rows(path)

@@ -1,7 +1,7 @@
 """Judge solutions in a file: `python -m synth.check FILE.jsonl`.
 
 Each line is a JSON record of a problem (as `python -m synth.generate --out -` writes it) with a solution's text in it.
-One line per record says right, or wrong with the first mistake and its kind (the table of kinds: `synth.checker`); the
+One line per record says right, or wrong with the first mistake and its kind (the table of kinds: `synth.judge.checker`); the
 last line counts. The solution's last value is its answer. Nothing is printed when any record is bad.
 """
 
@@ -69,8 +69,8 @@ def problem_and_text(record: dict, field: str, own: str | None = None):
 
     own: the file of a world that is not shipped; names that no world has make a world of their own.
     """
-    from synth import world
-    from synth.problem import from_record, world_of
+    from synth.problem.arrays import from_record, world_of
+    from synth.world import vocabulary
 
     modulus = record.get("modulus")
     if type(modulus) is not int or modulus not in MODULI:
@@ -78,14 +78,14 @@ def problem_and_text(record: dict, field: str, own: str | None = None):
     text = record.get(field)
     if not isinstance(text, str):
         raise ValueError(f"no text under the key {field!r}; accepted: --field with one of its text keys")
-    mine = own is not None and record.get("world") == world.read(own)["name"]
+    mine = own is not None and record.get("world") == vocabulary.read(own)["name"]
     known = world_of(record, own if mine else None)
     return from_record(record, known), known, text
 
 
 def judge(record: dict, field: str, own: str | None = None):
     """Verdict on one record's text and the text itself; the rest as `problem_and_text`."""
-    from synth.checker import check_text
+    from synth.judge.checker import check_text
 
     problem, known, text = problem_and_text(record, field, own)
     return check_text(problem, known, text), text
@@ -93,7 +93,7 @@ def judge(record: dict, field: str, own: str | None = None):
 
 def describe(verdict, text: str) -> str:
     """The verdict on a batch of one in words."""
-    from synth.checker import reason
+    from synth.judge.checker import reason
 
     why, first = reason(verdict, 0), verdict.first_mistake[0]
     if first >= 0:
@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
         os.environ.setdefault("GLASSHOUSE_JIT", "0")  # must be set before the kernels are imported
     from tqdm import tqdm
 
-    from synth.checker import reason
+    from synth.judge.checker import reason
 
     lines, reasons, published = [], Counter(), 0
     for number, record in tqdm(records, unit="record", delay=2, disable=None, leave=False):

@@ -14,17 +14,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from synth import hashing
-from synth import problem as P
-from synth.document import CAPACITY, write_prompt, write_solution
-from synth.hashing import uniform
-from synth.jit import jit
-from synth.lengths import SCALE, costs
-from synth.mistakes import KINDS, drop_premise
-from synth.problem import Problems, one
-from synth.sample import draw
+from synth.draw.lengths import SCALE, costs
+from synth.draw.problems import draw
+from synth.draw.split import template_residue
+from synth.kernel import rng
+from synth.kernel.jit import jit
+from synth.kernel.rng import uniform
+from synth.problem import arrays as P
+from synth.problem.arrays import Problems, one
 from synth.spec import BINS, CHOICES, TRAIN_BINS, WITHHELD, Spec
-from synth.split import template_residue
+from synth.write.document import CAPACITY, write_prompt, write_solution
+from synth.write.mistakes import KINDS, drop_premise
 
 SPLITS = {"train": (0, TRAIN_BINS - 1), "test": (TRAIN_BINS, BINS - 1), "all": (0, BINS - 1)}
 # settings of how a given problem is written down, which `Source.solve` may change
@@ -159,7 +159,7 @@ class Source:
             )
 
     def _draw(self, indices: Sequence[int]) -> tuple[np.ndarray, Problems]:
-        states = hashing.states(self.seed, f"{self.stream}/{self.split}", indices)
+        states = rng.states(self.seed, f"{self.stream}/{self.split}", indices)
         problems = P.empty(len(states))
         missing, world = float(self.spec.missing_premise), self.world
         drawn = _draw_problems(states, self._law, self._costs, world.pool, world.categories, problems, missing)
@@ -180,8 +180,8 @@ class Source:
         documents = self._write(*self._draw(indices), self.spec)
         if not self.spec.contexts:
             return documents
-        # by name: an import statement would have this file's kernels compiled anew whenever contexts change (synth.jit)
-        return importlib.import_module("synth.context").mix(self, indices, documents)
+        # by name: an import statement would have this file's kernels compiled anew whenever contexts change (synth.kernel.jit)
+        return importlib.import_module("synth.contexts.privileged").mix(self, indices, documents)
 
     def solve(
         self, problems: Problems, stream: str = "solve", indices: Sequence[int] | None = None, **changes
@@ -197,7 +197,7 @@ class Source:
         n = len(problems.scalars)
         if indices is not None and len(indices) != n:
             raise ValueError(f"{len(indices)} indices for {n} problems; accepted: one index for each problem")
-        states = hashing.states(self.seed, stream, range(n) if indices is None else indices)
+        states = rng.states(self.seed, stream, range(n) if indices is None else indices)
         return self._write(states, problems, dataclasses.replace(self.spec, contexts=(), **changes))
 
     def _write(self, states: np.ndarray, problems: Problems, spec: Spec) -> Documents:

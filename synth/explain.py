@@ -45,7 +45,7 @@ def build_parser() -> Parser:
 
 def explain(oracle, problem, text: str) -> str:
     """The oracle's account of one solution text for a batch of one; ValueError when it is no text of the world."""
-    from synth.oracle import ABSTAINED, EXACT, STATUSES
+    from synth.oracle.next_token import ABSTAINED, EXACT, STATUSES
 
     world = oracle.world
     tokens = np.array(world.encode(text), dtype=np.int64)
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
         os.environ.setdefault("GLASSHOUSE_JIT", "0")  # must be set before the kernels are imported
     from tqdm import tqdm
 
-    from synth.oracle import Oracle
+    from synth.oracle.next_token import Oracle
     from synth.spec import Spec
 
     names = ("retry_rate", "retry_kind", "uncorrected", "letter_order", "letters", "shortest")

@@ -37,11 +37,11 @@ def fail(message: str) -> NoReturn:
 
 def known_world(name: str) -> None:
     """Exit 2 when there is no world `name`, or with one line for each fault when it is a file that has any."""
-    from synth import world, worldfile
+    from synth.world import validate_world, vocabulary
 
     try:
-        path = world.path_of(name)
-        found = world.validate(worldfile.read(path)) if name.endswith(".json") else []
+        path = vocabulary.path_of(name)
+        found = vocabulary.validate(validate_world.read(path)) if name.endswith(".json") else []
     except ValueError as error:
         fail(str(error))
     for fault in found:
@@ -144,7 +144,9 @@ def build_parser() -> Parser:
         "--solution-order", choices=("uniform", "published"), help="redrawn step by step, or as constructed"
     )
     parser.add_argument(
-        "--context", metavar="RECIPE", help="sections before each problem: gold, success2+failure1 (synth.sections)"
+        "--context",
+        metavar="RECIPE",
+        help="sections before each problem: gold, success2+failure1 (synth.contexts.sections)",
     )
     parser.add_argument(
         "--out", metavar="PATH", help="- for JSON lines, x.jsonl, x.parquet, or a folder for token shards"
@@ -193,7 +195,7 @@ def settings(args: argparse.Namespace) -> dict:
     names += ("uncorrected", "mask_mistakes", "missing_premise", "max_length", "length_unit", "withheld")
     chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.world:
-        from synth.world import offered
+        from synth.world.vocabulary import offered
 
         chosen["world"] = args.world
         for name, most in offered(args.world).items():  # a small world is used whole
@@ -283,27 +285,27 @@ def run(args: argparse.Namespace, spec, kind: str) -> None:
     """Show or write the problems."""
     if kind == "show":
         from synth.dataset import Source
-        from synth.show import show
+        from synth.view.text import show
 
         source = Source(spec, args.seed, args.split)
         for index in range(args.start, args.start + args.count):
             documents = source.documents([index])
             print(show(source, documents, 0, index, sys.stdout.isatty()), end="\n\n\n", flush=True)
             if args.figure:
-                from synth.figure import draw_document
+                from synth.view.figure import draw_document
 
                 path = Path(args.figure)
                 name = path.name if args.count == 1 else f"{path.stem}-{index}{path.suffix}"
                 draw_document(source, documents, 0, str(path.with_name(name)))
         return
-    from synth import export
+    from synth.store import writers
 
-    write = {"lines": export.write_lines, "parquet": export.write_parquet, "shards": export.write_shards}[kind]
+    write = {"lines": writers.write_lines, "parquet": writers.write_parquet, "shards": writers.write_shards}[kind]
     how = {}
     if kind == "shards":
         how = {
             "tokens": args.tokens,
-            "shard": args.shard or export.SHARD,
+            "shard": args.shard or writers.SHARD,
             "parquet": False if args.no_parquet else None,
         }
     write(spec, args.seed, args.split, args.start, args.start + args.count, args.workers, args.out, **how)

@@ -12,12 +12,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from synth import sections
-from synth import world as worlds
+from synth.contexts import sections
+from synth.world import vocabulary as worlds
 
-PRESETS = Path(__file__).parent / "presets.json"
+PRESETS = Path(__file__).parent / "world" / "presets.json"
 MAX_EDGES, MAX_OPS, BINS, TRAIN_BINS = 48, 64, 23, 17  # bins 0..16 train, 17..22 test (Part 2.1, both places)
-WITHHELD = ("none", "differences", "products", "both")  # their numbers are what `synth.operations` reads as bits
+WITHHELD = ("none", "differences", "products", "both")  # their numbers are what `synth.draw.expressions` reads as bits
 CHOICES = {
     "order": ("pq", "qp"),
     "letter_order": ("random", "ordered"),
@@ -34,7 +34,7 @@ CHOICES = {
 class Spec:
     """Everything that determines the distribution of problems and documents (Part 2.1 and 2.2, sources per field)."""
 
-    world: str = "english"  # data file in synth/worlds
+    world: str = "english"  # data file in synth/world/files
     modulus: int = 23
     categorisations: int = 4  # how much of the world's name lists is used
     subcategories: int = 5
@@ -56,10 +56,10 @@ class Spec:
     uncorrected: float = 0.0  # share of slips that are not taken back; later numbers follow from them
     missing_premise: float = 0.0  # probability that one needed given has no sentence (2504.06514)
     shortest: bool = True  # False: any ready parameter may come next until the query is there (be_shortest)
-    contexts: tuple = ()  # privileged sections before the problem: weight of each recipe of `synth.sections`
+    contexts: tuple = ()  # privileged sections before the problem: weight of each recipe of `synth.contexts.sections`
     reask: bool = False  # redraw the query of a drawn problem among all its parameters
     max_length: int | None = None  # drop problems whose document without mistakes is longer (published: 768, 1024)
-    length_unit: str = "tokens"  # of this lab, or gpt2: the estimate of `synth.lengths`
+    length_unit: str = "tokens"  # of this lab, or gpt2: the estimate of `synth.draw.lengths`
     withheld: str = "none"  # operations that no solution has, for knowledge that is new later (2505.14216); else sums
 
     def __post_init__(self) -> None:
@@ -127,7 +127,7 @@ class Spec:
 
 
 def presets() -> dict[str, dict]:
-    """Name -> settings that differ from `Spec()`, from the data file `synth/presets.json`."""
+    """Name -> settings that differ from `Spec()`, from the data file `synth/world/presets.json`."""
     return json.loads(PRESETS.read_text(encoding="utf-8"))
 
 

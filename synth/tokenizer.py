@@ -27,7 +27,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from synth import spec
-from synth.world import EOS, PAD, POSSESSIVE, SPECIALS, World
+from synth.world.vocabulary import EOS, PAD, POSSESSIVE, SPECIALS, World
 
 GPT2_SIZE, GPT2_EOS, GPT2_PAD = 50257, 50256, 221
 GPT2_RAW_BYTES = (*range(222, 228), *range(188, 220), *range(228, 255))  # in the order in which specials take them
@@ -257,7 +257,7 @@ def make(chosen: spec.Spec, kind: str, merges: int):
 def measure(preset: str, kinds: Sequence[str], merges: int, count: int) -> str:
     """A table of the mean tokens of a document and its parts, and the size of the vocabulary, for each tokenizer."""
     from synth.dataset import Source
-    from synth.encoding import TextEncoding, encoding
+    from synth.store.encodings import TextEncoding, encoding
 
     chosen = spec.preset(preset)
     source = Source(chosen, 0, "test", "tokenizer")

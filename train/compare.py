@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from train.report.measures import interval
-from train.report.results import Run, full_accuracy, is_number, is_run
 from train.report.sections import amount
+from train.runs.results import Run, full_accuracy, is_number, is_run
 
 COLUMNS = ("run", "kind", "done", "steps", "tokens", "flops", "seconds", "cpu", "loss", "kl", "full", "n")
 

@@ -19,11 +19,11 @@ from pathlib import Path
 import torch
 import yaml
 
-from models.count import flops_per_token, n_params
+from models.flops import flops_per_token, n_params
 from models.gpt import GPTConfig
 from synth.spec import preset
-from train.config import CONFIGS
-from train.report.results import Run, is_run
+from train.config.compose import CONFIGS
+from train.runs.results import Run, is_run
 
 # Defaults: the med runs of Physics of Language Models, part 2.1 (100k steps of 512 windows of 768 tokens); the dense
 # bf16 rate of an H100 or H200 SXM as its data sheet gives it; the share is this house's aim, not a result.

@@ -5,9 +5,9 @@
 `checkpoint` is a run folder (its last checkpoint is taken) or a checkpoints/step-N folder. Results go to a run folder:
 summary.json holds counts and rates with 95% intervals by number of operations, samples.jsonl some rollouts.
 
-`context=gold` (a recipe of `synth.sections`) tells the model that context before each problem, and solves the same
+`context=gold` (a recipe of `synth.contexts.sections`) tells the model that context before each problem, and solves the same
 problems without any beside: `gain` is the difference of the two rates. `context=null` is whatever the data says.
-`passes.samples=64` adds pass@1 to pass@64 (`train.passes`). `ood=2` also asks `problems` problems of exactly two
+`passes.samples=64` adds pass@1 to pass@64 (`train.evaluation.pass_at_k`). `ood=2` also asks `problems` problems of exactly two
 operations more than the data's most, in the same vocabulary. (Other data of that vocabulary:
 `data.overrides.NAME=VALUE`.)
 """
@@ -16,15 +16,15 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from synth.sections import parse
-from train import checkpoint
-from train.config import REQUIRED, plain, run_entry
-from train.data import DataConfig, check_world
-from train.evaluation import BATCH, Sampling, check_room, evaluate, held_out_loss, write_samples
-from train.intervals import paired_difference
-from train.machine import set_up
-from train.passes import PassConfig, measure_passes
-from train.rundir import Out, open_run, read_json
+from synth.contexts.sections import parse
+from train.config.compose import REQUIRED, plain, run_entry
+from train.core import checkpoint
+from train.core.torch_setup import set_up
+from train.data.batches import DataConfig, check_world
+from train.evaluation.evaluator import BATCH, Sampling, check_room, evaluate, held_out_loss, write_samples
+from train.evaluation.pass_at_k import PassConfig, measure_passes
+from train.runs.run_folder import Out, open_run, read_json
+from train.statistics import paired_difference
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from pathlib import Path
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from models.export import parity, read, save
-from models.families import family
 from models.gpt import GPT
-from train import checkpoint
-from train.config import REQUIRED, run_entry
-from train.vocabulary import encoding_of
+from models.huggingface.export import parity, read, save
+from models.huggingface.families import family
+from train.config.compose import REQUIRED, run_entry
+from train.core import checkpoint
+from train.core.extend_vocabulary import encoding_of
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 
 import torch
 
-from models.count import n_params
+from models.flops import n_params
 from models.gpt import GPT
-from train import checkpoint
-from train.config import REQUIRED, plain, run_entry
-from train.machine import set_up
-from train.optim import OptimConfig, Optimizer
-from train.rundir import Out, open_run
-from train.state import TrainState
+from train.config.compose import REQUIRED, plain, run_entry
+from train.core import checkpoint
+from train.core.optimizer import OptimConfig, Optimizer
+from train.core.state import TrainState
+from train.core.torch_setup import set_up
+from train.runs.run_folder import Out, open_run
 
 
 @dataclass(frozen=True)

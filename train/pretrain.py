@@ -1,7 +1,7 @@
 """Pretraining: next-token prediction on fresh documents, from random weights or from a checkpoint.
 
     python -m train.pretrain data=tiny model=nano optim=muon budget.tokens=1_000_000 out.name=student
-    torchrun --nproc-per-node=2 -m train.pretrain data=tiny model=nano        # see train/distributed.py
+    torchrun --nproc-per-node=2 -m train.pretrain data=tiny model=nano        # see train/core/distributed.py
 
 The loss is logged beside the oracle's entropy on the same tokens, so `excess` is the distance from what can be known,
 in nats a token. The same command again continues a run that was killed, and does nothing once it is complete.
@@ -19,22 +19,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.count import n_params
+from models.flops import n_params
 from models.gpt import GPT, GPTConfig
 from synth.dataset import Source
-from train import checkpoint
-from train.config import REQUIRED, plain, run_entry
-from train.data import Batch, BatchConfig, Batches, DataConfig, check_world, world_notes
-from train.distributed import PARALLEL, Group, gradients_averaged, joined, replicate, shard
-from train.flops import training_flops
-from train.loop import ALONE, StepOutput, last_row, train
-from train.lora import LoraConfig, adapt
-from train.machine import PRECISIONS, deterministic, set_up
-from train.optim import OptimConfig
-from train.periodic import Periodic, PeriodicConfig, harder_problems
-from train.rundir import RunDir, TrainingOut, open_run
-from train.state import Budget, TrainState
-from train.vocabulary import extended
+from train.config.compose import REQUIRED, plain, run_entry
+from train.core import checkpoint
+from train.core.batch_flops import training_flops
+from train.core.distributed import PARALLEL, Group, gradients_averaged, joined, replicate, shard
+from train.core.extend_vocabulary import extended
+from train.core.loop import ALONE, StepOutput, last_row, train
+from train.core.lora import LoraConfig, adapt
+from train.core.optimizer import OptimConfig
+from train.core.state import Budget, TrainState
+from train.core.torch_setup import PRECISIONS, deterministic, set_up
+from train.data.batches import Batch, BatchConfig, Batches, DataConfig, check_world, world_notes
+from train.evaluation.callback import Periodic, PeriodicConfig, harder_problems
+from train.runs.run_folder import RunDir, TrainingOut, open_run
 
 VOCABULARIES = ("same", "extend")
 CHECKED = 2048  # documents whose length is compared with the model's context before anything starts
@@ -58,7 +58,7 @@ class PretrainConfig:
     lora: train low-rank updates of these weights alone.
 
     init_vocabulary: `same` refuses a checkpoint of another vocabulary; `extend` keeps the rows of the tokens that both
-    have, by their text, and starts those of new tokens afresh (`train.vocabulary`). With `init` the model's settings
+    have, by their text, and starts those of new tokens afresh (`train.core.extend_vocabulary`). With `init` the model's settings
     are the checkpoint's; only `model.context` may be larger, for positions have no weights.
 
     precision: of the matrix products; weights, sums and the optimiser stay float32. parallel: how the processes that

@@ -9,7 +9,7 @@ Everything goes to OUT/RECIPE (OUT/RECIPE-SCALE where the scale is not cpu): a r
 output in logs/, report.html and figures/. What is complete is not run again; the same command continues a recipe that
 was stopped. `recipe.stages.NAME.set.SETTING=VALUE` changes one setting of one stage.
 
-A recipe may copy a stage over lists of its own (`train.expand`) and over seeds. A list's name is then a setting that
+A recipe may copy a stage over lists of its own (`train.recipes.grid`) and over seeds. A list's name is then a setting that
 cuts it down, and what is run in parts adds up in one folder and one report:
 
     python -m train.recipe recipe=arena methods=[opd,kd] seeds=2
@@ -24,11 +24,12 @@ from typing import Any
 
 import yaml
 
-from train import checkpoint, report
-from train.config import CONFIGS, REQUIRED, run_entry
-from train.expand import awaited, check_lists, chosen, copies, filled
+from train import report
+from train.config.compose import CONFIGS, REQUIRED, run_entry
+from train.core import checkpoint
+from train.recipes.grid import awaited, check_lists, chosen, copies, filled
+from train.recipes.runner import Record, Stage, StageFailed, check_graph, nested, run
 from train.report.verdicts import COMPARING, MEASURES, Verdict
-from train.stages import Record, Stage, StageFailed, check_graph, nested, run
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class RecipeFile:
     """The content of configs/recipe/NAME.yaml.
 
     lists: what stages are copied over; seeds: how many it takes. controls: stages that every arm is compared with; the
-    report then ranks the arms (`train.report.ranking`). keep_going: whether the other stages run on when one fails.
+    report then ranks the arms (`train.report.studies.arena`). keep_going: whether the other stages run on when one fails.
     """
 
     name: str = REQUIRED

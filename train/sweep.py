@@ -26,9 +26,9 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from train import report
-from train.config import load, run_entry
+from train.config.compose import load, run_entry
 from train.recipe import RecipeConfig
-from train.stages import ROOT
+from train.recipes.runner import ROOT
 
 LAUNCHERS = ("local", "slurm")
 POLL = 0.5  # seconds between looks at the jobs

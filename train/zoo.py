@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train import checkpoint
-from train.config import run_entry
-from train.intervals import wilson
+from train.config.compose import run_entry
+from train.core import checkpoint
 from train.report.measures import interval
-from train.report.results import Run
-from train.rundir import append_line, atomic_write
+from train.runs.results import Run
+from train.runs.run_folder import append_line, atomic_write
+from train.statistics import wilson
 
 MOST = 12_000_000  # bytes of weights in all
 EVERY = 20  # of the log's lines without an evaluation, one in this many is kept

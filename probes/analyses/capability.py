@@ -18,14 +18,14 @@ from matplotlib.ticker import PercentFormatter
 
 from models.gpt import GPT
 from probes.analyses.parts import Parts
+from probes.analyses.responses import budget, draw
 from probes.analyses.settings import given
 from probes.analyses.tables import cell, rate_of
-from probes.analyses.written import budget, draw
 from probes.settings import ProbeConfig
-from synth.problem import DIFFERENCE, MULTIPLY, Problems
-from train.intervals import Clusters, Rate
-from train.passes import pass_at_k
+from synth.problem.arrays import DIFFERENCE, MULTIPLY, Problems
+from train.evaluation.pass_at_k import pass_at_k
 from train.report.style import BLUE, GREY, Drawn, bars
+from train.statistics import Clusters, Rate
 
 NAME = "capability"
 BINS = ("none", "to 25%", "to 50%", "to 75%", "below all", "all")

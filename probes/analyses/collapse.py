@@ -3,12 +3,12 @@
     python -m probes.run task=collapse checkpoint=runs/collapse/opd-1a2b3c4d
 
 reads the checkpoints of a run that kept them (`out.keep=0 out.save_every=10`), with the student that it began from as
-step 0. At each: linear probes of `known`, `value`, `nece_next` and `done` at every layer (`probes.analyses.fading`),
+step 0. At each: linear probes of `known`, `value`, `nece_next` and `done` at every layer (`probes.analyses.state_probes`),
 fitted anew (`own`: is it still there?) and as fitted at step 0 (`frozen`: is it still where it was?), and greedy
 answers: length, cut off, looping, right. `order` says when each state is first clearly lower than at step 0 (95%,
 paired by query) and when half of its margin over the most frequent label is gone, beside the step at which length,
 cut-off and repetition move in the run's own log. Last, a push along `done` while the first and the last checkpoint
-write (`probes.analyses.pushing`): does it make answers end, or go on?
+write (`probes.analyses.steering`): does it make answers end, or go on?
 """
 
 from collections.abc import Mapping
@@ -23,19 +23,19 @@ from matplotlib.ticker import PercentFormatter
 from tqdm import tqdm
 
 from models.gpt import GPT
-from probes.activations import RESIDUAL, chosen_sites, layer_of
-from probes.analyses.fading import DONE, Reading, classes, questions, reading, states
 from probes.analyses.parts import Parts
-from probes.analyses.pushing import DIRECTION, RANDOM, effect, push
+from probes.analyses.responses import budget, draw
+from probes.analyses.state_probes import DONE, Reading, classes, questions, reading, states
+from probes.analyses.steering import DIRECTION, RANDOM, effect, push
 from probes.analyses.tables import cell, rate_of
-from probes.analyses.written import budget, draw
-from probes.controls import random_weights
-from probes.linear import Split
+from probes.readout.activations import RESIDUAL, chosen_sites, layer_of
+from probes.readout.controls import random_weights
+from probes.readout.linear import Split
 from probes.settings import ProbeConfig
-from train import checkpoint
-from train.intervals import Clusters
+from train.core import checkpoint
 from train.report.style import BLUE, CYCLE, GREY, RED, Drawn, bars
-from train.rundir import read_lines
+from train.runs.run_folder import read_lines
+from train.statistics import Clusters
 
 NAME = "collapse"
 LOGGED = {"length_mean": 1.25, "truncation": 0.05, "repetition": 0.05}  # length: times the first; else: above the first

@@ -5,7 +5,7 @@
 At the tokens of the student's own answers where the reverse KL to the teacher is highest, student and teacher each go
 on for a short window. The paper takes a large distance between the two futures for a fork, without a truth to hold it
 against. Here the checker is that truth: `fork` where the two have not derived the same parameters rightly, or one is
-wrong and the other is not (`train.opd.fork`). Detectors, each as area under the ROC curve:
+wrong and the other is not (`train.opd.topd`). Detectors, each as area under the ROC curve:
 
     transport     entropic optimal transport between the student's embeddings of the two futures' tokens (cosine cost)
     tokens        share of tokens that the two do not have in common
@@ -26,19 +26,19 @@ from torch import Tensor
 
 from models.gpt import GPT
 from probes.analyses.parts import Parts
+from probes.analyses.responses import BATCH, Written, budget, draw, laws
 from probes.analyses.settings import given
 from probes.analyses.tables import cell, rate_of
-from probes.analyses.written import BATCH, Written, budget, draw, laws
-from probes.graph import part
-from probes.regret import continued
+from probes.queries.dependencies import part
 from probes.settings import ProbeConfig
+from probes.tasks.retry_upon_regret import continued
+from synth.contexts.peers import judge
 from synth.dataset import Documents
-from synth.hashing import key
-from synth.peers import judge
-from synth.world import EOS, World
-from train.intervals import Clusters
-from train.opd.fork import states
+from synth.kernel.rng import key
+from synth.world.vocabulary import EOS, World
+from train.opd.topd import states
 from train.report.style import CYCLE, Drawn
+from train.statistics import Clusters
 
 NAME = "futures"
 SHARPNESS, SWEEPS = 0.1, 50  # of the entropic transport: its temperature, and how often the margins are mended

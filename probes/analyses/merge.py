@@ -17,15 +17,15 @@ from tqdm import tqdm
 
 from models.gpt import GPT
 from probes.analyses.parts import Parts
+from probes.analyses.responses import Written, budget, draw, laws
 from probes.analyses.settings import given
 from probes.analyses.tables import cell
-from probes.analyses.written import Written, budget, draw, laws
 from probes.settings import ProbeConfig
 from synth.dataset import Source
-from train.evaluation import held_out_loss
-from train.intervals import Clusters
+from train.evaluation.evaluator import held_out_loss
 from train.merge import merged
 from train.report.style import Drawn
+from train.statistics import Clusters
 
 NAME = "merge"
 DOCUMENTS = 256  # of the held-out loss

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from train.rundir import append_line, finite, read_lines
+from train.runs.run_folder import append_line, finite, read_lines
 
 
 class Parts:

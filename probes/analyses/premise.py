@@ -18,16 +18,16 @@ from matplotlib.ticker import PercentFormatter
 
 from models.gpt import GPT
 from probes.analyses.parts import Parts
+from probes.analyses.responses import Written, budget, draw
 from probes.analyses.tables import cell, rate_of
-from probes.analyses.written import Written, budget, draw
 from probes.settings import ProbeConfig
-from synth.checker import EARLY, REPEATED, UNDETERMINED
 from synth.dataset import Documents
-from synth.problem import MISSING
-from train.intervals import Clusters
-from train.opd.repetition import periods
-from train.report.results import folder_of
+from synth.judge.checker import EARLY, REPEATED, UNDETERMINED
+from synth.problem.arrays import MISSING
+from train.evaluation.repetition import periods
 from train.report.style import BLUE, CYCLE, Drawn, bars
+from train.runs.results import folder_of
+from train.statistics import Clusters
 
 NAME = "premise"
 SHARES = ("abstains", "false_alarms", "precision", "right_missing", "right_whole", "repeats_missing", "repeats_whole")

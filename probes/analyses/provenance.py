@@ -23,13 +23,13 @@ from matplotlib.ticker import PercentFormatter
 
 from models.gpt import GPT
 from probes.analyses.parts import Parts
+from probes.analyses.responses import Written, budget, draw, logprobs, step_means
 from probes.analyses.settings import given
 from probes.analyses.tables import cell, rate_of
-from probes.analyses.written import Written, budget, draw, logprobs, step_means
 from probes.settings import ProbeConfig
-from synth.checker import MALFORMED
-from train.intervals import Clusters, Rate
+from synth.judge.checker import MALFORMED
 from train.report.style import BLUE, GREEN, GREY, ORANGE, RED, Drawn, bars
+from train.statistics import Clusters, Rate
 
 NAME = "provenance"
 CLASSES = ("teacher", "student", "boosted", "damped", "shared")

@@ -22,21 +22,21 @@ from tqdm import tqdm
 
 from models.gpt import GPT
 from probes.analyses.parts import Parts
+from probes.analyses.responses import BATCH, budget, draw, logprobs
 from probes.analyses.settings import given
 from probes.analyses.tables import cell, rate_of
-from probes.analyses.written import BATCH, budget, draw, logprobs
-from probes.graph import part
-from probes.regret import continued
+from probes.queries.dependencies import part
 from probes.settings import ProbeConfig
-from synth.checker import MALFORMED, Verdicts
+from probes.tasks.retry_upon_regret import continued
+from synth.contexts.peers import judge
 from synth.dataset import Documents
-from synth.hashing import key
-from synth.oracle import EXACT, Oracle
-from synth.peers import judge
-from synth.problem import Problems
-from synth.world import EOS
-from train.intervals import Clusters, Rate
+from synth.judge.checker import MALFORMED, Verdicts
+from synth.kernel.rng import key
+from synth.oracle.next_token import EXACT, Oracle
+from synth.problem.arrays import Problems
+from synth.world.vocabulary import EOS
 from train.report.style import BLUE, GREEN, GREY, Drawn, bars
+from train.statistics import Clusters, Rate
 
 NAME = "recovery"
 ORACLE, TEACHER, STUDENT = "oracle", "teacher", "student"

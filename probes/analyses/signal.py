@@ -3,8 +3,8 @@
     python -m probes.run task=signal checkpoint=READER signal.student=STUDENT data=contexts
 
 The student answers each problem several times; the teacher (`model`, which must have learned to read contexts) scores
-every response by its mean token log-probability, once for each context of `probes.analyses.peers`. A context is better
-the better the scores order right before wrong ones, by the eight measures of `probes.analyses.ranking`, for each
+every response by its mean token log-probability, once for each context of `probes.analyses.teacher_contexts`. A context is better
+the better the scores order right before wrong ones, by the eight measures of `probes.analyses.response_ranking`, for each
 prompt, then averaged. Two sets of responses: `effective`, those for which the context could be made, and `both`, those
 for which all the contexts and controls of the table could, the same ones in every row. Last, step by step: what a
 context changes in the log-probability of a wrong response's first mistake, against its steps before.
@@ -18,14 +18,14 @@ from matplotlib.figure import Figure
 
 from models.gpt import GPT
 from probes.analyses.parts import Parts
-from probes.analyses.peers import CONTEXTS, CONTROLS, peers_of, sections
-from probes.analyses.ranking import METRICS, metrics
+from probes.analyses.response_ranking import METRICS, metrics
+from probes.analyses.responses import Written, budget, draw, logprobs, step_means
 from probes.analyses.tables import cell, rate_of
-from probes.analyses.written import Written, budget, draw, logprobs, step_means
+from probes.analyses.teacher_contexts import CONTEXTS, CONTROLS, peers_of, sections
 from probes.settings import ProbeConfig
-from synth.hashing import key
-from train.intervals import Clusters, Rate
+from synth.kernel.rng import key
 from train.report.style import BLUE, GREY, ORANGE, Drawn, bars
+from train.statistics import Clusters, Rate
 
 NAME = "signal"
 

@@ -8,7 +8,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from train.intervals import Rate
+from train.statistics import Rate
 
 Row = Mapping[str, Any]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from test_model_speed import Ours, Plain, Rollouts, batches, pair
 
-from train.machine import set_up
+from train.core.torch_setup import set_up
 
 
 def status(name: str) -> float:

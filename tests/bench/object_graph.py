@@ -1,7 +1,7 @@
 """A straightforward generator of the same problems: objects, dictionaries, one random stream. Only for comparison.
 
 It follows section 1 of the construction step by step as one would write it down (draw, build a graph of objects, walk
-it, write English, hash the template, look the tokens up), with the same laws as `synth.sample`, kept operations
+it, write English, hash the template, look the tokens up), with the same laws as `synth.draw.problems`, kept operations
 included. No trick is left out on purpose; none is put in either.
 """
 
@@ -12,7 +12,7 @@ import re
 import string
 from itertools import pairwise
 
-from synth.world import World
+from synth.world.vocabulary import World
 
 TRAIN = range(17)
 

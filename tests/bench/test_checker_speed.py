@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synth import world as W
-from synth.checker import check
 from synth.dataset import Source
-from synth.problem import to_record
+from synth.judge.checker import check
+from synth.problem.arrays import to_record
 from synth.spec import preset
+from synth.world import vocabulary as W
 
 is_right = runpy.run_path(str(Path(__file__).parents[1] / "unit" / "solution_oracle.py"))["is_right"]
 pairs = runpy.run_path(str(Path(__file__).with_name("pairs.py")))

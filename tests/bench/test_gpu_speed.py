@@ -13,14 +13,14 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from models.export import to_hugging_face
+from models.decode.sampling import sample
 from models.gpt import GPT
-from models.sampling import sample
+from models.huggingface.export import to_hugging_face
 from models.sizes import FOLDER, read_size
-from synth.world import EOS, PAD
-from train.data import BatchConfig, Batches, DataConfig
-from train.machine import set_up
-from train.optim import OptimConfig, Optimizer
+from synth.world.vocabulary import EOS, PAD
+from train.core.optimizer import OptimConfig, Optimizer
+from train.core.torch_setup import set_up
+from train.data.batches import BatchConfig, Batches, DataConfig
 from train.pretrain import NextToken
 
 pairs = runpy.run_path(str(Path(__file__).with_name("pairs.py")))

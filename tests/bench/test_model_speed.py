@@ -3,7 +3,7 @@
 The peer of training is the plain loop that its users write: model(input_ids, attention_mask, labels), backward, clip,
 AdamW; that of rollouts is `generate` with its cache. Ours is what `train.pretrain` and evaluation run. Equal on both
 sides: weights at the start, batches (right padded, loss on the solution), float32, AdamW, clip 1, one thread, and the
-settings of `train.machine` (denormals, allocator), which hold for the process. Nothing is asserted about time.
+settings of `train.core.torch_setup` (denormals, allocator), which hold for the process. Nothing is asserted about time.
 """
 
 import runpy
@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from models.export import to_hugging_face
+from models.decode.sampling import sample
 from models.gpt import GPT, GPTConfig
-from models.sampling import sample
-from synth.world import EOS, PAD
-from train.data import BatchConfig, Batches, DataConfig
-from train.machine import set_up
-from train.optim import OptimConfig, Optimizer
+from models.huggingface.export import to_hugging_face
+from synth.world.vocabulary import EOS, PAD
+from train.core.optimizer import OptimConfig, Optimizer
+from train.core.torch_setup import set_up
+from train.data.batches import BatchConfig, Batches, DataConfig
 from train.pretrain import NextToken
 
 pairs = runpy.run_path(str(Path(__file__).with_name("pairs.py")))
@@ -51,7 +51,7 @@ def batches() -> Batches:
 
 
 class Ours:
-    """`STEPS` steps as `train.loop` takes them; called, it returns the tokens trained on."""
+    """`STEPS` steps as `train.core.loop` takes them; called, it returns the tokens trained on."""
 
     def __init__(self, model: GPT, source: Batches) -> None:
         self.model, self.objective = model, NextToken(source, torch.device("cpu"))

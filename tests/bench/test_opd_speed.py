@@ -17,19 +17,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.export import to_hugging_face
 from models.gpt import GPT, GPTConfig
-from synth.world import EOS, PAD
-from train.data import DataConfig
+from models.huggingface.export import to_hugging_face
+from synth.world.vocabulary import EOS, PAD
+from train.core.optimizer import OptimConfig, Optimizer
+from train.core.torch_setup import set_up
+from train.data.batches import DataConfig
 from train.export import for_generating
-from train.machine import set_up
-from train.opd.divergence import DivergenceConfig
+from train.opd.divergence.divergence import DivergenceConfig
 from train.opd.method import Method
 from train.opd.objective import Objective
-from train.opd.params import Frozen
-from train.opd.source import Prompts, SourceConfig, gold
-from train.opd.teacher import Teacher, TeacherConfig
-from train.optim import OptimConfig, Optimizer
+from train.opd.source.samplers import Prompts, SourceConfig, gold
+from train.opd.teacher.targets import Teacher, TeacherConfig
+from train.opd.teacher.teacher_models import Frozen
 
 pairs, speed = (runpy.run_path(str(Path(__file__).with_name(name))) for name in ("pairs.py", "test_model_speed.py"))
 line, ratios = pairs["line"], pairs["ratios"]

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 
 from synth.dataset import Source
-from synth.oracle import Oracle
+from synth.oracle.next_token import Oracle
 from synth.spec import preset
 
 pairs = runpy.run_path(str(Path(__file__).with_name("pairs.py")))
 MANY, BLOCK = 1024, 4096
 PLAIN = (
     "import sys, time; from synth.dataset import Source\n"
-    "from synth.oracle import Oracle; from synth.spec import preset\n"
+    "from synth.oracle.next_token import Oracle; from synth.spec import preset\n"
     "spec = preset(sys.argv[1], retry_rate=0.2); documents = Source(spec, 0).documents(range(4))\n"
     "for _ in range(3):\n"
     "    start = time.process_time(); law = Oracle(spec).documents(documents)\n"

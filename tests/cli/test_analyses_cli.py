@@ -5,14 +5,15 @@ import torch
 
 from models.gpt import GPT, GPTConfig
 from probes import run
-from probes.analyses.running import MODULES
+from probes.analyses.run import MODULES
 from probes.settings import ANALYSES, ProbeConfig
-from train import checkpoint, report
-from train.config import run_entry
-from train.data import DataConfig, world_notes
+from train import report
+from train.config.compose import run_entry
+from train.core import checkpoint
+from train.core.state import TrainState
+from train.data.batches import DataConfig, world_notes
 from train.report import page
-from train.rundir import read_json
-from train.state import TrainState
+from train.runs.run_folder import read_json
 
 DATA = DataConfig("tiny", {"ops": 2, "edges": 4})
 PROBES = [

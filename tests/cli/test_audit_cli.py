@@ -6,16 +6,17 @@ import re
 
 import pytest
 
-from synth import audit, export
+from synth import audit
 from synth.dataset import Source
-from synth.proof import CHECKS, audit_record, shape
+from synth.judge.sympy_audit import CHECKS, audit_record, shape
 from synth.spec import preset
+from synth.store import writers
 
 SPEC = preset("med", retry_rate=0.3)
 
 
 def records(spec, split, count=30):
-    return list(export.records(Source(spec, 0, split), 0, count))
+    return list(writers.records(Source(spec, 0, split), 0, count))
 
 
 def write(path, rows) -> str:
@@ -203,8 +204,8 @@ def test_a_record_of_nonsense_is_wrong_not_a_crash(tmp_path, capsys):
 def test_folders_and_parquet_are_proved_like_lines(tmp_path, capsys):
     pytest.importorskip("pyarrow")
     spec = preset("med", world="voyage", retry_rate=0.3, missing_premise=0.3)
-    export.write_shards(spec, 0, "train", 0, 20, 1, str(tmp_path / "shards"), shard=8)
-    export.write_parquet(spec, 0, "test", 0, 20, 1, str(tmp_path / "test.parquet"))
+    writers.write_shards(spec, 0, "train", 0, 20, 1, str(tmp_path / "shards"), shard=8)
+    writers.write_parquet(spec, 0, "test", 0, 20, 1, str(tmp_path / "test.parquet"))
     code, out, err = outcome(capsys, str(tmp_path / "shards"), str(tmp_path / "test.parquet"))
     assert (code, err) == (0, "")
     assert "shared by shards and test.parquet: 0 problems, 0 solution templates" in out

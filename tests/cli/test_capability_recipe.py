@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from train.report.results import load
 from train.report.verdicts import judge
+from train.runs.results import load
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from synth.dataset import Source
-from synth.export import record
-from synth.oracle import Oracle
+from synth.oracle.next_token import Oracle
 from synth.spec import preset
+from synth.store.writers import record
 
 SPEC = preset("med", ops=5, edges=8, exact_ops=True, retry_rate=0.3)
 

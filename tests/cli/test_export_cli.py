@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from models.gpt import GPT, GPTConfig
-from synth.checker import check
-from synth.world import EOS, PAD, PROBLEM, SOLUTION
-from train import checkpoint
-from train.config import run_entry
-from train.data import DataConfig, world_notes
+from synth.judge.checker import check
+from synth.world.vocabulary import EOS, PAD, PROBLEM, SOLUTION
+from train.config.compose import run_entry
+from train.core import checkpoint
+from train.core.state import TrainState
+from train.data.batches import DataConfig, world_notes
 from train.export import ExportConfig, main
-from train.state import TrainState
 
 pytestmark = pytest.mark.timeout(600)  # the first command may have to compile the checker
 

@@ -6,11 +6,12 @@ import re
 
 import pytest
 
-from synth import export, generate
+from synth import generate
 from synth.dataset import Source
-from synth.proof import audit_record
+from synth.judge.sympy_audit import audit_record
 from synth.spec import preset
-from synth.world import FOLDER
+from synth.store import writers
+from synth.world.vocabulary import FOLDER
 
 BAD = [
     (["--ops", "0"], "0"),
@@ -107,7 +108,7 @@ def test_the_command_of_the_readme_prints_pages(command):
     pages = text.split("Problem ")[1:]
     assert len(pages) == 3
     source = Source(preset("med"), 0, "all")
-    for page, record in zip(pages, export.records(source, 0, 3), strict=True):
+    for page, record in zip(pages, writers.records(source, 0, 3), strict=True):
         assert record["problem"].strip() in page
         assert page.endswith(f"Answer {record['answer']}") or f"Answer {record['answer']} " in page
         assert f"{record['ops']} operation" in page and "drawn from 1 to 15" in page
@@ -120,7 +121,7 @@ def test_the_command_of_the_readme_prints_pages(command):
 def test_inserted_mistakes_are_marked(command):
     done = command("synth.generate", "--ops", "8", "--retry-rate", "0.6", "--count", "4", "--seed", "3")
     source = Source(preset("med", ops=8, retry_rate=0.6), 3, "all")
-    mistakes = [m for record in export.records(source, 0, 4) for m in record["mistakes"]]
+    mistakes = [m for record in writers.records(source, 0, 4) for m in record["mistakes"]]
     text = " ".join(done.stdout.split())
     assert len(mistakes) > 2
     assert text.count("<- mistake") == text.count("as BACK.") == len(mistakes)
@@ -148,7 +149,7 @@ def test_json_lines_to_standard_output(command):
     done = command("synth.generate", *arguments, "--retry-rate", "0.2", "--solution-order", "published", "--out", "-")
     assert (done.returncode, done.stderr) == (0, "")
     spec = preset("hard", order="qp", retry_rate=0.2, solution_order="published")
-    wanted = list(export.records(Source(spec, 5, "test"), 2, 5))
+    wanted = list(writers.records(Source(spec, 5, "test"), 2, 5))
     assert [json.loads(line) for line in done.stdout.splitlines()] == wanted
 
 

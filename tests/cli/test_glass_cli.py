@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from models import export
 from models.gpt import GPT, GPTConfig
+from models.huggingface import export
 from probes import glass
-from probes.account import Solution, log_probabilities, of_model, of_problem
-from probes.opened import open_checkpoint
-from synth.checker import check
-from synth.problem import to_record
-from train import checkpoint
-from train.config import run_entry
-from train.data import DataConfig, world_notes
+from probes.open_checkpoint import open_checkpoint
+from probes.viewer.problem_json import Solution, log_probabilities, of_model, of_problem
+from synth.judge.checker import check
+from synth.problem.arrays import to_record
+from train.config.compose import run_entry
+from train.core import checkpoint
+from train.core.state import TrainState
+from train.data.batches import DataConfig, world_notes
 from train.export import for_generating
-from train.state import TrainState
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DATA = DataConfig("tiny")

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from train import checkpoint, evaluate, merge, pretrain
-from train.config import run_entry
+from train import evaluate, merge, pretrain
+from train.config.compose import run_entry
+from train.core import checkpoint
 from train.opd import run as opd_run
 
 SMALL = ["model.context=400", "budget.steps=2", "batch.documents=2", "batch.bucket=1", "evaluate.every=0"]

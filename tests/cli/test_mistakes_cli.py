@@ -5,8 +5,8 @@ import json
 import pytest
 
 from synth import generate
-from synth.export import read_shards
-from synth.proof import audit_record
+from synth.judge.sympy_audit import audit_record
+from synth.store.writers import read_shards
 
 
 @pytest.fixture

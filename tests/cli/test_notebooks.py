@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import export
 from models.gpt import GPT, GPTConfig
-from probes import views
-from probes.figures import Look
-from probes.opened import open_checkpoint
-from train import checkpoint
-from train.data import DataConfig, world_notes
+from models.huggingface import export
+from probes.open_checkpoint import open_checkpoint
+from probes.viewer import notebook_views
+from probes.viewer.notebook_figures import Look
+from train.core import checkpoint
+from train.core.state import TrainState
+from train.data.batches import DataConfig, world_notes
 from train.export import for_generating
-from train.report.results import load
-from train.rundir import atomic_write
-from train.state import TrainState
+from train.runs.results import load
+from train.runs.run_folder import atomic_write
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "probes" / "notebooks").glob("*.ipynb"))
 
@@ -94,10 +94,10 @@ def test_without_a_run_a_model_of_the_zoo_is_shown(tmp_path, monkeypatch):
     look = Look.at(runs=tmp_path / "runs")
     assert "Parameters" in look.problem(0) and look.layer_map() is None and "python -m probes.run" in look.no_probe
     assert 'class="rollout"' in look.solution(0) and "tiny world" in look.note
-    zoo = views.found(runs=tmp_path / "runs")
-    assert look.run == zoo and zoo.name == "tiny-teacher-0" and views.distillations(zoo) == []
+    zoo = notebook_views.found(runs=tmp_path / "runs")
+    assert look.run == zoo and zoo.name == "tiny-teacher-0" and notebook_views.distillations(zoo) == []
     monkeypatch.setenv("GLASSHOUSE_RUN", "zoo/tiny-student-0")
-    assert views.found().name == "tiny-student-0" == Look.at("zoo/tiny-student-0").run.name
+    assert notebook_views.found().name == "tiny-student-0" == Look.at("zoo/tiny-student-0").run.name
     with pytest.raises(ValueError, match="does not exist"):
         Look.at(tmp_path / "nothing")
 
@@ -126,17 +126,17 @@ def test_a_notebook_runs_from_top_to_bottom(path, runs, root, monkeypatch):
 
 
 def test_mistakes_are_counted_with_intervals(runs):
-    done = views.judged(open_checkpoint(runs / "quickstart" / "teacher-00000000"), 12)
-    assert not done.verdicts.right.any() and views.first_wrong(done) == 0
-    assert sum(views.mistaken_steps(done).values()) >= 1
-    assert views.png(views.mistakes, done).startswith(b"\x89PNG")
-    drawn = views.mistakes(done)
+    done = notebook_views.judged(open_checkpoint(runs / "quickstart" / "teacher-00000000"), 12)
+    assert not done.verdicts.right.any() and notebook_views.first_wrong(done) == 0
+    assert sum(notebook_views.mistaken_steps(done).values()) >= 1
+    assert notebook_views.png(notebook_views.mistakes, done).startswith(b"\x89PNG")
+    drawn = notebook_views.mistakes(done)
     assert "n = 12" in drawn.caption and len(drawn.figure.axes) == 2
 
 
 def test_what_the_model_knew_is_shown_from_a_saved_run(runs):
     teacher, yes = runs / "quickstart" / "teacher-00000000", {"accuracy": 0.8, "low": 0.7, "high": 0.9, "n": 40}
-    assert views.mistakes_run(teacher, runs) is None
+    assert notebook_views.mistakes_run(teacher, runs) is None
     folder = runs / "probes" / "probe-33333333"
     folder.mkdir(parents=True)
     none = {"accuracy": float("nan"), "low": 0.0, "high": 1.0, "n": 0}
@@ -144,21 +144,21 @@ def test_what_the_model_knew_is_shown_from_a_saved_run(runs):
     summary = {"stage": "mistakes", "first_wrong": first, "first_wrong_after": {"can_next": yes}, "unneeded": none}
     atomic_write(folder / "config.yaml", f"model: {teacher}\n")
     atomic_write(folder / "summary.json", json.dumps(summary))
-    found = views.mistakes_run(teacher / "checkpoints" / "step-1", runs)
+    found = notebook_views.mistakes_run(teacher / "checkpoints" / "step-1", runs)
     assert found["first_wrong"]["can_next"]["n"] == 40
-    labels = [text.get_text() for text in views.knew(found).figure.axes[0].get_yticklabels()]
+    labels = [text.get_text() for text in notebook_views.knew(found).figure.axes[0].get_yticklabels()]
     assert len(labels) == 3 and all("(n=40)" in text for text in labels)
 
 
 def test_the_signs_of_a_collapse_are_found_where_they_begin(runs, tmp_path):
-    experiments = views.distillations(runs / "quickstart" / "teacher-00000000")
-    assert "step 40: cut off before the end" in views.signs(experiments)
-    assert [folder.name for folder in views.pair(experiments)] == ["student-00000000", "opd-00000000"]
-    assert "n = 128" in views.course(experiments).caption
+    experiments = notebook_views.distillations(runs / "quickstart" / "teacher-00000000")
+    assert "step 40: cut off before the end" in notebook_views.signs(experiments)
+    assert [folder.name for folder in notebook_views.pair(experiments)] == ["student-00000000", "opd-00000000"]
+    assert "n = 128" in notebook_views.course(experiments).caption
     healthy = tmp_path / "opd-11111111"
     healthy.mkdir()
     atomic_write(healthy / "config.yaml", "teacher: null\n")
     lines = [line | {"truncation": 0.5 * (line["step"] == 40)} for line in collapse()]  # one bad step is no sign
     atomic_write(healthy / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    assert views.signs(load([tmp_path])).splitlines()[1].endswith("none")
-    assert views.pair([]) is None
+    assert notebook_views.signs(load([tmp_path])).splitlines()[1].endswith("none")
+    assert notebook_views.pair([]) is None

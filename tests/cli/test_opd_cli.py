@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from train import pretrain
-from train.config import run_entry
+from train.config.compose import run_entry
 from train.opd import run as opd_run
 from train.opd.metrics import definition
 from train.opd.objective import Objective
-from train.rundir import read_lines
+from train.runs.run_folder import read_lines
 
 SMALL = [
     "data=smoke", "prompts=6", "max_new=16", "budget.steps=4", "evaluate.every=2", "evaluate.problems=4",

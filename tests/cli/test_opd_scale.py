@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from train.config import CONFIGS
+from train.config.compose import CONFIGS
 from train.opd.run import entry
-from train.opd.scale import STUDENT, TEACHER, scaled
+from train.opd.smoke_overrides import STUDENT, TEACHER, scaled
 
 NAMES = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
 pytestmark = pytest.mark.timeout(600)

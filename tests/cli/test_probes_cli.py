@@ -10,14 +10,15 @@ from safetensors.numpy import load_file
 from sklearn.linear_model import LogisticRegression
 
 from models.gpt import GPT, GPTConfig
-from models.sites import capture
-from probes import layers, run
+from models.hooks import capture
+from probes import run
 from probes.settings import ProbeConfig
-from train import checkpoint
-from train.config import run_entry
-from train.data import DataConfig, world_notes
-from train.rundir import read_json, read_lines
-from train.state import TrainState
+from probes.tasks import layers
+from train.config.compose import run_entry
+from train.core import checkpoint
+from train.core.state import TrainState
+from train.data.batches import DataConfig, world_notes
+from train.runs.run_folder import read_json, read_lines
 
 SMALL = [
     "data=smoke", "probe=smoke", "probe.queries.fit=80", "probe.queries.validation=60", "probe.queries.test=60",

@@ -8,11 +8,12 @@ import pytest
 import probes.run
 from probes.settings import ProbeConfig
 from train import evaluate, pretrain
-from train.config import load
+from train.config.compose import load
 from train.recipe import RecipeConfig, stages_of
-from train.report import build, corrections
-from train.report.results import load as load_runs
-from train.stages import Record
+from train.recipes.runner import Record
+from train.report import build
+from train.report.studies import correction_data
+from train.runs.results import load as load_runs
 
 pytestmark = pytest.mark.timeout(900)
 ENTRIES = {
@@ -40,7 +41,7 @@ def test_the_smallest_study_ends_in_a_page(tmp_path, capsys):
         main(load(name, schema, own))
         record.enter(stage, own, folders[stage.name], "")
     assert len(stages) == 3 + 2 * 3 + 1
-    rows = {row["arm"].stage: row for row in corrections.rows(load_runs([tmp_path]))}
+    rows = {row["arm"].stage: row for row in correction_data.rows(load_runs([tmp_path]))}
     assert rows["pretrain-retry-0.5-masked"]["arm"].mistakes == ("retry", 0.5, True)
     assert (rows["pretrain-lora-0.5"]["arm"].origin, rows["pretrain-lora-0.5"]["arm"].lora) == ("pretrain-none", 16)
     assert {row[side].pooled.n for row in rows.values() for side in ("in", "out")} == {24}

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from synth.encoding import encoding, source
-from synth.export import read_shards
 from synth.spec import preset
+from synth.store.encodings import encoding, source
+from synth.store.writers import read_shards
 from train import evaluate, pretrain
-from train.config import run_entry
+from train.config.compose import run_entry
 from train.opd import run as opd
-from train.rundir import read_lines
+from train.runs.run_folder import read_lines
 
 pytestmark = pytest.mark.timeout(600)  # the first command may have to compile the checker
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from train import checkpoint, evaluate, pretrain
-from train.config import run_entry
-from train.rundir import read_lines
+from train import evaluate, pretrain
+from train.config.compose import run_entry
+from train.core import checkpoint
+from train.runs.run_folder import read_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [

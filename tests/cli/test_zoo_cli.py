@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from train import checkpoint, evaluate, pretrain, zoo
-from train.config import run_entry
-from train.rundir import read_lines
+from train import evaluate, pretrain, zoo
+from train.config.compose import run_entry
+from train.core import checkpoint
+from train.runs.run_folder import read_lines
 
 pytestmark = pytest.mark.timeout(600)
 SMALL = [

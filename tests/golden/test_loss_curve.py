@@ -15,14 +15,14 @@ import pytest
 from models.gpt import GPT, GPTConfig
 from synth.dataset import Source
 from synth.spec import Spec
-from train.config import plain
-from train.data import BatchConfig, Batches
-from train.loop import train
-from train.machine import set_up
-from train.optim import MuonConfig, OptimConfig, Schedule
+from train.config.compose import plain
+from train.core.loop import train
+from train.core.optimizer import MuonConfig, OptimConfig, Schedule
+from train.core.state import Budget
+from train.core.torch_setup import set_up
+from train.data.batches import BatchConfig, Batches
 from train.pretrain import NextToken
-from train.rundir import TrainingOut, open_run, read_lines
-from train.state import Budget
+from train.runs.run_folder import TrainingOut, open_run, read_lines
 
 GOLDEN = Path(__file__).with_name("loss_curve.json")
 STEPS = 50

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from synth import encoding
 from synth.dataset import Source
 from synth.spec import preset
-from train.distributed import Group, joined
+from synth.store import encodings
+from train.core.distributed import Group, joined
 from train.opd.rollouts import Rollouts
 
 made = runpy.run_path(str(Path(__file__).with_name("test_methods.py")))
@@ -43,7 +43,7 @@ def steps(name: str, group: Group) -> dict:
 
 
 def main(out: str) -> None:
-    encoding.check = made["judged"]
+    encodings.check = made["judged"]
     with joined(torch.device("cpu")) as group:
         found = {name: steps(name, group) for name in made["NAMES"]}
         if group.main:

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from synth.checker import check
-from synth.oracle import Oracle
-from train import checkpoint, pretrain
-from train.config import load
-from train.rundir import read_lines
+from synth.judge.checker import check
+from synth.oracle.next_token import Oracle
+from train import pretrain
+from train.config.compose import load
+from train.core import checkpoint
+from train.runs.run_folder import read_lines
 
 NOT_SHARED = ("seconds", "tokens_per_second")  # wall time differs from run to run
 

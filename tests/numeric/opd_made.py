@@ -14,11 +14,11 @@ from synth.dataset import Source
 from synth.spec import preset
 from train.opd.method import Method
 from train.opd.objective import Objective
-from train.opd.params import States, logprobs
 from train.opd.rollouts import Rollouts
 from train.opd.run import cast
-from train.opd.source import Prompts, SourceConfig
-from train.opd.teacher import Scored, Scores, Targets
+from train.opd.source.samplers import Prompts, SourceConfig
+from train.opd.teacher.targets import Scored, Scores, Targets
+from train.opd.teacher.teacher_models import States, logprobs
 
 STUDENT = SourceConfig("student", samples=1, temperature=1.0)
 FOUR = replace(STUDENT, samples=4)

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synth import world as W
-from synth.checker import ENDED, ENDINGS, KINDS, MALFORMED, RETRY, UNNEEDED, Verdicts, check
 from synth.dataset import Source
-from synth.problem import Problems, to_record
+from synth.judge.checker import ENDED, ENDINGS, KINDS, MALFORMED, RETRY, UNNEEDED, Verdicts, check
+from synth.problem.arrays import Problems, to_record
 from synth.spec import preset
+from synth.world import vocabulary as W
 
 is_right = runpy.run_path(str(Path(__file__).parents[1] / "unit" / "solution_oracle.py"))["is_right"]
 

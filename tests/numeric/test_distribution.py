@@ -15,8 +15,8 @@ import pytest
 from scipy import stats
 
 from synth.dataset import Source
-from synth.lengths import lengths
-from synth.problem import ADD, DIFFERENCE, INSTANCES, MULTIPLY, SPLIT_BIN, SUM, Problems
+from synth.draw.lengths import lengths
+from synth.problem.arrays import ADD, DIFFERENCE, INSTANCES, MULTIPLY, SPLIT_BIN, SUM, Problems
 from synth.spec import preset
 
 COUNT, FIXED = 50_000, 4_000
@@ -138,8 +138,8 @@ def test_hyper_parameters_given_the_operations(name):
 
 def test_law_of_sizes_before_any_rejection():
     """Depth and widths follow softmax(-(relative - x)^2): kernels drawn alone, relative = (op - 1) / (ip - 1)."""
-    from synth.hashing import states
-    from synth.sample import _draw_size
+    from synth.draw.problems import _draw_size
+    from synth.kernel.rng import states
 
     for relative in (0.0, 0.4, 1.0):
         weights = np.exp(-((relative - np.array([0.2, 0.5, 0.8])) ** 2))

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.opd.divergence import ESTIMATORS, KINDS, DivergenceConfig, divergence
-from train.opd.estimators import clipped_gain, future
-from train.opd.teacher import Scored
+from train.opd.divergence.divergence import ESTIMATORS, KINDS, DivergenceConfig, divergence
+from train.opd.divergence.estimators import clipped_gain, future
+from train.opd.teacher.targets import Scored
 
 made = runpy.run_path(str(Path(__file__).with_name("opd_made.py")))
 V, logits, record, pair = (made[name] for name in ("V", "logits", "record", "pair"))

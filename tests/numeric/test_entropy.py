@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from synth import world as W
 from synth.dataset import Documents, Source
-from synth.problem import N_NEEDED, Problems, dependencies
+from synth.problem.arrays import N_NEEDED, Problems, dependencies
 from synth.spec import Spec, preset
+from synth.world import vocabulary as W
 
 DRAWS = 6000
 SMALL = {"ops": 4, "edges": 5, "letters": 5}

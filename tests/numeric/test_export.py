@@ -15,10 +15,10 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import GPTNeoXForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-from models import export
+from models.decode.sampling import sample
 from models.gpt import GPT, GPTConfig
-from models.sampling import sample
-from models.sites import capture, site_names
+from models.hooks import capture, site_names
+from models.huggingface import export
 
 STATED = 1e-5
 BASE = {"vocab_size": 29, "n_layer": 4, "n_head": 3, "n_embd": 48, "context": 96}

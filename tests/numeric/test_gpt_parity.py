@@ -12,11 +12,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from models.beam import beam_search
-from models.count import flops_per_token
+from models.decode.beam import beam_search
+from models.decode.sampling import sample, token_logprobs
+from models.flops import flops_per_token
 from models.gpt import GPT, GPTConfig
-from models.sampling import sample, token_logprobs
-from models.sites import capture
+from models.hooks import capture
 
 VOCAB, LAYERS, HEADS, WIDTH, CONTEXT = 29, 3, 2, 16, 40
 

@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from models import GPT, GPTConfig
-from synth import encoding
-from synth.checker import check
 from synth.dataset import Source
+from synth.judge.checker import check
 from synth.spec import preset
-from train.config import CONFIGS, load
-from train.distributed import Group
-from train.loop import ALONE
+from synth.store import encodings
+from train.config.compose import CONFIGS, load
+from train.core.distributed import Group
+from train.core.loop import ALONE
 from train.opd import objective as objective_module
 from train.opd.method import Method
 from train.opd.objective import Objective
 from train.opd.run import OpdConfig, cast
-from train.opd.source import Prompts
+from train.opd.source.samplers import Prompts
 
 NAMES = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
 PROMPTS, MAX_NEW = 4, 16
@@ -65,7 +65,7 @@ def descend(student: GPT, rate: float = 0.02) -> None:
 @pytest.fixture
 def half_right(monkeypatch):
     """Every other response counts as right (by its tokens), so that random models have successes and failures."""
-    monkeypatch.setattr(encoding, "check", judged)
+    monkeypatch.setattr(encodings, "check", judged)
 
 
 def judged(problems, world, tokens, lengths):

@@ -10,16 +10,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from models.gpt import GPT, GPTConfig
-from train.opd import chunks
-from train.opd.chunks import blocks, fused
-from train.opd.divergence import DivergenceConfig, divergence
-from train.opd.kinds import KINDS, RESTS
+from train.opd import chunked_loss
+from train.opd.chunked_loss import blocks, fused
+from train.opd.divergence.divergence import DivergenceConfig, divergence
+from train.opd.divergence.kl import KINDS, RESTS
 from train.opd.method import Method, Term
 from train.opd.outcome import OutcomeConfig
-from train.opd.params import logprobs
 from train.opd.regularizer import RegularizerConfig
-from train.opd.teacher import Scored, TeacherConfig
-from train.opd.weight import WeightConfig
+from train.opd.teacher.targets import Scored, TeacherConfig
+from train.opd.teacher.teacher_models import logprobs
+from train.opd.weight.weight import WeightConfig
 
 made = runpy.run_path(str(Path(__file__).with_name("opd_made.py")))
 source, prompts = made["source"], made["prompts"]
@@ -59,7 +59,7 @@ def test_a_loss_in_blocks_has_the_value_and_gradients_of_one_pass(config, monkey
 
     whole = loss_of(slice(None), states_NC, weight_VC)
     wanted = torch.autograd.grad(3.0 * whole, (states_NC, weight_VC))
-    monkeypatch.setitem(chunks.ENTRIES, "cpu", 2 * V)
+    monkeypatch.setitem(chunked_loss.ENTRIES, "cpu", 2 * V)
     parts = blocks(LENGTHS, V, whole_rows=config.gamma is not None)
     assert len(parts) == (3 if config.gamma else 6)
     cut = fused(states_NC, weight_VC, parts, loss_of)
@@ -70,7 +70,7 @@ def test_a_loss_in_blocks_has_the_value_and_gradients_of_one_pass(config, monkey
 
 
 def test_blocks_cover_all_positions_once_and_hold_whole_responses_where_asked(monkeypatch):
-    monkeypatch.setitem(chunks.ENTRIES, "cpu", 5 * V)
+    monkeypatch.setitem(chunked_loss.ENTRIES, "cpu", 5 * V)
     assert [(s.start, s.stop) for s in blocks(LENGTHS, V)] == [(0, 5), (5, 10), (10, 11)]
     assert [(s.start, s.stop) for s in blocks(LENGTHS, V, whole_rows=True)] == [(0, 5), (5, 11)]
     assert [(s.start, s.stop) for s in blocks(LENGTHS, 10 * V, whole_rows=True)] == [(0, 4), (4, 5), (5, 11)]
@@ -98,7 +98,7 @@ def test_a_step_in_blocks_is_a_step_in_one_piece(name, source, prompts, monkeypa
         student.blocks[0].mlp.up.weight += 0.1  # no longer the student that `trust` starts from
     found = []
     for entries in (2**22, 3 * student.config.vocab_size):
-        monkeypatch.setitem(chunks.ENTRIES, "cpu", entries)
+        monkeypatch.setitem(chunked_loss.ENTRIES, "cpu", entries)
         o = made["objective"](method, prompts, student, *external)
         found.append((*made["gradient"](o, student), dict(o(student, 0).metrics)))
     assert found[0][1].norm() > 1e-4
@@ -153,4 +153,4 @@ def test_at_gpt2_s_vocabulary_less_lives_than_one_copy_of_the_log_probabilities(
     one_copy = 4 * positions * size
     print(f"peak {peak.most / 2**20:.0f} MB, one copy {one_copy / 2**20:.0f} MB")
     assert states_NC.grad.abs().max() > 0 and weight_VC.grad.abs().max() > 0
-    assert 2 * 4 * chunks.ENTRIES["cpu"] < peak.most < one_copy
+    assert 2 * 4 * chunked_loss.ENTRIES["cpu"] < peak.most < one_copy

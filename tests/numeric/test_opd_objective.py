@@ -9,30 +9,30 @@ import pytest
 import torch
 
 from models import GPT, GPTConfig
-from models.sampling import token_logprobs
+from models.decode.sampling import token_logprobs
 from synth.dataset import Source
 from synth.spec import preset
-from synth.world import EOS, PAD
-from train.data import BatchConfig, Batches
-from train.flops import forward_flops, training_flops
-from train.loop import train
-from train.opd import draw as draw_module
-from train.opd.divergence import DivergenceConfig
-from train.opd.draw import SOURCES
+from synth.world.vocabulary import EOS, PAD
+from train.core.batch_flops import forward_flops, training_flops
+from train.core.loop import train
+from train.core.optimizer import OptimConfig
+from train.core.state import Budget
+from train.data.batches import BatchConfig, Batches
+from train.opd.diagnostics.rollout_log import SampleLog
+from train.opd.divergence.divergence import DivergenceConfig
 from train.opd.method import Method
 from train.opd.objective import Objective
 from train.opd.outcome import OutcomeConfig
-from train.opd.params import Frozen, law_of
 from train.opd.regularizer import RegularizerConfig
 from train.opd.rollouts import ORIGINS, Rollouts
-from train.opd.samples import SampleLog
-from train.opd.source import Prompts, SourceConfig, gold
-from train.opd.teacher import Teacher, TeacherConfig
-from train.opd.weight import WeightConfig
-from train.optim import OptimConfig
+from train.opd.source import rollout_buffer as draw_module
+from train.opd.source.rollout_buffer import SOURCES
+from train.opd.source.samplers import Prompts, SourceConfig, gold
+from train.opd.teacher.targets import Teacher, TeacherConfig
+from train.opd.teacher.teacher_models import Frozen, law_of
+from train.opd.weight.weight import WeightConfig
 from train.pretrain import NextToken
-from train.rundir import TrainingOut, open_run, read_lines
-from train.state import Budget
+from train.runs.run_folder import TrainingOut, open_run, read_lines
 
 STUDENT = SourceConfig("student", samples=1, temperature=1.0)
 GOLD = SourceConfig("gold")

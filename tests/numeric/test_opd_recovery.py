@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from models.sampling import Samples
-from train.evaluation import Evaluation
-from train.opd import recovery
-from train.opd.recovery import OpdPeriodicConfig, Recovery
-from train.opd.teacher import Teacher, TeacherConfig, make
+from models.decode.sampling import Samples
+from train.evaluation.evaluator import Evaluation
+from train.opd.diagnostics import recovery
+from train.opd.diagnostics.recovery import OpdPeriodicConfig, Recovery
+from train.opd.teacher.targets import Teacher, TeacherConfig, make
 
 made = runpy.run_path(str(Path(__file__).with_name("opd_made.py")))
 source, model = made["source"], made["model"]

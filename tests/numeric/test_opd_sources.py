@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from synth import world as W
+from synth.contexts.sections import cut, written
 from synth.dataset import Source
-from synth.sections import cut, written
 from synth.spec import preset
-from synth.world import EOS
-from train.opd.divergence import DivergenceConfig
-from train.opd.draw import SOURCES, Drawer
+from synth.world import vocabulary as W
+from synth.world.vocabulary import EOS
+from train.opd.checks import Schedule
+from train.opd.divergence.divergence import DivergenceConfig
 from train.opd.method import Method
-from train.opd.params import Frozen
 from train.opd.rollouts import ORIGINS, positions
-from train.opd.settings import Schedule
-from train.opd.source import Prompts, SourceConfig
+from train.opd.source.rollout_buffer import SOURCES, Drawer
+from train.opd.source.samplers import Prompts, SourceConfig
+from train.opd.teacher.teacher_models import Frozen
 
 made = runpy.run_path(str(Path(__file__).with_name("opd_made.py")))
 STUDENT = made["STUDENT"]

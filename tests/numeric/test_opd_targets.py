@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from train.opd.divergence import DivergenceConfig, divergence
+from train.opd.divergence.divergence import DivergenceConfig, divergence
 from train.opd.regularizer import negative_entropy, reference_kl
-from train.opd.teacher import TeacherConfig
-from train.opd.transform import entropy, mix, power, raised, temper
+from train.opd.teacher.targets import TeacherConfig
+from train.opd.teacher.transforms import entropy, mix, power, raised, temper
 
 made = runpy.run_path(str(Path(__file__).with_name("opd_made.py")))
 V, logits, record, pair = (made[name] for name in ("V", "logits", "record", "pair"))

@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from synth import world as W
-from synth.oracle import Oracle
-from synth.sections import cut, written
-from train.opd.contexts import longest, told
-from train.opd.divergence import DivergenceConfig, divergence
-from train.opd.draw import SOURCES
+from synth.contexts.sections import cut, written
+from synth.oracle.next_token import Oracle
+from synth.world import vocabulary as W
+from train.opd.divergence.divergence import DivergenceConfig, divergence
 from train.opd.method import Method
 from train.opd.objective import weigh
-from train.opd.params import IMPOSSIBLE, Frozen
 from train.opd.rollouts import positions
-from train.opd.source import SourceConfig, gold
-from train.opd.teacher import TeacherConfig, make
-from train.opd.weight import WeightConfig
+from train.opd.source.rollout_buffer import SOURCES
+from train.opd.source.samplers import SourceConfig, gold
+from train.opd.teacher.contexts import longest, told
+from train.opd.teacher.targets import TeacherConfig, make
+from train.opd.teacher.teacher_models import IMPOSSIBLE, Frozen
+from train.opd.weight.weight import WeightConfig
 
 made = runpy.run_path(str(Path(__file__).with_name("opd_made.py")))
 STUDENT = made["STUDENT"]

@@ -7,24 +7,24 @@ import numpy as np
 import pytest
 import torch
 
-from synth import world as W
-from synth.context import judge
+from synth.contexts.privileged import judge
 from synth.dataset import Source
-from synth.world import EOS
-from train.opd.divergence import DivergenceConfig
-from train.opd.draw import SOURCES
-from train.opd.fork import ForkConfig, future_coefficients, look, states
+from synth.world import vocabulary as W
+from synth.world.vocabulary import EOS
+from train.opd.checks import Schedule
+from train.opd.divergence.divergence import DivergenceConfig
 from train.opd.method import Method
 from train.opd.objective import weigh
 from train.opd.outcome import OutcomeConfig, policy_gradient
-from train.opd.params import Frozen
 from train.opd.regularizer import RegularizerConfig
 from train.opd.rollouts import Rollouts
-from train.opd.settings import Schedule
 from train.opd.signals import Signals
-from train.opd.source import Prompts
-from train.opd.teacher import Scored, Teacher, TeacherConfig
-from train.opd.weight import WeightConfig, coefficients
+from train.opd.source.rollout_buffer import SOURCES
+from train.opd.source.samplers import Prompts
+from train.opd.teacher.targets import Scored, Teacher, TeacherConfig
+from train.opd.teacher.teacher_models import Frozen
+from train.opd.topd import ForkConfig, future_coefficients, look, states
+from train.opd.weight.weight import WeightConfig, coefficients
 
 made = runpy.run_path(str(Path(__file__).with_name("opd_made.py")))
 STUDENT = made["STUDENT"]

@@ -10,11 +10,11 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from synth import world as W
 from synth.dataset import Source
-from synth.oracle import EXACT, Oracle
-from synth.problem import Problems, to_record
+from synth.oracle.next_token import EXACT, Oracle
+from synth.problem.arrays import Problems, to_record
 from synth.spec import Spec
+from synth.world import vocabulary as W
 
 SMALL = {"ops": 3, "edges": 4, "max_width": 2, "max_depth": 3, "names": 4, "modulus": 5, "letters": 4}
 ORDERED = {"letter_order": "ordered"}

@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 
 from synth.dataset import Source
-from synth.oracle import EXACT, Oracle
-from synth.problem import Problems
+from synth.oracle.next_token import EXACT, Oracle
+from synth.problem.arrays import Problems
 from synth.spec import preset
 
 DRAWS = 4_000

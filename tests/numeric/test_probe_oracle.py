@@ -11,10 +11,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from models.gpt import GPT, GPTConfig
-from probes.activations import RESIDUAL, chosen_sites, names_in_line, read
-from probes.labels import TASKS
-from probes.linear import fit, standardise
-from probes.queries import draw
+from probes.queries.labels import TASKS
+from probes.queries.table import draw
+from probes.readout.activations import RESIDUAL, chosen_sites, names_in_line, read
+from probes.readout.linear import fit, standardise
 from synth.dataset import Source
 from synth.spec import preset
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from train.data import DataConfig
-from train.opd.repetition import ZLIB_RATIO, ZLIB_TAIL, zlib_ratio
+from train.data.batches import DataConfig
+from train.evaluation.repetition import ZLIB_RATIO, ZLIB_TAIL, zlib_ratio
 
 N = 2000
 DATA = {"med": {}, "hard": {}, "med, 15 operations": {"ops": 15, "exact_ops": True}}

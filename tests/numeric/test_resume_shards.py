@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from synth import export
+from synth.store import writers
 
 
 def files_of(folder) -> dict[str, bytes]:
@@ -16,7 +16,7 @@ def files_of(folder) -> dict[str, bytes]:
 def test_a_writer_that_is_killed_again_and_again_ends_byte_for_byte_the_same(tmp_path, root):
     """SIGKILL at random moments; then no document is lost, none is there twice, and no trace of the kills is left."""
     code = (
-        "import sys; from synth import export; from synth.spec import preset; export.CHUNK = 5;"
+        "import sys; from synth import export; from synth.spec import preset; writers.CHUNK = 5;"
         "export.write_shards(preset('med', retry_rate=0.3), 5, 'train', 10, 50, 1, sys.argv[1], shard=8)"
     )
     environment = {**os.environ, "PYTHONPATH": str(root), "GLASSHOUSE_JIT": "0"}
@@ -37,5 +37,5 @@ def test_a_writer_that_is_killed_again_and_again_ends_byte_for_byte_the_same(tmp
     assert start(tmp_path / "killed").wait() == 0
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
     assert seen == sorted(seen)  # what was written is kept
-    ids = [r["id"] for r in export.read_shards(tmp_path / "killed", verify=True).records()]
+    ids = [r["id"] for r in writers.read_shards(tmp_path / "killed", verify=True).records()]
     assert len(ids) == len(set(ids)) == 40

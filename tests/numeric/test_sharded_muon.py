@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 
 from models.gpt import GPT, GPTConfig
-from train.distributed import Group, like, shard, whole
-from train.optim import MuonConfig, OptimConfig, Optimizer
+from train.core.distributed import Group, like, shard, whole
+from train.core.optimizer import MuonConfig, OptimConfig, Optimizer
 
 pytestmark = pytest.mark.timeout(300)
 # three rows of a mix and 33 of an MLP do not divide by two

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from synth.world import PAD
-from train.opd.divergence import DivergenceConfig, divergence
+from synth.world.vocabulary import PAD
+from train.opd.divergence.divergence import DivergenceConfig, divergence
 from train.opd.outcome import OutcomeConfig, policy_gradient
 from train.opd.rollouts import Rollouts
 from train.opd.signals import Signals
-from train.opd.teacher import Scored
-from train.opd.weight import WeightConfig, coefficients
+from train.opd.teacher.targets import Scored
+from train.opd.weight.weight import WeightConfig, coefficients
 
 pytest.importorskip("trl")
 from trl import GRPOTrainer

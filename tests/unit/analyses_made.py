@@ -3,9 +3,9 @@
 import numpy as np
 
 from models.gpt import GPT, GPTConfig
-from probes.analyses.written import Written
+from probes.analyses.responses import Written
+from synth.contexts.peers import failures, judge
 from synth.dataset import Source
-from synth.peers import failures, judge
 from synth.spec import preset
 
 SOURCE = Source(preset("tiny", letter_order="random"), 3, "test", "analyses")

@@ -1,7 +1,7 @@
 """An independent judge and an independent writer of solutions, on English text and JSON records only.
 
 `is_right` compares polynomials over the integers, `write` draws any right solution: any topological order, any letters,
-any order and folding of operands. Nothing of `synth.checker` and the kernels under it is used. Slow, and short.
+any order and folding of operands. Nothing of `synth.judge.checker` and the kernels under it is used. Slow, and short.
 """
 
 import re

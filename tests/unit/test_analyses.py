@@ -10,15 +10,15 @@ import torch
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from probes.analyses import capability, peers, provenance, signal
+from probes.analyses import capability, provenance, signal, teacher_contexts
 from probes.analyses.parts import Parts
-from probes.analyses.ranking import METRICS, metrics
+from probes.analyses.response_ranking import METRICS, metrics
+from probes.analyses.responses import logprobs, step_means
 from probes.analyses.tables import as_csv, lines
-from probes.analyses.written import logprobs, step_means
-from synth import sections as S
-from synth.checker import MALFORMED
-from synth.world import FAILURE, SUCCESS
-from train.intervals import CLUSTER_DRAWS, Clusters
+from synth.contexts import sections as S
+from synth.judge.checker import MALFORMED
+from synth.world.vocabulary import FAILURE, SUCCESS
+from train.statistics import CLUSTER_DRAWS, Clusters
 
 made = runpy.run_path(str(Path(__file__).with_name("analyses_made.py")))
 BAD, DOCUMENTS, GOLD, SOURCE, model, written = (
@@ -96,26 +96,26 @@ def test_contexts_hold_what_they_say_and_never_the_response_itself():
     fresh = [[s.tolist() for s in _solutions(k)] for k in ("second", "third", "fourth")]
     group = written(GOLD, *fresh, BAD)
     rng = np.random.default_rng(0)
-    found = peers.peers_of(group, rng)
+    found = teacher_contexts.peers_of(group, rng)
     texts = [tuple(S.written(r)) for r in group.responses]
     for n, own in enumerate(found):
         mine = group.row[n]
         assert all(group.row[m] == mine and texts[m] != texts[n] for m in own.right + own.wrong)
         assert all(group.verdicts.right[m] for m in own.right + own.foreign)
         assert not group.verdicts.right[own.wrong].any() and group.row[own.foreign[0]] != mine
-        both = peers.sections("solution_failure", group, own, rng)
+        both = teacher_contexts.sections("solution_failure", group, own, rng)
         if own.right and own.wrong:
             assert both.count(SUCCESS) == 1 and both.count(FAILURE) == 1
             assert both[1 : 1 + len(texts[own.right[0]])] == list(texts[own.right[0]])
         else:
             assert both is None
         if len(own.right) > 1:
-            first, another = (peers.sections(k, group, own, rng) for k in ("solution", "another_solution"))
+            first, another = (teacher_contexts.sections(k, group, own, rng) for k in ("solution", "another_solution"))
             assert first != another and another[1:] == list(texts[own.right[1]])
-        assert peers.sections("base", group, own, rng) == []
-        verdict = peers.sections("failure_verdict", group, own, rng)
+        assert teacher_contexts.sections("base", group, own, rng) == []
+        verdict = teacher_contexts.sections("failure_verdict", group, own, rng)
         assert (verdict is None) == (not own.wrong)
-    matched = [peers.sections("successes_matched", group, own, rng) for own in found]
+    matched = [teacher_contexts.sections("successes_matched", group, own, rng) for own in found]
     assert all(context.count(SUCCESS) == 3 and FAILURE not in context for context in matched if context)
     assert sum(context is not None for context in matched) > 5
 

@@ -12,19 +12,19 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from models.sites import capture, edit
-from probes.analyses import collapse, fading, futures, premise, recovery
+from models.hooks import capture, edit
+from probes.analyses import collapse, futures, premise, recovery, state_probes
 from probes.analyses.parts import Parts
-from probes.analyses.pushing import DIRECTION, RANDOM, push
-from probes.analyses.written import Written, draw
+from probes.analyses.responses import Written, draw
+from probes.analyses.steering import DIRECTION, RANDOM, push
 from probes.settings import ProbeConfig, QueryConfig
-from synth.checker import UNDETERMINED
-from synth.oracle import Oracle
-from synth.peers import judge
-from synth.world import ANSWER, EOS, STOP
-from train.data import DataConfig
-from train.intervals import Clusters
+from synth.contexts.peers import judge
+from synth.judge.checker import UNDETERMINED
+from synth.oracle.next_token import Oracle
+from synth.world.vocabulary import ANSWER, EOS, STOP
+from train.data.batches import DataConfig
 from train.merge import merged
+from train.statistics import Clusters
 
 made = runpy.run_path(str(Path(__file__).with_name("analyses_made.py")))
 BAD, DOCUMENTS, GOLD, SOURCE, WORLD, model, written = (
@@ -243,10 +243,10 @@ def test_the_course_starts_at_the_student_wherever_it_is_kept(tmp_path, student)
 def test_done_is_asked_after_the_last_step_and_after_one_before_it():
     config = ProbeConfig(model="x", data=DataConfig("tiny", {"ops": 4, "edges": 8}))
     config = replace(config, probe=replace(config.probe, queries=QueryConfig(fit=30, validation=20, test=20)))
-    pieces = fading.questions("done", config)
+    pieces = state_probes.questions("done", config)
     table, stop = pieces.fit, int(WORLD.phrases[STOP])
     documents = table.documents
-    behind = fading._endings(table, "done", WORLD)[:, 0]
+    behind = state_probes._endings(table, "done", WORLD)[:, 0]
     assert (behind == stop).all() and 0.4 < table.label.mean() < 0.6 and len(np.unique(table.row)) == len(table)
     for q in range(len(table)):
         begin = documents.offsets[table.row[q]]
@@ -263,6 +263,6 @@ def test_a_planted_direction_is_found_and_a_frozen_probe_reads_it_only_where_it_
     way = rng.standard_normal(8)
     way /= np.linalg.norm(way)
     states = torch.from_numpy((rng.standard_normal((1, 300, 8)) + 6 * label[None, :, None] * way).astype(np.float32))
-    found = fading.reading([states] * 3, pieces, 2, (1e-3,), torch.device("cpu"))
+    found = state_probes.reading([states] * 3, pieces, 2, (1e-3,), torch.device("cpu"))
     assert found.right_SQ.mean() > 0.97 and found.direction(0) @ way > 0.9
     assert (found.predict(states.flip(-1)) == label).mean() < 0.9

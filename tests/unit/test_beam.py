@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.beam import beam_search
+from models.decode.beam import beam_search
+from models.decode.sampling import sample
 from models.gpt import GPT, GPTConfig
-from models.sampling import sample
 
 VOCAB, EOS, PAD = 11, 1, 0
 PROMPTS = [[5, 2, 9], [7], [3, 3, 8, 10, 4, 2, 6], [2, 4], [9, 9, 9, 9, 9], [6, 10]]

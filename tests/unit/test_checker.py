@@ -7,9 +7,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synth import world as W
-from synth.checker import EARLY, ENDED, ENDINGS, KINDS, LATE, NEVER, Verdicts, check, check_text
-from synth.problem import read_record
+from synth.judge.checker import EARLY, ENDED, ENDINGS, KINDS, LATE, NEVER, Verdicts, check, check_text
+from synth.problem.arrays import read_record
+from synth.world import vocabulary as W
 
 ENGLISH = W.load("english", 23, 4, 5, 20, 104)
 

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synth import world as W
-from synth.checker import EARLY, KINDS, LATE, MALFORMED, NEVER, RIGHT, Verdicts, check, check_text
 from synth.dataset import Source
-from synth.problem import from_record, to_record
+from synth.judge.checker import EARLY, KINDS, LATE, MALFORMED, NEVER, RIGHT, Verdicts, check, check_text
+from synth.problem.arrays import from_record, to_record
 from synth.spec import preset
+from synth.world import vocabulary as W
 
 oracle = runpy.run_path(str(Path(__file__).with_name("solution_oracle.py")))
 
@@ -268,8 +268,8 @@ def test_plain_python_gives_the_same_verdicts(tmp_path):
     path = tmp_path / "rows.npz"
     np.savez(path, tokens=tokens, lengths=lengths, **problems._asdict())
     code = (
-        "import sys, numpy as np; from synth import jit; from synth.checker import check\n"
-        "from synth.problem import Problems; from synth.spec import preset\n"
+        "import sys, numpy as np; from synth import jit; from synth.judge.checker import check\n"
+        "from synth.problem.arrays import Problems; from synth.spec import preset\n"
         "d = dict(np.load(sys.argv[1])); p = Problems(*(d[f] for f in Problems._fields)); assert not jit.ENABLED\n"
         "v = check(p, preset('tiny').load_world(), d['tokens'], d['lengths']); np.savez(sys.argv[2], **v._asdict())"
     )

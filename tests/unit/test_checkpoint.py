@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from models.gpt import GPT, GPTConfig
-from train import checkpoint
-from train.optim import MuonConfig, OptimConfig, Optimizer
-from train.rundir import read_lines
-from train.state import TrainState
+from train.core import checkpoint
+from train.core.optimizer import MuonConfig, OptimConfig, Optimizer
+from train.core.state import TrainState
+from train.runs.run_folder import read_lines
 
 CONFIG = GPTConfig(vocab_size=11, n_layer=1, n_head=2, n_embd=8, context=12)
 

@@ -7,13 +7,13 @@ import pytest
 import yaml
 
 from train import report
-from train.config import load
+from train.config.compose import load
 from train.opd.run import OpdConfig
 from train.recipe import RecipeConfig, stages_of
 from train.report import style
-from train.report.collapse import collapsed_share, stable_share
-from train.report.onset import is_published, onset, signature, warnings
-from train.report.results import Experiment, Run
+from train.report.studies.collapse import collapsed_share, stable_share
+from train.report.studies.collapse_onset import is_published, onset, signature, warnings
+from train.runs.results import Experiment, Run
 
 STEPS = 60
 

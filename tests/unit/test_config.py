@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from train.config import REQUIRED, load, plain, run_entry, show
-from train.state import Budget, Diverged
+from train.config.compose import REQUIRED, load, plain, run_entry, show
+from train.core.state import Budget, Diverged
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ def test_one_budget_on_the_command_line_replaces_the_default(folder):
     ],
 )
 def test_bad_words_are_one_line_on_stderr_and_exit_code_2(folder, capsys, monkeypatch, word, parts):
-    monkeypatch.setattr("train.config.CONFIGS", folder)
+    monkeypatch.setattr("train.config.compose.CONFIGS", folder)
     ran = []
-    monkeypatch.setattr("train.config.load", lambda name, schema, words: load(name, schema, words, folder))
+    monkeypatch.setattr("train.config.compose.load", lambda name, schema, words: load(name, schema, words, folder))
     assert run_entry("toy", Toy, ran.append, "doc", [word]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and not ran
@@ -141,7 +141,7 @@ def test_show_is_the_whole_resolved_config(folder):
 
 
 def test_exit_codes(folder, capsys, monkeypatch):
-    monkeypatch.setattr("train.config.load", lambda name, schema, words: load(name, schema, words, folder))
+    monkeypatch.setattr("train.config.compose.load", lambda name, schema, words: load(name, schema, words, folder))
 
     def fails(error):
         def main(config):

@@ -6,12 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from synth import export
-from synth.checker import check_text
 from synth.dataset import Source
-from synth.document import CAPACITY, write_prompt
-from synth.problem import from_record, to_record, world_of
+from synth.judge.checker import check_text
+from synth.problem.arrays import from_record, to_record, world_of
 from synth.spec import preset
+from synth.store import writers
+from synth.write.document import CAPACITY, write_prompt
 
 SPECS = [
     preset("med", retry_rate=0.2),
@@ -39,7 +39,7 @@ def renamed(record: dict, names: list[str]) -> dict:
 
 @pytest.mark.parametrize("spec", SPECS, ids=range(len(SPECS)))
 def test_records_are_read_in_their_own_world(spec):
-    for record in export.records(Source(spec, 0, "all"), 0, 25):
+    for record in writers.records(Source(spec, 0, "all"), 0, 25):
         again = to_record(from_record(record), world_of(record), spec.order)
         assert again == {k: record[k] for k in again}
 
@@ -47,7 +47,7 @@ def test_records_are_read_in_their_own_world(spec):
 def test_foreign_names_load_render_and_are_judged():
     source = Source(preset("med", max_depth=3), 0, "all")
     judged = 0
-    for record in export.records(source, 0, 60):
+    for record in writers.records(source, 0, 60):
         count = sum(1 + len(layer["items"]) for layer in record["layers"])
         if count > len(FOREIGN):
             continue
@@ -67,7 +67,7 @@ def test_foreign_names_load_render_and_are_judged():
 
 
 def test_names_that_cannot_be_read_back_are_refused():
-    record = next(export.records(Source(preset("tiny"), 0, "all"), 0, 1))
+    record = next(writers.records(Source(preset("tiny"), 0, "all"), 0, 1))
     for name, message in (
         ("a", "reads like a number, a letter"),
         ("3", "reads like"),
@@ -131,7 +131,7 @@ def changes(record: dict):
 
 
 def test_what_is_inconsistent_is_named():
-    rows = export.records(Source(preset("med", exact_ops=True), 0, "all"), 0, 80)
+    rows = writers.records(Source(preset("med", exact_ops=True), 0, "all"), 0, 80)
     wanted = [("instance", 2), ("abstract", 2)]
     record = next(
         r for r in rows
@@ -152,7 +152,7 @@ def test_what_is_inconsistent_is_named():
 
 def test_nonsense_is_refused_never_a_crash():
     for spec in SPECS:
-        record = next(export.records(Source(spec, 0, "all"), 2, 3))
+        record = next(writers.records(Source(spec, 0, "all"), 2, 3))
         for field in record:
             for value in (None, 0, "x", [], {}, [None], [{}], 10**30, [[]], True):
                 try:

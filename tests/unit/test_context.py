@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from synth import context as C
-from synth import peers
-from synth import sections as S
-from synth import world as W
-from synth.checker import KINDS, check, reason
+from synth.contexts import peers
+from synth.contexts import privileged as C
+from synth.contexts import sections as S
 from synth.dataset import Source
-from synth.hashing import states
+from synth.judge.checker import KINDS, check, reason
+from synth.kernel.rng import states
 from synth.spec import preset
-from train.data import DataConfig, collate
+from synth.world import vocabulary as W
+from train.data.batches import DataConfig, collate
 
 RANDOM = {"letter_order": "random", "ops": 5, "edges": 8}
 COUNT = 300

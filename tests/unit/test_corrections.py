@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import yaml
 
-from train.config import load
+from train.config.compose import load
 from train.recipe import RecipeConfig, stages_of
-from train.report import build, corrections, published
+from train.report import build
 from train.report.measures import Elsewhere, full
-from train.report.results import load as load_runs
+from train.report.studies import correction_data, published
 from train.report.verdicts import judge
+from train.runs.results import load as load_runs
 
 N = 400
 MASKED = {"retry_rate": 0.5, "mask_mistakes": "step"}
@@ -72,7 +73,7 @@ def study(root: Path, arms: dict, seeds: int = 1) -> Path:
 
 
 def test_arms_are_told_by_their_runs(tmp_path):
-    found = {arm.stage: arm for arm in corrections.arms(load_runs([study(tmp_path, ARMS)]))}
+    found = {arm.stage: arm for arm in correction_data.arms(load_runs([study(tmp_path, ARMS)]))}
     assert list(found) == list(ARMS)
     assert found["pretrain-none"].error_free and found["pretrain-twice"].error_free
     assert found["pretrain-retry-0.5-masked"].mistakes == ("retry", 0.5, True)
@@ -84,7 +85,7 @@ def test_arms_are_told_by_their_runs(tmp_path):
 
 def test_rows_compare_at_equal_tokens_and_stand_beside_the_published(tmp_path):
     experiments = load_runs([study(tmp_path, ARMS, seeds=2)])
-    rows = {row["arm"].stage: row for row in corrections.rows(experiments)}
+    rows = {row["arm"].stage: row for row in correction_data.rows(experiments)}
     against = {stage: row["against"] for stage, row in rows.items()}
     assert against["pretrain-none"] is None and against["pretrain-twice"] is None
     assert {against[s] for s in ("pretrain-retry-0.2", "pretrain-retry-0.5-masked", "pretrain-weak-0.5")} == {
@@ -125,7 +126,7 @@ def test_a_claim_out_of_distribution_reads_the_second_evaluation(tmp_path):
 def test_other_experiments_say_nothing_about_it(tmp_path):
     root = study(tmp_path, {"pretrain-none": ARMS["pretrain-none"]})
     with pytest.raises(Elsewhere):
-        corrections.arms(load_runs([root]))
+        correction_data.arms(load_runs([root]))
     assert "taken back" not in build([root]).read_text()
 
 

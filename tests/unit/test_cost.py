@@ -5,7 +5,7 @@ import yaml
 
 from models.gpt import GPTConfig
 from train import cost
-from train.rundir import atomic_write
+from train.runs.run_folder import atomic_write
 
 
 def test_the_operations_of_a_token_are_those_of_the_papers_model():

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synth.world import EOS, PAD, SOLUTION
-from train.data import BatchConfig, Batches, DataConfig, check_world, collate, pad, world_notes
+from synth.world.vocabulary import EOS, PAD, SOLUTION
+from train.data.batches import BatchConfig, Batches, DataConfig, check_world, collate, pad, world_notes
 
 DATA = DataConfig("tiny", {"ops": 2, "edges": 4}, seed=3)
 SOURCE = DATA.source("train")

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from models import GPT, GPTConfig, KVCache, decode_fused, decode_kernels
-from models import cache as cache_module
-from models.decode import Decoder
-from models.sampling import sample, token_logprobs
-from models.sites import capture, edit
+from models import GPT, GPTConfig, KVCache
+from models.decode import cache as cache_module
+from models.decode import cpu_kernels, cpu_step
+from models.decode.decoder import Decoder
+from models.decode.sampling import sample, token_logprobs
+from models.hooks import capture, edit
 
 VOCABULARY, ROWS, CAPACITY = 23, 5, 20
 SHAPES = {
@@ -70,8 +71,8 @@ def test_logits_and_cache_are_those_of_the_modules(shape):
     model, steps = model_of(**SHAPES[shape]), 11
     tokens = torch.randint(0, VOCABULARY, (steps, ROWS, 1), generator=torch.Generator().manual_seed(2))
     expected, found = begun(model), begun(model)
-    assert decode_fused.applies(model, found)
-    fused = decode_fused.FusedStep(model, found)
+    assert cpu_step.applies(model, found)
+    fused = cpu_step.FusedStep(model, found)
     for token_B1 in tokens:
         torch.testing.assert_close(fused(token_B1), model(token_B1, expected)[:, 0], rtol=1e-4, atol=2e-5)
     for name in ("lengths_R", "tokens_RK", "longest"):
@@ -87,7 +88,7 @@ def test_logits_and_cache_are_those_of_the_modules(shape):
 def test_columns_that_a_row_does_not_hold_are_never_read(shape):
     model = model_of(**SHAPES[shape])
     token_B1 = torch.arange(ROWS)[:, None]
-    clean, poisoned = (decode_fused.FusedStep(model, begun(model, poison)) for poison in (None, float("nan")))
+    clean, poisoned = (cpu_step.FusedStep(model, begun(model, poison)) for poison in (None, float("nan")))
     for _ in range(3):
         assert torch.equal(clean(token_B1), poisoned(token_B1))
 
@@ -100,7 +101,7 @@ def test_fewer_rows_than_the_cache_has():
         cache.leave(torch.tensor([True, False, True, True, False]))
     token_B1 = torch.tensor([[1], [2], [3]])
     expected = model(token_B1, caches[0])[:, 0]
-    torch.testing.assert_close(decode_fused.FusedStep(model, caches[1])(token_B1), expected, rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(cpu_step.FusedStep(model, caches[1])(token_B1), expected, rtol=1e-4, atol=2e-5)
 
 
 SPOILT = {
@@ -119,7 +120,7 @@ def test_what_modules_refuse_is_refused():
     model = model_of()
     with torch.no_grad():
         cache = begun(model)
-        fused = decode_fused.FusedStep(model, cache)
+        fused = cpu_step.FusedStep(model, cache)
         for rows in (ROWS - 1, ROWS + 1):
             with pytest.raises(ValueError, match=f"tokens of {rows} rows: expected the cache's {ROWS}"):
                 fused(torch.zeros(rows, 1, dtype=torch.long))
@@ -132,26 +133,26 @@ def test_what_modules_refuse_is_refused():
 def test_applies_to_plain_modules_on_one_thread_without_gradients():
     model = model_of()
     cache = KVCache(model, 2, 4)
-    assert not decode_fused.applies(model, cache)  # gradients are on
+    assert not cpu_step.applies(model, cache)  # gradients are on
     with torch.no_grad():
-        assert decode_fused.applies(model, cache)
+        assert cpu_step.applies(model, cache)
         with torch.autocast("cpu", torch.bfloat16):
-            assert not decode_fused.applies(model, cache)
+            assert not cpu_step.applies(model, cache)
         torch.set_num_threads(2)
-        assert not decode_fused.applies(model, cache)
+        assert not cpu_step.applies(model, cache)
         torch.set_num_threads(1)
         model.blocks[0].mlp.up = nn.Sequential(model.blocks[0].mlp.up)  # as LoRA wraps it
-        assert not decode_fused.applies(model, cache)
+        assert not cpu_step.applies(model, cache)
         for spoil in SPOILT.values():
             other = model_of(norm="layernorm")
-            assert decode_fused.applies(other, cache)
+            assert cpu_step.applies(other, cache)
             spoil(other)
-            assert not decode_fused.applies(other, cache)
+            assert not cpu_step.applies(other, cache)
         handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
-        assert not decode_fused.applies(model_of(), cache)
+        assert not cpu_step.applies(model_of(), cache)
         handle.remove()
         bf16 = model_of().bfloat16()
-        assert not decode_fused.applies(bf16, KVCache(bf16, 2, 4))
+        assert not cpu_step.applies(bf16, KVCache(bf16, 2, 4))
 
 
 def test_sites_are_seen_and_edited_while_sampling():
@@ -172,7 +173,7 @@ def test_sites_are_seen_and_edited_while_sampling():
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_memory_that_nobody_wrote_has_no_effect(fused, monkeypatch):
-    monkeypatch.setattr(decode_kernels, "COMPILED", fused)
+    monkeypatch.setattr(cpu_kernels, "COMPILED", fused)
     model = model_of(conv=2, token_shift=2)
     prompts = [[1] * (1 + n % 5) for n in range(12)]  # rows leave and others come in
     before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
@@ -203,14 +204,14 @@ def test_elsewhere_than_on_a_cpu_all_memory_is_filled_at_once(monkeypatch):
 def test_a_decoder_takes_it_or_the_modules(monkeypatch):
     model = model_of()
     assert Decoder(model, KVCache(model, 2, 4)).fused is not None
-    monkeypatch.setattr(decode_kernels, "COMPILED", False)
+    monkeypatch.setattr(cpu_kernels, "COMPILED", False)
     assert Decoder(model, KVCache(model, 2, 4)).fused is None
 
 
 def test_machine_code_is_cached_beside_the_file_and_leaves_the_generators_folder_alone():
-    folder, before = Path(decode_kernels.__file__).parent / "__pycache__", numba.config.CACHE_DIR
-    compiled = decode_kernels.compiled(decode_kernels.mix.py_func)
-    kernels = (decode_kernels.embed, decode_kernels.add_norm_mix, decode_kernels.score, decode_kernels.mix)
+    folder, before = Path(cpu_kernels.__file__).parent / "__pycache__", numba.config.CACHE_DIR
+    compiled = cpu_kernels.compiled(cpu_kernels.mix.py_func)
+    kernels = (cpu_kernels.embed, cpu_kernels.add_norm_mix, cpu_kernels.score, cpu_kernels.mix)
     for loops in (compiled, *kernels):
         assert Path(loops._cache.cache_path).is_relative_to(folder)
     assert before == numba.config.CACHE_DIR, "the folder of the generator's kernels is put back"

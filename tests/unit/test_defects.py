@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from synth.spec import preset
-from synth.world import EOS
-from train.data import BatchConfig, Batches, DataConfig
-from train.defects import DefectConfig, defective
+from synth.world.vocabulary import EOS
+from train.data.batches import BatchConfig, Batches, DataConfig
+from train.data.corruption import DefectConfig, defective
 
 SOURCE = DataConfig("tiny").source("train")
 DOCUMENTS = SOURCE.documents(range(64))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from synth.dataset import Source
 from synth.spec import preset
-from synth.world import ANSWER, EOS, PROBLEM, SOLUTION, letter_names
+from synth.world.vocabulary import ANSWER, EOS, PROBLEM, SOLUTION, letter_names
 
 MED = preset("med")
 

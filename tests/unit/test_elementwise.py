@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.elementwise import causal_mix, relu2, rms_norm, rope_tables, rotate, swiglu
+from models.ops import causal_mix, relu2, rms_norm, rope_tables, rotate, swiglu
 
 EPS = 1e-5
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synth.checker import check_text
-from synth.document import STEP_SEGMENT
-from synth.encoding import PHRASE, Encoding, TextEncoding, encoding, encoding_of, source
+from synth.judge.checker import check_text
 from synth.spec import preset
+from synth.store.encodings import PHRASE, Encoding, TextEncoding, encoding, encoding_of, source
 from synth.tokenizer import GPT2_PAD, added_markers
-from synth.world import ANSWER, EOS, PAD, PROBLEM, SOLUTION, SPECIALS
+from synth.world.vocabulary import ANSWER, EOS, PAD, PROBLEM, SOLUTION, SPECIALS
+from synth.write.document import STEP_SEGMENT
 
 made = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tokenizers_made.py"))))
 SOURCE, SPEC, WORLD = made.SOURCE, made.SPEC, made.WORLD

@@ -10,11 +10,11 @@ import re
 import numpy as np
 import pytest
 
-from synth import world as worlds
-from synth.document import CAPACITY, write_prompt, write_solution
-from synth.hashing import states
-from synth.problem import Problems, read_record
-from synth.world import ANSWER, EOS, FOLDER, PROBLEM, SOLUTION
+from synth.kernel.rng import states
+from synth.problem.arrays import Problems, read_record
+from synth.world import vocabulary as worlds
+from synth.world.vocabulary import ANSWER, EOS, FOLDER, PROBLEM, SOLUTION
+from synth.write.document import CAPACITY, write_prompt, write_solution
 
 ITEMS = [
     ["Oak Park", "Pine Park", "Maple Hall", "Jar"],

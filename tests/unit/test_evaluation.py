@@ -5,15 +5,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from models.decode.sampling import Samples
 from models.gpt import GPT, GPTConfig
-from models.sampling import Samples
-from synth.oracle import Oracle
-from train import evaluation
-from train.data import DataConfig
-from train.evaluation import Sampling, check_room, evaluate, held_out_loss
-from train.periodic import Periodic, PeriodicConfig
-from train.rundir import read_lines
-from train.state import TrainState
+from synth.oracle.next_token import Oracle
+from train.core.state import TrainState
+from train.data.batches import DataConfig
+from train.evaluation import evaluator
+from train.evaluation.callback import Periodic, PeriodicConfig
+from train.evaluation.evaluator import Sampling, check_room, evaluate, held_out_loss
+from train.runs.run_folder import read_lines
 
 SOURCE = DataConfig("tiny", {"ops": 2, "edges": 4}).source("test", "validation")
 N = 24
@@ -42,7 +42,7 @@ def gold():
 
 
 def test_right_answers_are_found_right_whatever_the_batching(monkeypatch):
-    monkeypatch.setattr(evaluation, "sample", answering(gold()))
+    monkeypatch.setattr(evaluator, "sample", answering(gold()))
     for batch in (5, 128):
         done = evaluate(MODEL, SOURCE, range(N), batch=batch)
         summary = done.summary()
@@ -63,7 +63,7 @@ def test_some_wrong_some_cut_off_are_counted_in_their_own_rows(monkeypatch):
         row[-2] = wrong
     row = responses[tuple(documents.prompt_tokens(11).tolist())]
     row[:] = row[:1] * 500  # never ends
-    monkeypatch.setattr(evaluation, "sample", answering(responses))
+    monkeypatch.setattr(evaluator, "sample", answering(responses))
     done = evaluate(MODEL, SOURCE, range(N))
     assert np.flatnonzero(~done.verdicts.right).tolist() == [3, 7, 11]
     summary = done.summary()

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from synth import export
 from synth.dataset import Source
-from synth.document import STEP_SEGMENT
-from synth.shards import SHARD_ARRAYS, join
 from synth.spec import preset
+from synth.store import writers
+from synth.store.shards import SHARD_ARRAYS, join
+from synth.write.document import STEP_SEGMENT
 
 # design, section 6: these keys are a promise to users
 RECORD = [
@@ -28,7 +28,7 @@ def read_lines(path) -> list[dict]:
 @pytest.mark.parametrize("spec", [SPEC, preset("tiny"), preset("hard", order="qp", retry_rate=0.3, retry_kind="miss")])
 def test_record_has_exactly_the_fixed_keys(spec):
     mistakes = 0
-    for record in export.records(Source(spec, 0, "train"), 0, COUNT):
+    for record in writers.records(Source(spec, 0, "train"), 0, COUNT):
         assert list(record) == RECORD
         assert (
             type(record["answer"]) is type(record["ops"]) is type(record["edges"]) is type(record["split_bin"]) is int
@@ -56,31 +56,31 @@ def test_record_has_exactly_the_fixed_keys(spec):
 
 
 def test_ids_name_the_stream():
-    a = [r["id"] for r in export.records(Source(SPEC, 0, "train"), 0, 5)]
-    b = [r["id"] for r in export.records(Source(SPEC, 0, "test"), 0, 5)]
-    c = [r["id"] for r in export.records(Source(SPEC, 1, "train"), 3, 8)]
-    d = [r["id"] for r in export.records(Source(preset("med", retry_rate=0.31), 0, "train"), 0, 5)]
+    a = [r["id"] for r in writers.records(Source(SPEC, 0, "train"), 0, 5)]
+    b = [r["id"] for r in writers.records(Source(SPEC, 0, "test"), 0, 5)]
+    c = [r["id"] for r in writers.records(Source(SPEC, 1, "train"), 3, 8)]
+    d = [r["id"] for r in writers.records(Source(preset("med", retry_rate=0.31), 0, "train"), 0, 5)]
     assert len({*a, *b, *c, *d}) == 20
-    assert a[3:] == [r["id"] for r in export.records(Source(SPEC, 0, "train"), 3, 5)]
+    assert a[3:] == [r["id"] for r in writers.records(Source(SPEC, 0, "train"), 3, 5)]
 
 
 def test_lines_are_the_records(tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "CHUNK", 7)  # several chunks, the last one short
-    export.write_lines(SPEC, 0, "test", 3, 3 + COUNT, 1, str(tmp_path / "x.jsonl"))
-    assert read_lines(tmp_path / "x.jsonl") == list(export.records(Source(SPEC, 0, "test"), 3, 3 + COUNT))
+    monkeypatch.setattr(writers, "CHUNK", 7)  # several chunks, the last one short
+    writers.write_lines(SPEC, 0, "test", 3, 3 + COUNT, 1, str(tmp_path / "x.jsonl"))
+    assert read_lines(tmp_path / "x.jsonl") == list(writers.records(Source(SPEC, 0, "test"), 3, 3 + COUNT))
     assert [p.name for p in tmp_path.iterdir()] == ["x.jsonl"]
 
 
 def write_shards(folder, monkeypatch, spec=SPEC, shard=16, **how):
-    monkeypatch.setattr(export, "CHUNK", 7)
-    export.write_shards(spec, 5, "train", 10, 10 + COUNT, 1, f"{folder}/", shard=shard, **how)
+    monkeypatch.setattr(writers, "CHUNK", 7)
+    writers.write_shards(spec, 5, "train", 10, 10 + COUNT, 1, f"{folder}/", shard=shard, **how)
 
 
 def test_shards_read_back_equal(tmp_path, monkeypatch):
     folder = tmp_path / "shards"
     write_shards(folder, monkeypatch)
     documents = Source(SPEC, 5, "train").documents(range(10, 10 + COUNT))
-    shards = export.read_shards(folder, verify=True)
+    shards = writers.read_shards(folder, verify=True)
     assert (len(shards), shards.spec) == (3, SPEC)
     together = join(list(shards))
     for name in SHARD_ARRAYS:
@@ -89,9 +89,9 @@ def test_shards_read_back_equal(tmp_path, monkeypatch):
         assert isinstance(getattr(shards[0], name), np.memmap)
     for mine, theirs in zip(together.problems, documents.problems, strict=True):
         assert np.array_equal(mine, theirs)
-    assert list(shards.records()) == list(export.records(Source(SPEC, 5, "train"), 10, 10 + COUNT))
+    assert list(shards.records()) == list(writers.records(Source(SPEC, 5, "train"), 10, 10 + COUNT))
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["spec_hash"] == export.spec_hash(SPEC)
+    assert manifest["spec_hash"] == writers.spec_hash(SPEC)
     place = (manifest["seed"], manifest["split"], manifest["first"], manifest["documents"], manifest["tokens"])
     assert place == (5, "train", 10, COUNT, len(documents.tokens))
     assert [(e["first"], e["documents"]) for e in manifest["shards"]] == [(10, 16), (26, 16), (42, 8)]
@@ -115,18 +115,18 @@ def test_a_corrupted_shard_is_named(tmp_path, monkeypatch):
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(ValueError, match=r"shard-00001 is corrupted: tokens.npy has sha256"):
-        export.read_shards(folder, verify=True)
+        writers.read_shards(folder, verify=True)
     path.write_bytes(data[:90])
     with pytest.raises(ValueError, match=r"shard-00001 is corrupted: tokens.npy cannot be read"):
-        list(export.read_shards(folder))
+        list(writers.read_shards(folder))
     path.unlink()
     with pytest.raises(ValueError, match=r"shard-00001 is corrupted: tokens.npy is missing"):
-        export.read_shards(folder).verify()
+        writers.read_shards(folder).verify()
     (folder / "manifest.json").rename(folder / "manifest.partial.json")
     with pytest.raises(ValueError, match="is not finished; accepted"):
-        export.read_shards(folder)
+        writers.read_shards(folder)
     write_shards(folder, monkeypatch)  # mends it
-    export.read_shards(folder, verify=True)
+    writers.read_shards(folder, verify=True)
 
 
 def files_of(folder) -> dict[str, bytes]:
@@ -141,7 +141,7 @@ def test_another_dataset_in_the_folder_is_refused(tmp_path, monkeypatch):
         write_shards(folder, monkeypatch, preset("med", retry_rate=0.2))
     with pytest.raises(ValueError, match=r"was begun with documents_per_shard=16, not 8"):
         write_shards(folder, monkeypatch, shard=8)
-    monkeypatch.setattr(export, "code_version", lambda: {"version": "x", "commit": None, "source": "other"})
+    monkeypatch.setattr(writers, "code_version", lambda: {"version": "x", "commit": None, "source": "other"})
     with pytest.raises(ValueError, match=r"was begun with synth="):
         write_shards(folder, monkeypatch)
     monkeypatch.undo()
@@ -153,22 +153,22 @@ def test_another_dataset_in_the_folder_is_refused(tmp_path, monkeypatch):
 
 
 def test_the_stream_does_not_depend_on_workers_or_files(monkeypatch):
-    monkeypatch.setattr(export, "CHUNK", 6)
-    parts = list(export.stream(SPEC, 5, "train", 10, 30))
+    monkeypatch.setattr(writers, "CHUNK", 6)
+    parts = list(writers.stream(SPEC, 5, "train", 10, 30))
     assert [len(p) for p in parts] == [6, 6, 6, 2]
     assert np.array_equal(join(parts).tokens, Source(SPEC, 5, "train").documents(range(10, 30)).tokens)
 
 
 def test_parquet_reads_back_equal(tmp_path, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet")
-    from synth.tables import read_rows
+    from synth.store.parquet import read_rows
 
-    monkeypatch.setattr(export, "CHUNK", 16)
+    monkeypatch.setattr(writers, "CHUNK", 16)
     for n, spec in enumerate((SPEC, preset("hard", world="voyage", missing_premise=0.5, order="qp"))):
         path = tmp_path / f"{n}.parquet"
-        export.write_parquet(spec, 5, "train", 0, COUNT, 1, str(path))
+        writers.write_parquet(spec, 5, "train", 0, COUNT, 1, str(path))
         source = Source(spec, 5, "train")
-        assert list(read_rows(path)) == list(export.records(source, 0, COUNT))
+        assert list(read_rows(path)) == list(writers.records(source, 0, COUNT))
         documents = source.documents(range(COUNT))
         for i, row in enumerate(parquet.read_table(path).column("tokens").to_pylist()):
             assert row == documents.tokens[documents.offsets[i] : documents.offsets[i + 1]].tolist()
@@ -179,12 +179,12 @@ def test_hugging_face_datasets_reads_the_folder_and_the_file(tmp_path, monkeypat
     datasets = pytest.importorskip("datasets")
     datasets.disable_progress_bars()
     write_shards(tmp_path / "shards", monkeypatch)
-    wanted = list(export.records(Source(SPEC, 5, "train"), 10, 10 + COUNT))
+    wanted = list(writers.records(Source(SPEC, 5, "train"), 10, 10 + COUNT))
     cache = {"cache_dir": str(tmp_path / "cache")}
     folder = datasets.load_dataset(str(tmp_path / "shards"), **cache)
     assert list(folder) == ["train"]
     assert folder["train"]["solution"] == [r["solution"] for r in wanted]
-    export.write_parquet(SPEC, 5, "train", 10, 10 + COUNT, 1, str(tmp_path / "x.parquet"))
+    writers.write_parquet(SPEC, 5, "train", 10, 10 + COUNT, 1, str(tmp_path / "x.parquet"))
     rows = datasets.load_dataset("parquet", data_files=str(tmp_path / "x.parquet"), **cache)["train"]
     assert rows["needed_order"] == [r["needed_order"] for r in wanted]
     assert [p["terms"] for p in rows[0]["parameters"]] == [p["terms"] for p in wanted[0]["parameters"]]
@@ -192,24 +192,24 @@ def test_hugging_face_datasets_reads_the_folder_and_the_file(tmp_path, monkeypat
 
 def test_nothing_half_written_is_left(tmp_path, monkeypatch):
     """A failure in the second chunk removes what the first one wrote."""
-    monkeypatch.setattr(export, "CHUNK", 5)
-    whole = export._lines
+    monkeypatch.setattr(writers, "CHUNK", 5)
+    whole = writers._lines
 
     def broken(job):
         if job[3] >= 5:
             raise KeyboardInterrupt
         return whole(job)
 
-    monkeypatch.setattr(export, "_lines", broken)
+    monkeypatch.setattr(writers, "_lines", broken)
     (tmp_path / ".out.jsonl.tmp").write_text("left by a process that was killed")
     with pytest.raises(KeyboardInterrupt):
-        export.write_lines(SPEC, 0, "train", 0, 12, 1, str(tmp_path / "out.jsonl"))
+        writers.write_lines(SPEC, 0, "train", 0, 12, 1, str(tmp_path / "out.jsonl"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_solution_segment_is_what_is_exported():
     source = Source(SPEC, 0, "train")
     documents = source.documents([4])
-    record = export.record(source, documents, 0, 4)
+    record = writers.record(source, documents, 0, 4)
     assert record["solution"] == source.world.decode(documents.tokens[documents.segment == STEP_SEGMENT])
     assert record["id"].endswith("-0-data-train-4")

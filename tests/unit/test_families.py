@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig, PreTrainedConfig, Qwen3Config
 
-from models.families import family, read_config, write_config
 from models.gpt import GPTConfig
+from models.huggingface.families import family, read_config, write_config
 from models.sizes import FOLDER, read_size
 
 BASE = {"vocab_size": 29, "n_layer": 2, "n_head": 2, "n_embd": 16, "context": 40}

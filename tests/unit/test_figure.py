@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 
-from synth import figure
 from synth.dataset import Source
-from synth.problem import INSTANCES, dependencies
+from synth.problem.arrays import INSTANCES, dependencies
 from synth.spec import preset
+from synth.view import figure
 
 SPECS = [
     preset("hard", ops=21, exact_ops=True),

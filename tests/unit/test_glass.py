@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from models.gpt import GPT, GPTConfig
-from models.sites import capture
-from probes.account import Solution, log_probabilities, of_model, of_problem, read_out, solve
-from probes.activations import RESIDUAL, chosen_sites
+from models.hooks import capture
 from probes.glass import page
-from probes.labels import TASKS
-from probes.readouts import ASKED, ReadoutConfig, ask, fit_probe, places
-from synth import checker as C
-from synth.checker import check
-from synth.oracle import Oracle
-from synth.world import DEFINE
-from train.data import DataConfig
+from probes.queries.labels import TASKS
+from probes.readout.activations import RESIDUAL, chosen_sites
+from probes.viewer.problem_json import Solution, log_probabilities, of_model, of_problem, read_out, solve
+from probes.viewer.readouts import ASKED, ReadoutConfig, ask, fit_probe, places
+from synth.judge import checker as C
+from synth.judge.checker import check
+from synth.oracle.next_token import Oracle
+from synth.world.vocabulary import DEFINE
+from train.data.batches import DataConfig
 
 DATA = DataConfig("tiny", {"ops": 3, "edges": 6, "retry_rate": 0.3})
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor
 
-from models.cache import KVCache
-from models.count import matmul_params, n_params
+from models.decode.cache import KVCache
+from models.flops import matmul_params, n_params
 from models.gpt import GPT, GPTConfig
 
 MODELS = Path(__file__).resolve().parents[2] / "configs" / "model"

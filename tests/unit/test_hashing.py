@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from synth.hashing import below, half_normal, key, mix, next32, sha256_mod, shuffle, states, uniform
+from synth.kernel.rng import below, half_normal, key, mix, next32, sha256_mod, shuffle, states, uniform
 
 # xoshiro128++ from state (1, 2, 3, 4), the reference vector that other implementations are tested with
 XOSHIRO = [

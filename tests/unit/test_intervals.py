@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from train.intervals import Clusters, difference, paired_difference, paired_share, share, wilson
+from train.statistics import Clusters, difference, paired_difference, paired_share, share, wilson
 
 
 @given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

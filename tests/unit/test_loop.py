@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from torch import nn
 from tqdm import tqdm
 
-from train import checkpoint, recorder
-from train.loop import StepOutput, due, last_row, train
-from train.optim import OptimConfig, Optimizer, Schedule
-from train.rundir import TrainingOut, open_run, read_json, read_lines
-from train.state import Budget, Diverged, TrainState
+from train.core import checkpoint, metrics_log
+from train.core.loop import StepOutput, due, last_row, train
+from train.core.optimizer import OptimConfig, Optimizer, Schedule
+from train.core.state import Budget, Diverged, TrainState
+from train.runs.run_folder import TrainingOut, open_run, read_json, read_lines
 
 COUNTER = itertools.count()
 OPTIM = OptimConfig(lr=0.05, schedule=Schedule("linear", warmup_steps=0))
@@ -219,9 +219,9 @@ def test_the_bar_says_step_loss_speed_and_time_left(tmp_path, monkeypatch):
     run, _, _ = start(tmp_path)
     screen = io.StringIO()
     monkeypatch.setattr(
-        recorder, "tqdm", lambda **how: tqdm(**{**how, "disable": False, "file": screen, "mininterval": 0})
+        metrics_log, "tqdm", lambda **how: tqdm(**{**how, "disable": False, "file": screen, "mininterval": 0})
     )
-    with recorder.Recorder(run, TrainState(), Budget(steps=8)) as bar:
+    with metrics_log.Recorder(run, TrainState(), Budget(steps=8)) as bar:
         bar.show(TrainState(step=2, tokens=10, smooth_loss=1.25), 12_345.6)
     said = screen.getvalue().split("\r")[-1]
     assert run.path.name in said and "step 2 loss 1.250 12,346 tokens/s" in said and " 25%" in said

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from models.gpt import GPT, GPTConfig
-from train import checkpoint, pretrain
-from train.config import load, run_entry
-from train.lora import LoraConfig, adapt, adapted, merged
-from train.rundir import read_lines
+from train import pretrain
+from train.config.compose import load, run_entry
+from train.core import checkpoint
+from train.core.lora import LoraConfig, adapt, adapted, merged
+from train.runs.run_folder import read_lines
 
 TOKENS = torch.arange(40).view(2, 20) % 97
 SMALL = [

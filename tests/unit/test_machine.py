@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from train.machine import keep_memory, set_up
+from train.core.torch_setup import keep_memory, set_up
 if sys.argv[1] == "kept":
     set_up()
     if not keep_memory():
@@ -44,7 +44,7 @@ def test_freed_memory_is_kept(root):
 def test_a_command_that_trains_nothing_loads_neither_shards_nor_the_compiler(root):
     """Each takes most of a second of its start."""
     code = (
-        "import sys; import train.evaluate, train.pretrain; from train.machine import set_up; set_up();"
+        "import sys; import train.evaluate, train.pretrain; from train.core.torch_setup import set_up; set_up();"
         "print({'torch.distributed.fsdp', 'torch._dynamo', 'torch._inductor', 'sympy'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
@@ -53,7 +53,7 @@ def test_a_command_that_trains_nothing_loads_neither_shards_nor_the_compiler(roo
 
 def test_torch_is_deterministic_and_its_compiler_when_it_is_used(root):
     code = (
-        "import torch; from train.machine import deterministic, set_up; set_up();"
+        "import torch; from train.core.torch_setup import deterministic, set_up; set_up();"
         "print(torch.get_deterministic_debug_mode()); deterministic('cpu', compiled=True);"
         "import torch._inductor.config as c; print(torch.get_deterministic_debug_mode(), c.deterministic)"
     )

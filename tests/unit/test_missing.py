@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from synth import export
-from synth import problem as P
-from synth import world as W
-from synth.checker import EARLY, ENDED, LATE, MALFORMED, NEVER, NOT_READY, UNDETERMINED, check, check_text
 from synth.dataset import Source
-from synth.problem import INSTANCES, MISSING, SPLIT_BIN, dependencies, from_record, to_record
-from synth.proof import audit_record
-from synth.show import show
+from synth.judge.checker import EARLY, ENDED, LATE, MALFORMED, NEVER, NOT_READY, UNDETERMINED, check, check_text
+from synth.judge.sympy_audit import audit_record
+from synth.problem import arrays as P
+from synth.problem.arrays import INSTANCES, MISSING, SPLIT_BIN, dependencies, from_record, to_record
 from synth.spec import preset
+from synth.store import writers
+from synth.view.text import show
+from synth.world import vocabulary as W
 
 COUNT = 400
 COMPLETE = Source(preset("med"), 3, "train")
@@ -108,7 +108,7 @@ def test_records_are_proved_and_read_back(settings):
     source = Source(preset("med", missing_premise=0.7, **settings), 5, "all")
     documents = source.documents(range(50))
     for i in range(50):
-        record = export.record(source, documents, i, i)
+        record = writers.record(source, documents, i, i)
         assert not list(audit_record(record)), record
         problem = from_record(record, source.world)
         assert to_record(problem, source.world, record["order"]).items() <= record.items()
@@ -122,7 +122,7 @@ def test_records_are_proved_and_read_back(settings):
 def incomplete_record(**settings) -> tuple[Source, dict]:
     """A record with a missing premise that is not the query, and three steps or more."""
     source = Source(preset("med", missing_premise=1.0, ops=12, exact_ops=True, **settings), 5, "all")
-    records = export.records(source, 0, 60)
+    records = writers.records(source, 0, 60)
     return source, next(r for r in records if r["missing"] not in (None, r["query"]) and len(r["needed_order"]) > 2)
 
 

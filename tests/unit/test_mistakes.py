@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from synth.dataset import Source
-from synth.mistakes import KINDS, branch_law, candidates, name_law, name_tokens, next_needed
-from synth.problem import SLOTS, dependencies
+from synth.problem.arrays import SLOTS, dependencies
 from synth.spec import preset
+from synth.write.mistakes import KINDS, branch_law, candidates, name_law, name_tokens, next_needed
 
 NAMED = KINDS[:3]  # those that name a wrong parameter; `test_slips.py` has the fourth
 RATE, COUNT = 0.4, 400

@@ -10,18 +10,25 @@ import numpy as np
 import pytest
 import torch
 
-from synth.checker import MALFORMED
-from synth.world import EOS
-from train.intervals import auroc
-from train.opd.diagnostics import LARGE_KL, Board, by_ops, push_measures, response_measures, token_measures
-from train.opd.divergence import DivergenceConfig
-from train.opd.localise import places
+from synth.judge.checker import MALFORMED
+from synth.world.vocabulary import EOS
+from train.evaluation.repetition import ZLIB_RATIO, ZLIB_TAIL, compressible, periods, repetitive, zlib_ratio
+from train.opd.diagnostics.batch_metrics import (
+    LARGE_KL,
+    Board,
+    by_ops,
+    push_measures,
+    response_measures,
+    token_measures,
+)
+from train.opd.diagnostics.first_mistake import places
+from train.opd.divergence.divergence import DivergenceConfig
 from train.opd.method import Method
 from train.opd.metrics import METRICS, definition, main
 from train.opd.outcome import OutcomeConfig
-from train.opd.repetition import ZLIB_RATIO, ZLIB_TAIL, compressible, periods, repetitive, zlib_ratio
-from train.opd.source import gold
-from train.opd.teacher import Scored, TeacherConfig
+from train.opd.source.samplers import gold
+from train.opd.teacher.targets import Scored, TeacherConfig
+from train.statistics import auroc
 
 made = runpy.run_path(str(Path(__file__).parents[1] / "numeric" / "opd_made.py"))
 source, prompts, model, objective = (made[name] for name in ("source", "prompts", "model", "objective"))

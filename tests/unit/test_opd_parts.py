@@ -7,21 +7,21 @@ import numpy as np
 import pytest
 import torch
 
-from synth.world import EOS, PAD
-from train.config import CONFIGS, load
-from train.opd.divergence import DivergenceConfig
-from train.opd.fork import ForkConfig
+from synth.world.vocabulary import EOS, PAD
+from train.config.compose import CONFIGS, load
+from train.opd.checks import Schedule
+from train.opd.divergence.divergence import DivergenceConfig
 from train.opd.method import Method, Term
 from train.opd.objective import weigh
 from train.opd.outcome import OutcomeConfig, drgrpo, grpo
 from train.opd.regularizer import RegularizerConfig
 from train.opd.rollouts import Rollouts, join, positions, responses
 from train.opd.run import OpdConfig
-from train.opd.settings import Schedule
-from train.opd.source import SourceConfig
+from train.opd.source.samplers import SourceConfig
 from train.opd.table import main
-from train.opd.teacher import TeacherConfig
-from train.opd.weight import WeightConfig, coefficients
+from train.opd.teacher.targets import TeacherConfig
+from train.opd.topd import ForkConfig
+from train.opd.weight.weight import WeightConfig, coefficients
 
 STUDENT = SourceConfig("student", samples=1, temperature=1.0)
 GOLD = SourceConfig("gold")

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.opd.repetition import periods
+from train.evaluation.repetition import periods
 
 
 def padded(*rows: list[int]) -> tuple[np.ndarray, np.ndarray]:

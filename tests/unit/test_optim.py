@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from models.gpt import GPT, GPTConfig
-from train.optim import Muon, MuonConfig, OptimConfig, Optimizer, Schedule, orthogonalise
+from train.core.optimizer import Muon, MuonConfig, OptimConfig, Optimizer, Schedule, orthogonalise
 
 
 class Net(nn.Module):

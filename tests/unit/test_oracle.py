@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synth import world as W
 from synth.dataset import Source
-from synth.oracle import ABSTAINED, CONTINUED, CORRECTED, EXACT, Oracle
-from synth.problem import ready
+from synth.oracle.next_token import ABSTAINED, CONTINUED, CORRECTED, EXACT, Oracle
+from synth.problem.arrays import ready
 from synth.spec import preset
+from synth.world import vocabulary as W
 
 SMALL = {"ops": 6, "edges": 8}
 WORLDS = {

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.gpt import GPT, GPTConfig
-from synth.world import EOS, PAD
-from train.data import Batch, BatchConfig, Batches, DataConfig, collate
-from train.machine import set_up
-from train.packing import end_to_end, first_fit, spans
+from synth.world.vocabulary import EOS, PAD
+from train.core.torch_setup import set_up
+from train.data.batches import Batch, BatchConfig, Batches, DataConfig, collate
+from train.data.packing import end_to_end, first_fit, spans
 from train.pretrain import NextToken
 
 SOURCE = DataConfig("tiny", {"ops": 2, "edges": 4, "letter_order": "random"}, seed=3).source("train")

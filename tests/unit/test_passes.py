@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from train.passes import PassConfig, pass_at_k, passes
+from train.evaluation.pass_at_k import PassConfig, pass_at_k, passes
 
 
 @pytest.mark.parametrize("k", [1, 2, 4, 6])

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from models.gpt import GPT, GPTConfig
-from probes.activations import chosen_sites, names_in_line
-from probes.controls import NAMES, SHUFFLED, random_weights, read_position, relabelled, sentence_places
-from probes.labels import GIVEN, TASKS, task_of
-from probes.layers import shared_templates
-from probes.linear import LinearConfig, Split, measure
-from probes.queries import draw
-from probes.results import margin
-from probes.shared import Branch
+from probes.queries.labels import GIVEN, TASKS, task_of
+from probes.queries.table import draw
+from probes.readout.activations import chosen_sites, names_in_line
+from probes.readout.controls import NAMES, SHUFFLED, random_weights, read_position, relabelled, sentence_places
+from probes.readout.linear import LinearConfig, Split, measure
+from probes.readout.prefix_cache import Branch
+from probes.tasks.layers import shared_templates
+from probes.tasks.results import margin
 from synth.dataset import Source
 from synth.spec import preset
 

@@ -5,16 +5,16 @@ import pytest
 import torch
 
 from models.gpt import GPT, GPTConfig
-from probes import mistakes, regret
-from probes.generated import Steps, packed
-from probes.labels import TASKS
-from probes.queries import Queries
-from probes.readers import AFTER, BEFORE, Reader
-from synth.checker import KINDS, NOT_READY, RETRY, RIGHT, UNKNOWN, UNNEEDED
+from probes.queries.labels import TASKS
+from probes.queries.model_solutions import Steps, packed
+from probes.queries.table import Queries
+from probes.readout.fitted_probes import AFTER, BEFORE, Reader
+from probes.tasks import mistakes, retry_upon_regret
 from synth.dataset import Source
-from synth.problem import INSTANCES, SLOTS
+from synth.judge.checker import KINDS, NOT_READY, RETRY, RIGHT, UNKNOWN, UNNEEDED
+from synth.problem.arrays import INSTANCES, SLOTS
 from synth.spec import preset
-from synth.world import AS, BACK, DEFINE, EOS, SOLUTION, STOP
+from synth.world.vocabulary import AS, BACK, DEFINE, EOS, SOLUTION, STOP
 
 SOURCE = Source(preset("tiny", ops=4, edges=8, retry_rate=0.3), 2, "train", "probe")
 WORLD = SOURCE.world
@@ -81,7 +81,7 @@ def test_the_perfect_detector_doubts_what_could_not_come_and_nothing_else():
     named = steps.take(np.flatnonzero((steps.name[:, 0] >= 0) & (steps.kind != RETRY) & steps.before_mistake))
     could = named.labels("can_next", named.queries(named.start), WORLD.modulus) == 1
     repeated = np.array([KINDS[k] == "repeated" for k in named.kind])
-    assert np.array_equal(regret.perfect(named, 0), ~could | repeated)
+    assert np.array_equal(retry_upon_regret.perfect(named, 0), ~could | repeated)
 
 
 def model():
@@ -96,7 +96,7 @@ def scripted(monkeypatch, replies):
         calls.append((texts, most, settings))
         return replies(len(calls), texts)
 
-    monkeypatch.setattr(regret, "continued", continued)
+    monkeypatch.setattr(retry_upon_regret, "continued", continued)
     return calls
 
 
@@ -117,7 +117,7 @@ def test_a_doubted_sentence_is_drawn_anew_and_the_rest_is_kept(monkeypatch):
         return found
 
     calls = scripted(monkeypatch, replies)
-    outcome = regret.with_regret(model(), WORLD, start, regret.perfect, 3, 1.0, 0)
+    outcome = retry_upon_regret.with_regret(model(), WORLD, start, retry_upon_regret.perfect, 3, 1.0, 0)
     assert outcome.solutions.verdicts.right.all() and len(calls) == 2
     assert outcome.retries_N.tolist() == [int(i in wrong) for i in range(len(DOCUMENTS))]
     assert calls[0][2]["temperature"] == 1.0 and calls[0][2]["eos"] == WORLD.phrases[STOP]
@@ -138,22 +138,22 @@ def test_retries_are_used_up_and_the_last_text_stays(monkeypatch):
         return found
 
     scripted(monkeypatch, replies)
-    outcome = regret.with_regret(model(), WORLD, start, regret.perfect, 4, 1.0, 0)
+    outcome = retry_upon_regret.with_regret(model(), WORLD, start, retry_upon_regret.perfect, 4, 1.0, 0)
     assert np.array_equal(outcome.retries_N, 4 * wrong) and np.array_equal(outcome.solutions.tokens_NR, start.tokens_NR)
-    never = regret.with_regret(model(), WORLD, start, regret.chance(0.0, 0), 4, 1.0, 0)
+    never = retry_upon_regret.with_regret(model(), WORLD, start, retry_upon_regret.chance(0.0, 0), 4, 1.0, 0)
     assert not never.retries_N.any() and never.solutions is start
 
 
 def test_a_real_model_goes_through_all_of_it():
     small = model()
-    start = regret.greedy(small, DOCUMENTS, WORLD, 40)
-    for detector in (regret.perfect, regret.chance(0.7, 0)):
-        outcome = regret.with_regret(small, WORLD, start, detector, 3, 1.0, 0)
-        again = regret.with_regret(small, WORLD, start, detector, 3, 1.0, 0)
+    start = retry_upon_regret.greedy(small, DOCUMENTS, WORLD, 40)
+    for detector in (retry_upon_regret.perfect, retry_upon_regret.chance(0.7, 0)):
+        outcome = retry_upon_regret.with_regret(small, WORLD, start, detector, 3, 1.0, 0)
+        again = retry_upon_regret.with_regret(small, WORLD, start, detector, 3, 1.0, 0)
         assert np.array_equal(outcome.solutions.tokens_NR, again.solutions.tokens_NR)
         assert outcome.retries_N.max() <= 3 and outcome.solutions.length_N.max() <= 40
     texts = [DOCUMENTS.prompt_tokens(0).tolist()]
-    assert EOS not in regret.continued(small, texts, 30)[0][:-1]
+    assert EOS not in retry_upon_regret.continued(small, texts, 30)[0][:-1]
 
 
 def test_what_a_probe_says_of_first_mistakes_and_unneeded_steps_is_counted():
@@ -182,10 +182,10 @@ def test_a_response_near_the_budget_cuts_no_other_short(monkeypatch):
         asked.append((len(texts), most, draws))
         return [[7] * most for _ in texts]
 
-    monkeypatch.setattr(regret, "continued", continued)
+    monkeypatch.setattr(retry_upon_regret, "continued", continued)
     for most, lengths in ((None, (10, 10)), (4, (10, 4))):
         responses = [[5] * 9, []]
-        regret._go_on(model(), DOCUMENTS, responses, np.arange(2), 10, most, temperature=1.0)
+        retry_upon_regret._go_on(model(), DOCUMENTS, responses, np.arange(2), 10, most, temperature=1.0)
         assert tuple(map(len, responses)) == lengths
     assert [room for _, room, _ in asked] == [10, 4]
     assert all(draws == {"temperature": 1.0, "seed": 0} for *_, draws in asked)
@@ -199,9 +199,9 @@ def test_responses_that_are_finished_one_by_one_do_not_share_their_noise(monkeyp
         seeds.append((len(texts), seed))
         return [[7] * most for _ in texts]
 
-    monkeypatch.setattr(regret, "continued", continued)
+    monkeypatch.setattr(retry_upon_regret, "continued", continued)
     small = model()
-    regret._go_on(small, DOCUMENTS, [[5], [5]], np.arange(2), small.config.context, temperature=1.0, seed=40)
+    retry_upon_regret._go_on(small, DOCUMENTS, [[5], [5]], np.arange(2), small.config.context, temperature=1.0, seed=40)
     assert seeds == [(1, 40), (1, 41)]
 
 
@@ -216,7 +216,7 @@ def test_a_parameter_that_does_not_exist_has_the_label_no():
     assert len(unknown) > 20 and (unknown.slot == -1).all()
     queries = unknown.queries(unknown.start)
     assert not any(unknown.labels(task, queries, WORLD.modulus).any() for task in TASKS if task not in ("value", "dep"))
-    assert regret.perfect(unknown, 0).all() and (queries.name == names[::-1]).all()
+    assert retry_upon_regret.perfect(unknown, 0).all() and (queries.name == names[::-1]).all()
     assert queries.text(0)[-1] == SOLUTION and int(WORLD.phrases[AS]) == body[3]
 
 
@@ -224,5 +224,5 @@ def test_a_parameter_that_does_not_exist_has_the_label_no():
 def test_continued_stops_at_the_end_of_the_document(n, monkeypatch):
     tokens = torch.tensor([[7, EOS, 9, 9]] * 2)
     samples = type("S", (), {"tokens_BT": tokens, "lengths_B": torch.tensor([4, 1])})
-    monkeypatch.setattr(regret, "sample", lambda *args, **settings: samples)
-    assert regret.continued(model(), [[1], [1]], 4)[n] == [[7, EOS], [7]][n]
+    monkeypatch.setattr(retry_upon_regret, "sample", lambda *args, **settings: samples)
+    assert retry_upon_regret.continued(model(), [[1], [1]], 4)[n] == [[7, EOS], [7]][n]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from probes import published
-from probes.labels import TASKS
+from probes.queries.labels import TASKS
+from probes.tasks import published
 from synth.spec import preset
 
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from probes import graph
-from probes.labels import TASKS
-from probes.queries import defined_at, draw
+from probes.queries import dependencies
+from probes.queries.labels import TASKS
+from probes.queries.table import defined_at, draw
 from synth.dataset import Source
-from synth.problem import to_record
+from synth.problem.arrays import to_record
 from synth.spec import preset
-from synth.world import BACK, SOLUTION
+from synth.world.vocabulary import BACK, SOLUTION
 
 MIXED = preset("med", ops=8, retry_rate=0.3)
 SLIPS = preset("med", ops=8, retry_rate=0.4, retry_kind="slip", uncorrected=0.5)
@@ -91,7 +91,7 @@ def test_labels_are_what_the_record_and_the_text_say(task, world):
         assert task not in ("nece", "dep") or text.endswith(("?", "."))
         assert (table.other[q] >= 0) == (task == "dep") and table.other[q] != table.slot[q]
     assert len(set(table.label)) == (2 if task != "value" else len(set(table.label))) > 1
-    distance = graph.distance(problems)[table.row, table.slot]
+    distance = dependencies.distance(problems)[table.row, table.slot]
     expected = [facts[i].distance(names.name_of(*n[:2])) for i, n in zip(table.row, table.name, strict=True)]
     assert distance.tolist() == expected
 

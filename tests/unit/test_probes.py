@@ -8,21 +8,29 @@ import pytest
 import torch
 
 from models.gpt import GPT, GPTConfig
-from models.sites import capture, site_names
-from probes.activations import RESIDUAL, Texts, chosen_sites, last_states, names_between_markers, names_in_line, read
-from probes.controls import majority, random_weights
-from probes.journal import Journal
-from probes.labels import GIVEN, TASKS, between_steps, task_of
-from probes.layers import Part, parts
-from probes.linear import LinearConfig, Reading, Split, fit, measure
-from probes.queries import draw
-from probes.results import margin, rows, select
+from models.hooks import capture, site_names
+from probes.queries.labels import GIVEN, TASKS, between_steps, task_of
+from probes.queries.table import draw
+from probes.readout.activations import (
+    RESIDUAL,
+    Texts,
+    chosen_sites,
+    last_states,
+    names_between_markers,
+    names_in_line,
+    read,
+)
+from probes.readout.controls import majority, random_weights
+from probes.readout.linear import LinearConfig, Reading, Split, fit, measure
+from probes.readout.vprobe import VProbeConfig
 from probes.settings import ExportSettings, MistakesConfig, ProbeSettings, QueryConfig
-from probes.vprobe import VProbeConfig
+from probes.tasks.layers import Part, parts
+from probes.tasks.results import margin, rows, select
+from probes.tasks.resume_log import Journal
 from synth.dataset import Source
-from synth.problem import to_record
+from synth.problem.arrays import to_record
 from synth.spec import preset
-from synth.world import END, MID, SOLUTION, START, STOP
+from synth.world.vocabulary import END, MID, SOLUTION, START, STOP
 
 RETRY = preset("tiny", retry_rate=0.3)
 BACKWARD = preset("tiny", order="qp", retry_rate=0.3)

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from train import report
-from train.report.ranking import holm, markdown, ranked
-from train.report.results import load
+from train.report.studies.arena import holm, markdown, ranked
+from train.runs.results import load
 
 N = 200
 HARDER = {"ops": 4}

@@ -5,12 +5,12 @@ import warnings
 import numpy as np
 import pytest
 
-from synth import export
 from synth.dataset import Source, test_cell_templates
-from synth.lengths import lengths, phrase_pieces
-from synth.problem import INSTANCES, SPLIT_BIN
-from synth.proof import audit_record
+from synth.draw.lengths import lengths, phrase_pieces
+from synth.judge.sympy_audit import audit_record
+from synth.problem.arrays import INSTANCES, SPLIT_BIN
 from synth.spec import preset
+from synth.store import writers
 
 test_cell_templates.__test__ = False  # a function of the package, no test
 
@@ -27,7 +27,7 @@ def test_reasked_records_are_proved_and_on_their_side(split):
     source = Source(preset("med", ops=12, exact_ops=True, reask=True), 5, split)
     documents = source.documents(range(60))
     for i in range(60):
-        record = export.record(source, documents, i, i)
+        record = writers.record(source, documents, i, i)
         assert list(audit_record(record)) == []
         assert record["solution"].count(";") == record["ops"]
         assert (record["split_bin"] < 17) == (split == "train")

@@ -20,12 +20,12 @@ from pathlib import Path
 import pytest
 from hydra import compose
 
-from train.config import CONFIGS, load
-from train.forge import Forge
+from train.config.compose import CONFIGS, load
 from train.recipe import RecipeConfig, entry, stages_of
-from train.report import results
-from train.stages import Record, Stage, StageFailed, check_graph, code_digest, run
-from train.watch import last_line, state
+from train.recipes.fork_server import Forge
+from train.recipes.progress import last_line, state
+from train.recipes.runner import Record, Stage, StageFailed, check_graph, code_digest, run
+from train.runs import results
 
 STAND_IN = '''
 """A stage that takes `seconds`, writes when it ran, and prints its folder. `mode`: ok, fail, refuse, silent."""
@@ -61,7 +61,7 @@ def bench(tmp_path, monkeypatch):
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "stand_in.py").write_text(STAND_IN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"))
-    monkeypatch.setattr("train.stages.code_digest", lambda: "as it is")
+    monkeypatch.setattr("train.recipes.runner.code_digest", lambda: "as it is")
     return tmp_path / "runs" / "demo"
 
 
@@ -136,12 +136,12 @@ def test_a_stage_whose_summary_is_gone_runs_again(bench):
 def test_changed_code_has_every_stage_look_again(bench, monkeypatch):
     stages = [stage("a"), stage("b", x="@a")]
     folders = go(bench, stages)
-    monkeypatch.setattr("train.stages.code_digest", lambda: "edited")
+    monkeypatch.setattr("train.recipes.runner.code_digest", lambda: "edited")
     assert go(bench, stages) == folders and [starts(folder) for folder in folders.values()] == [2, 2]
 
 
 def test_the_digest_of_the_code_sees_sources_and_configs(tmp_path, monkeypatch):
-    monkeypatch.setattr("train.stages.ROOT", tmp_path)
+    monkeypatch.setattr("train.recipes.runner.ROOT", tmp_path)
     (tmp_path / "train").mkdir()
     digests = [code_digest()]
     for name, text in (("a.py", "1"), ("a.py", "2"), ("a.yaml", "2"), ("a.txt", "2")):
@@ -182,8 +182,8 @@ def test_a_killed_recipe_leaves_no_process_and_continues(bench, root, blow):
     stages = "[Stage('a', 'stand_in', {}), Stage('b', 'stand_in', {'x': '@a', 'seconds': 1.5})]"
     code = (
         "import sys; from pathlib import Path; from train.recipe import _interrupt; import signal;"
-        "signal.signal(signal.SIGTERM, _interrupt); from train.stages import *;"
-        "import train.stages; train.stages.code_digest = lambda: 'as it is';"
+        "signal.signal(signal.SIGTERM, _interrupt); from train.recipes.runner import *;"
+        "import train.recipes.runner; train.recipes.runner.code_digest = lambda: 'as it is';"
         f"stages = {stages}; run(stages, Record(Path(sys.argv[1]) / 'plan-seed0.json', {{}}, stages), 0, 2)"
     )
     path = os.pathsep.join([str(root), os.environ["PYTHONPATH"]])
@@ -233,7 +233,9 @@ def composed_once():
     """Hydra puts the files of each choice together once, which is nearly all of what loading settings takes."""
     whole = functools.cache(lambda name, choices: compose(name, overrides=list(choices)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.config.compose", lambda name, overrides: copy.deepcopy(whole(name, tuple(overrides))))
+        patch.setattr(
+            "train.config.compose.compose", lambda name, overrides: copy.deepcopy(whole(name, tuple(overrides)))
+        )
         yield
 
 

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 import yaml
 
-from train.report import PARTS, build, course, judged, rollouts, style
+from train.report import PARTS, build, judged, rollouts, style
+from train.report.figures import distillation_course
 from train.report.measures import gap_share
-from train.report.results import Run, folder_of, load
 from train.report.style import smooth
 from train.report.verdicts import judge
+from train.runs.results import Run, folder_of, load
 
 OPS = (1, 2, 3, 4)
 N = 64
@@ -348,7 +349,7 @@ def test_the_course_of_a_run_has_a_panel_for_each_kind_of_diagnostic_that_it_log
     log[4] |= {"eval_full": 0.25, "auroc_rkl": 0.7}
     write_run(tmp_path, "opd", {"teacher": None}, summary={}, metrics=log)
     experiments = load([tmp_path])
-    makers = course.figures(experiments)
+    makers = distillation_course.figures(experiments)
     assert list(makers) == ["course-opd"]
     drawn = style.draw(makers["course-opd"], experiments)
     axes = {ax.get_title(loc="left"): ax for ax in drawn.figure.axes if ax.get_visible()}
@@ -357,4 +358,4 @@ def test_the_course_of_a_run_has_a_panel_for_each_kind_of_diagnostic_that_it_log
     assert set(lines) == {"solution", "held out"} and lines["held out"].get_xydata().tolist() == [[4.0, 0.25]]
     assert lines["held out"].get_marker() == "o" and lines["solution"].get_marker() == "None"
     write_run(tmp_path, "bare", {"teacher": None}, summary={}, metrics=[{"step": 1, "loss": 1.0}])
-    assert list(course.figures(load([tmp_path]))) == ["course-opd"]
+    assert list(distillation_course.figures(load([tmp_path]))) == ["course-opd"]

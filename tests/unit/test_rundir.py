@@ -8,8 +8,8 @@ import sys
 import pytest
 import yaml
 
-from train.rundir import append_line, atomic_write, identity, open_run, read_json, read_lines, run_path
-from train.state import Budget, Ledger, TrainState
+from train.core.state import Budget, Ledger, TrainState
+from train.runs.run_folder import append_line, atomic_write, identity, open_run, read_json, read_lines, run_path
 
 
 def config(tmp_path, **changes):
@@ -81,7 +81,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 def test_two_processes_cannot_write_one_run(tmp_path):
     run = open_run(config(tmp_path))
     code = (
-        "import json, sys\nfrom train.rundir import open_run\n"
+        "import json, sys\nfrom train.runs.run_folder import open_run\n"
         "try: open_run(json.loads(sys.argv[1]))\nexcept ValueError as e: print(e)"
     )
     argument = json.dumps(config(tmp_path))

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from synth import export
-from synth import problem as P
 from synth.dataset import Source
-from synth.problem import Problems, dependencies, from_record, to_record
-from synth.proof import audit_record
+from synth.judge.sympy_audit import audit_record
+from synth.problem import arrays as P
+from synth.problem.arrays import Problems, dependencies, from_record, to_record
 from synth.spec import preset
+from synth.store import writers
 
 SPECS = {
     "tiny": preset("tiny"),
@@ -47,7 +47,7 @@ def drawn(name: str):
     if name not in DRAWN:
         source = Source(SPECS[name], 11, "all")
         documents = source.documents(range(COUNT))
-        DRAWN[name] = source, documents, [export.record(source, documents, i, i) for i in range(COUNT)]
+        DRAWN[name] = source, documents, [writers.record(source, documents, i, i) for i in range(COUNT)]
     return DRAWN[name]
 
 
@@ -251,7 +251,7 @@ def test_a_withheld_operation_is_never_used_and_nothing_else_changes(withheld):
     """Graphs, names, places of sentences and terms are the same: links of constants and kinds of pairs differ."""
     documents = {w: Source(preset("med", withheld=w), 3, "all").documents(range(200)) for w in ("none", withheld)}
     every, mine = documents["none"].problems, documents[withheld].problems
-    records = list(export.records(Source(preset("med", withheld=withheld), 3, "all"), 0, 200))
+    records = list(writers.records(Source(preset("med", withheld=withheld), 3, "all"), 0, 200))
     # a problem whose abstract parameters multiply is drawn anew where products are withheld
     two_factors = ((every.terms[..., 1] >= 0).any(-1) & (every.needed > 0)).any(1)
     assert 0.05 < two_factors.mean() < 0.4
@@ -317,7 +317,7 @@ def test_seeds_streams_and_splits_are_separate():
 DIGEST = """
 import hashlib, json, sys
 from synth.dataset import Source
-from synth.jit import ENABLED
+from synth.kernel.jit import ENABLED
 from synth.spec import Spec
 out = {}
 for name, (settings, count) in json.loads(sys.argv[1]).items():

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from models.decode.sampling import Samples, draw, sample, sampling_law, token_logprobs
 from models.gpt import GPT, GPTConfig
-from models.sampling import Samples, draw, sample, sampling_law, token_logprobs
 
 VOCAB, EOS, PAD = 11, 1, 0
 SETTINGS = {
@@ -120,9 +120,9 @@ def test_steps_of_fixed_shapes_change_nothing(name, max_rows, monkeypatch):
     """What a GPU records as graphs, run step by step: rows and columns rounded up, here to small multiples."""
     model, prompts = lively(name), PROMPTS * 5
     plain = run(model, prompts, max_rows=max_rows)
-    monkeypatch.setattr("models.decode.STATIC_ON", ("cpu",))
-    monkeypatch.setattr("models.decode.ROWS", 4)
-    monkeypatch.setattr("models.decode.COLUMNS", 8)
+    monkeypatch.setattr("models.decode.decoder.STATIC_ON", ("cpu",))
+    monkeypatch.setattr("models.decode.decoder.ROWS", 4)
+    monkeypatch.setattr("models.decode.decoder.COLUMNS", 8)
     fixed = run(model, prompts, max_rows=max_rows)
     assert torch.equal(plain.tokens_BT, fixed.tokens_BT)
     assert torch.allclose(plain.logprobs_BT, fixed.logprobs_BT, atol=1e-5)

@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.gpt import GPT, GPTConfig
-from models.sites import capture, site_names
+from models.hooks import capture, site_names
 
 CONFIG = GPTConfig(13, 2, 2, 16, 24, mlp="relu2", qk_norm=True, token_shift=2, conv=2, tied=False)
 TOKENS = torch.arange(20).view(2, 10) % 13

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from synth import export
-from synth.checker import KINDS, MALFORMED, RETRY, RIGHT, UNCORRECTED, check, check_text
 from synth.dataset import Source
-from synth.problem import dependencies
-from synth.proof import audit_record
+from synth.judge.checker import KINDS, MALFORMED, RETRY, RIGHT, UNCORRECTED, check, check_text
+from synth.judge.sympy_audit import audit_record
+from synth.problem.arrays import dependencies
 from synth.spec import preset
-from synth.world import ANSWER, BACK, STOP
+from synth.store import writers
+from synth.world.vocabulary import ANSWER, BACK, STOP
 
 RATE, COUNT = 0.4, 300
 DRAWN: dict = {}
@@ -189,7 +189,7 @@ def test_published_order_and_records():
         assert stands == [int(s) for s in documents.problems.topo[i] if s >= 0]
     source, documents = drawn(0.5)
     for i in range(40):
-        record = export.record(source, documents, i, i)
+        record = writers.record(source, documents, i, i)
         slips = [(k, s[2]) for k, s in enumerate(sentences(source, documents, i)) if s[1]]
         assert [(m["step"], m["corrected"], m["kind"]) for m in record["mistakes"]] == [(*s, "slip") for s in slips]
         assert not list(audit_record(record))

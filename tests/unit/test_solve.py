@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from synth.checker import check
 from synth.dataset import Source
-from synth.problem import Problems
+from synth.judge.checker import check
+from synth.problem.arrays import Problems
 from synth.spec import preset
 
 SOURCE = Source(preset("tiny", letter_order="random"), seed=4, split="train")

@@ -8,11 +8,11 @@ import string
 import numpy as np
 import pytest
 
-from synth import export
 from synth.dataset import Source
-from synth.problem import INSTANCES, MULTIPLY, SLOTS, SPLIT_BIN, SUM, from_record, to_record
+from synth.draw.split import MAX_TEXT, problem_bin, template_bin, write_template
+from synth.problem.arrays import INSTANCES, MULTIPLY, SLOTS, SPLIT_BIN, SUM, from_record, to_record
 from synth.spec import preset
-from synth.split import MAX_TEXT, problem_bin, template_bin, write_template
+from synth.store import writers
 
 SMALL = {"ops": 5, "edges": 8}
 CATEGORIES = {preset("med").load_world().vocabulary[i].strip() for i in preset("med").load_world().categories.ravel()}
@@ -50,7 +50,7 @@ def solutions(spec, split, count, seed=0) -> list[tuple[str, int]]:
 def records(spec, split, count, seed=0) -> list[dict]:
     source = Source(spec, seed, split)
     documents = source.documents(range(count))
-    return [export.record(source, documents, i, i) for i in range(count)]
+    return [writers.record(source, documents, i, i) for i in range(count)]
 
 
 def test_the_two_templates_of_one_operation():

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from synth.dataset import Source
 from synth.spec import preset
 from synth.tokenizer import WORD, fast_tokenizer, gpt2_markers, word_tokenizer
-from synth.world import EOS, PAD, SPECIALS
+from synth.world.vocabulary import EOS, PAD, SPECIALS
 
 SOURCES = [
     Source(preset("med", retry_rate=0.3), 0),
@@ -83,6 +83,6 @@ def test_gpt2_markers_are_all_different_and_published():
 
 
 def test_importing_synth_loads_no_transformers():
-    code = "import synth.dataset, synth.encoding, synth.tokenizer, sys; print('transformers' in sys.modules)"
+    code = "import synth.dataset, synth.store.encodings, synth.tokenizer, sys; print('transformers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

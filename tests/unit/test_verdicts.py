@@ -5,10 +5,10 @@ import math
 
 import pytest
 
-from train.config import load
+from train.config.compose import load
 from train.recipe import Cell, Expectation, RecipeConfig
-from train.report.results import Experiment, Run
 from train.report.verdicts import judge
+from train.runs.results import Experiment, Run
 
 PLACE = {"table": "accuracy", "row": {"ops": "all", "measure": "pass@4"}, "column": "gain"}
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from models.gpt import GPT, GPTConfig
-from train.data import DataConfig, world_notes
-from train.vocabulary import encoding_of, extended, same_texts
+from train.core.extend_vocabulary import encoding_of, extended, same_texts
+from train.data.batches import DataConfig, world_notes
 
 SMALL, LARGE = DataConfig("tiny"), DataConfig("tiny", {"modulus": 23, "names": 15, "subcategories": 2})
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from models.gpt import GPT, GPTConfig
-from probes import vprobe
-from probes.activations import names_between_markers
-from probes.controls import majority
-from probes.labels import TASKS
-from probes.queries import draw
-from probes.vprobe import VProbe, VProbeConfig
+from probes.queries.labels import TASKS
+from probes.queries.table import draw
+from probes.readout import vprobe
+from probes.readout.activations import names_between_markers
+from probes.readout.controls import majority
+from probes.readout.vprobe import VProbe, VProbeConfig
 from synth.dataset import Source
 from synth.spec import preset
 

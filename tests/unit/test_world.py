@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synth import world as worlds
-from synth.world import END, EOS, FOLDER, PAD, ROLES, SPECIALS, letter_names, load
+from synth.world import vocabulary as worlds
+from synth.world.vocabulary import END, EOS, FOLDER, PAD, ROLES, SPECIALS, letter_names, load
 
 TINY = load("english", 7, 1, 1, 8, 16)
 MED = load("english", 23, 4, 5, 20, 52)

@@ -6,19 +6,20 @@ import json
 import numpy as np
 import pytest
 
-from synth import export, world, worldfile
 from synth.dataset import Source
-from synth.problem import from_record
-from synth.proof import audit_record
+from synth.judge.sympy_audit import audit_record
+from synth.problem.arrays import from_record
 from synth.spec import Spec, preset
+from synth.store import writers
+from synth.world import validate_world, vocabulary
 
-VOYAGE = worldfile.read(world.path_of("voyage"))
+VOYAGE = validate_world.read(vocabulary.path_of("voyage"))
 
 
-@pytest.mark.parametrize("name", [p.stem for p in sorted(world.FOLDER.glob("*.json"))])
+@pytest.mark.parametrize("name", [p.stem for p in sorted(vocabulary.FOLDER.glob("*.json"))])
 def test_the_shipped_worlds_have_no_fault(name):
-    assert world.validate(worldfile.read(world.path_of(name))) == []
-    assert world.read(name)["name"] == name
+    assert vocabulary.validate(validate_world.read(vocabulary.path_of(name))) == []
+    assert vocabulary.read(name)["name"] == name
 
 
 def small(**changes) -> dict:
@@ -74,8 +75,8 @@ FAULTS = [
 
 @pytest.mark.parametrize(("data", "message"), FAULTS, ids=[m for _, m in FAULTS])
 def test_every_fault_is_found(data, message):
-    assert world.validate(small()) == []
-    found = world.validate(json.loads(json.dumps(data)))
+    assert vocabulary.validate(small()) == []
+    found = vocabulary.validate(json.loads(json.dumps(data)))
     assert any(message in fault for fault in found), found
 
 
@@ -85,7 +86,7 @@ def test_all_faults_are_found_at_once():
     data["categorisations"][0]["items"][1][0] = []
     data["phrases"].pop("stop")
     data["phrases"]["and_each"] = " equals"
-    found = world.validate(data)
+    found = vocabulary.validate(data)
     assert len(found) == 5, found
     for part in ("role 'stop' is missing", "both ' equals'", "not a list of at least 2", "1 lists of 2", "reads like"):
         assert any(part in fault for fault in found), (part, found)
@@ -98,9 +99,9 @@ def test_a_file_of_ones_own_is_a_world(tmp_path):
     source = Source(spec, 0, "all")
     documents = source.documents(range(20))
     assert source.world.encode(source.world.decode(documents.tokens)) == [
-        int(t) for t in documents.tokens if t >= len(world.SPECIALS)
+        int(t) for t in documents.tokens if t >= len(vocabulary.SPECIALS)
     ]
-    for r in export.records(source, 0, 20):
+    for r in writers.records(source, 0, 20):
         assert r["world"] == "small"
         assert ":: " in r["query"]
         assert list(audit_record(r, str(path))) == []
@@ -109,22 +110,22 @@ def test_a_file_of_ones_own_is_a_world(tmp_path):
             from_record(r)
     copied = tmp_path / "other.json"
     copied.write_bytes(path.read_bytes())
-    assert export.spec_hash(spec) == export.spec_hash(
+    assert writers.spec_hash(spec) == writers.spec_hash(
         Spec(world=str(copied), categorisations=1, subcategories=2, names=4)
     )
     path.write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="is no JSON"):
-        worldfile.read(path)
+        validate_world.read(path)
 
 
 def test_a_folder_of_shards_carries_its_world_file(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(small()), encoding="utf-8")
     spec = Spec(world=str(path), categorisations=1, subcategories=2, names=4)
-    export.write_shards(spec, 0, "train", 0, 8, 1, str(tmp_path / "shards"))
-    wanted = list(export.records(Source(spec, 0, "train"), 0, 8))
+    writers.write_shards(spec, 0, "train", 0, 8, 1, str(tmp_path / "shards"))
+    wanted = list(writers.records(Source(spec, 0, "train"), 0, 8))
     path.unlink()
-    shards = export.read_shards(tmp_path / "shards", verify=True)
+    shards = writers.read_shards(tmp_path / "shards", verify=True)
     assert str(tmp_path) not in (tmp_path / "shards" / "manifest.json").read_text(encoding="utf-8")
     assert list(shards.records()) == wanted
 

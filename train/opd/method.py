@@ -8,15 +8,15 @@ and weights of its own; `fork` looks into the future of high-loss tokens (`fork.
 
 from dataclasses import dataclass, field
 
-from train.opd.contexts import PEERS, sections
-from train.opd.divergence import DivergenceConfig
-from train.opd.fork import ForkConfig
+from train.opd.checks import Schedule
+from train.opd.divergence.divergence import DivergenceConfig
 from train.opd.outcome import OutcomeConfig
 from train.opd.regularizer import RegularizerConfig
-from train.opd.settings import Schedule
-from train.opd.source import MODEL_OF, SourceConfig
-from train.opd.teacher import TeacherConfig
-from train.opd.weight import WeightConfig
+from train.opd.source.samplers import MODEL_OF, SourceConfig
+from train.opd.teacher.contexts import PEERS, sections
+from train.opd.teacher.targets import TeacherConfig
+from train.opd.topd import ForkConfig
+from train.opd.weight.weight import WeightConfig
 
 OFF_POLICY = "a source whose tokens another distribution drew (source.kind, temperature, top_p or reuse)"
 BY_STEP = {"before_mistake", "after_mistake", "teacher_sentences"}

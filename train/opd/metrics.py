@@ -61,7 +61,7 @@ METRICS = {
         STABLE,
     ),
     "repetitive_tokens": Metric(
-        "share", "of response tokens that are in such a loop (`train/opd/repetition.py`)", STABLE
+        "share", "of response tokens that are in such a loop (`train/evaluation/repetition.py`)", STABLE
     ),
     "eos": Metric("probability", "q(end) where the responses end by themselves; 0 where none does"),
     "eos_after_answer": Metric(
@@ -109,7 +109,7 @@ METRICS = {
     "kl_to_oracle": Metric("nats/token", "KL(generator, q) over its whole law", when="evaluation"),
     "eos_gold": Metric("probability", "q(end) where held-out gold solutions stop", when="evaluation"),
     "eval_full": Metric("share", "of greedy solutions whose every step and answer are right", when="evaluation"),
-    "eval_published": Metric("share", "right by the published criterion (`synth/checker.py`)", when="evaluation"),
+    "eval_published": Metric("share", "right by the published criterion (`synth/judge/checker.py`)", when="evaluation"),
     "eval_answer": Metric("share", "whose final answer is right", when="evaluation"),
     "eval_step": Metric("share", "of their steps that are no mistake", LAB, "evaluation"),
     "eval_floor": Metric("share", "that the best constant answer would get right", when="evaluation"),

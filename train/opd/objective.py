@@ -19,27 +19,27 @@ from typing import Any
 from torch import Tensor, nn
 
 from models.gpt import GPT
-from synth.encoding import PHRASE
-from synth.world import ANSWER
-from train.distributed import Group, gradients_averaged, replicate
-from train.loop import ALONE, StepOutput
-from train.opd.chunks import blocks, fused
-from train.opd.contexts import told
-from train.opd.diagnostics import Board, push_measures, response_measures, token_measures
-from train.opd.divergence import DivergenceConfig, divergence, nll
-from train.opd.draw import Drawer
-from train.opd.fork import Forks, future_coefficients, look
+from synth.store.encodings import PHRASE
+from synth.world.vocabulary import ANSWER
+from train.core.distributed import Group, gradients_averaged, replicate
+from train.core.loop import ALONE, StepOutput
+from train.opd.checks import at_step
+from train.opd.chunked_loss import blocks, fused
+from train.opd.diagnostics.batch_metrics import Board, push_measures, response_measures, token_measures
+from train.opd.diagnostics.step_totals import Tally
+from train.opd.divergence.divergence import DivergenceConfig, divergence, nll
 from train.opd.method import Method
 from train.opd.outcome import COMBINERS, NORMALISER, advantages, policy_gradient, rewards
-from train.opd.params import States, logprobs
 from train.opd.regularizer import POSITION, regularizer_coefficients
 from train.opd.rollouts import Rollouts
-from train.opd.settings import at_step
 from train.opd.signals import Signals, measure
-from train.opd.source import Prompts, gold
-from train.opd.tally import Tally
-from train.opd.teacher import Scored, Scores, Targets, Teacher
-from train.opd.weight import WeightConfig, coefficients
+from train.opd.source.rollout_buffer import Drawer
+from train.opd.source.samplers import Prompts, gold
+from train.opd.teacher.contexts import told
+from train.opd.teacher.targets import Scored, Scores, Targets, Teacher
+from train.opd.teacher.teacher_models import States, logprobs
+from train.opd.topd import Forks, future_coefficients, look
+from train.opd.weight.weight import WeightConfig, coefficients
 
 FUTURE = DivergenceConfig("fkl")
 Piece = Callable[[nn.Module], Tensor]  # from the student's states, a micro-batch's part of the loss
@@ -110,7 +110,7 @@ def loss_terms(method: Method, scored: Scored, counts: Coefficients) -> tuple[Te
 
 
 class Objective:
-    """What `train/loop.py` calls for a step: draws the batch, scores it, returns the loss and what it cost.
+    """What `train/core/loop.py` calls for a step: draws the batch, scores it, returns the loss and what it cost.
 
     A function of (weights, step) beside the frozen models and what the method remembers: copies of the student that
     teach it, responses that are used again; `state_dict` holds both. `author` is the frozen model that the source

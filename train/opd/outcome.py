@@ -15,11 +15,11 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from train.opd.estimators import clipped_gain
+from train.opd.checks import Schedule, only, require, unit
+from train.opd.divergence.estimators import clipped_gain
 from train.opd.rollouts import Rollouts
-from train.opd.sample_weights import group_mean, judged_right
-from train.opd.settings import Schedule, only, require, unit
-from train.opd.teacher import Scored
+from train.opd.teacher.targets import Scored
+from train.opd.weight.sample_weights import group_mean, judged_right
 
 EPSILON = 1e-6  # keeps the standard deviation of an all-equal group from dividing by zero
 LOG_RATIO = 1.0  # TRRD clamps log(q/p) to [-1, 1]

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from train.opd.kinds import kl_entries
+from train.opd.checks import only, unit
+from train.opd.divergence.kl import kl_entries
 from train.opd.rollouts import Rollouts
-from train.opd.settings import only, unit
 from train.opd.signals import Signals
-from train.opd.teacher import Scored
-from train.opd.token_weights import top
-from train.opd.weight import WeightConfig, coefficients
+from train.opd.teacher.targets import Scored
+from train.opd.weight.token_weights import top
+from train.opd.weight.weight import WeightConfig, coefficients
 
 
 def reference_kl(scored: Scored) -> Tensor:

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synth.checker import Verdicts
-from synth.problem import Problems
-from synth.world import EOS, PAD
+from synth.judge.checker import Verdicts
+from synth.problem.arrays import Problems
+from synth.world.vocabulary import EOS, PAD
 
 ORIGINS = ("student", "gold", "teacher", "spliced", "revision")  # who wrote a response
 

@@ -2,7 +2,7 @@
 
     python -m train.opd.run student=runs/pretrain/student-1a2b3c4d teacher=runs/pretrain/teacher-5e6f7a8b method=opd
     python -m train.opd.run method=gkd scale=smoke        # a few small steps of any method, with models of the zoo
-    torchrun --nproc-per-node=2 -m train.opd.run ...      # the same loss and weights, see train/distributed.py
+    torchrun --nproc-per-node=2 -m train.opd.run ...      # the same loss and weights, see train/core/distributed.py
 
 `method=kd` and `method=sft` are the controls that every claim needs beside it: `budget.flops` makes the arms equal in
 compute. A method whose teacher reads a context first measures whether the checkpoint can use it (skill.json). Rollouts
@@ -21,29 +21,29 @@ import torch
 
 from models.gpt import GPT
 from synth.dataset import Source
-from synth.encoding import PHRASE
 from synth.spec import Spec
-from train import checkpoint
-from train.config import REQUIRED, plain, run_entry
-from train.data import DataConfig, check_world, world_notes
-from train.distributed import Group, joined, processes
-from train.loop import train
-from train.machine import set_up
-from train.opd.contexts import longest
+from synth.store.encodings import PHRASE
+from train.config.compose import REQUIRED, plain, run_entry
+from train.core import checkpoint
+from train.core.distributed import Group, joined, processes
+from train.core.loop import train
+from train.core.optimizer import OptimConfig
+from train.core.state import Budget
+from train.core.torch_setup import set_up
+from train.data.batches import DataConfig, check_world, world_notes
+from train.evaluation.callback import Periodic, harder_problems
+from train.opd.diagnostics.context_check import check_skill, measure_skill, words
+from train.opd.diagnostics.recovery import OpdPeriodicConfig, Recovery
+from train.opd.diagnostics.rollout_log import SampleLog
 from train.opd.method import Method
 from train.opd.objective import Objective
-from train.opd.params import frozen
-from train.opd.recovery import OpdPeriodicConfig, Recovery
-from train.opd.samples import SampleLog
-from train.opd.scale import scaled
-from train.opd.skill import check_skill, measure_skill, words
-from train.opd.source import Prompts
-from train.opd.teacher import Teacher, make
-from train.optim import OptimConfig
-from train.periodic import Periodic, harder_problems
+from train.opd.smoke_overrides import scaled
+from train.opd.source.samplers import Prompts
+from train.opd.teacher.contexts import longest
+from train.opd.teacher.targets import Teacher, make
+from train.opd.teacher.teacher_models import frozen
 from train.pretrain import CHECKED, check_context, open_together, summary
-from train.rundir import RunDir, TrainingOut, run_path
-from train.state import Budget
+from train.runs.run_folder import RunDir, TrainingOut, run_path
 
 
 @dataclass(frozen=True)

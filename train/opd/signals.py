@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from train.distributed import Group
-from train.opd.kinds import kl_entries
+from train.core.distributed import Group
+from train.opd.divergence.kl import kl_entries
 from train.opd.rollouts import Rollouts
-from train.opd.teacher import Scored
-from train.opd.transform import entropy
+from train.opd.teacher.targets import Scored
+from train.opd.teacher.transforms import entropy
 
 
 def _token(log_NV: Tensor, scored: Scored) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from train.config import CONFIGS
+from train.config.compose import CONFIGS
 from train.opd.outcome import OutcomeConfig
 from train.opd.regularizer import RegularizerConfig
 

@@ -21,22 +21,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from train.report import (
-    accuracy,
-    analyses,
-    collapse,
-    corrections,
-    course,
-    page,
-    probing,
-    ranking,
-    sections,
-    style,
-    training,
-)
+from train.report import page, sections, style
+from train.report.figures import accuracy, distillation_course, probe_map, training
 from train.report.measures import Elsewhere, Missing
-from train.report.results import Experiment, load
+from train.report.studies import analyses, arena, collapse, correction_data
 from train.report.verdicts import Verdict, judge
+from train.runs.results import Experiment, load
 
 Maker = Callable[[list[Experiment]], style.Drawn]
 Section = Callable[[list[Experiment]], list[str]]
@@ -52,19 +42,19 @@ PARTS: tuple[tuple[str, Figures, Section | None], ...] = (
         {"arms": accuracy.arms, "compute": accuracy.over_compute, "cost": accuracy.cost},
         sections.arms_table,
     ),
-    ("Mistakes that are taken back", {"corrections": corrections.over_rates}, corrections.table),
+    ("Mistakes that are taken back", {"corrections": correction_data.over_rates}, correction_data.table),
     ("Learning, and how far from perfect", {"loss": training.loss}, None),
     ("Rollouts while distilling", {"rollouts": training.health}, None),
     ("A collapse and its cures", {"collapse": collapse.figure}, collapse.tables),
-    ("The course of each distillation", course.figures, None),
-    ("What the hidden states know", {"probe": probing.layer_map}, None),
+    ("The course of each distillation", distillation_course.figures, None),
+    ("What the hidden states know", {"probe": probe_map.layer_map}, None),
     ("What the analyses found", {}, analyses.found),
     ("Ten rollouts, step by step", {}, sections.ten_rollouts),
     ("Where all of this comes from", {}, sections.provenance),
 )
 # For recipes with `controls`: more arms than a figure with a colour for each can show.
 RANKED = (
-    ("The arms, ranked by what they gained for their compute", {"ranking": ranking.forest}, ranking.section),
+    ("The arms, ranked by what they gained for their compute", {"ranking": arena.forest}, arena.section),
     *PARTS[-2:],
 )
 
@@ -81,7 +71,7 @@ def build(paths: list[Path], out: Path | None = None) -> Path:
         raise ValueError(f"{out}: is not a folder; accepted: a folder, new or old")
     plan = next((e.plan for e in experiments if e.plan), {})
     parts = _guarded(sections.headline, experiments)
-    for title, figures, section in RANKED if ranking.wanted(experiments) else PARTS:
+    for title, figures, section in RANKED if arena.wanted(experiments) else PARTS:
         pieces = []
         for name, maker in (figures(experiments) if callable(figures) else figures).items():
             pieces += _guarded(partial(_figure, maker, out / "figures" / f"{name}.png"), experiments)
@@ -89,9 +79,9 @@ def build(paths: list[Path], out: Path | None = None) -> Path:
         # A recipe says what belongs to it, so what is missing is news there; single runs have few of the parts.
         if (plan and pieces) or not all(piece.startswith(NOT_SHOWN) for piece in pieces):
             parts += [page.heading(title), *pieces]
-    if ranking.wanted(experiments):
+    if arena.wanted(experiments):
         with contextlib.suppress(Missing):  # the page says what is missing
-            _write(out / "ranking.md", ranking.markdown(experiments))
+            _write(out / "ranking.md", arena.markdown(experiments))
     return _write(out / "report.html", page.document(plan.get("title") or "Glasshouse report", parts))
 
 

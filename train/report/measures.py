@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from train.intervals import Rate, difference, nested_mean, paired_difference, paired_share, share, wilson
-from train.report.results import Experiment, Run, counts, is_number
+from train.runs.results import Experiment, Run, counts, is_number
+from train.statistics import Rate, difference, nested_mean, paired_difference, paired_share, share, wilson
 
 Value = TypeVar("Value")
 NONE = "-"
@@ -165,7 +165,7 @@ def _evaluation(experiment: Experiment, stage: str, which: int = 0) -> Run:
 
 
 def probe_margin(experiments: list[Experiment], stage: str, task: str) -> Measured:
-    """Accuracy of the best probe of a task above the best of its controls (`probes.results.margin`).
+    """Accuracy of the best probe of a task above the best of its controls (`probes.tasks.results.margin`).
 
     The interval is a paired bootstrap over problems, which redraws the probe and its controls together; over seeds,
     which are independent, half widths add as the roots of their squares.

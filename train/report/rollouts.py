@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from train.report.page import folded
-from train.report.results import Experiment, Run
+from train.runs.results import Experiment, Run
 
 SHOWN = 10
 WASTE = frozenset({"unneeded", "retry"})  # the checker's words for steps that cost tokens without being mistakes

@@ -9,11 +9,11 @@ import shlex
 import yaml
 
 from train.report import page, rollouts
-from train.report.accuracy import compared_arms, evaluated, pooled_by_ops
+from train.report.figures.accuracy import compared_arms, evaluated, pooled_by_ops
 from train.report.measures import NONE, Missing, full, full_difference, gap_share, interval, roles, spread
-from train.report.results import Experiment, Run
 from train.report.style import label, several
 from train.report.verdicts import judge
+from train.runs.results import Experiment, Run
 
 NO_CLAIMS = "This scale only shows that every part works. It is far too small for its numbers to mean anything."
 HOW_TO_READ = (

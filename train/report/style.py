@@ -15,9 +15,9 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from train.intervals import Rate
 from train.report.measures import roles
-from train.report.results import Experiment
+from train.runs.results import Experiment
+from train.statistics import Rate
 
 BLUE, GREY, RED, GREEN, PINK, ORANGE, SKY = "#0072B2", "#666666", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 CYCLE = (RED, GREEN, PINK, ORANGE, SKY)

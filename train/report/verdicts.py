@@ -10,9 +10,9 @@ decided. Try: `python -m train.report runs/quickstart`.
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from train.report.collapse import collapsed_share, stable_share
 from train.report.measures import Measured, Missing, cell, full, gap_share, lead, probe_margin
-from train.report.results import Experiment
+from train.report.studies.collapse import collapsed_share, stable_share
+from train.runs.results import Experiment
 
 
 class Verdict(NamedTuple):

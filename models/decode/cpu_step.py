@@ -1,0 +1,133 @@
+"""The step that grows every row by one token, on one CPU thread: matrix products of torch, compiled loops in between.
+
+A small model's step is a hundred short operations, each of which costs its dispatch; here a layer is four products,
+three loops, a softmax and the MLP's activation. `make bench` has what rollouts gain.
+
+The invariant that matters: logits and cache are those of `model.forward(token_A1, cache)`, to float32 rounding.
+
+Try it:  python -m pytest tests/unit/test_decode_fused.py
+
+Legend: A rows in use, C channels of the residual stream, V vocabulary, H heads, K columns, E queries, keys and values.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.decode import cpu_kernels as kernels
+from models.decode.cache import KVCache
+from models.gpt import ACTIVATIONS, GPT, MLP, NORM_EPS, Attention, Block, Conv, Embed, Linear, RMSNorm, hooked
+
+PLAIN = (GPT, Embed, Block, Attention, MLP, Conv, RMSNorm, nn.LayerNorm, Linear, nn.ModuleList)  # known by heart below
+NONE = np.empty(0, np.float32)
+NONE_2 = np.empty((0, 0), np.float32)
+
+
+def applies(model: GPT, cache: KVCache) -> bool:
+    """Whether the fused step can stand for the modules: float32 on one CPU thread, no gradients, every module plain and
+    without hooks (`models.hooks` attaches them, LoRA puts modules of its own in their place)."""
+    return (
+        kernels.COMPILED
+        and model.embed.weight.device.type == "cpu"
+        and cache.kv_L2RHKD.dtype == torch.float32
+        and all(parameter.dtype == torch.float32 for parameter in model.parameters())
+        and not torch.is_autocast_enabled("cpu")
+        and torch.get_num_threads() == 1
+        and not torch.is_grad_enabled()
+        and not hooked(model)
+        and all(map(_plain, model.modules()))
+        and [block.attn.layer for block in model.blocks] == list(range(model.config.n_layer))
+    )
+
+
+def _plain(module: nn.Module) -> bool:
+    if isinstance(module, nn.LayerNorm) and (module.eps != NORM_EPS or module.weight is None):
+        return False
+    return type(module) in PLAIN and not {"forward", "hidden"} & vars(module).keys()
+
+
+class _Norm(NamedTuple):
+    """A norm and the mixing behind it, as arguments of `add_norm_mix`."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    centred: bool
+    eps: np.float32
+    shift: np.ndarray
+    inputs: np.ndarray
+
+
+class FusedStep:
+    """Steps of one model on one cache, under `torch.no_grad()`. The weights must not change meanwhile."""
+
+    def __init__(self, model: GPT, cache: KVCache) -> None:
+        config = model.config
+        self.model, self.cache, self.eps = model, cache, np.float32(NORM_EPS)
+        self.scale = np.float32(1 / math.sqrt(config.head_dim))
+        self.embed, self.embed_shift = _array(model.embed.weight), _array(model.embed.shift, NONE_2)
+        self.tokens_RK, self.lengths_R = cache.tokens_RK.numpy(), cache.lengths_R.numpy()
+        kv_L2RHKD, inputs_L2RKC = cache.kv_L2RHKD.numpy(), cache.inputs_L2RKC.numpy()
+        self.k, self.v = kv_L2RHKD[:, 0], kv_L2RHKD[:, 1]
+        none = np.empty((0, 0, 0), np.float32)
+        self.norms: list[tuple[_Norm, _Norm]] = []
+        self.scales = [(_array(b.attn.q_scale), _array(b.attn.k_scale)) for b in model.blocks]
+        for block, inputs_2RKC in zip(model.blocks, inputs_L2RKC, strict=True):
+            pair = (block.norm_attn, block.conv_attn, inputs_2RKC[0]), (block.norm_mlp, block.conv_mlp, inputs_2RKC[1])
+            self.norms.append(tuple(_norm(*part) for part in pair))
+        self.last = _norm(model.ln_final, None, none)
+        pairs = config.rotated // 2
+        keep_KE, _, behind_KE = model.rope(slice(config.context), torch.device("cpu"))
+        self.cos = np.ascontiguousarray(keep_KE[:, :pairs])
+        self.sin = np.ascontiguousarray(behind_KE[:, pairs : 2 * pairs])
+
+    def __call__(self, token_A1: Tensor) -> Tensor:
+        """Logits [A, V] of the token after `token_A1`.
+
+        Raises ValueError for other rows than the cache has, or if it has no more columns; IndexError for no token.
+        """
+        model, cache, n = self.model, self.cache, len(token_A1)
+        if token_A1.shape != (cache.n_rows, 1):
+            raise ValueError(f"tokens of {n} rows: expected the cache's {cache.n_rows}")
+        if cache.longest + 1 > cache.capacity:
+            raise ValueError(f"capacity={cache.capacity}: too small for {cache.longest} + 1 tokens")
+        lengths, token = self.lengths_R[:n], token_A1[:, 0].contiguous().numpy()
+        if n and not 0 <= token.min() <= token.max() < len(self.embed):
+            raise IndexError(f"tokens {token.min()} to {token.max()}: expected 0 to {len(self.embed) - 1}")
+        x_AC, h_AC = torch.empty(2, n, model.config.n_embd, dtype=torch.float32)
+        x, h, add = x_AC.numpy(), h_AC.numpy(), NONE_2
+        scores_AHK = torch.empty(n, model.config.n_head, cache.longest + 1, dtype=torch.float32)
+        kernels.embed(token, self.embed, self.embed_shift, self.tokens_RK, lengths, x)
+        for layer, block in enumerate(model.blocks):
+            before_attn, before_mlp = self.norms[layer]
+            kernels.add_norm_mix(x, add, *before_attn, lengths, h)
+            add = self._attend(layer, block.attn, h_AC, scores_AHK, lengths)
+            kernels.add_norm_mix(x, add, *before_mlp, lengths, h)
+            up, down, activation = block.mlp.up, block.mlp.down, ACTIVATIONS[block.mlp.kind]
+            add = F.linear(activation(F.linear(h_AC, up.weight, up.bias)), down.weight, down.bias).numpy()
+        kernels.add_norm_mix(x, add, *self.last, lengths, h)
+        cache.lengths_R[:n] += 1
+        cache.longest += 1
+        return F.linear(h_AC, model.unembedding)
+
+    def _attend(self, layer: int, attn: Attention, h_AC: Tensor, scores_AHK: Tensor, lengths: np.ndarray) -> np.ndarray:
+        qkv = F.linear(h_AC, attn.qkv.weight, attn.qkv.bias).numpy()
+        k, v = self.k[layer], self.v[layer]
+        angles = self.cos, self.sin, self.eps, self.scale
+        kernels.score(qkv, *self.scales[layer], *angles, k, v, lengths, scores_AHK.numpy())
+        y_AC = torch.empty_like(h_AC)
+        kernels.mix(torch.softmax(scores_AHK, dim=-1).numpy(), v, lengths, y_AC.numpy())
+        return F.linear(y_AC, attn.out.weight, attn.out.bias).numpy()
+
+
+def _array(tensor: Tensor | None, none: np.ndarray = NONE) -> np.ndarray:
+    return none if tensor is None else tensor.detach().numpy()
+
+
+def _norm(norm: Any, conv: Conv | None, inputs_RKC: np.ndarray) -> _Norm:
+    centred, eps = isinstance(norm, nn.LayerNorm), np.float32(NORM_EPS)
+    shift = NONE_2 if conv is None else _array(conv.shift)
+    return _Norm(_array(norm.weight), _array(norm.bias) if centred else NONE, centred, eps, shift, inputs_RKC)

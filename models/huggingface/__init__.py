@@ -1,0 +1,1 @@
+"""Hugging Face folders: architectures, export and import."""

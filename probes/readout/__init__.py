@@ -1,0 +1,1 @@
+"""Reading hidden states: activations, linear and V-probes, controls."""

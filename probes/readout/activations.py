@@ -1,0 +1,161 @@
+"""Hidden states at the end of each query's input, for chosen sites; a text is read once for all queries about it.
+
+Only the states asked for are kept, in float16, so memory is sites x queries x channels whatever the texts' length.
+The invariant that matters: a state is that of a forward pass over the query's own row, text then ending, to rounding.
+
+    states_SQC = read(model, table, names_in_line(table, world), chosen_sites(model, RESIDUAL))
+
+Legend: S sites, Q queries, P texts, T tokens of a text, U tokens of an ending, B rows, C channels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.gpt import GPT, GPTConfig
+from models.hooks import capture, site_names
+from probes.queries.table import Queries
+from probes.readout.prefix_cache import Branch, Text
+from synth.world.vocabulary import AS, DEFINE, END, EQUALS_EACH, MID, PAD, SOLUTION, START, THE_NUMBER, World
+
+RESIDUAL = ("hook_embed", "hook_resid_post")  # the residual stream from the embedding to the output of each block
+TEXTS = 16  # texts side by side: with the queries behind them they stay inside the processor's cache
+
+
+def chosen_sites(model: GPT, wanted: Sequence[str], setting: str = "probe.linear.sites") -> list[str]:
+    """The sites that a setting names, in the order of the model: whole names, or `hook_mlp_out` for that of each block.
+
+    Raises ValueError, naming the setting, on what is no site of this model.
+    """
+    known = site_names(model.config)
+    kinds = {name.rsplit(".", 1)[-1] for name in known if name.startswith("blocks.")}
+    for site in wanted:
+        if site not in known and site not in kinds:
+            accepted = ", ".join([known[0], *sorted(kinds), "blocks.LAYER.SITE", known[-1]])
+            raise ValueError(f"{setting}={site}: accepted for this model: {accepted}")
+    return [name for name in known if name in wanted or (name.startswith("blocks.") and name.split(".")[-1] in wanted)]
+
+
+def layer_of(site: str, config: GPTConfig) -> int:
+    """0 for the embedding, l + 1 for what block l adds or gives, and the number of blocks for the final norm."""
+    if site.startswith("blocks."):
+        return int(site.split(".")[1]) + 1
+    return 0 if site == "hook_embed" else config.n_layer
+
+
+def names_in_line(queries: Queries, world: World, closed: bool = False) -> np.ndarray:
+    """Endings as the document itself would go on, int64[Q, U].
+
+    `Define OWNER THING`, after `<solution>` where the text ends before it; `closed` puts `as` behind. For two
+    parameters, the sentence `The number of A equals B`. A terse world may lack some of the words.
+    """
+    phrases = world.phrases
+    if queries.name.shape[1] == 4:
+        pieces = [int(phrases[THE_NUMBER]), queries.name[:, :2], int(phrases[EQUALS_EACH]), queries.name[:, 2:]]
+    else:
+        inside = bool((queries.cut >= queries.documents.prompt[queries.row]).all())
+        pieces = [-1 if inside else SOLUTION, int(phrases[DEFINE]), queries.name, int(phrases[AS]) if closed else -1]
+    return _joined(pieces, len(queries))
+
+
+def names_between_markers(queries: Queries) -> np.ndarray:
+    """Endings `<start> A <end>` or `<start> A <mid> B <end>`, int64[Q, 4 or 7] (Part 2.1, V-probing)."""
+    pieces: list[int | np.ndarray] = [START, queries.name[:, :2]]
+    if queries.name.shape[1] == 4:
+        pieces += [MID, queries.name[:, 2:]]
+    return _joined([*pieces, END], len(queries))
+
+
+def _joined(pieces: Sequence[int | np.ndarray], n: int) -> np.ndarray:
+    """Tokens and columns of tokens beside each other; a token below 0 is not written."""
+    columns = [np.full((n, 1), piece) if isinstance(piece, int) else piece for piece in pieces]
+    return np.concatenate(
+        [c for c, piece in zip(columns, pieces, strict=True) if not np.isscalar(piece) or piece >= 0], 1
+    )
+
+
+def check_length(model: GPT, queries: Queries, path: str) -> None:
+    """Raises ValueError when the model cannot read every text with the names and markers of a query behind it."""
+    longest = int(queries.cut.max()) + queries.name.shape[1] + 3
+    if longest > model.config.context:
+        raise ValueError(
+            f"model={path}: reads {model.config.context} tokens and a query has {longest}; accepted: a model with a "
+            "longer context, or data with shorter documents"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Texts and the queries about them, ready for `states`."""
+
+    texts_PT: Tensor
+    lengths_P: Tensor
+    endings_QU: Tensor
+    row_Q: Tensor  # text of each query
+    which_Q: np.ndarray  # index of each query in its table
+
+
+class Texts:
+    """The distinct texts of a table: text p has `cut[p]` tokens and the `count[p]` queries from `first[p]` on."""
+
+    def __init__(self, queries: Queries, endings_QU: np.ndarray) -> None:
+        self.queries, self.endings = queries, torch.as_tensor(endings_QU, dtype=torch.long)
+        _, self.first, self.count = np.unique(queries.row, return_index=True, return_counts=True)
+        self.cut = queries.cut[self.first]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def batch(self, part: np.ndarray, device: torch.device) -> Batch:
+        """The texts `part` with all of their queries."""
+        which = np.concatenate([np.arange(self.first[p], self.first[p] + self.count[p]) for p in part])
+        row = np.repeat(np.arange(len(part)), self.count[part])
+        texts_PT = right_padded([self.queries.text(self.first[p]) for p in part])
+        lengths_P, row_Q = torch.from_numpy(self.cut[part]), torch.from_numpy(row)
+        return Batch(*(a.to(device) for a in (texts_PT, lengths_P, self.endings[which], row_Q)), which)
+
+
+def last_states(model: GPT, batch: Batch) -> Tensor:
+    """What the unembedding would read at the last token of each ending, [Q, C]."""
+    text = Text(batch.lengths_P, model.config)
+    model.hidden(batch.texts_PT, text)
+    return model.hidden(batch.endings_QU, Branch(text, batch.row_Q))[:, -1]
+
+
+@torch.no_grad()
+def read(
+    model: GPT,
+    queries: Queries,
+    endings_QU: np.ndarray,
+    names: Sequence[str],
+    size: int = TEXTS,
+    dtype: torch.dtype = torch.float16,
+) -> Tensor:
+    """States [S, Q, C] of the sites `names` at the last token of each query; `size` texts are read at a time.
+
+    They lie in the machine's memory, whatever device the model is on. Raises FloatingPointError for a state that
+    `dtype` cannot hold.
+    """
+    texts, device = Texts(queries, endings_QU), model.embed.weight.device
+    states_SQC = torch.empty(len(names), len(queries), model.config.n_embd, dtype=dtype)
+    order = np.argsort(texts.cut, kind="stable")
+    with capture(model, names) as store:
+        for k in range(0, len(order), size):
+            batch = texts.batch(order[k : k + size], device)
+            last_states(model, batch)
+            for s, name in enumerate(names):
+                states_SQC[s, batch.which_Q] = store[name][:, -1].to(dtype).cpu()
+    if not all(bool(states_QC.isfinite().all()) for states_QC in states_SQC):
+        raise FloatingPointError(f"a hidden state is not finite, or too large for {dtype}")
+    return states_SQC
+
+
+def right_padded(rows: list[np.ndarray]) -> Tensor:
+    """Token rows as int64 [B, T]."""
+    tokens_BT = np.full((len(rows), max(map(len, rows))), PAD, dtype=np.int64)
+    for tokens_T, row in zip(tokens_BT, rows, strict=True):
+        tokens_T[: len(row)] = row
+    return torch.from_numpy(tokens_BT)

@@ -1,0 +1,277 @@
+"""The account of one problem and of models' own solutions of it: all that the glass shows, as plain JSON.
+
+    problem   the text by sentences, the dependency graph with its layout (`synth.view.figure`), question and answer
+    panel     one model's solution: rows (the steps, then what follows them) with the checker's verdicts, and every
+              token with its probability under the model, the other model and the oracle, and what else could come
+
+Row r of a panel is read out before it is written: `reads[task]["at"][r]` is of the text that ends where row r begins.
+
+Legend: R tokens of the response, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.decode.sampling import sample
+from models.gpt import GPT
+from probes.queries.labels import GIVEN, task_of
+from probes.viewer.readouts import Probe, ask
+from synth.contexts.sections import CONTEXT
+from synth.dataset import Documents, Source
+from synth.judge import checker as C
+from synth.judge.checker import Verdicts, check
+from synth.oracle.next_token import STATUSES, Law, Oracle
+from synth.problem.arrays import INSTANCES, MISSING, N_SENTENCES, Problems, dependencies
+from synth.view.figure import ancestors, lay_out, shown
+from synth.world.vocabulary import EOS, PAD, SPECIALS, World
+from synth.write.document import QUESTION, SENTENCE
+
+INCH = 100  # page units per inch of the layout
+TOP, ALLOWED = 5, 8  # alternatives kept of the model and of the oracle
+READ_LABELS, READ_ROWS = 3, 64  # labels kept of a read-out; rows that are read out (a collapsed model writes many)
+GROUPS = {C.RIGHT: "right", C.UNNEEDED: "waste", C.RETRY: "waste"}  # of a step's kind; all others are wrong
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A response with what is known of it. logp_RV: the model's log-probabilities where each token was written."""
+
+    tokens: np.ndarray
+    logp_RV: Tensor
+    verdicts: Verdicts
+    finished: bool
+
+
+def solve(model: GPT, world: World, documents: Documents, temperature: float, seed: int) -> Solution:
+    """The model's own solution of the one problem of `documents`, greedy at temperature 0.
+
+    Raises ValueError when the problem leaves no room in the model's context.
+    """
+    prompt = documents.prompt_tokens(0).tolist()
+    room = model.config.context - len(prompt) + 1
+    if room < 2:
+        raise ValueError(
+            f"the problem has {len(prompt)} tokens and the model reads {model.config.context}; "
+            "accepted: a shorter problem"
+        )
+    budget = min(room, 2 * len(documents.response(0)) + 32)
+    generator = torch.Generator().manual_seed(seed)
+    out = sample(model, [prompt], budget, temperature=temperature, eos=EOS, pad=PAD, generator=generator)
+    tokens = out.tokens_BT[0, : int(out.lengths_B[0])].numpy()
+    verdicts = check(documents.problems, world, tokens[None], np.array([len(tokens)]))
+    return Solution(tokens, log_probabilities(model, prompt, tokens), verdicts, bool(out.finished_B[0]))
+
+
+@torch.no_grad()
+def log_probabilities(model: GPT, prompt: Sequence[int], tokens: np.ndarray) -> Tensor:
+    """log p(next token) before each token of a response, [R, V]."""
+    whole = torch.tensor([*prompt, *tokens.tolist()])[None, :-1]
+    return model(whole)[0, len(prompt) - 1 :].log_softmax(-1)
+
+
+def of_problem(source: Source, documents: Documents) -> dict[str, Any]:
+    """The problem part of the account."""
+    problem, world = documents.problems, source.world
+    missing = int(problem.scalars[0, MISSING])
+    answer = int(problem.answer[0])
+    sentences = _sentences(documents, world)
+    return {
+        "sentences": sentences,
+        "question": next((s["text"].strip() for s in sentences if s["question"]), ""),
+        "answer": str(answer) if missing < 0 else "undetermined",
+        "ops": int(problem.ops[0]),
+        "given": int(problem.scalars[0, N_SENTENCES]),
+        "modulus": world.modulus,
+        "graph": _graph(problem, world),
+    }
+
+
+def _sentences(documents: Documents, world: World) -> list[dict[str, Any]]:
+    """The prompt's text in pieces, each with the slot it is about (-1: none)."""
+    n, pieces = int(documents.prompt[0]), []
+    columns = np.stack([documents.segment[:n], documents.step[:n], documents.param[:n]])
+    edges = np.flatnonzero(np.any(np.diff(columns, axis=1) != 0, axis=0)) + 1
+    for start, stop in zip([0, *edges], [*edges, n], strict=True):
+        segment, _, slot = columns[:, start].tolist()
+        if text := world.decode(documents.tokens[start:stop]):
+            kind = {"question": segment == QUESTION, "context": segment == CONTEXT}
+            pieces.append({"text": text, "slot": slot if segment in (SENTENCE, QUESTION) else -1} | kind)
+    return pieces
+
+
+def _graph(problem: Problems, world: World) -> dict[str, Any]:
+    """Nodes and edges in page units, x to the right and y downwards, with their smallest rectangle."""
+    slots, matters = shown(problem), ancestors(problem)
+    below = {s: [d for d in dict.fromkeys(dependencies(problem, s)) if d != s] for s in slots}
+    layout, names = lay_out(below), problem.slot_names()[0]
+    nodes = []
+    for s in slots:
+        owner, thing = (world.vocabulary[int(i)].strip() for i in names[s])
+        x, y = layout.place[s]
+        value = int(problem.value[0, s])
+        nodes.append(
+            {
+                "slot": s, "owner": owner + world.possessive, "thing": thing, "value": value if value >= 0 else None,
+                "needed": bool(problem.needed[0, s] > 0), "ancestor": s in matters, "abstract": s >= INSTANCES,
+                "query": s == int(problem.query[0]), "missing": s == int(problem.scalars[0, MISSING]),
+                "below": below[s], "x": round(x * INCH, 1), "y": round(-y * INCH, 1),
+            }
+        )  # fmt: skip
+    edges = [
+        {"from": a, "to": b, "via": [[round(x * INCH, 1), round(-y * INCH, 1)] for x, y in points]}
+        for a, b, points in layout.edges
+    ]
+    return {"nodes": nodes, "edges": edges}
+
+
+def of_model(
+    name: str,
+    solution: Solution,
+    source: Source,
+    documents: Documents,
+    policy: str,
+    other_RV: Tensor | None = None,
+) -> dict[str, Any]:
+    """A panel without its read-outs. other_RV: another model's log-probabilities before each of these tokens."""
+    world, verdicts, law = source.world, solution.verdicts, None
+    if source.spec.solution_order == "uniform":  # else the oracle has no closed form
+        law = Oracle(source.spec, policy)(documents.problems, [solution.tokens])
+    rows = _rows(solution, world)
+    answer = int(verdicts.answer[0])
+    return {
+        "name": name,
+        "right": bool(verdicts.right[0]),
+        "reason": C.reason(verdicts, 0),
+        "first_mistake": int(verdicts.first_mistake[0]),
+        "answer": "undetermined" if answer == C.UNDETERMINED else str(answer) if answer >= 0 else None,
+        "finished": solution.finished,
+        "logp": _along(solution, solution.logp_RV),
+        "oracle": law is not None,
+        "kl": _mean_kl(solution, law),
+        "rows": rows,
+        "tokens": _tokens(solution, world, law, other_RV),
+        "reads": {},
+    }
+
+
+def _along(solution: Solution, logp_RV: Tensor) -> float:
+    index_R1 = torch.from_numpy(solution.tokens)[:, None]
+    return round(float(logp_RV.gather(1, index_R1).sum()), 4)
+
+
+def _mean_kl(solution: Solution, law: Law | None) -> float | None:
+    """Mean KL(oracle || model) in nats over the tokens where the oracle has a law."""
+    if law is None:
+        return None
+    n = len(solution.tokens)
+    logq = np.concatenate([solution.logp_RV.numpy(), np.zeros((1, solution.logp_RV.shape[1]), dtype=np.float32)])
+    known = np.diff(law.starts)[:n] > 0
+    return round(float(law.kl(logq)[:n][known].mean()), 5) if known.any() else None
+
+
+def _rows(solution: Solution, world: World) -> list[dict[str, Any]]:
+    """Steps as they come, and the stretches between and after them that are none (the answer)."""
+    v, rows, at = solution.verdicts, [], 0
+    for k in range(int(v.steps[0])):
+        start, stop, kind = int(v.start[0, k]), int(v.stop[0, k]), int(v.kind[0, k])
+        if start > at:
+            rows.append(_rest(v, at, start))
+        row = {"step": k, "kind": C.KINDS[kind], "group": GROUPS.get(kind, "wrong"), "slot": int(v.param[0, k])}
+        written = _written(solution.tokens[start:stop], world) if kind != C.RETRY else None
+        rows.append(row | {"start": start, "stop": stop, "written": written, "binds": kind != C.RETRY})
+        at = stop
+    return [*rows, _rest(v, at, len(solution.tokens))] if at < len(solution.tokens) else rows
+
+
+def _rest(verdicts: Verdicts, start: int, stop: int) -> dict[str, Any]:
+    """The answer, right when it is and the solution ends where it must."""
+    ending = C.ENDINGS[verdicts.ending[0]]
+    good = bool(verdicts.answer_right[0]) and ending == "right"
+    kind = "right" if good else "wrong answer" if ending == "right" else f"ends {ending}"
+    where = {"slot": -1, "start": start, "stop": stop, "written": None, "binds": False}
+    return {"step": -1, "kind": kind, "group": "right" if good else "wrong"} | where
+
+
+def _written(tokens: np.ndarray, world: World) -> int | None:
+    """The last number of a step: what it says the parameter is."""
+    numbers = tokens[(tokens >= world.first_number) & (tokens < world.first_number + world.modulus)]
+    return int(numbers[-1]) - world.first_number if len(numbers) else None
+
+
+def _tokens(solution: Solution, world: World, law: Law | None, other_RV: Tensor | None) -> list[dict[str, Any]]:
+    """Every token: text, probability under the model `p`, other model `q` and oracle `o`, and the alternatives.
+
+    `o` is null where the oracle abstains; `status` is said only where it is not `exact`.
+    """
+    top = solution.logp_RV.topk(min(TOP, solution.logp_RV.shape[1]), dim=-1)
+    tokens, before = [], -1
+    for t, token in enumerate(solution.tokens.tolist()):
+        joined = world.possessive if min(token, before) >= world.first_name else ""
+        entry: dict[str, Any] = {"text": joined + _text(world, token), "p": _chance(solution.logp_RV[t, token])}
+        if joined:
+            entry["word"] = _text(world, token)
+        if token < len(SPECIALS):
+            entry["special"] = True
+        pairs = zip(top.indices[t].tolist(), top.values[t], strict=True)
+        entry["top"] = [[_text(world, i).strip(), _chance(logp)] for i, logp in pairs]
+        if other_RV is not None:
+            entry["q"] = _chance(other_RV[t, token])
+        if law is not None:
+            entry |= _oracle(world, law, t, token)
+        tokens.append(entry)
+        before = token
+    return tokens
+
+
+def _oracle(world: World, law: Law, t: int, token: int) -> dict[str, Any]:
+    entries = slice(law.starts[t], law.starts[t + 1])
+    ids, p = law.ids[entries], law.p[entries]
+    order = np.argsort(-p, kind="stable")
+    status = STATUSES[law.status[t]]
+    said: dict[str, Any] = {"o": round(float(p[ids == token].sum()), 5) if len(ids) else None}
+    if status != "exact":
+        said["status"] = status
+    said["law"] = [[_text(world, int(ids[k])).strip(), round(float(p[k]), 5)] for k in order[:ALLOWED]]
+    return said | ({"more": len(ids) - ALLOWED} if len(ids) > ALLOWED else {})
+
+
+def _text(world: World, token: int) -> str:
+    return world.vocabulary[token] if token < world.size else f"<{token}>"
+
+
+def _chance(logp: Tensor) -> float:
+    return round(float(logp.exp()), 5)
+
+
+def read_out(
+    panel: dict[str, Any], model: GPT, world: World, documents: Documents, solution: Solution, probes: Sequence[Probe]
+) -> None:
+    """Fills the panel's `reads`: what each probe says of every parameter before every row."""
+    prompt = documents.prompt_tokens(0)
+    tokens = np.concatenate([prompt, solution.tokens])
+    ends = [len(prompt) + row["start"] for row in panel["rows"]][:READ_ROWS]
+    slots = shown(documents.problems)
+    for probe in probes:
+        task = task_of(probe.task, GIVEN)
+        asked = [s for s in slots if task.asked(documents)[0, s]]
+        cuts = [int(task.ends(documents)[1][0])] if probe.task == "nece" else ends
+        if not asked or not cuts:
+            continue
+        law_NK = probe.law(ask(model, world, documents, tokens, asked, cuts, probe.site))
+        law = law_NK.reshape(len(cuts), len(asked), -1)
+        panel["reads"][probe.task] = {
+            "layer": probe.layer, "accuracy": probe.accuracy.value, "low": probe.accuracy.low,
+            "high": probe.accuracy.high, "n": probe.accuracy.n, "majority": probe.majority, "labels": task.groups,
+            "at": [{s: _likeliest(law[c, i]) for i, s in enumerate(asked)} for c in range(len(cuts))],
+        }  # fmt: skip
+
+
+def _likeliest(law_K: np.ndarray) -> list[list[float]]:
+    """(label, probability) of the likeliest labels; the last one of `value` is "unknown"."""
+    order = np.argsort(-law_K, kind="stable")[:READ_LABELS]
+    return [[int(k), round(float(law_K[k]), 3)] for k in order]

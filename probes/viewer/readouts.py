@@ -1,0 +1,159 @@
+"""Read-outs: what a linear probe says of one model's own solution, parameter by parameter, before each of its steps.
+
+The probe is fitted for the checkpoint's world on some hundred problems of the train split, at every layer or one, and
+judged on problems of the test split, on as many needed (or known) parameters as others. It is then asked about the
+solution at hand what it was fitted on: a text that ends where a step ends, a parameter's name behind. The tasks are
+those of `probes.queries.labels` that ask about one parameter; `nece` is asked once, before the solution begins.
+
+    probe = fit_probe(model, "value", train, test, place, ReadoutConfig())
+    probe.law(ask(model, world, documents, tokens, slots, cuts, probe.site))      # [cuts * slots, K]
+
+Legend: N queries, C channels, K classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.gpt import GPT
+from probes.queries.labels import GIVEN, TASKS, task_of
+from probes.queries.table import Queries, draw
+from probes.readout.activations import RESIDUAL, chosen_sites, layer_of, names_in_line, read
+from probes.readout.controls import majority
+from probes.readout.linear import fit
+from synth.dataset import Documents, Source
+from synth.world.vocabulary import World
+from train.runs.run_folder import read_json
+from train.statistics import Clusters, Rate
+
+ASKED = tuple(name for name, task in TASKS.items() if not task.pairs)
+PROBES = "accepted: a finished run folder of probes.run with linear probes"
+
+
+@dataclass(frozen=True)
+class ReadoutConfig:
+    """`problems` to fit on (0: no read-outs), `most` queries each; a quarter as many, 16 or more, to choose with and to
+    report on. `layer`: 0 is the embedding; null is the best one. `l2`: strengths to choose from."""
+
+    tasks: tuple[str, ...] = ("nece", "known", "value", "nece_next")
+    problems: int = 1000
+    most: int = 8
+    layer: int | None = None
+    l2: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
+
+    def __post_init__(self) -> None:
+        for task in self.tasks:
+            if task not in ASKED:
+                raise ValueError(f"readout.tasks={task}: accepted: {', '.join(ASKED)}")
+        if self.problems != 0 and self.problems < 8:
+            raise ValueError(f"readout.problems={self.problems}: accepted: 8 or more, or 0 for no read-outs")
+        if self.most < 2:
+            raise ValueError(f"readout.most={self.most}: accepted: 2 or more")
+        if not self.l2 or not all(strength > 0 for strength in self.l2):
+            raise ValueError(f"readout.l2={list(self.l2)}: accepted: a list of numbers above 0")
+
+
+class Place(NamedTuple):
+    """Where a task is read: the layers and penalties to choose from."""
+
+    layers: tuple[int, ...]
+    l2: tuple[float, ...]
+
+
+class Probe(NamedTuple):
+    """A fitted probe at one site, and its accuracy on the test split beside the most frequent label's."""
+
+    task: str
+    site: str
+    layer: int
+    mean_C: Tensor
+    scale_C: Tensor
+    weight_CK: Tensor
+    bias_K: Tensor
+    accuracy: Rate
+    majority: float
+
+    def law(self, states_NC: Tensor) -> np.ndarray:
+        """Probability of every label, float64[N, K]."""
+        x_NC = (states_NC - self.mean_C) / self.scale_C
+        return (x_NC @ self.weight_CK + self.bias_K).double().softmax(-1).numpy()
+
+
+def places(model: GPT, config: ReadoutConfig, run: str | None = None) -> dict[str, Place]:
+    """Where each task is to be read: as a probe run selected, else as the settings say.
+
+    Raises ValueError for a layer that the model lacks, and for a run that is none.
+    """
+    last = model.config.n_layer
+    if config.layer is not None and not 0 <= config.layer <= last:
+        raise ValueError(f"readout.layer={config.layer}: accepted: 0 (the embedding) to {last}, or null for the best")
+    layers = tuple(range(last + 1)) if config.layer is None else (config.layer,)
+    found = {task: Place(layers, config.l2) for task in config.tasks}
+    if run is None:
+        return found
+    for row in _linear_rows(run):
+        if row["task"] in found and row["site"] in chosen_sites(model, RESIDUAL) and config.layer is None:
+            found[row["task"]] = Place((row["layer"],), (row["l2"],))
+    return found
+
+
+def _linear_rows(run: str) -> list[Mapping]:
+    """Of each task of a probe run, the linear probe's best row on the validation part, the best last."""
+    summary = Path(run) / "summary.json"
+    if not summary.is_file():
+        raise ValueError(f"probe={run}: holds no summary.json; {PROBES}")
+    rows = [row for row in read_json(summary).get("results", []) if row.get("probe") == "linear" and "l2" in row]
+    if not rows:
+        raise ValueError(f"probe={run}: has no linear probe; {PROBES}")
+    return sorted(rows, key=lambda row: row["validation"])
+
+
+def fit_probe(model: GPT, task: str, train: Source, test: Source, place: Place, config: ReadoutConfig) -> Probe:
+    """Fits at each layer and strength, and keeps what is best on the validation part."""
+    quarter = max(16, config.problems // 4)
+    pieces = [
+        draw(task_of(task, GIVEN), source, indices, config.most, 0, balance=True)
+        for source, indices in (
+            (train, range(config.problems)),
+            (train, range(config.problems, config.problems + quarter)),
+            (test, range(quarter)),
+        )
+    ]
+    names = [site for site in chosen_sites(model, RESIDUAL) if layer_of(site, model.config) in place.layers]
+    states = [read(model, piece, names_in_line(piece, train.world), names).float() for piece in pieces]
+    labels = [torch.from_numpy(piece.label) for piece in pieces]
+    fitted = fit(states[0], labels[0], TASKS[task].classes(train.world.modulus), place.l2)
+    right_SR = (fitted.predict(states[1]) == labels[1]).double().mean(-1)
+    s, r = divmod(int(right_SR.argmax()), len(place.l2))
+    right = (fitted.predict(states[2])[s, r] == labels[2]).numpy()
+    constant = float(majority(pieces[0], pieces[2]).mean())
+    return Probe(
+        task, names[s], place.layers[s], fitted.mean_SC[s], fitted.scale_SC[s], fitted.weight_SRCK[s, r],
+        fitted.bias_SRK[s, r], Clusters(pieces[2].row).rate(right), constant,
+    )  # fmt: skip
+
+
+def ask(
+    model: GPT, world: World, documents: Documents, tokens: np.ndarray, slots: Sequence[int], cuts: Sequence[int],
+    site: str,
+) -> Tensor:  # fmt: skip
+    """States [cuts * slots, C] behind the name of each of `slots`, where the text `tokens` breaks off at each cut.
+
+    documents: the one document whose problem the text solves.
+    """
+    row = np.repeat(np.arange(len(cuts)), len(slots))
+    slot = np.tile(np.asarray(slots, dtype=np.int64), len(cuts))
+    name = documents.problems.slot_names()[0, slot].astype(np.int64)
+    repeated = {
+        "tokens": tokens,
+        "offsets": np.zeros(len(cuts) + 1, dtype=np.int64),
+    }  # every query begins the same text
+    repeated["prompt"] = np.repeat(documents.prompt, len(cuts))
+    same = Documents(**documents._asdict() | repeated)
+    queries = Queries(same, row, np.asarray(cuts, dtype=np.int64)[row], slot, -np.ones_like(row), name, row * 0)
+    return read(model, queries, names_in_line(queries, world), [site])[0].float()

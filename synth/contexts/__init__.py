@@ -1,0 +1,1 @@
+"""Privileged sections before a problem: gold, peers, attempt, feedback, hint."""

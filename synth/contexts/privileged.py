@@ -1,0 +1,208 @@
+"""Privileged contexts (opd-methods 1.9): what stands in the sections of `synth.contexts.sections`, drawn or from given rollouts.
+
+Two ways to the same builder:
+
+    mix(source, indices, documents)        pretraining: a recipe and fresh sections for each document of a stream
+    material(world, problem, responses, verdicts, own, state)    teachers: a group of rollouts, of which `own` is scored
+
+A tiny model learns to use contexts only from documents that have them; the mixture is `contexts` of the spec. Sections
+are drawn from streams of their own, independently of the document: problem and solution are the same with and without
+them, and given any context the solution has the generator's law, so `logp` stays exact. A gold section can therefore
+equal the solution by chance (always where a problem has one order and letters are in order of use; see
+`letter_order`); redrawing it then would make the solution's law depend on it. Only `concise` changes the solution, to
+the law of `shortest=True`.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from synth.contexts import sections as S
+from synth.contexts.peers import failures, judge, other_number, solutions, steps, stream
+from synth.judge.checker import Verdicts, reason
+from synth.kernel import rng
+from synth.problem.arrays import Problems
+from synth.world import vocabulary as W
+
+if TYPE_CHECKING:
+    from synth.dataset import Documents, Source
+
+TRACKS = ("tokens", "segment", "step", "param", "mistake", "loss", "logp")  # the per-token arrays of Documents
+
+
+def feedback(problem: Problems, verdicts: Verdicts, i: int) -> list[int]:
+    """Tokens of what is wrong with response i to `problem` (a batch of one): first wrong step's parameter, its kind.
+
+    The kind alone where the step names no parameter of the problem, or where it is the end or the answer that is wrong.
+    Empty for a right response.
+    """
+    why = reason(verdicts, i)
+    if why == "right":
+        return []
+    first = int(verdicts.first_mistake[i])
+    slot = int(verdicts.param[i, first]) if first >= 0 else -1
+    name = [int(t) for t in problem.slot_names()[0, slot]] if slot >= 0 else []
+    return [*name, W.SPECIALS.index(f"<{why.removeprefix('ends ')}>")]
+
+
+def final_token(world: W.World, value: int) -> int:
+    """Token of a problem's answer; a value of -1 is undetermined."""
+    return world.first_number + value if value >= 0 else int(world.phrases[W.UNDETERMINED])
+
+
+def first_steps(state: np.ndarray, sentences: Sequence[Sequence[int]]) -> list[int]:
+    """The first k sentences of a solution, k uniform from 1 to one fewer than all; of a single one, that one."""
+    k = 1 + rng.below(state, max(1, len(sentences) - 1))
+    return [token for sentence in sentences[:k] for token in sentence]
+
+
+# --- given rollouts -----------------------------------------------------------------------------------------------
+
+
+def material(
+    world: W.World,
+    problem: Problems,
+    responses: Sequence[S.Tokens],
+    verdicts: Verdicts,
+    own: int,
+    state: np.ndarray,
+    gold: S.Tokens | None = None,
+) -> S.Material:
+    """What a teacher may read while it scores response `own` of a group of responses to one problem.
+
+    Args:
+        problem: a batch of one. responses: of the group, with their verdicts in the same order.
+        own: row of the response that is scored: the attempt, and never a peer, nor is any of the same text.
+        state: generator state int64[4] (`rng.states`), changed; it orders the peers and draws the wrong hint.
+        gold: a right response, for `gold` and `partial`.
+    Raises ValueError when `own` is no row of the group.
+    """
+    if not 0 <= own < len(responses):
+        raise ValueError(f"own={own} is no row of a group of {len(responses)}; accepted: 0 to {len(responses) - 1}")
+    texts = [S.written(r) for r in responses]
+    rows = np.array([i for i in range(len(texts)) if texts[i] != texts[own]], dtype=np.int64)
+    rng.shuffle(state, rows, len(rows))
+    shown = None
+    if gold is not None:
+        golds = judge(problem, world, [gold])
+        if not golds.right[0]:
+            raise ValueError(f"the gold response is wrong ({reason(golds, 0)}); accepted: a right one")
+        shown = first_steps(state, steps(golds, 0, gold))
+    final = final_token(world, int(problem.answer[0]))
+    return S.Material(
+        gold=gold,
+        partial=shown,
+        success=[texts[i] for i in rows if verdicts.right[i]],
+        failure=[texts[i] for i in rows if not verdicts.right[i]],
+        attempt=texts[own],
+        attempt_right=bool(verdicts.right[own]),
+        feedback=feedback(problem, verdicts, own),
+        final=final,
+        wrong=other_number(state, world, final),
+    )
+
+
+# --- pretraining --------------------------------------------------------------------------------------------------
+
+
+def _rows(problems: Problems, rows: np.ndarray) -> Problems:
+    return Problems(*(a[rows] for a in problems))
+
+
+def recipes(source: "Source", indices: Sequence[int]) -> list[str]:
+    """The recipe of each document of a stream, drawn with the probabilities of the spec's `contexts`."""
+    if not source.spec.contexts:
+        return ["none"] * len(indices)
+    names, weights = zip(*source.spec.contexts, strict=True)
+    edges = np.cumsum(weights)[:-1]
+    states = rng.states(source.seed, stream(source, "recipe"), indices)
+    return [names[np.searchsorted(edges, rng.uniform(s), side="right")] for s in states]
+
+
+def draw(source: "Source", problems: Problems, indices: Sequence[int], chosen: Sequence[str]) -> list[S.Material]:
+    """Fresh material for N problems, as much as their recipes ask for; a pure function of (source, index, recipe)."""
+    at, world = np.asarray(indices, dtype=np.int64), source.world
+    wanted = [dict(S.parse(recipe)) for recipe in chosen]
+    made: list[dict] = [{} for _ in wanted]
+    states = rng.states(source.seed, stream(source, "detail"), indices)
+    tries_right = [rng.below(s, 2) == 1 and "feedback" not in w for s, w in zip(states, wanted, strict=True)]
+
+    def fill(what: str, rows: list[int], make, use) -> None:
+        if rows:
+            asked = np.array(rows)
+            responses, verdicts = make(source, _rows(problems, asked), at[asked], what)
+            for j, row in enumerate(rows):
+                use(made[row], row, responses[j], verdicts, j)
+
+    def use_gold(m, row, response, verdicts, j):
+        m |= {"gold": response, "partial": first_steps(states[row], steps(verdicts, j, response))}
+
+    def use_attempt(m, row, response, verdicts, j):
+        m |= {"attempt": response, "attempt_right": bool(verdicts.right[j])}
+        m["feedback"] = feedback(problems.take(row), verdicts, j)
+
+    fill("gold", [i for i, w in enumerate(wanted) if {"gold", "partial"} & w.keys()], solutions, use_gold)
+    for name, make in (("success", solutions), ("failure", failures)):
+        for k in range(S.MOST[name]):
+            rows = [i for i, w in enumerate(wanted) if w.get(name, 0) > k]
+            fill(f"{name} {k}", rows, make, lambda m, row, r, v, j, name=name: m.setdefault(name, []).append(r))
+    tries = [i for i, w in enumerate(wanted) if {"attempt", "feedback"} & w.keys()]
+    fill("attempt", [i for i in tries if tries_right[i]], solutions, use_attempt)
+    fill("attempt", [i for i in tries if not tries_right[i]], failures, use_attempt)
+    for i, m in enumerate(made):
+        m["final"] = final_token(world, int(problems.answer[i]))
+        m["wrong"] = other_number(states[i], world, m["final"])
+    return [S.Material(**m) for m in made]
+
+
+def mix(source: "Source", indices: Sequence[int], documents: "Documents") -> "Documents":
+    """The documents of a stream with the contexts that its spec asks for; `documents` are those without."""
+    chosen = recipes(source, indices)
+    concise = np.array([i for i, r in enumerate(chosen) if "concise" in dict(S.parse(r))], dtype=np.int64)
+    if len(concise):
+        at = np.asarray(indices, dtype=np.int64)[concise]
+        problems = _rows(documents.problems, concise)
+        short = source.solve(problems, stream(source, "concise"), at, shortest=True)
+        documents = _replace(documents, concise, short)
+    drawn = draw(source, documents.problems, indices, chosen)
+    parts = [[t for section in S.build(r, m) for t in section] for r, m in zip(chosen, drawn, strict=True)]
+    return _before(documents, parts)
+
+
+def _spans(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Columns of the given rows, one after the other."""
+    sizes = np.diff(offsets)[rows]
+    starts = np.repeat(offsets[rows] - np.cumsum(sizes) + sizes, sizes)
+    return starts + np.arange(sizes.sum())
+
+
+def _replace(documents: "Documents", rows: np.ndarray, others: "Documents") -> "Documents":
+    """`documents` with the given rows replaced by `others`."""
+    source = np.arange(len(documents))
+    source[rows] = len(documents) + np.arange(len(rows))
+    offsets = np.concatenate([documents.offsets, documents.offsets[-1] + others.offsets[1:]])
+    columns = _spans(offsets, source)
+    tracks = {t: np.concatenate([getattr(documents, t), getattr(others, t)])[columns] for t in TRACKS}
+    prompt = np.concatenate([documents.prompt, others.prompt])[source]
+    cuts = np.append(0, np.cumsum(np.diff(offsets)[source]))
+    return type(documents)(**tracks, offsets=cuts, prompt=prompt, problems=documents.problems)
+
+
+def _before(documents: "Documents", contexts: Sequence[S.Tokens]) -> "Documents":
+    """`documents` with the tokens of a context before each: segment `CONTEXT`, no step, no loss."""
+    added = np.array([len(c) for c in contexts], dtype=np.int64)
+    offsets = documents.offsets + np.append(0, np.cumsum(added))
+    old = np.arange(len(documents.tokens)) + np.repeat(np.cumsum(added), np.diff(documents.offsets))
+    tracks = {}
+    for track in TRACKS:
+        values = getattr(documents, track)
+        tracks[track] = np.full(offsets[-1], -1 if track in ("step", "param") else 0, dtype=values.dtype)
+        tracks[track][old] = values
+    if added.any():
+        inside = np.ones(offsets[-1], dtype=bool)
+        inside[old] = False
+        tracks["tokens"][inside] = np.concatenate([np.array(c, dtype=np.int32) for c in contexts])
+        tracks["segment"][inside] = S.CONTEXT
+    prompt = documents.prompt + added.astype(documents.prompt.dtype)
+    return type(documents)(**tracks, offsets=offsets, prompt=prompt, problems=documents.problems)

@@ -1,0 +1,158 @@
+"""Sections before a problem, `[sections] <problem> ... <solution> ...`, and the one builder of them.
+
+A recipe names sections, joined by +: `gold`, `success2+failure1`, `attempt+feedback`; `none` has none. Tokens of each:
+
+    gold              <gold> steps <answer> 4           a right solution (of another order and other letters)
+    final             <final> <answer> 4                the right answer alone
+    partial           <partial> steps                   the first steps of a right solution
+    success1..3       <success> steps <answer> 4        right peers, each behind its marker
+    failure1..2       <failure> steps <answer> 2        wrong peers
+    attempt           <attempt> steps <answer> 2 <wrong>   an own attempt with its flag, to be revised
+    feedback          <feedback> name <wrong arithmetic>   first wrong step of the attempt and its kind
+    hint, wrong_hint  <hint> <answer> 4                 a claimed answer that is right, or is not
+    concise           <concise>                         asks for the shortest solution
+
+Only token ids are handled here: the same builder serves pretraining and teachers (`synth.contexts.privileged` fills `Material`).
+Source: the contexts of M4, M5, M8a, M9 and M22 in the notes on on-policy distillation.
+
+    >>> parse("success2+failure")
+    (('success', 2), ('failure', 1))
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from synth.world import vocabulary as W
+
+MARKERS = {
+    "gold": W.GOLD, "final": W.FINAL, "partial": W.PARTIAL, "success": W.SUCCESS, "failure": W.FAILURE,
+    "attempt": W.ATTEMPT, "feedback": W.FEEDBACK, "hint": W.HINT, "wrong_hint": W.HINT, "concise": W.CONCISE,
+}  # fmt: skip
+MOST = {"success": 3, "failure": 2}
+ACCEPTED = "none, or sections joined by +: " + ", ".join(
+    f"{name}1..{MOST[name]}" if name in MOST else name for name in MARKERS
+)
+Tokens = Sequence[int]
+CONTEXT = 0  # segment of their tokens: below those of `synth.write.document`, of which 3 and more are the solution
+
+
+class Material(NamedTuple):
+    """What the sections of one problem are made of. Responses are the tokens after `<solution>`; None: not at hand."""
+
+    gold: Tokens | None = None
+    partial: Tokens | None = None  # the steps to show
+    success: Sequence[Tokens] = ()
+    failure: Sequence[Tokens] = ()
+    attempt: Tokens | None = None
+    attempt_right: bool = False
+    feedback: Tokens = ()  # as `synth.contexts.privileged.feedback` makes it, empty for a right attempt
+    final: int | None = None  # token of the answer
+    wrong: int | None = None  # token of another number
+
+
+def parse(recipe: str) -> tuple[tuple[str, int], ...]:
+    """Sections of a recipe with how many of each; ValueError names the first word that is none."""
+    if recipe == "none":
+        return ()
+    found: dict[str, int] = {}
+    for word in str(recipe).split("+"):
+        match = re.fullmatch(r"([a-z_]+?)(\d*)", word)
+        name, count = (match[1], int(match[2] or 1)) if match else ("", 0)
+        if name not in MARKERS or name in found or not 1 <= count <= MOST.get(name, 1):
+            raise ValueError(f"context={recipe!r}: {word!r} is no section to add; accepted: {ACCEPTED}")
+        found[name] = count
+    return tuple(found.items())
+
+
+def mixture(setting: Mapping[str, float] | Sequence) -> tuple[tuple[str, float], ...]:
+    """Recipes with their probabilities, from weights by recipe; empty when nothing but `none` is asked for.
+
+    Raises ValueError on an unknown recipe, a negative weight, or weights that sum to nothing.
+    """
+    pairs = list(setting.items()) if isinstance(setting, Mapping) else setting
+    if not isinstance(pairs, list | tuple) or not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):
+        raise ValueError(f"contexts={setting!r} is no mixture; accepted: weights by recipe, {{none: 1, gold: 1}}")
+    pairs = sorted(map(tuple, pairs))
+    for recipe, weight in pairs:
+        parse(recipe)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0.0 <= weight < float("inf"):
+            raise ValueError(f"contexts.{recipe}={weight!r} is not possible; accepted: a weight of 0 or more")
+    total = sum(weight for _, weight in pairs)
+    if pairs and total <= 0.0:
+        raise ValueError("contexts: all weights are 0; accepted: a positive weight of at least one recipe")
+    chosen = tuple((recipe, weight / total) for recipe, weight in pairs if weight > 0.0)
+    return () if [recipe for recipe, _ in chosen] == ["none"] else chosen
+
+
+def written(response: Tokens) -> list[int]:
+    """A response without its end: what stands before the first `<eos>` or `<pad>`."""
+    tokens = [int(t) for t in response]
+    ends = [tokens.index(end) for end in (W.EOS, W.PAD) if end in tokens]
+    return tokens[: min(ends)] if ends else tokens
+
+
+def build(recipe: str, material: Material) -> list[list[int]]:
+    """The sections of a recipe in its order; what the material does not hold is left out.
+
+    Of peers there are as many as at hand, up to the number asked for. A reader with no section at all was told nothing:
+    teachers give such a row no weight.
+    """
+    sections: list[list[int]] = []
+    for name, count in parse(recipe):
+        marker = MARKERS[name]
+        if name == "gold" and material.gold is not None:
+            sections.append([marker, *written(material.gold)])
+        elif name == "partial" and material.partial is not None:
+            sections.append([marker, *map(int, material.partial)])
+        elif name in MOST:
+            peers = material.success if name == "success" else material.failure
+            sections += [[marker, *written(peer)] for peer in peers[:count]]
+        elif name == "attempt" and material.attempt is not None:
+            flag = W.RIGHT if material.attempt_right else W.WRONG
+            sections.append([marker, *written(material.attempt), flag])
+        elif name == "feedback" and len(material.feedback):
+            sections.append([marker, *map(int, material.feedback)])
+        elif name in ("final", "hint", "wrong_hint"):
+            claimed = material.wrong if name == "wrong_hint" else material.final
+            if claimed is not None:
+                sections.append([marker, W.ANSWER, int(claimed)])
+        elif name == "concise":
+            sections.append([marker])
+    return sections
+
+
+def compose(sections: Sequence[Tokens], problem_tokens: Tokens) -> list[int]:
+    """A prompt `[sections] <problem> ... <solution>`; ValueError when `problem_tokens` is no prompt without context."""
+    prompt = [int(t) for t in problem_tokens]
+    if not prompt or prompt[0] != W.PROBLEM:
+        raise ValueError("problem_tokens do not begin with <problem>; accepted: a prompt without context")
+    return [int(t) for section in sections for t in section] + prompt
+
+
+def cut(prompt: Tokens) -> tuple[list[int], list[int]]:
+    """(tokens of the sections, prompt without them); the inverse of `compose`."""
+    tokens = [int(t) for t in prompt]
+    start = len(tokens) - 1 - tokens[::-1].index(W.PROBLEM) if W.PROBLEM in tokens else 0  # a rollout may hold one too
+    return tokens[:start], tokens[start:]
+
+
+def render(world: W.World, tokens: Tokens) -> str:
+    """Text of sections with the names of the markers, a line each: `<gold> Define ... so a = 4. <answer> 4`."""
+    text, plain = "", []
+    for token in map(int, tokens):
+        if token >= len(W.SPECIALS):
+            plain.append(token)
+            continue
+        text += world.decode(plain) + ("\n" if token in MARKERS.values() else " ") + W.SPECIALS[token]
+        plain = []
+    return (text + world.decode(plain)).strip()
+
+
+def read(world: W.World, text: str) -> list[int]:
+    """Token ids of what `render` wrote; ValueError where it is no text of the world."""
+    ids: list[int] = []
+    special = "|".join(map(re.escape, W.SPECIALS))
+    for piece in filter(None, (p.strip() for p in re.split(f"({special})", text))):
+        ids += [W.SPECIALS.index(piece)] if piece in W.SPECIALS else world.encode(" " + piece)
+    return ids

@@ -1,0 +1,1 @@
+"""Drawing problems: structure, dependencies, expressions, length, another query, train/test split."""

@@ -1,0 +1,388 @@
+"""Judges any solution, however broken, step by step against the known truth; never raises on what a model wrote.
+
+A step gets the first kind of this table whose test it fails; the tests are disjoint by this order and complete, since a
+step that fails none is right. Mistakes are MALFORMED and after; the three kinds before are allowed.
+
+    right                       none of the below, and the query needs the parameter
+    unneeded                    none of the below, and the query does not need the parameter
+    retry                       `Define NAME as BACK.`, or a whole step that ends with BACK and so binds nothing, for a
+                                parameter of the problem (computable or not, as published)
+    malformed                   no sentence of the grammar (`synth.judge.grammar`), or cut off
+    unknown parameter           no parameter of this problem has this name
+    repeated                    an earlier step defines the parameter
+    not ready                   something the parameter directly depends on is not defined yet
+    wrong dependencies          the letters reach something else than exactly what the parameter depends on: too much,
+                                too little, a letter that stands for nothing, or a clause that the step never uses
+    wrong reference             a letter does not stand for one value: it is given a second meaning, or the numbers are
+                                not the letter expression with its letters' values put in
+    wrong constant or operator  the expression is not the problem's (as a tree: operands of + and * in any order, sums
+                                folded in any way; products are not multiplied out)
+    wrong arithmetic            a result is not its number expression mod the modulus
+    wrong value                 a number given without arithmetic is not the value: the 0 of what has no parts
+    uncorrected mistake         the step is right in itself, and wrong only because an earlier mistake is put in
+
+The whole solution is right (strict) when no step is a mistake, its ending is right, and so is the answer; `reason`
+names the first of these that fails.
+
+    ending   right | early (the query is not defined) | late (goes on after the query, or after the answer) | never (no
+             `<eos>`; it wins over the others)
+    answer   the number after `<answer>`, UNDETERMINED for that word, -1 when there is neither
+
+Where a premise is missing, the sentence `Undetermined.` takes the query's place: it is no step, it must come once all
+that can be derived of what the query needs is defined (else early), and nothing may follow it (else late); the right
+answer is that word. In a complete problem the sentence defines nothing, so that the solution ends early.
+
+`published` is the criterion of Part 2.1/2.2's own checker (spec section 3), which does not compare constants and
+operators with the problem, lets steps for edges that do not exist pass, skips every sentence with BACK, and needs
+neither a final full stop nor `<eos>`; it is carried over to missing premises, which the papers do not have. A strictly
+right solution is always published-right.
+Try: `python -m synth.generate --out - | python -m synth.check -`.
+"""
+
+import itertools
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from synth.judge import algebra as E
+from synth.judge import grammar as G
+from synth.kernel.jit import jit
+from synth.problem.arrays import CHILD, DEPTH_, LAYER, MISSING, OWNER, SLOTS, TARGET, Problems
+from synth.problem.clauses import RESULT
+from synth.world import vocabulary as W
+
+KINDS = (
+    "right", "unneeded", "retry", "malformed", "unknown parameter", "repeated", "not ready", "wrong dependencies",
+    "wrong reference", "wrong constant or operator", "wrong arithmetic", "wrong value", "uncorrected mistake",
+)  # fmt: skip
+(
+    RIGHT, UNNEEDED, RETRY, MALFORMED, UNKNOWN, REPEATED, NOT_READY, WRONG_DEPENDENCIES, WRONG_REFERENCE,
+    WRONG_EXPRESSION, WRONG_ARITHMETIC, WRONG_VALUE, UNCORRECTED,
+) = range(len(KINDS))  # fmt: skip
+ENDINGS = ("right", "early", "late", "never")
+ENDED, EARLY, LATE, NEVER = range(len(ENDINGS))
+UNDETERMINED = -2  # as an answer: the word, instead of a number
+
+# columns of what is known of a slot; status: 0, no name of this problem; an edge that it lacks; a parameter
+_STATUS, _OWNER, _THING, _N_TERMS, _COMBINE, _CONSTANT, _CONSTANT_OP, _VALUE, _NEEDED = range(9)
+_POSSIBLE, _EXISTS = 1, 2
+# columns of a step as the kernels write it, and of the summary of a solution
+_KIND, _PARAM, _START, _STOP = range(4)
+_STEPS, _FIRST, _RETRIES, _UNNEEDED, _ENDING, _ANSWER, _PUBLISHED = range(7)
+
+
+class Verdicts(NamedTuple):
+    """Verdicts on N responses with at most S steps; rows are filled with -1 after their last step."""
+
+    right: np.ndarray  # bool[N] strict
+    published: np.ndarray  # bool[N] the published criterion
+    answer_right: np.ndarray  # bool[N] the written answer is the true one, whatever the steps
+    steps: np.ndarray  # int32[N]
+    kind: np.ndarray  # int8[N, S] index into KINDS; a mistake when >= MALFORMED
+    param: np.ndarray  # int16[N, S] slot that the step names, -1 unknown
+    start: np.ndarray  # int32[N, S] first token of the step in the response (check_text: character in the text)
+    stop: np.ndarray  # int32[N, S] after the last one
+    first_mistake: np.ndarray  # int32[N] step, or -1
+    retries: np.ndarray  # int32[N] steps of kind retry
+    unneeded: np.ndarray  # int32[N] steps of kind unneeded
+    ending: np.ndarray  # int8[N] index into ENDINGS
+    answer: np.ndarray  # int32[N] the number written as answer, -1 none, UNDETERMINED for that word
+
+
+class _Work(NamedTuple):
+    """Scratch arrays of the kernels, made once per call."""
+
+    head: np.ndarray  # int64[4] head of the step at work
+    rows: np.ndarray  # int64[T + 1, columns] its clauses
+    defined: np.ndarray  # int64[72] 1 where a step defined the parameter
+    letters: E.Letters
+
+
+def _facts(problems: Problems) -> np.ndarray:
+    """What the kernels need to know of every slot, int32[N, 72, columns]."""
+    depth, widths = problems.scalars[:, DEPTH_, None], problems.widths
+    child_layer = np.minimum(LAYER + 1, 3)
+    child_inside = (depth > LAYER + 1) & (widths[:, child_layer] > CHILD)
+    possible = (depth > LAYER) & (widths[:, LAYER] > OWNER) & np.where(TARGET < 0, child_inside, depth > TARGET)
+    status = np.where(possible & (problems.exists > 0), _EXISTS, np.where(possible, _POSSIBLE, 0))
+    names = problems.slot_names()
+    columns = [status, names[..., 0], names[..., 1], problems.n_terms, problems.combine]
+    columns += [problems.constant, problems.constant_op, problems.value, problems.needed]
+    return np.stack(columns, axis=-1, dtype=np.int32, casting="unsafe")
+
+
+@jit
+def _find(facts, owner, thing):
+    """Slot with these name tokens, an existing one if there is any, or -1."""
+    found = -1
+    for s in range(SLOTS):
+        if facts[s, _OWNER] == owner and facts[s, _THING] == thing:
+            if facts[s, _STATUS] == _EXISTS:
+                return s
+            if facts[s, _STATUS] == _POSSIBLE:
+                found = s
+    return found
+
+
+@jit
+def _kind(fact, s, terms, letters, defined, faults, reached, value):
+    """Kind of a sentence that defines the existing parameter s: the tests of the table above, in their order."""
+    if defined[s]:
+        return REPEATED
+    for t in range(fact[_N_TERMS]):
+        if not defined[terms[t, 0]] or (terms[t, 1] >= 0 and not defined[terms[t, 1]]):
+            return NOT_READY
+    if not reached or faults & E.UNUSED:
+        return WRONG_DEPENDENCIES
+    if faults & (E.REFERENCE | E.REUSED):
+        return WRONG_REFERENCE
+    form = letters.form[letters.form.shape[0] - 2]
+    if not E.equals_problem(form, fact[_N_TERMS], terms, fact[_COMBINE], fact[_CONSTANT], fact[_CONSTANT_OP]):
+        return WRONG_EXPRESSION
+    if faults & E.ARITHMETIC:
+        return WRONG_ARITHMETIC
+    if value != fact[_VALUE]:
+        return WRONG_VALUE if fact[_N_TERMS] == 0 else UNCORRECTED
+    return RIGHT if fact[_NEEDED] > 0 else UNNEEDED
+
+
+@jit
+def _judge_step(facts, terms, s, parsed, g, work):
+    """Judge the parsed sentence for slot s and note what it defines: (kind, whether it passes as published)."""
+    letter, count = work.head[G.LETTER], work.head[G.COUNT]
+    exists = s >= 0 and facts[s, _STATUS] == _EXISTS
+    if parsed == G.MALFORMED_STEP or (letter < 0 and parsed == G.UNSTOPPED):
+        return MALFORMED, False
+    if letter < 0:
+        return RETRY if exists else UNKNOWN, True
+    fact, factors = facts[max(s, 0)], terms[max(s, 0)]
+    faults = E.work_step(work.letters, work.rows, count, g[G.MODULUS])
+    reached = E.reaches(work.letters, fact[_N_TERMS] if exists else 0, factors)
+    passes = s >= 0 and reached and faults & (E.REFERENCE | E.REUSED | E.ARITHMETIC) == 0
+    kind = MALFORMED
+    if parsed == G.COMPLETE:
+        kind = UNKNOWN
+        if exists:
+            value = work.rows[count - 1, RESULT]
+            kind = _kind(fact, s, factors, work.letters, work.defined, faults, reached, value)
+    E.define(work.letters, letter, s if exists else -1)
+    if exists:
+        work.defined[s] = 1
+    return kind, passes
+
+
+@jit
+def _read_answer(tokens, end, length):
+    """Read what follows the steps: (position of the answer's number or -1, goes on after it, ended by `<eos>`)."""
+    at, number, goes_on = end, -1, False
+    if at < length and tokens[at] == W.ANSWER:
+        number = at + 1 if at + 1 < length else -1
+        at += 1
+        if number >= 0 and tokens[at] != W.EOS and tokens[at] != W.PAD:
+            at += 1
+        while at < length and tokens[at] != W.EOS and tokens[at] != W.PAD:
+            goes_on = True
+            at += 1
+    return number, goes_on, at < length and tokens[at] == W.EOS
+
+
+@jit
+def _contains(tokens, start, stop, phrase):
+    at = start
+    while at < stop and tokens[at] != phrase:
+        at += 1
+    return phrase >= 0 and at < stop
+
+
+@jit
+def _complete(facts, query, missing, defined):
+    """Whether all is defined that must be: the query, or where a premise is missing whatever can still be derived."""
+    if missing < 0:
+        return defined[query] > 0
+    for s in range(SLOTS):
+        if facts[s, _NEEDED] > 0 and not defined[s]:
+            return False
+    return True
+
+
+@jit
+def _answer_of(g, token):
+    if token >= 0 and token == g[W.UNDETERMINED]:
+        return UNDETERMINED
+    return G.number_of(g, token)
+
+
+@jit
+def _judge(facts, terms, query, missing, g, tokens, length, bare, steps, work, summary):
+    """Judge one response: writes its steps int32[S, 4] and its summary."""
+    work.defined[:] = 0
+    E.forget(work.letters)
+    end = G.solution_end(tokens, length)
+    n, at, first, retries, unneeded = 0, 0, -1, 0, 0
+    late, published, unstopped, last_slot, last_value = False, True, False, -1, -1
+    said, in_time = False, False  # whether it says Undetermined, and if so once all that can be derived is
+    while at < end:
+        after = G.step_end(tokens, at, end, g)
+        late = late or work.defined[query] > 0 or said
+        published = published and not unstopped
+        says = G.says_undetermined(tokens, at, after, g)
+        if says > 0:
+            published = published and missing >= 0
+            in_time = not said and _complete(facts, query, missing, work.defined)
+            said, last_slot, last_value = True, -1, UNDETERMINED
+        if says == G.COMPLETE:
+            at = after
+            continue
+        parsed = G.parse_step(tokens, at, after, g, work.head, work.rows)
+        s = _find(facts, work.head[G.OWNER_TOKEN], work.head[G.THING_TOKEN]) if work.head[G.OWNER_TOKEN] >= 0 else -1
+        kind, passes = _judge_step(facts, terms, s, parsed, g, work)
+        # the published checker splits at full stops, so only the last may lack, and skips whatever contains BACK
+        published = published and (passes or says > 0 or _contains(tokens, at, after, g[W.BACK]))
+        if parsed != G.MALFORMED_STEP and work.head[G.LETTER] >= 0:
+            last_slot, last_value = s, work.rows[work.head[G.COUNT] - 1, RESULT]
+        unstopped = parsed == G.UNSTOPPED
+        exists = s >= 0 and facts[s, _STATUS] == _EXISTS
+        steps[n, _KIND], steps[n, _PARAM], steps[n, _START], steps[n, _STOP] = kind, s if exists else -1, at, after
+        retries += 1 if kind == RETRY else 0
+        unneeded += 1 if kind == UNNEEDED else 0
+        if kind >= MALFORMED and first < 0:
+            first = n
+        n += 1
+        at = after
+
+    complete = _complete(facts, query, missing, work.defined)
+    answer, truth, ended = last_value, facts[query, _VALUE], True
+    if missing >= 0:
+        complete, truth = in_time, UNDETERMINED
+    if not bare:
+        number, goes_on, ended = _read_answer(tokens, end, length)
+        late = late or goes_on
+        answer = _answer_of(g, tokens[number]) if number >= 0 else -1
+        published = published and (end == length or tokens[end] != W.ANSWER or answer == truth)
+    ending = ENDED
+    if not ended:
+        ending = NEVER
+    elif not complete:
+        ending = EARLY
+    elif late:
+        ending = LATE
+    if missing >= 0:
+        published = published and in_time and not late
+    else:
+        published = published and last_slot == query and last_value == truth
+    summary[_STEPS], summary[_FIRST], summary[_RETRIES], summary[_UNNEEDED] = n, first, retries, unneeded
+    summary[_ENDING], summary[_ANSWER], summary[_PUBLISHED] = ending, answer, 1 if published else 0
+
+
+@jit
+def _judge_all(facts, terms, queries, missing, g, tokens, lengths, bare, steps, work, summary):
+    for i in range(tokens.shape[0]):
+        _judge(facts[i], terms[i], queries[i], missing[i], g, tokens[i], lengths[i], bare, steps[i], work, summary[i])
+
+
+def _most_steps(tokens: np.ndarray, world: W.World) -> int:
+    """An upper bound on the number of steps in any row: each ends at a full stop, or where the next begins."""
+    marks = world.phrases[[W.DEFINE, W.UNDETERMINED, W.STOP]]
+    if marks[0] < 0:
+        return tokens.shape[1]
+    return int(sum((tokens == mark).sum(axis=1) for mark in marks if mark >= 0).max(initial=0)) + 1
+
+
+def check(
+    problems: Problems, world: W.World, tokens: np.ndarray, lengths: np.ndarray, *, bare: bool = False
+) -> Verdicts:
+    """Judge N responses, the tokens after `<solution>`: int[N, T] of which the first lengths[i] count.
+
+    What follows the first `<eos>` or `<pad>` is not looked at. With `bare` the tokens are the steps alone: their end is
+    the end, and the value of the last step (or Undetermined) is the answer. Raises ValueError when N is not the same
+    everywhere.
+    """
+    tokens = np.ascontiguousarray(tokens, dtype=np.int64)
+    lengths = np.clip(np.asarray(lengths, dtype=np.int64), 0, tokens.shape[1] if tokens.ndim == 2 else 0)
+    n = len(problems.value)
+    if tokens.ndim != 2 or tokens.shape[0] != n or lengths.shape != (n,):
+        raise ValueError(f"tokens {tokens.shape} and lengths {lengths.shape} do not belong to {n} problems")
+    missing = problems.scalars[:, MISSING]
+    terms, queries, missing = (np.require(a, np.int32, ["C", "W"]) for a in (problems.terms, problems.query, missing))
+    rows = np.zeros((tokens.shape[1] + 1, G.CLAUSE_COLUMNS), dtype=np.int64)
+    work = _Work(np.zeros(4, dtype=np.int64), rows, np.zeros(SLOTS, dtype=np.int64), E.letters_buffer(world.n_letters))
+    steps = np.full((n, _most_steps(tokens, world), 4), -1, dtype=np.int32)
+    summary = np.zeros((n, 7), dtype=np.int32)
+    _judge_all(_facts(problems), terms, queries, missing, G.layout(world), tokens, lengths, bare, steps, work, summary)
+    steps = steps[:, : summary[:, _STEPS].max(initial=0)]
+    answer_right = summary[:, _ANSWER] == np.where(missing < 0, problems.answer, UNDETERMINED)
+    return Verdicts(
+        right=(summary[:, _FIRST] < 0) & (summary[:, _ENDING] == ENDED) & answer_right,
+        published=summary[:, _PUBLISHED] > 0,
+        answer_right=answer_right,
+        steps=summary[:, _STEPS],
+        kind=steps[:, :, _KIND].astype(np.int8),
+        param=steps[:, :, _PARAM].astype(np.int16),
+        start=steps[:, :, _START].copy(),
+        stop=steps[:, :, _STOP].copy(),
+        first_mistake=summary[:, _FIRST],
+        retries=summary[:, _RETRIES],
+        unneeded=summary[:, _UNNEEDED],
+        ending=summary[:, _ENDING].astype(np.int8),
+        answer=summary[:, _ANSWER],
+    )
+
+
+def reason(verdicts: Verdicts, i: int) -> str:
+    """Why solution i is wrong: the kind of its first mistake, `ends early|late|never`, `wrong answer`; or `right`."""
+    first = verdicts.first_mistake[i]
+    if first >= 0:
+        return KINDS[verdicts.kind[i, first]]
+    if verdicts.ending[i] != ENDED:
+        return f"ends {ENDINGS[verdicts.ending[i]]}"
+    return "right" if verdicts.answer_right[i] else "wrong answer"
+
+
+def tokenize(text: str, world: W.World) -> tuple[list[int], list[int]]:
+    """Tokens of a text and the character at which each begins, and the text's length at the end.
+
+    A sentence that is no text of the world becomes one token that nothing accepts, and its full stop.
+    """
+    stop = int(world.phrases[W.STOP])
+    full_stop = world.vocabulary[stop] if stop >= 0 else ""
+    sentences = re.split(f"(?<={re.escape(full_stop)})(?= )", text) if full_stop else [text]
+    tokens: list[int] = []
+    starts: list[int] = []
+    position = 0
+    for sentence in filter(None, sentences):
+        try:
+            ids = world.encode(sentence)
+        except ValueError:
+            ids = None
+        if ids is None or world.decode(ids) != sentence:
+            closed = bool(full_stop) and sentence.endswith(full_stop)
+            tokens += [W.PAD - 1, stop] if closed else [W.PAD - 1]
+            starts += [position, position + len(sentence) - len(full_stop)] if closed else [position]
+        else:
+            tokens += ids
+            lengths = [
+                len(world.vocabulary[token])
+                + (len(world.possessive) if k > 0 and min(token, ids[k - 1]) >= world.first_name else 0)
+                for k, token in enumerate(ids)
+            ]
+            starts += [position + n for n in itertools.accumulate(lengths[:-1], initial=0)]
+        position += len(sentence)
+    return tokens, [*starts, position]
+
+
+def check_text(problem: Problems, world: W.World, text: str, answer: int | None = None) -> Verdicts:
+    """Judge a solution's text (without the answer) for a batch of one problem; spans are in characters of the text.
+
+    Without `answer` the value of the last step is the answer, or UNDETERMINED, which may be given as an answer, too. A
+    missing space at the start is forgiven; a sentence that is no text of the world is one malformed step.
+    """
+    missing = " " if text[:1].isalnum() else ""
+    tokens, starts = tokenize(missing + text, world)
+    if answer is not None:
+        inside = isinstance(answer, int | np.integer) and 0 <= answer < world.modulus
+        word = int(world.phrases[W.UNDETERMINED]) if answer == UNDETERMINED else W.PAD - 1
+        tokens += [W.ANSWER, world.first_number + int(answer) if inside else word, W.EOS]
+    verdicts = check(problem, world, np.array([tokens], dtype=np.int64), np.array([len(tokens)]), bare=answer is None)
+    places = np.maximum(np.array(starts, dtype=np.int32) - len(missing), 0)
+    return verdicts._replace(start=places[verdicts.start], stop=places[verdicts.stop])

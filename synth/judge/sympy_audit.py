@@ -1,0 +1,330 @@
+"""Independent proof of one record (design section 6) from its JSON alone; `synth.audit` applies it to files.
+
+Nothing here uses the sampler, the writer or the checker. Values are exact integers in sympy, reduced only at the end;
+needed parameters are a walk from the query; the problem's text is written again, the solution's is read with regular
+expressions and every clause is computed, both in the phrases of the record's world (`Language`). What rests on a
+missing premise has no value (sympy's nan), and a slip is a clause that would hold with another result.
+
+    >>> from synth.store.writers import record; list(audit_record(record(source, documents, 0, 0)))
+    []
+"""
+
+import hashlib
+import json
+import operator
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from sympy import Integer, Mod, nan
+
+KEYS = {
+    "id", "problem", "solution", "answer", "ops", "edges", "modulus", "split_bin", "order", "query", "needed_order",
+    "layers", "parameters", "mistakes", "missing",
+}  # fmt: skip
+CONTEXT_KEYS = {"context", "context_recipe"}  # where the spec has contexts; the problem is proved without them
+CHECKS = ("record", "structure", "values", "needed", "operations", "problem text", "solution text", "mistakes")
+OWN_KEYS = {"world"}  # there when the world is not English
+PARTS = ("stop", "define", "as", "so", "semicolon", "is", "plus", "minus", "times", "back", "undetermined")
+SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+
+
+class Language:
+    """How the texts of a world are written, from its data file alone. Raises ValueError when that says too little."""
+
+    def __init__(self, path: Path) -> None:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        self.name, self.possessive, self.phrases = data["name"], data.get("possessive", "'s"), data["phrases"]
+        if silent := [role for role in PARTS if not self.phrases[role]]:
+            raise ValueError(
+                f"world {self.name} writes no {silent[0]}, so its solutions cannot be proved from the text"
+            )
+        part = {role: re.escape(self.phrases[role]) for role in PARTS}
+        self.end = re.compile(f"{part['stop']}(?={part['define']} |{part['undetermined']}|$)")
+        self.step = re.compile(f"{part['define']} (.+?){part['as']}({part['back']}| \\w+)(.*)")
+        signs = {"so": "; so", "semicolon": ";", "is": " =", "plus": " +", "minus": " -", "times": " *"}
+        self.plain = {self.phrases[role]: sign for role, sign in signs.items()}
+        self.parts = re.compile("|".join(re.escape(t) for t in sorted(self.plain, key=len, reverse=True)))
+
+
+@lru_cache(maxsize=8)
+def language(world: str) -> Language:
+    """The language of a shipped world, or of a world file (.json). Raises ValueError when there is none."""
+    path = Path(world) if world.endswith(".json") else Path(__file__).parents[1] / "world" / "files" / f"{world}.json"
+    if not path.is_file():
+        raise ValueError(f"world {world!r} is unknown; accepted: a world of synth/world/files, or --world FILE")
+    return Language(path)
+
+
+def language_of(record: dict, own: str | None = None) -> Language:
+    """The language of a record's world; `own`: the file of a world that is not shipped."""
+    name = record.get("world", "english")
+    return language(own) if own and language(own).name == name else language(name)
+
+
+def factors(parameter: dict) -> list[str]:
+    """Names that a parameter depends on directly."""
+    return [name for term in parameter["terms"] for name in term]
+
+
+def total(parameter: dict, value: Callable[[str], Integer]) -> Integer:
+    """A parameter's expression with values put in, not reduced."""
+    terms = []
+    for term in parameter["terms"]:
+        terms.append(Integer(1))
+        for factor in term:
+            terms[-1] *= value(factor)
+    result = terms[0] - terms[1] if parameter["combine"] == "difference" else sum(terms, Integer(0))
+    if parameter["constant"] is not None:
+        sign = SIGNS["*" if parameter["combine_constant"] == "mul" else "+"]
+        result = sign(Integer(parameter["constant"]), result)
+    return result
+
+
+def evaluate(parameters: dict[str, dict], modulus: int) -> dict[str, int | None]:
+    """Values of parameters given by name, exact to the last step, None where a premise is missing.
+
+    Raises ValueError on a circular dependency.
+    """
+    exact: dict[str, Integer | None] = {}
+
+    def visit(name: str) -> Integer:
+        if name not in exact:
+            exact[name] = None
+            exact[name] = total(parameters[name], visit) if parameters[name].get("given", True) else nan
+        if exact[name] is None:
+            raise ValueError(f"{name} depends on itself")
+        return exact[name]
+
+    return {name: None if visit(name) is nan else int(Mod(visit(name), modulus)) for name in parameters}
+
+
+def ancestors(parameters: dict[str, dict], query: str) -> set[str]:
+    """The query and everything it depends on."""
+    found, stack = set(), [query]
+    while stack:
+        if (name := stack.pop()) not in found:
+            found.add(name)
+            stack += factors(parameters[name])
+    return found
+
+
+def structure_terms(layers: list[dict], parameters: dict[str, dict], of: str = "'s") -> dict[str, list[list[str]]]:
+    """Sorted terms of every abstract parameter, from the layers and the names of the instance parameters."""
+    out = {}
+    for i, layer in enumerate(layers):
+        for k, category in [(k, layers[k]["category"]) for k in range(i + 1, len(layers))]:
+            for item in layer["items"]:
+                below = [c for c in layers[i + 1]["items"] if f"{item}{of} {c}" in parameters]
+                terms = [[f"{item}{of} {c}"] + [f"{c}{of} {category}"] * (k > i + 1) for c in below]
+                out[f"{item}{of} {category}"] = sorted(terms)
+    return out
+
+
+def problem_text(record: dict, own: str | None = None) -> str:
+    """The text of the problem, from the parameters."""
+    spoken = language_of(record, own)
+    say, sentences = spoken.phrases, []
+    for p in record["parameters"]:
+        if p["kind"] == "instance" and p.get("given", True):
+            names = [f" {term[0]}" for term in p["terms"]]
+            kind = "each" if len(names) < 2 else p["combine"]
+            right = ""
+            if p["constant"] is not None:
+                right = f"{say['equals']} {p['constant']}"
+            if names:
+                link = {None: "equals", "add": "more", "mul": "times"}[p["combine_constant"]]
+                right += f"{say[f'{link}_{kind}']}{say['comma_each'].join(names[:-1])}"
+                right += f"{say['and_each'] if len(names) > 1 else ''}{names[-1]}"
+            sentences.append(f"{say['the_number']} {p['name']}{right}{say['stop']}")
+    owner, thing = record["query"].rsplit(f"{spoken.possessive} ", 1)
+    question = [f"{say['how_many']} {thing}{say['does']} {owner}{say['have']}"]
+    return "".join(question + sentences if record["order"] == "qp" else sentences + question)
+
+
+def steps(record: dict, own: str | None = None) -> list[tuple[str, str, list[str], bool]]:
+    """Sentences of the solution: (name, letter, clauses in plain signs, whether it is taken back).
+
+    The letter is BACK when nothing else is said of the name. Raises ValueError on any other text.
+    """
+    spoken = language_of(record, own)
+    *sentences, rest = spoken.end.split(record["solution"])
+    if rest:
+        raise ValueError("the solution does not end with a full stop")
+    if record["missing"] is not None and sentences.pop() != spoken.phrases["undetermined"]:
+        raise ValueError("a premise is missing, but the solution does not say that the answer is undetermined")
+    back = spoken.phrases["back"]
+    out = []
+    for sentence in sentences:
+        m = spoken.step.fullmatch(sentence)
+        if m is None:
+            raise ValueError("a sentence of the solution is no step")
+        plain = spoken.parts.sub(lambda found: spoken.plain[found[0]], m[3].removesuffix(back))
+        before, *clauses = plain.split(";")
+        if before or (m[2] == back and clauses):
+            raise ValueError("a sentence of the solution is no step")
+        out.append((m[1], "BACK" if m[2] == back else m[2].strip(), clauses, sentence.endswith(back)))
+    return out
+
+
+def clause_holds(clause: str, modulus: int, letters: dict[str, int], reached: dict[str, set[str]]) -> bool:
+    """Whether ` t = x + y = 3 + 4 = 0` is right, given the values of letters and the names they rest on; adds t."""
+    target, *parts = clause.removeprefix(" so").strip().split(" = ")
+    reached[target] = {name for x in re.findall("[A-Za-z]+", parts[0]) for name in reached.get(x, ())}
+    numbers = re.sub("[A-Za-z]+", lambda m: str(letters.get(m[0], "?")), parts[0])
+    a, *rest = numbers.split()
+    value = SIGNS[rest[0]](Integer(int(a)), Integer(int(rest[1]))) if rest else Integer(int(a))
+    fresh, letters[target] = target not in letters, int(parts[-1])
+    written = parts == [numbers] or parts == [parts[0], numbers] or parts == [parts[0], numbers, parts[-1]]
+    return fresh and written and int(Mod(value, modulus)) == int(parts[-1]) and (len(parts) == 3) == bool(rest)
+
+
+def audit_solution(
+    record: dict, parameters: dict[str, dict], needed: set[str], own: str | None
+) -> Iterator[tuple[str, str]]:
+    """(check, what is wrong) in the solution's text: order, letters, arithmetic, mistakes."""
+    text, listed = steps(record, own), {m["step"]: m for m in record["mistakes"]}
+    letters: dict[str, int] = {}
+    means: dict[str, set[str]] = {}  # the parameter of each letter that stands
+    written: dict[str, int] = {}
+    found = [(i, name) for i, (name, _, _, back) in enumerate(text) if back]
+    named = [(m["step"], m["parameter"]) for m in record["mistakes"]]
+    if found != [pair for pair in named if listed[pair[0]]["corrected"]] or len(listed) < len(named):
+        yield "mistakes", "the text has other mistakes than the record"
+        return
+    if any(i not in range(len(text)) or text[i][0] != name for i, name in named):
+        yield "mistakes", "a mistake is not where the record has it"
+        return
+    for i, (name, letter, clauses, back) in enumerate(text):
+        unknown = [f for f in factors(parameters[name]) if f not in written]
+        kind = listed[i]["kind"] if i in listed else None
+        if letter == "BACK":
+            coming = next((n for n, x, _, _ in text[i:] if x != "BACK"), None)
+            never = bool(unknown) or name == record["missing"]
+            fits = {"retry": never, "weak": name in record["needed_order"], "miss": True}.get(kind, False)
+            if name in written or name == coming or not fits:
+                yield "mistakes", f"{name} is not of its kind"
+            continue
+        if unknown or name in written or not parameters[name].get("given", True):
+            yield "solution text", f"{name} comes too early or again"
+            return
+        expected = int(Mod(total(parameters[name], lambda n: Integer(written[n])), record["modulus"]))
+        inside, reached = dict(letters), dict(means)
+        *first, last = clauses
+        if kind == "slip":
+            end = last.rsplit(" ", 1)
+            last, slipped = f"{end[0]} {expected}", int(end[1])
+            if slipped == expected or slipped not in range(record["modulus"]):
+                yield "mistakes", f"the number of {name} is not wrong"
+        elif kind is not None:
+            yield "mistakes", f"{name} is not of its kind"
+        if (
+            not all(clause_holds(c, record["modulus"], inside, reached) for c in [*first, last])
+            or inside.get(letter) != expected
+        ):
+            yield "solution text", f"the step of {name} does not hold"
+        elif reached[letter] != set(factors(parameters[name])):
+            yield "solution text", f"the step of {name} uses other parameters than it depends on"
+        if [c.startswith(" so ") for c in clauses] != [False] * len(first) + [True]:
+            yield "solution text", f"the step of {name} has no `so`, or several"
+        if not back:
+            written[name] = slipped if kind == "slip" else expected
+            letters, means = inside | {letter: written[name]}, reached | {letter: {name}}
+    query, complete = record["query"], record["missing"] is None
+    if not needed <= set(written) or (complete and (text[-1][0] != query or query not in written)):
+        yield "solution text", "the steps are not all that is needed, with the query last"
+
+
+def audit_record(record: dict, own: str | None = None) -> Iterator[tuple[str, str]]:
+    """(check, what is wrong) for one record; nothing when all is proved. own: file of a world that is not shipped."""
+    if set(record) - CONTEXT_KEYS - OWN_KEYS != KEYS:
+        yield "record", f"missing or unknown keys {sorted(set(record) - CONTEXT_KEYS - OWN_KEYS ^ KEYS)}"
+        return
+    try:
+        yield from _audit(record, own)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
+        yield "record", f"inconsistent, {error!r}"
+
+
+def _audit(record: dict, own: str | None) -> Iterator[tuple[str, str]]:
+    parameters = {p["name"]: p for p in record["parameters"]}
+    instances = [p for p in record["parameters"] if p["kind"] == "instance"]
+    given = [p for p in instances if p.get("given", True)]
+    abstract = {n: sorted(p["terms"]) for n, p in parameters.items() if p["kind"] == "abstract"}
+    if abstract != structure_terms(record["layers"], parameters, language_of(record, own).possessive) or len(
+        parameters
+    ) != len(record["parameters"]):
+        yield "structure", "the abstract parameters do not follow from the layers"
+    sums = [p for p in parameters.values() if p["kind"] == "abstract"]
+    if any((p["constant"], p["combine"]) != (None, "sum" if len(p["terms"]) > 1 else None) for p in sums):
+        yield "structure", "an abstract parameter is no plain sum"
+    if any(not 1 <= len(p["terms"]) + (p["constant"] is not None) <= 4 for p in given):
+        yield "structure", "an instance parameter has no operand, or more than four"
+    query, missing = record["query"], record["missing"]
+    absent = [
+        (p["name"], p["kind"], p["given"], p["terms"], p["constant"]) for p in parameters.values() if "given" in p
+    ]
+    if absent != [(missing, "instance", False, [], None)] * (missing is not None):
+        yield "structure", "another parameter is without a sentence than the one that is missing"
+    if missing not in (None, query) and not any(missing in factors(p) for p in given if p["name"] != missing):
+        yield "structure", "no sentence names the parameter that is missing"
+    values = evaluate(parameters, record["modulus"])
+    if any(p["value"] != values[n] for n, p in parameters.items()) or record["answer"] != values[query]:
+        yield "values", "a value is wrong"
+    if (values[query] is None) != (missing is not None):
+        yield "values", "the query is not undetermined because of what is missing"
+    needed = {n for n in ancestors(parameters, query) if values[n] is not None}
+    order = record["needed_order"]
+    place = {name: i for i, name in enumerate(order)}
+    if {n for n, p in parameters.items() if p["needed"]} != needed or sorted(order) != sorted(needed):
+        yield "needed", "not exactly the query and what it depends on"
+    elif any(place[f] >= place[n] for n in order for f in factors(parameters[n])):
+        yield "needed", "needed_order is no order of dependency"
+    elif missing is None and order[-1] != query:
+        yield "needed", "needed_order has not the query last"
+    count = sum(max(1, len(factors(p)) + (p["constant"] is not None) - 1) for n, p in parameters.items() if n in needed)
+    written = sum(len(clauses) for name, _, clauses, back in steps(record, own) if name in needed and not back)
+    if not record["ops"] == count == written or record["edges"] != len(instances):
+        yield "operations", f"ops={record['ops']}, edges={record['edges']} should be {count} and {len(instances)}"
+    if problem_text(record, own) != record["problem"]:
+        yield "problem text", "differs from the parameters"
+    yield from audit_solution(record, parameters, needed, own)
+
+
+def template(record: dict, own: str | None = None) -> str:
+    """Needed steps with names as kinds, numbers as 0, letters in order of appearance; no step that is taken back."""
+    kinds, letters = {p["name"]: p["kind"][0].upper() for p in record["parameters"] if p["needed"]}, {}
+    stand = [(n, x, c) for n, x, c, back in steps(record, own) if not back and n in kinds]
+    text = ".".join(f"{kinds[n]} {x}{''.join(c).replace(' so', ';')}" for n, x, c in stand)
+    renamed = re.sub("(?<=[ ])[A-Za-z]+", lambda m: letters.setdefault(m[0], f"_{len(letters)}"), text)
+    return re.sub(r"(?<= )\d+", "0", renamed)
+
+
+def shape(record: dict) -> str:
+    """What all solutions of a problem share, whatever their order: the unfolded expression of the query, hashed.
+
+    Numbers and names are left out, the operands of sums and products are sorted.
+    """
+    parameters = {p["name"]: p for p in record["parameters"]}
+    known: dict[str, str] = {}
+
+    def visit(name: str) -> str:
+        if name not in known:
+            p = parameters[name]
+            terms = ["*".join(sorted(visit(factor) for factor in term)) for term in p["terms"]]
+            operands = terms if p["combine"] == "difference" else sorted(terms)
+            text = f"{p['kind']} {p['constant'] is None} {p['combine_constant']} {p['combine']} {operands}"
+            known[name] = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+        return known[name]
+
+    return visit(record["query"])
+
+
+def identity(record: dict) -> tuple:
+    """What makes two problems the same: sentences and question, whatever the order of sentences or of a sum."""
+    rows = []
+    for p in [p for p in record["parameters"] if p["kind"] == "instance"]:
+        names = factors(p) if p["combine"] == "difference" else sorted(factors(p))
+        rows.append((p["name"], str(p["constant"]), p["combine_constant"], p["combine"], *names))
+    return (record["query"], *sorted(rows, key=str))

@@ -1,0 +1,1 @@
+"""What all compiled code rests on: the jit switch and counter-based random numbers."""

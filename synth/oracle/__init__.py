@@ -1,0 +1,1 @@
+"""The exact distribution of the next solution token after any prefix."""

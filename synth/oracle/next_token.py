@@ -1,0 +1,204 @@
+"""The exact oracle: for any problem and any prefix of a solution, the generator's law of the next token (ours).
+
+    oracle = Oracle(spec)
+    law = oracle(problems, responses)          # problems N, responses: N token sequences after `<solution>`
+    law.entropy(), law.logp(responses), law.dense(world.size), law.status
+
+Every choice that the problem's text does not determine has a simple law (design section 2): the next parameter and the
+mistakes before it (`synth.write.mistakes.branch_law`), a new letter uniform over the unused ones, a slip's wrong number
+uniform over the others. So the next token is determined, or has a distribution of a few dozen entries, kept sparse.
+
+A prefix that the generator cannot produce (a student's own mistake, garbage) is answered by a policy:
+
+    continue   believe what is written: a wrong number is the letter's value from here on, a wrong operand the operand;
+               what is not determined any more (an operand that was never defined) is abstained from
+    correct    as continue, but a step that cannot be is taken back at once, in worlds that take mistakes back
+    abstain    no distribution from the first impossible token on
+
+`status` says for every position which of these it is, so a loss can mask what it does not want.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from synth.dataset import Documents
+from synth.judge import grammar as G
+from synth.kernel.jit import jit
+from synth.oracle.solution_state import POSSIBLE, SHORTEST, State, consume, emit, restart, state_buffer, to_take_back
+from synth.problem.arrays import Problems, one
+from synth.spec import Spec
+from synth.world import vocabulary as W
+from synth.world.vocabulary import CONCISE, World
+from synth.write.mistakes import KINDS
+
+POLICIES = ("continue", "correct", "abstain")
+STATUSES = ("exact", "continued", "corrected", "abstained")
+EXACT, CONTINUED, CORRECTED, ABSTAINED = range(4)
+
+
+class Law(NamedTuple):
+    """Distributions of the next token at P positions: one before every token of N responses, and one after its last.
+
+    Those of response i are rows[i]:rows[i+1]; the entries of position j are starts[j]:starts[j+1].
+    """
+
+    ids: np.ndarray  # int32[entries] tokens
+    p: np.ndarray  # float64[entries] their probabilities; they sum to one at every position that has any
+    starts: np.ndarray  # int64[P+1]
+    status: np.ndarray  # int8[P] index into STATUSES
+    rows: np.ndarray  # int64[N+1]
+
+    def _positions(self) -> np.ndarray:
+        return np.repeat(np.arange(len(self.status)), np.diff(self.starts))
+
+    def entropy(self) -> np.ndarray:
+        """Entropy of the next token at every position, nats, float64[P]; 0 where there is no distribution."""
+        return np.bincount(self._positions(), -self.p * np.log(self.p), minlength=len(self.status))
+
+    def logp(self, tokens: np.ndarray) -> np.ndarray:
+        """log P(tokens[j] at position j), float64[P]; -inf where it cannot come, or nothing is determined."""
+        j = self._positions()
+        hit = self.ids == np.asarray(tokens)[j]
+        with np.errstate(divide="ignore"):
+            return np.log(np.bincount(j[hit], self.p[hit], minlength=len(self.status)))
+
+    def dense(self, size: int, positions: slice = slice(None)) -> np.ndarray:
+        """Log-probabilities over a vocabulary, float32[P, size]; a row of -inf where there is no distribution."""
+        first, last, _ = positions.indices(len(self.status))
+        out = np.full((last - first, size), -np.inf, dtype=np.float32)
+        entries = slice(self.starts[first], self.starts[last])
+        j = np.repeat(np.arange(last - first), np.diff(self.starts[first : last + 1]))
+        out[j, self.ids[entries]] = np.log(self.p[entries])
+        return out
+
+    def kl(self, logq: np.ndarray) -> np.ndarray:
+        """KL(oracle || model) in nats at every position, float64[P], for a model's log-probabilities [P, size]."""
+        j = self._positions()
+        terms = self.p * (np.log(self.p) - np.asarray(logq)[j, self.ids].astype(np.float64))
+        return np.bincount(j, terms, minlength=len(self.status))
+
+
+@jit
+def _room(array, n):
+    """`array`, or a copy of twice its size when n entries do not fit."""
+    if n <= array.shape[0]:
+        return array
+    larger = np.zeros(max(n, 2 * array.shape[0]), dtype=array.dtype)
+    larger[: array.shape[0]] = array
+    return larger
+
+
+@jit
+def _laws(problems, tokens, offsets, shortest, g, rules, abstain, st, starts, status):
+    """Walk through every response i, as short as it can be where shortest[i]; fills `starts` and `status`.
+
+    Changes that column of the rules; returns (ids, p).
+    """
+    ids = np.zeros(4 * status.shape[0] + 1024, dtype=np.int32)
+    chances = np.zeros(ids.shape[0])
+    total, j = 0, 0
+    for i in range(offsets.shape[0] - 1):
+        p = one(problems, i)
+        rules[SHORTEST] = shortest[i]
+        restart(st, p, rules)
+        for t in range(offsets[i], offsets[i + 1] + 1):
+            n = emit(st, p, g, rules)
+            kept = 0 if abstain and st.scalars[POSSIBLE] == 0 else n
+            if kept == 0:
+                status[j] = ABSTAINED
+            elif to_take_back(st, rules):
+                status[j] = CORRECTED
+            else:
+                status[j] = EXACT if st.scalars[POSSIBLE] else CONTINUED
+            ids, chances = _room(ids, total + kept), _room(chances, total + kept)
+            ids[total : total + kept] = st.ids[:kept]
+            chances[total : total + kept] = st.chances[:kept]
+            total += kept
+            j += 1
+            starts[j] = total
+            if t < offsets[i + 1]:
+                consume(st, p, g, rules, tokens[t], n)
+    return ids[:total].copy(), chances[:total].copy()
+
+
+class Oracle:
+    """The generator's own distribution of solutions, for the settings of a spec.
+
+    world: of the problems, where it is not the spec's own (a record's, `synth.problem.arrays.world_of`). Raises
+    ValueError when the policy is unknown, the spec's solutions have no closed form (published order), or the world's
+    sentences have no end. Exact up to documents of 16,384 tokens, which make no more slips (`synth.write.document`): no
+    setting gets there but a slip rate above 0.9.
+    """
+
+    def __init__(self, spec: Spec, policy: str = "continue", world: World | None = None) -> None:
+        if policy not in POLICIES:
+            raise ValueError(f"policy={policy!r} is unknown; accepted: {', '.join(POLICIES)}")
+        if spec.solution_order != "uniform":
+            raise ValueError(f"solution_order={spec.solution_order!r} has no closed form; accepted: uniform")
+        self.spec, self.world, self.policy = spec, world or spec.load_world(), policy
+        if self.world.modulus != spec.modulus or self.world.n_letters < spec.letters:
+            raise ValueError(
+                f"modulus={spec.modulus}, letters={spec.letters} do not fit the world given; accepted: "
+                f"modulus={self.world.modulus}, at most {self.world.n_letters} letters"
+            )
+        if self.world.phrases[W.STOP] < 0:
+            raise ValueError(
+                f"world={self.world.name!r} has no oracle, since its phrase `stop` is empty; accepted: a world that "
+                "writes the end of a sentence"
+            )
+        self._g = G.layout(self.world)
+        self._rules = np.array(
+            [
+                KINDS.index(spec.retry_kind), spec.retry_rate, spec.uncorrected, spec.letters,
+                spec.letter_order == "random", spec.shortest, policy == "correct",
+            ],
+            dtype=np.float64,
+        )  # fmt: skip
+        self._state: State = state_buffer(self.world.n_letters, self.world.modulus)
+
+    def __call__(
+        self, problems: Problems, responses: Sequence[Sequence[int]], shortest: np.ndarray | None = None
+    ) -> Law:
+        """The law of every next token of responses[i] to problem i (token ids of the world, after `<solution>`).
+
+        shortest: bool[N], which solutions have no unneeded steps; default all as the spec says.
+        """
+        lengths = [len(r) for r in responses]
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+        flat = [np.asarray(r, dtype=np.int64) for r in responses]
+        return self.walk(problems, np.concatenate(flat) if flat else np.zeros(0, dtype=np.int64), offsets, shortest)
+
+    def walk(
+        self, problems: Problems, tokens: np.ndarray, offsets: np.ndarray, shortest: np.ndarray | None = None
+    ) -> Law:
+        """The same for responses laid end to end: int64 tokens[offsets[i]:offsets[i+1]]."""
+        if len(offsets) - 1 != len(problems.scalars):
+            raise ValueError(
+                f"{len(offsets) - 1} responses for {len(problems.scalars)} problems; accepted: one for each"
+            )
+        positions = len(tokens) + len(offsets) - 1
+        starts, status = np.zeros(positions + 1, dtype=np.int64), np.zeros(positions, dtype=np.int8)
+        abstain = self.policy == "abstain"
+        if shortest is None:
+            shortest = np.full(len(offsets) - 1, self.spec.shortest)
+        ids, p = _laws(
+            problems, tokens, offsets, shortest, self._g, self._rules, abstain, self._state, starts, status
+        )  # fmt: skip
+        return Law(ids, p, starts, status, offsets + np.arange(len(offsets)))
+
+    def documents(self, documents: Documents) -> Law:
+        """The law along the solutions of documents; those that a context asks to be concise are the shortest."""
+        rows = range(len(documents))
+        shortest = np.array([self.spec.shortest or CONCISE in documents.prompt_tokens(i) for i in rows], dtype=bool)
+        return self(documents.problems, [documents.response(i) for i in rows], shortest)
+
+    def entropy(self, documents: Documents) -> np.ndarray:
+        """Sum of the entropies at the branching points of each document, nats, float64[N].
+
+        Its mean is the entropy of a solution given its problem, which is also the mean negative log-probability; this
+        sum varies less.
+        """
+        law = self.documents(documents)
+        return np.add.reduceat(law.entropy(), law.rows[:-1])

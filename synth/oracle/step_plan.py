@@ -1,0 +1,238 @@
+"""What is left to write of a solution step, token by token, believing what has been written so far (for the oracle).
+
+Once a step's parameter and letter are known, its clauses are determined (`synth.problem.clauses`) up to the letters of its
+intermediates. The plan is the list of items that the clauses are written with; an item's token is worked out when its
+turn comes, from what stands in the clause by then. So after a wrong operand the numbers put in are that operand's, and
+after a wrong number the result is that of the numbers as written.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from synth.judge import grammar as G
+from synth.kernel.jit import jit
+from synth.problem import clauses as C
+from synth.problem.arrays import SLOTS
+from synth.problem.clauses import MAX_CLAUSES, expand
+from synth.world import vocabulary as W
+
+FIXED, TARGET, LEFT, OPERATION, RIGHT, LEFT_NUMBER, SECOND_OPERATION, RIGHT_NUMBER, RESULT = range(9)  # kinds of item
+# A letter's code: its index in the world; LOCAL + i for letter i of this step (0: the parameter's own) while it may
+# still be open; CONSTANT where a number stands instead of it; UNDEFINED for an operand that no step has defined.
+LOCAL, CONSTANT, UNDEFINED = 1000, -1, -2
+UNKNOWN, FRESH = -1, -2  # what `expected` says instead of a token: nothing is determined; any unused letter
+# columns of `live`, what stands in each clause: letter codes, constants, signs, numbers (-1: not written yet)
+_LEFT, _RIGHT, _LEFT_CONSTANT, _RIGHT_CONSTANT, _SIGN, _SECOND_SIGN, _LEFT_NUMBER, _RIGHT_NUMBER = range(8)
+
+
+class Plan(NamedTuple):
+    """Scratch of one step; every array is int64."""
+
+    scalars: np.ndarray  # [3] number of items, the item at hand, number of clauses
+    items: np.ndarray  # [capacity, 2] kind and clause (FIXED: kind and token)
+    rows: np.ndarray  # [8, 7] the clauses as the generator would write them
+    live: np.ndarray  # [8, 8] the clauses as they stand
+    bound: np.ndarray  # [9] letter index of the step's own letters, -1 while open
+    number: np.ndarray  # [9] their values, -1 unknown
+    letter: np.ndarray  # [72] codes of the parameters' letters
+
+
+ITEMS, AT, CLAUSES = range(3)
+
+
+def plan_buffer() -> Plan:
+    """Room for one step."""
+    shapes = (3, (12 * MAX_CLAUSES, 2), (MAX_CLAUSES, 7), (MAX_CLAUSES, 8), MAX_CLAUSES + 1, MAX_CLAUSES + 1, SLOTS)
+    return Plan(*(np.zeros(shape, dtype=np.int64) for shape in shapes))
+
+
+@jit
+def _add(plan, kind, argument):
+    if kind != FIXED or argument >= 0:  # a phrase that the world does not write is no item
+        n = plan.scalars[ITEMS]
+        plan.items[n, 0], plan.items[n, 1] = kind, argument
+        plan.scalars[ITEMS] = n + 1
+
+
+@jit
+def build(plan, p, x, own, slot_letter, g):
+    """Plan the step that defines slot x of problem p with letter index `own`; slot_letter[y] < 0 where undefined."""
+    for y in range(SLOTS):
+        plan.letter[y] = slot_letter[y] if slot_letter[y] >= 0 else UNDEFINED
+    count, _ = expand(
+        x, p.n_terms[0], p.terms[0], p.combine[0], p.constant[0], p.constant_op[0], p.value[0], g[G.MODULUS],
+        plan.letter, LOCAL, plan.rows,
+    )  # fmt: skip
+    plan.scalars[ITEMS], plan.scalars[AT], plan.scalars[CLAUSES] = 0, 0, count
+    plan.bound[:] = -1
+    plan.number[:] = -1
+    plan.bound[0] = own
+    for c in range(count):
+        row, live = plan.rows[c], plan.live[c]
+        live[:] = -1
+        live[_LEFT], live[_RIGHT], live[_SIGN] = row[C.LEFT], row[C.RIGHT], row[C.OPERATION]
+        live[_SECOND_SIGN] = row[C.OPERATION]
+        if row[C.LEFT] == CONSTANT:
+            live[_LEFT_CONSTANT] = row[C.LEFT_VALUE]
+        _add(plan, FIXED, g[W.SO] if c == count - 1 else g[W.SEMICOLON])
+        _add(plan, TARGET, c)
+        _add(plan, FIXED, g[W.IS])
+        if row[C.OPERATION] != C.NUMBER:
+            _add(plan, LEFT, c)
+            if row[C.OPERATION] != C.COPY:
+                _add(plan, OPERATION, c)
+                _add(plan, RIGHT, c)
+                _add(plan, FIXED, g[W.IS])
+                _add(plan, LEFT_NUMBER, c)
+                _add(plan, SECOND_OPERATION, c)
+                _add(plan, RIGHT_NUMBER, c)
+            _add(plan, FIXED, g[W.IS])
+        _add(plan, RESULT, c)
+
+
+@jit
+def finished(plan):
+    """Whether every item has been written."""
+    return plan.scalars[AT] == plan.scalars[ITEMS]
+
+
+@jit
+def at_result(plan):
+    """Whether the step's last number comes next."""
+    return plan.scalars[AT] == plan.scalars[ITEMS] - 1
+
+
+@jit
+def _letter_token(plan, code, constant, g):
+    if code == CONSTANT:
+        return g[G.FIRST_NUMBER] + constant if constant >= 0 else UNKNOWN
+    if code >= LOCAL:
+        code = plan.bound[code - LOCAL]
+    return g[G.FIRST_LETTER] + code if code >= 0 else UNKNOWN
+
+
+@jit
+def _number(plan, code, constant, values):
+    """Believed value of an operand, -1 unknown."""
+    if code == CONSTANT:
+        return constant
+    if code >= LOCAL:
+        return plan.number[code - LOCAL]
+    return values[code] if code >= 0 else -1
+
+
+@jit
+def _sign(operation, g):
+    if operation == C.PLUS:
+        return g[W.PLUS]
+    return g[W.MINUS] if operation == C.MINUS else g[W.TIMES]
+
+
+@jit
+def _result(plan, c, values, modulus):
+    row, live = plan.rows[c], plan.live[c]
+    if row[C.OPERATION] == C.NUMBER:
+        return row[C.RESULT]
+    if row[C.OPERATION] == C.COPY:
+        return _number(plan, live[_LEFT], live[_LEFT_CONSTANT], values)
+    a, b = live[_LEFT_NUMBER], live[_RIGHT_NUMBER]
+    if live[_SECOND_SIGN] == C.PLUS:
+        return (a + b) % modulus
+    return (a - b) % modulus if live[_SECOND_SIGN] == C.MINUS else (a * b) % modulus
+
+
+@jit
+def expected(plan, values, g):
+    """Token of the item at hand, or UNKNOWN, or FRESH; values[letter index] are the believed values of letters."""
+    kind, c = plan.items[plan.scalars[AT]]
+    if kind == FIXED:
+        return c
+    live = plan.live[c]
+    if kind == TARGET:
+        letter = plan.bound[plan.rows[c, C.TARGET_LETTER] - LOCAL]
+        return g[G.FIRST_LETTER] + letter if letter >= 0 else FRESH
+    if kind == LEFT:
+        return _letter_token(plan, live[_LEFT], live[_LEFT_CONSTANT], g)
+    if kind == RIGHT:
+        return _letter_token(plan, live[_RIGHT], live[_RIGHT_CONSTANT], g)
+    if kind == OPERATION:
+        return _sign(live[_SIGN], g)
+    if kind == SECOND_OPERATION:
+        return _sign(live[_SIGN], g)
+    if kind == LEFT_NUMBER:
+        number = _number(plan, live[_LEFT], live[_LEFT_CONSTANT], values)
+    elif kind == RIGHT_NUMBER:
+        number = _number(plan, live[_RIGHT], live[_RIGHT_CONSTANT], values)
+    else:
+        number = _result(plan, c, values, g[G.MODULUS])
+    return g[G.FIRST_NUMBER] + number if number >= 0 else UNKNOWN
+
+
+@jit
+def _take_operand(plan, c, left, token, g):
+    """Believe an operand; when it is the other side's of a sum or product, that side gets this one's."""
+    live = plan.live[c]
+    code, constant = G.letter_of(g, token), G.number_of(g, token)
+    if code < 0 and constant < 0:
+        return False
+    if code < 0:
+        code = CONSTANT
+    for i in range(len(plan.bound)):
+        if code >= 0 and plan.bound[i] == code:
+            code = LOCAL + i
+    side, side_constant = (_LEFT, _LEFT_CONSTANT) if left else (_RIGHT, _RIGHT_CONSTANT)
+    if left and live[_SIGN] != C.MINUS and code == live[_RIGHT] and constant == live[_RIGHT_CONSTANT]:
+        live[_RIGHT], live[_RIGHT_CONSTANT] = live[_LEFT], live[_LEFT_CONSTANT]
+    if code != live[side]:
+        live[side], live[side_constant] = code, constant
+    elif code == CONSTANT:
+        live[side_constant] = constant
+    return True
+
+
+@jit
+def _take_sign(live, column, token, g):
+    for operation in (C.PLUS, C.MINUS, C.TIMES):
+        if token == _sign(operation, g):
+            live[column] = operation
+            if column == _SIGN:
+                live[_SECOND_SIGN] = operation
+            return True
+    return False
+
+
+@jit
+def take(plan, token, values, used, g):
+    """Believe `token` at the item at hand and go on; False when it cannot stand there (the step is lost).
+
+    Binds letters and their values: writes values[letter] and used[letter].
+    """
+    kind, c = plan.items[plan.scalars[AT]]
+    plan.scalars[AT] += 1
+    if kind == FIXED:
+        return token == c
+    live = plan.live[c]
+    if kind in (LEFT, RIGHT):
+        return _take_operand(plan, c, kind == LEFT, token, g)
+    if kind == OPERATION:
+        return _take_sign(live, _SIGN, token, g)
+    if kind == SECOND_OPERATION:
+        return _take_sign(live, _SECOND_SIGN, token, g)
+    target = plan.rows[c, C.TARGET_LETTER] - LOCAL
+    if kind == TARGET:
+        letter = G.letter_of(g, token)
+        if letter >= 0 and plan.bound[target] < 0:
+            plan.bound[target] = letter
+            used[letter] = 1
+        return letter >= 0
+    number = G.number_of(g, token)
+    if kind == LEFT_NUMBER:
+        live[_LEFT_NUMBER] = number
+    elif kind == RIGHT_NUMBER:
+        live[_RIGHT_NUMBER] = number
+    else:
+        plan.number[target] = number
+        if number >= 0:
+            values[plan.bound[target]] = number
+    return number >= 0

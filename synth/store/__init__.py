@@ -1,0 +1,1 @@
+"""Documents as files: token shards, parquet, JSON lines, other encodings, the data card."""

@@ -1,0 +1,181 @@
+"""Token shards: folders of `.npy` arrays that are complete or absent, with the hashes that prove them.
+
+DIR/manifest.json           spec, seed, split, index range, code version; name, counts and SHA-256 of every shard
+DIR/shard-00000/tokens.npy  and one file for each other array of `synth.dataset.Documents`, by memory map
+DIR/shard-00000/problems.npy, records.parquet     the truth of the same problems, as arrays and as records
+
+shards = read_shards("med/", verify=True); documents = shards[0]; documents.prompt_tokens(3)
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from synth.dataset import Documents
+from synth.problem import arrays as P
+from synth.spec import Spec
+
+SHARD_ARRAYS = ("tokens", "segment", "step", "param", "mistake", "loss", "logp", "offsets", "prompt")
+MANIFEST, PARTIAL, WORLD_FILE, PARQUET = "manifest.json", "manifest.partial.json", "world.json", "records.parquet"
+PROBLEM = np.dtype([(name, np.int16, a.shape[1:]) for name, a in zip(P.Problems._fields, P.empty(1), strict=True)])
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write JSON under a temporary name, flush it to the disk and rename it."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object. Raises ValueError naming the file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); accepted: a file written by synth.generate") from None
+
+
+def join(parts: list[Documents]) -> Documents:
+    """Several batches of documents as one."""
+    lengths = np.concatenate([np.diff(p.offsets) for p in parts])
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    arrays = [np.concatenate([getattr(p, name) for p in parts]) for name in SHARD_ARRAYS[:-2]]
+    prompt = np.concatenate([p.prompt for p in parts])
+    return Documents(*arrays, offsets, prompt, P.concatenate([p.problems for p in parts]))
+
+
+def write_shard(folder: Path, first: int, documents: Documents, table: object | None) -> dict:
+    """Write one shard so that `folder` is complete or absent; returns its entry of the manifest.
+
+    first: index of its first document in the stream; table: the same documents as `synth.store.parquet` has them, or None.
+    """
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    for name in SHARD_ARRAYS:
+        np.save(temporary / f"{name}.npy", getattr(documents, name))
+    packed = np.empty(len(documents), dtype=PROBLEM)
+    for name, array in zip(P.Problems._fields, documents.problems, strict=True):
+        if array.max(initial=0) > np.iinfo(np.int16).max:
+            raise ValueError(f"{name} has a number above {np.iinfo(np.int16).max}; accepted: a world of fewer names")
+        packed[name] = array
+    np.save(temporary / "problems.npy", packed)
+    if table is not None:
+        from synth.store.parquet import write_table
+
+        write_table(table, temporary / PARQUET)
+    entry = {"name": folder.name, "first": first, "documents": len(documents), "tokens": len(documents.tokens)}
+    entry["sha256"] = {f.name: sha256(f) for f in sorted(temporary.iterdir())}
+    write_json(temporary / "shard.json", entry)
+    for file in temporary.iterdir():
+        _flush(file)
+    temporary.rename(folder)
+    _flush(folder.parent)
+    return entry
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def check_shard(folder: Path, hashes: dict[str, str]) -> None:
+    """Raise ValueError naming the first file of a shard that is missing or not what was written."""
+    for name, digest in hashes.items():
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"shard {folder} is corrupted: {name} is missing; accepted: the files of its manifest")
+        if (found := sha256(path)) != digest:
+            raise ValueError(f"shard {folder} is corrupted: {name} has sha256 {found[:12]}..., not {digest[:12]}...")
+
+
+def read_shard(folder: Path) -> Documents:
+    """The documents of one shard by memory map (the problems in memory). Raises ValueError naming a broken file."""
+    arrays = {}
+    for name in (*SHARD_ARRAYS, "problems"):
+        path = folder / f"{name}.npy"
+        try:
+            arrays[name] = np.load(path, mmap_mode="r")
+        except (OSError, ValueError, EOFError) as error:
+            raise ValueError(f"shard {folder} is corrupted: {path.name} cannot be read ({error})") from None
+    packed = arrays.pop("problems")
+    if packed.dtype != PROBLEM:
+        raise ValueError(f"shard {folder} was written by another version of the code; accepted: shards of this one")
+    problems = P.Problems(*(packed[name].astype(np.int32) for name in P.Problems._fields))
+    return Documents(**arrays, problems=problems)
+
+
+class Shards:
+    """A finished folder of token shards; `shards[i]` are the documents of shard i, read when asked for."""
+
+    def __init__(self, folder: Path, manifest: dict) -> None:
+        self.folder, self.manifest = folder, manifest
+        settings = dict(manifest["spec"])
+        if settings["world"] == WORLD_FILE:
+            settings["world"] = str(folder / WORLD_FILE)
+        self.spec = Spec(**settings)
+
+    def __len__(self) -> int:
+        return len(self.manifest["shards"])
+
+    def __getitem__(self, i: int) -> Documents:
+        return read_shard(self.folder / self.manifest["shards"][i]["name"])
+
+    def __iter__(self) -> Iterator[Documents]:
+        return (self[i] for i in range(len(self)))
+
+    def verify(self) -> None:
+        """Raise ValueError naming the first shard or file that is not what was written."""
+        check_shard(self.folder, self.manifest["sha256"])
+        for entry in self.manifest["shards"]:
+            check_shard(self.folder / entry["name"], entry["sha256"])
+
+    def records(self) -> Iterator[dict]:
+        """The JSON record of every document, its text rendered from the tokens of the shard."""
+        from synth.dataset import Source
+        from synth.store.writers import record
+
+        if "encoding" in self.manifest:
+            raise ValueError(f"{self.folder} holds other tokens than its world's; accepted: its {PARQUET} files")
+        source = Source(self.spec, self.manifest["seed"], self.manifest["split"])
+        for entry, documents in zip(self.manifest["shards"], self, strict=True):
+            for i in range(len(documents)):
+                yield record(source, documents, i, entry["first"] + i)
+
+
+def read_shards(folder: str | Path, verify: bool = False) -> Shards:
+    """Open a folder of token shards; `verify` hashes every file first.
+
+    Raises ValueError when it is no such folder, unfinished, of a setting this code does not know, or (with `verify`, or
+    when it cannot be read) corrupted, naming the shard.
+    """
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file():
+        state = "is not finished" if (folder / PARTIAL).is_file() else f"holds no {MANIFEST}"
+        raise ValueError(f"{folder} {state}; accepted: a folder that synth.generate --out has finished")
+    manifest = read_json(folder / MANIFEST)
+    try:
+        shards = Shards(folder, manifest)
+        len(shards)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / MANIFEST} is no manifest of token shards ({error})") from None
+    if verify:
+        shards.verify()
+    return shards

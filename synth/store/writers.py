@@ -1,0 +1,315 @@
+"""Documents as files: JSON lines, parquet, or a folder of token shards with a manifest and a data card.
+
+A file is written under a temporary name and renamed at the end. A folder is written shard by shard, each complete or
+absent; begun again with the same settings, it goes on after the shards that are there and ends byte for byte the same.
+
+    write_shards(preset("med"), 0, "train", 0, 100_000, workers=2, out="med/"); read_shards("med/", verify=True)
+"""
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from synth.contexts.privileged import recipes
+from synth.contexts.sections import CONTEXT, render
+from synth.dataset import Documents, Source
+from synth.problem.arrays import to_record
+from synth.spec import Spec
+from synth.store import data_card, shards
+from synth.store.encodings import PHRASE, encoding
+from synth.store.shards import Shards, read_shards
+from synth.world.vocabulary import BACK, path_of
+from synth.write.document import STEP_SEGMENT
+
+__all__ = ["read_shards", "record", "records", "spec_hash", "stream", "write_lines", "write_parquet", "write_shards"]
+
+CHUNK = 500  # documents made at a time
+SHARD = 10_000  # documents in a shard
+WAITING = 4  # chunks made ahead for each worker
+
+
+def spec_hash(spec: Spec) -> str:
+    """Ten hex digits that name a spec; a world file counts with what is in it, wherever it lies."""
+    settings = dataclasses.asdict(spec)
+    if spec.world.endswith(".json"):
+        settings["world"] = shards.sha256(path_of(spec.world))
+    return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=5).hexdigest()
+
+
+def record(source: Source, documents: Documents, i: int, index: int) -> dict:
+    """JSON record (design section 6) of document i of `documents`, whose index in the stream is `index`."""
+    world, spec = source.world, source.spec
+    span = slice(documents.offsets[i], documents.offsets[i + 1])
+    tokens, segment = documents.tokens[span], documents.segment[span]
+    problem = documents.problems.take(i)
+    names = problem.slot_names()[0]
+    mistakes: dict[int, dict] = {}
+    columns = (tokens, documents.step[span], documents.param[span], documents.mistake[span])
+    for token, step, slot, wrong in zip(*columns, strict=True):
+        if wrong:
+            entry = {"step": int(step), "kind": spec.retry_kind, "parameter": world.name_of(*names[slot])}
+            mistakes.setdefault(int(step), entry | {"corrected": False})
+            mistakes[int(step)]["corrected"] |= bool(token == world.phrases[BACK])
+    head = {
+        "id": f"{spec_hash(spec)}-{source.seed}-{source.stream}-{source.split}-{index}",
+        "problem": world.decode(tokens[: documents.prompt[i]][segment[: documents.prompt[i]] != CONTEXT]),
+        "solution": world.decode(tokens[segment == STEP_SEGMENT]),
+    }
+    tail = {"mistakes": list(mistakes.values())}
+    if world.name != "english":
+        tail["world"] = world.name
+    if spec.contexts:
+        tail |= {"context": render(world, tokens[segment == CONTEXT]), "context_recipe": recipes(source, [index])[0]}
+    return head | to_record(problem, world, spec.order) | tail
+
+
+def records(source: Source, start: int, stop: int) -> Iterator[dict]:
+    """Records of documents start..stop-1."""
+    for first in range(start, stop, CHUNK):
+        documents = source.documents(range(first, min(first + CHUNK, stop)))
+        for i in range(len(documents)):
+            yield record(source, documents, i, first + i)
+
+
+def _source(job: tuple[Spec, int, str, int, int]) -> tuple[Source, Documents]:
+    spec, seed, split, start, stop = job
+    source = Source(spec, seed, split)
+    return source, source.documents(range(start, stop))
+
+
+def _lines(job: tuple[Spec, int, str, int, int]) -> list[str]:
+    spec, seed, split, start, stop = job
+    return [json.dumps(r, ensure_ascii=False) for r in records(Source(spec, seed, split), start, stop)]
+
+
+def _documents(job: tuple[Spec, int, str, int, int], tokens: str = PHRASE) -> Documents:
+    source, documents = _source(job)
+    return encoding(tokens, source.world).documents(documents)
+
+
+def _rows(job: tuple[Spec, int, str, int, int], tokens: str = PHRASE) -> tuple[Documents, Any]:
+    """A chunk as documents in the wanted tokens, and as a table of records."""
+    from synth.store.parquet import table
+
+    source, documents = _source(job)
+    written = [record(source, documents, i, job[3] + i) for i in range(len(documents))]
+    encoded = encoding(tokens, source.world).documents(documents)
+    spans = zip(encoded.offsets, encoded.offsets[1:], strict=False)
+    return encoded, table(written, [encoded.tokens[a:b] for a, b in spans])
+
+
+def _map(function: Callable, spec: Spec, seed: int, split: str, chunks: list[range], workers: int) -> Iterator:
+    """`function` over chunks of a stream, in order, in `workers` processes; a progress bar when it takes long."""
+    from tqdm import tqdm
+
+    jobs = [(spec, seed, split, chunk.start, chunk.stop) for chunk in chunks]
+    bar = tqdm(total=sum(map(len, chunks)), unit="problem", delay=2, file=sys.stderr, disable=None)
+    if workers == 1:
+        for job in jobs:
+            yield function(job)
+            bar.update(job[4] - job[3])
+    else:
+        with get_context("spawn").Pool(workers) as pool:
+            waiting: deque = deque()  # bounded, so that a slow disk does not fill the memory
+            for job in [*jobs, *[None] * (workers * WAITING)]:
+                if job is not None:
+                    waiting.append((job, pool.apply_async(function, (job,))))
+                if waiting and (job is None or len(waiting) > workers * WAITING):
+                    done, result = waiting.popleft()
+                    yield result.get()
+                    bar.update(done[4] - done[3])
+    bar.close()
+
+
+def _chunks(start: int, stop: int) -> list[range]:
+    return [range(first, min(first + CHUNK, stop)) for first in range(start, stop, CHUNK)]
+
+
+def stream(spec: Spec, seed: int, split: str, start: int, stop: int, workers: int = 1) -> Iterator[Documents]:
+    """Documents start..stop-1 in order, some hundreds at a time, made by `workers` processes; no files, no state."""
+    return _map(_documents, spec, seed, split, _chunks(start, stop), workers)
+
+
+def write_lines(spec: Spec, seed: int, split: str, start: int, stop: int, workers: int, out: str) -> None:
+    """JSON lines to a file, or to standard output when `out` is "-"."""
+    chunks = _map(_lines, spec, seed, split, _chunks(start, stop), workers)
+    if out == "-":
+        for chunk in chunks:
+            sys.stdout.write("".join(line + "\n" for line in chunk))
+        sys.stdout.flush()
+        return
+    with _replacing(Path(out)) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for chunk in chunks:
+            file.writelines(line + "\n" for line in chunk)
+
+
+def write_parquet(spec: Spec, seed: int, split: str, start: int, stop: int, workers: int, out: str) -> None:
+    """The same records and their tokens as one parquet file (extra `data`), nested fields as lists."""
+    import pyarrow.parquet as pq
+
+    from synth.store.parquet import SCHEMA
+
+    with _replacing(Path(out)) as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
+        for _, rows in _map(_rows, spec, seed, split, _chunks(start, stop), workers):
+            writer.write_table(rows)
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A temporary file beside `target`, renamed to it on success and removed on failure.
+
+    What a killed process left under the temporary name is written over. Raises ValueError while another writes it.
+    """
+    temporary = target.with_name(f".{target.name}.tmp")
+    with _locked(temporary, str(target)):
+        try:
+            yield temporary
+            temporary.rename(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _locked(path: Path, name: str) -> Iterator[None]:
+    """Hold a lock on a file for as long as this process lives. Raises ValueError when another process holds it."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"--out {name} is being written by another process; accepted: another path") from None
+        yield
+
+
+@lru_cache(maxsize=1)
+def code_version() -> dict[str, str | None]:
+    """What made the documents: the package's version, the commit (where there is one), a digest of synth's files."""
+    folder = Path(__file__).parents[1]
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".py", ".json"):
+            digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    try:
+        package = version("glasshouse")
+    except PackageNotFoundError:
+        package = None
+    git = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None
+    return {"version": package, "commit": commit, "source": digest.hexdigest()}
+
+
+def write_shards(
+    spec: Spec, seed: int, split: str, start: int, stop: int, workers: int, out: str, tokens: str = PHRASE,
+    shard: int = SHARD, parquet: bool | None = None,
+) -> None:  # fmt: skip
+    """Token shards of `shard` documents (`synth.store.shards`) with a manifest and a data card; an unfinished folder goes on.
+
+    parquet: also write the records of each shard as parquet, for `datasets.load_dataset`; None: when pyarrow is there.
+    In other tokens than the world's own, the folder `tokenizer` holds their tokenizer and the manifest its markers.
+    Raises ValueError when the folder holds something else.
+    """
+    folder = Path(out)
+    written = encoding(tokens, spec.load_world())
+    plan = {
+        "spec": dataclasses.asdict(spec), "spec_hash": spec_hash(spec), "world": spec.load_world().name, "seed": seed,
+        "split": split, "first": start, "documents": stop - start, "documents_per_shard": shard,
+        "parquet": find_spec("pyarrow") is not None if parquet is None else parquet, "code": code_version(),
+    }  # fmt: skip
+    if spec.world.endswith(".json"):
+        plan["spec"]["world"] = shards.WORLD_FILE
+    if tokens != PHRASE:
+        plan["encoding"] = {"tokens": tokens, "fingerprint": written.fingerprint(), "markers": written.named()}
+    begin(folder, plan, parquet)
+    if (folder / shards.MANIFEST).is_file():
+        (folder / shards.PARTIAL).unlink(missing_ok=True)
+        return
+    with _locked(folder / shards.PARTIAL, out):
+        for left in folder.glob(".*.tmp"):  # by a process that was killed
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        if tokens != PHRASE:
+            written.tokenizer.save_pretrained(folder / "tokenizer")
+        if spec.world.endswith(".json"):
+            shutil.copyfile(path_of(spec.world), folder / shards.WORLD_FILE)
+        shards.write_json(folder / "vocabulary.json", written.vocabulary())
+        entries = _write_missing(folder, spec, plan, workers, tokens)
+        manifest = plan | {"tokens": sum(e["tokens"] for e in entries), "shards": entries}
+        data_card.write(folder, manifest, Shards(folder, manifest))
+        files = [
+            f for f in folder.rglob("*") if f.is_file() and not f.relative_to(folder).parts[0].startswith("shard-")
+        ]
+        names = sorted(f.relative_to(folder).as_posix() for f in files if f.name != shards.PARTIAL)
+        manifest["sha256"] = {name: shards.sha256(folder / name) for name in names}
+        shards.write_json(folder / shards.MANIFEST, manifest)
+        (folder / shards.PARTIAL).unlink()
+
+
+def begin(folder: Path, plan: dict, parquet: bool | None) -> None:
+    """Make the folder for a plan, or find that it holds the same one, begun or finished; ValueError otherwise."""
+    if not folder.exists():  # made under another name, so that a folder without a plan is never one of ours
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        shards.write_json(temporary / shards.PARTIAL, plan)
+        temporary.rename(folder)
+    found = next((folder / name for name in (shards.MANIFEST, shards.PARTIAL) if (folder / name).is_file()), None)
+    if found is None:
+        raise ValueError(f"--out {folder} exists already; accepted: a new folder, or one that was begun with --out")
+    there = shards.read_json(found)
+    if parquet is None and plan["parquet"]:  # without pyarrow it cannot go on with parquet, with it it can without
+        plan["parquet"] = there.get("parquet", plan["parquet"])
+    for key, value in json.loads(json.dumps(plan)).items():
+        old, new = there.get(key), value
+        if key == "code":
+            key, old, new = "synth", (old or {}).get("source"), value["source"]
+        if key == "spec" and isinstance(old, dict) and old != new:
+            key = next(k for k in {**new, **old} if old.get(k) != new.get(k))
+            old, new = old.get(key), new.get(key)
+        if old != new:
+            raise ValueError(
+                f"--out {folder} was begun with {key}={old}, not {new}; accepted: the same, or a new folder"
+            )
+
+
+def _write_missing(folder: Path, spec: Spec, plan: dict, workers: int, tokens: str) -> list[dict]:
+    """Write the shards that are not there, or not as they were written; the manifest's entries of all of them."""
+    first, stop, size = plan["first"], plan["first"] + plan["documents"], plan["documents_per_shard"]
+    spans = [range(a, min(a + size, stop)) for a in range(first, stop, size)]
+    entries: dict[int, dict] = {}
+    for n in range(len(spans)):
+        path = folder / f"shard-{n:05d}"
+        try:
+            entries[n] = shards.read_json(path / "shard.json")
+            shards.check_shard(path, entries[n]["sha256"])
+        except (ValueError, KeyError, TypeError):
+            entries.pop(n, None)
+            shutil.rmtree(path, ignore_errors=True)
+    todo = [n for n in range(len(spans)) if n not in entries]
+    chunks = [_chunks(spans[n].start, spans[n].stop) for n in todo]
+    work = partial(_rows if plan["parquet"] else _documents, tokens=tokens)
+    made = _map(work, spec, plan["seed"], plan["split"], [c for cs in chunks for c in cs], workers)
+    for n, parts in zip(todo, chunks, strict=True):
+        done = [next(made) for _ in parts]
+        table = None
+        if plan["parquet"]:
+            import pyarrow as pa
+
+            table = pa.concat_tables([rows for _, rows in done])
+            done = [documents for documents, _ in done]
+        entries[n] = shards.write_shard(folder / f"shard-{n:05d}", spans[n].start, shards.join(done), table)
+    return [entries[n] for n in range(len(spans))]

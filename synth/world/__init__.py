@@ -1,0 +1,1 @@
+"""A world's names, sentence templates and token vocabulary; world files and presets are the JSON files here."""

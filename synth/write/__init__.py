@@ -1,0 +1,1 @@
+"""Writing a problem and its solution as tokens, with mistakes and their corrections."""

@@ -1,0 +1,1 @@
+"""From YAML and `key=value` overrides to one frozen dataclass."""

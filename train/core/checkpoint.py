@@ -1,0 +1,254 @@
+"""Checkpoints that survive being killed: written aside, made durable, renamed, and only then entered into an index.
+
+    checkpoints/step-N/model.safetensors   weights
+                       optimizer.pt        moments (and the objective's own state), loadable without pickle
+                       state.json          step, ledger, model config, notes, versions
+    checkpoints.jsonl                      one line a save, with the sha256 of each file
+
+Reading takes the last line whose files have the hashes it names, and warns for each line it has to pass over. Weights
+go to disk and back without a change of one bit. `zoo/NAME` is a model that comes with the code (see train/zoo.py), kept
+without its moments. Try: `load_model("runs/.../teacher-1a2b3c4d")`.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import load_model as load_weights
+from safetensors.torch import save_model as save_weights
+from torch import nn
+
+import models
+from models.gpt import GPT, GPTConfig
+from train.core.distributed import like, sharded
+from train.core.lora import adapted
+from train.core.state import TrainState
+from train.runs.run_folder import append_line, atomic_write, read_json, read_lines, sync
+
+INDEX = "checkpoints.jsonl"
+FILES = ("model.safetensors", "optimizer.pt", "state.json")
+READ = ("model.safetensors", "state.json")  # what readers of the weights need
+ZOO = Path(models.__file__).resolve().parent / "zoo"
+
+
+def save(
+    run: Path,
+    model: nn.Module,
+    optimizer: Any,
+    state: TrainState,
+    notes: Mapping[str, Any] | None = None,
+    objective: Mapping[str, Any] | None = None,
+    keep: int = 0,
+) -> Path:
+    """Writes checkpoints/step-N for `state.step` and enters it; afterwards only the `keep` newest stay (0: all).
+
+    `notes` is JSON that readers of the weights need (the data's fingerprint); `objective` is a state_dict of its own.
+    Raises ValueError when the disk does not take it; the checkpoints before it stay.
+    """
+    folder = run / "checkpoints"
+    folder.mkdir(exist_ok=True)
+    clean(run)
+    temporary, final = folder / f".step-{state.step}.tmp", folder / f"step-{state.step}"
+    try:
+        _write(temporary, model, optimizer, state, notes, objective)
+    except (OSError, SafetensorError) as error:
+        free = shutil.disk_usage(folder).free
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise ValueError(
+            f"{final}: cannot be written ({str(error).splitlines()[0]}; {free / 1e6:.0f} MB free); accepted: a disk "
+            "with room for it, then the same command continues from the checkpoint before it"
+        ) from error
+    if final.exists():  # left by a save that was never entered, or one whose hashes failed
+        final.rename(folder / f".replaced-{state.step}.tmp")
+        shutil.rmtree(folder / f".replaced-{state.step}.tmp")
+    temporary.rename(final)
+    sync(folder)
+    hashes = {name: file_hash(final / name) for name in FILES}
+    append_line(run / INDEX, {"step": state.step, "path": f"checkpoints/{final.name}", "sha256": hashes})
+    if keep:
+        _prune(run, keep)
+    return final
+
+
+def clean(run: Path) -> None:
+    """Removes what a process that was killed while it saved or pruned left half-done."""
+    for leftover in (run / "checkpoints").glob(".*.tmp"):
+        shutil.rmtree(leftover)
+
+
+def _write(
+    temporary: Path,
+    model: nn.Module,
+    optimizer: Any,
+    state: TrainState,
+    notes: Mapping[str, Any] | None,
+    objective: Mapping[str, Any] | None,
+) -> None:
+    """The files of a checkpoint, durable, in a new folder."""
+    temporary.mkdir()
+    save_weights(model, str(temporary / FILES[0]), metadata={"format": "pt"})
+    moments = io.BytesIO()  # torch's own writer has no clear word for a disk that is full
+    torch.save({"optimizer": optimizer.state_dict(), "objective": dict(objective or {})}, moments)
+    (temporary / FILES[1]).write_bytes(moments.getbuffer())
+    config = getattr(model, "config", None)
+    record = {
+        "state": state.state_dict(),
+        "model": asdict(config) if is_dataclass(config) else None,
+        "notes": dict(notes or {}),
+        "versions": {"torch": torch.__version__},
+    }
+    atomic_write(temporary / FILES[2], json.dumps(record, indent=2) + "\n")
+    for name in FILES:
+        _sync_file(temporary / name)
+    sync(temporary)
+
+
+def latest(run: Path) -> Path | None:
+    """The newest checkpoint of a run whose files verify; None when there is none."""
+    return next(_verified(run), None)
+
+
+def restore(folder: Path, model: nn.Module, optimizer: Any, state: TrainState) -> dict[str, Any]:
+    """Fills model, optimiser and state from a step folder; returns the objective's state."""
+    fill(model, folder)
+    device = next(model.parameters()).device
+    moments = torch.load(folder / FILES[1], map_location=device, weights_only=True)
+    optimizer.load_state_dict(moments["optimizer"])
+    state.load_state_dict(read_json(folder / FILES[2])["state"])
+    return moments["objective"]
+
+
+def fill(model: nn.Module, folder: Path) -> None:
+    """Puts the weights of a step folder into `model`, which may be in shards. With updates of LoRA it has its own."""
+    if adapted(model):
+        return
+    if not sharded(model):
+        load_weights(model, str(folder / FILES[0]))
+        return
+    own, tensors = model.state_dict(), load_file(str(folder / FILES[0]))
+    model.load_state_dict({name: like(tensor, own[name]) for name, tensor in tensors.items()})
+
+
+def find(path: str | Path, setting: str = "checkpoint") -> Path:
+    """The step folder that `path` means: itself, or the last verified checkpoint of a run folder.
+
+    Raises ValueError, naming the setting and the path, when there is none.
+    """
+    path = located(path, setting)
+    accepted = "accepted: a run folder, or one of its checkpoints/step-N folders"
+    if not path.exists():
+        raise ValueError(f"{setting}={path}: does not exist; {accepted}")
+    if all((path / name).is_file() for name in READ):
+        if _damaged(path):
+            raise ValueError(f"{setting}={path}: its files are not the ones that were saved; {accepted}")
+        return path
+    found = latest(path) if path.is_dir() else None
+    if found is None:
+        raise ValueError(f"{setting}={path}: holds no complete checkpoint; {accepted}")
+    return found
+
+
+def located(path: str | Path, setting: str = "checkpoint") -> Path:
+    """The path itself, or the folder of the zoo's model that `zoo/NAME` means.
+
+    Raises ValueError, naming the setting, when the zoo has no such model.
+    """
+    path = Path(path)
+    if path.parts[:1] != ("zoo",) or path.exists():
+        return path
+    if len(path.parts) < 2 or not (ZOO / path.parts[1]).is_dir():
+        names = ", ".join(f"zoo/{name}" for name in zoo_names())
+        raise ValueError(f"{setting}={path}: is not in the zoo; accepted: {names}")
+    return ZOO.joinpath(*path.parts[1:])
+
+
+def zoo_names() -> list[str]:
+    """Names of the models in the zoo."""
+    return sorted(p.parent.name for p in ZOO.glob("*/checkpoints.jsonl"))
+
+
+def load_model(path: str | Path, setting: str = "checkpoint", device: str = "cpu") -> GPT:
+    """The model saved at `path` (see `find`), in evaluation mode. Raises ValueError naming `setting` and the path."""
+    folder = find(path, setting)
+    config = _record(folder, path, setting)["model"]
+    if config is None:
+        raise ValueError(f"{setting}={path}: was not written by a GPT, so its architecture is not known")
+    try:
+        model = GPT(GPTConfig(**config))
+        load_weights(model, str(folder / FILES[0]))
+    except (SafetensorError, RuntimeError, TypeError) as error:
+        raise _unreadable(FILES[0], path, setting, error) from error
+    return model.to(device).eval()
+
+
+def notes(path: str | Path, setting: str = "checkpoint") -> dict[str, Any]:
+    """What was noted beside the weights at `path`."""
+    return _record(find(path, setting), path, setting)["notes"]
+
+
+def digest(path: str | Path, setting: str = "checkpoint") -> str:
+    """sha256 of the weights at `path`: what a run that starts from them depends on."""
+    return file_hash(find(path, setting) / FILES[0])
+
+
+def _record(folder: Path, path: str | Path, setting: str) -> dict[str, Any]:
+    """The state.json of a step folder, which no index may vouch for where the folder was copied by itself."""
+    try:
+        record = read_json(folder / FILES[2])
+        return {"model": record["model"], "notes": record["notes"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(FILES[2], path, setting, error) from error
+
+
+def _unreadable(name: str, path: str | Path, setting: str, error: Exception) -> ValueError:
+    why = (str(error).splitlines() or [type(error).__name__])[0]
+    return ValueError(f"{setting}={path}: its {name} cannot be read ({why}); accepted: a checkpoint that is whole")
+
+
+def _verified(run: Path) -> Iterator[Path]:
+    for line in reversed(read_lines(run / INDEX)):
+        folder = run / line["path"]
+        bad = [name for name, h in line["sha256"].items() if not _matches(folder / name, h)]
+        if not bad:
+            yield folder
+        elif folder.exists():  # a folder that retention has removed is no reason to warn
+            print(f"warning: {folder}: {', '.join(bad)} is damaged; trying the checkpoint before it", file=sys.stderr)
+
+
+def _damaged(step: Path) -> bool:
+    """Whether a step folder that its run's index knows has other contents than the index says."""
+    lines = [line for line in read_lines(step.parent.parent / INDEX) if Path(line["path"]).name == step.name]
+    return bool(lines) and not all(_matches(step / name, h) for name, h in lines[-1]["sha256"].items())
+
+
+def _matches(path: Path, sha256: str) -> bool:
+    return path.is_file() and file_hash(path) == sha256
+
+
+def _prune(run: Path, keep: int) -> None:
+    folders = list(dict.fromkeys(line["path"] for line in reversed(read_lines(run / INDEX))))
+    for path in folders[keep:]:
+        if (run / path).exists():
+            doomed = run / "checkpoints" / f".{Path(path).name}.tmp"
+            (run / path).rename(doomed)
+            shutil.rmtree(doomed)
+
+
+def file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,172 @@
+"""Many processes as one run: torchrun starts them, each takes its rows of every batch, and rank 0 writes.
+
+    torchrun --nproc-per-node=2 -m train.pretrain ...                  # DDP; on a CPU the processes talk through gloo
+    torchrun --nproc-per-node=8 -m train.pretrain parallel=fsdp ...    # FSDP2: weights, gradients and moments in shards
+    torchrun --nproc-per-node=2 -m train.opd.run ...                   # distillation: DDP
+
+Without torchrun there is one process and nothing here does anything. Batches, loss and weights are those of a single
+process to rounding, whatever the number of processes, so a run may go on with another number of them.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_map
+
+from models.gpt import GPT
+from train.core.lora import adapted, merged
+
+PARALLEL = ("ddp", "fsdp")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process among those of the run."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes and speaks for all."""
+        return self.rank == 0
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Each number summed over the processes, in float64."""
+        if self.world == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return total.tolist()
+
+    def mean(self, value: Tensor) -> float:
+        """The mean over the processes of a scalar."""
+        return self.sum([value.item()])[0] / self.world
+
+    def gather(self, value: T) -> list[T]:
+        """What each process has, on every process, by rank; tensors in it must be on the CPU."""
+        if self.world == 1:
+            return [value]
+        every: list[Any] = [None] * self.world
+        dist.all_gather_object(every, value)
+        return every
+
+    def first(self, action: Callable[[], T]) -> T:
+        """What `action` returns or raises (ValueError) on rank 0, on every rank."""
+        if self.world == 1:
+            return action()
+        outcome: list[Any] = [None, None]
+        if self.main:
+            try:
+                outcome[0] = action()
+            except ValueError as error:
+                outcome[1] = str(error)
+        dist.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise ValueError(outcome[1])
+        return outcome[0]
+
+
+def processes() -> tuple[int, int]:
+    """(rank, number of processes) as torchrun set them in the environment; (0, 1) without it."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextlib.contextmanager
+def joined(device: torch.device) -> Iterator[Group]:
+    """The group of all processes that torchrun started; on GPUs each takes the card of its local rank."""
+    rank, world = processes()
+    if world == 1:
+        yield Group(device=device)
+        return
+    if device.type == "cuda":
+        local, here = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        cards = torch.cuda.device_count()
+        if here > cards:
+            raise ValueError(f"--nproc-per-node={here}: this machine has {cards} GPUs; accepted: up to {cards}")
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Group(rank, world, device)
+    finally:
+        dist.destroy_process_group()
+
+
+def shard(model: GPT, group: Group) -> None:
+    """FSDP2 in place, block by block; must come before the optimiser is made."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(group.device.type, (group.world,))
+    for block in model.blocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def sharded(x: nn.Module | Tensor) -> bool:
+    """Whether a model or a tensor is in shards. Not before `shard` has loaded what makes them: it takes long."""
+    if isinstance(x, nn.Module):
+        fsdp = sys.modules.get("torch.distributed.fsdp")
+        return fsdp is not None and isinstance(x, fsdp.FSDPModule)
+    tensor = sys.modules.get("torch.distributed.tensor")
+    return tensor is not None and isinstance(x, tensor.DTensor)
+
+
+def replicate(forward: nn.Module, model: GPT, group: Group) -> nn.Module:
+    """What to call instead of `forward` (the model, or its compiled form) so that processes average their gradients."""
+    if group.world == 1 or sharded(model):
+        return forward
+    return DistributedDataParallel(forward)
+
+
+@contextlib.contextmanager
+def gradients_averaged(model: GPT, forward: nn.Module, now: bool) -> Iterator[None]:
+    """Whether backward passes of what is computed inside average gradients: of micro-batches, only the last does."""
+    if sharded(model):
+        model.set_requires_gradient_sync(now)
+    if isinstance(forward, DistributedDataParallel) and not now:
+        with forward.no_sync():
+            yield
+    else:
+        yield
+
+
+def whole(model: nn.Module) -> nn.Module:
+    """The model itself, or a copy with all of its weights where it is in shards or has updates of LoRA.
+
+    Every process must call it."""
+    if adapted(model):
+        return merged(model)
+    if not sharded(model):
+        return model
+    tensors = unsharded(model.state_dict())
+    with torch.device("meta"):
+        copy = GPT(model.config)
+    copy.load_state_dict(tensors, assign=True)
+    return copy.eval()
+
+
+def unsharded(tree: Any) -> Any:
+    """The same nested values with every sharded tensor whole. Every process must call it."""
+    # cloned, because uneven shards come together in memory with padding behind, which safetensors refuses
+    return tree_map(lambda x: x.full_tensor().clone() if isinstance(x, Tensor) and sharded(x) else x, tree)
+
+
+def like(tensor: Tensor, other: Tensor) -> Tensor:
+    """A whole tensor, which every process has, in shards like `other` if that is in shards."""
+    if not sharded(other) or tensor.ndim == 0:
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements, src_data_rank=None)

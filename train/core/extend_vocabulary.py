@@ -1,0 +1,57 @@
+"""Another vocabulary for trained weights: rows are found again by the text of their token, new tokens start afresh.
+
+So a model climbs from a small world to a larger one of the same kind of tokens: from modulus 7 to 23, from 36 names to
+the full pool. A token that the new world lacks is left behind.
+
+Legend: V tokens of the old vocabulary, W of the new.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from models.gpt import GPT
+from synth.store.encodings import Encoding
+from train.config.schema import build
+from train.data.batches import DataConfig, check_world
+
+
+def encoding_of(notes: Mapping[str, Any], path: str) -> Encoding:
+    """The tokens that a checkpoint was trained on. Raises ValueError where its vocabulary has changed since."""
+    data = build(DataConfig, notes["data"])
+    check_world(notes, data, path)
+    return data.encoding()
+
+
+def same_texts(old: Sequence[str], new: Sequence[str]) -> list[tuple[int, int]]:
+    """(old id, new id) of every token text that stands exactly once in both vocabularies."""
+    times, new_times = Counter(old), Counter(new)
+    place = {text: i for i, text in enumerate(new)}
+    return [(i, place[text]) for i, text in enumerate(old) if times[text] == new_times[text] == 1]
+
+
+@torch.no_grad()
+def extended(model: GPT, notes: Mapping[str, Any], data: DataConfig, path: str, seed: int) -> GPT:
+    """The model of the checkpoint at `path` for the vocabulary of `data`; all but the new tokens' rows is its own.
+
+    New rows are those of `GPT(config, seed)`. Raises ValueError when the two have tokens of different kinds.
+    """
+    kind = notes["data"]["tokens"]
+    if kind != data.tokens:
+        raise ValueError(
+            f"init_vocabulary=extend with data.tokens={data.tokens}: {path} was trained on data.tokens={kind}; "
+            f"accepted: data.tokens={kind}"
+        )
+    pairs = torch.tensor(same_texts(encoding_of(notes, path).vocabulary(), data.encoding().vocabulary()))
+    old_N, new_N = pairs.unbind(1)
+    larger = GPT(replace(model.config, vocab_size=data.encoding().size), seed)
+    own, state = model.state_dict(), larger.state_dict()
+    for name, rows in state.items():
+        if name in ("embed.weight", "unembed.weight"):
+            rows[new_N] = own[name][old_N]
+        else:
+            rows.copy_(own[name])
+    return larger

@@ -1,0 +1,98 @@
+"""LoRA: low-rank updates of frozen weights (Hu et al. 2021, 2106.09685), by `peft`, which the extra `lora` installs.
+
+W + (alpha / rank) B A with W frozen and B = 0 at the start. Only the updates train; evaluations and checkpoints get
+plain weights with the updates added, so every reader of checkpoints works. A run that goes on takes W from `init` again
+and the updates from the optimiser's file. FLOPs are counted as those of full training, which is up to a third too much.
+
+    python -m train.pretrain init=RUN lora=paper optim=adamw optim.lr=1e-3 data.overrides.retry_rate=0.2
+"""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.gpt import GPT
+from synth.kernel.rng import key
+
+MAPS = ("qkv", "out", "up", "down")  # linear maps of a block
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Updates of `rank` for the linear `maps` of every block, and of rank `embed` (0: none) for the embedding.
+
+    Part 2.2 updates queries and values with rank r and the embedding with 2r. Here queries, keys and values are one
+    map, `qkv`. alpha / rank scales all updates alike.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    maps: list[str] = field(default_factory=lambda: ["qkv"])
+    embed: int = 0
+
+    def __post_init__(self):
+        if self.rank < 1:
+            raise ValueError(f"lora.rank={self.rank}: accepted: 1 or more")
+        if self.embed < 0:
+            raise ValueError(f"lora.embed={self.embed}: accepted: 0 or more")
+        if not self.alpha > 0:
+            raise ValueError(f"lora.alpha={self.alpha}: accepted: above 0")
+        if not self.maps or not set(self.maps) <= set(MAPS):
+            raise ValueError(f"lora.maps={self.maps}: accepted: a list with some of {', '.join(MAPS)}")
+
+
+def adapt(model: GPT, config: LoraConfig, seed: int) -> GPT:
+    """Freezes the weights of `model` and adds trainable updates to it, in place; A is drawn from `seed`.
+
+    Raises ValueError without peft, and where the embedding to update is also the unembedding.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        raise ValueError("lora: the package peft is missing; accepted: pip install 'glasshouse[lora]'") from error
+    if config.embed and model.config.tied:
+        raise ValueError(f"lora.embed={config.embed}: the embedding is also the unembedding; accepted: 0")
+    scaling = config.alpha / config.rank
+    settings = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        target_modules=list(config.maps),
+        target_parameters=["embed.weight"] if config.embed else None,
+        rank_pattern={"embed.weight": config.embed} if config.embed else {},
+        alpha_pattern={"embed.weight": scaling * config.embed} if config.embed else {},
+    )
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*did not match any targeted module")  # peft looks at modules alone
+        torch.manual_seed(key(seed, "lora", 0) % 2**63)
+        peft.inject_adapter_in_model(settings, model)
+    return model
+
+
+def updates(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The name of each updated weight, and the module of peft that holds its update."""
+    for name, module in model.named_modules():
+        if hasattr(module, "get_delta_weight"):
+            yield f"{name}.{getattr(module, 'parameter_name', 'weight')}", module
+
+
+def adapted(model: nn.Module) -> bool:
+    """Whether `adapt` has been here."""
+    return next(updates(model), None) is not None
+
+
+@torch.no_grad()
+def merged(model: GPT) -> GPT:
+    """A model of plain weights with the updates added, in evaluation mode; `model` stays as it is."""
+    tensors: dict[str, Tensor] = {
+        name.replace(".base_layer.", "."): tensor for name, tensor in model.state_dict().items() if ".lora_" not in name
+    }
+    for name, module in updates(model):
+        tensors[name] = tensors[name] + module.get_delta_weight("default")
+    with torch.device("meta"):
+        plain = GPT(model.config)
+    plain.load_state_dict(tensors, assign=True)
+    return plain.eval()

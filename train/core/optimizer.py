@@ -1,0 +1,313 @@
+"""The optimiser: Muon for the matrices inside blocks, AdamW for everything else, one learning rate schedule for both.
+
+Muon (Jordan et al. 2024) replaces the momentum of a matrix by the nearest matrix with equal singular values, found by
+Newton-Schulz iteration; here matrices of one shape are iterated together, which costs a small model on one CPU thread a
+few milliseconds a step. AdamW is torch's own, fused. The schedule is a pure function of progress and step.
+
+Legend: N matrices of one shape, R rows <= C columns.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from train.core.distributed import like, sharded, unsharded
+
+SHAPES = ("wsd", "linear", "cosine", "constant")
+# Quintic coefficients (Jordan et al. 2024): steepest at 0 at the price of singular values that end near 1, not at it.
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+STACKED = {
+    "qkv": 3
+}  # linear maps whose rows are several matrices that only share an input; each is orthogonalised alone
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Factor on every learning rate: warm-up, then a shape over progress p in [0, 1].
+
+    shape: `wsd` 1, then linear to `floor` over the last fraction `decay`; `linear` and `cosine` from 1 to `floor`;
+    `constant` 1.
+    Warm-up is linear over `warmup_steps` steps and over the first fraction `warmup`, whichever is lower at the time.
+    """
+
+    shape: str = "wsd"
+    warmup_steps: int = 20
+    warmup: float = 0.0
+    decay: float = 0.5
+    floor: float = 0.0
+
+    def __post_init__(self):
+        if self.shape not in SHAPES:
+            raise ValueError(f"schedule.shape={self.shape}: accepted: {', '.join(SHAPES)}")
+        if self.warmup_steps < 0:
+            raise ValueError(f"schedule.warmup_steps={self.warmup_steps}: accepted: 0 or more")
+        for name in ("warmup", "decay", "floor"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"schedule.{name}={getattr(self, name)}: accepted: 0 to 1")
+
+    def __call__(self, progress: float, step: int) -> float:
+        """The factor for the step with index `step` (from 0), taken when `progress` of the budget is spent."""
+        rise = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        if self.warmup and progress < self.warmup:
+            rise = min(rise, progress / self.warmup)
+        left = 1.0
+        if self.shape == "wsd" and self.decay:
+            left = min(1.0, (1 - progress) / self.decay)
+        elif self.shape == "linear":
+            left = 1 - progress
+        elif self.shape == "cosine":
+            left = 0.5 * (1 + math.cos(math.pi * progress))
+        return rise * (self.floor + (1 - self.floor) * left)
+
+
+@dataclass(frozen=True)
+class MuonConfig:
+    """Muon's part; `lr` is the size of an orthogonal update, so it does not depend on the gradient's scale."""
+
+    lr: float = 0.03
+    momentum: float = 0.95
+    weight_decay: float = 0.01
+    iterations: int = 5
+
+    def __post_init__(self):
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"optim.muon.lr={self.lr}: accepted: above 0")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"optim.muon.momentum={self.momentum}: accepted: 0 <= momentum < 1")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"optim.muon.weight_decay={self.weight_decay}: accepted: 0 or more")
+        if self.iterations < 1:
+            raise ValueError(f"optim.muon.iterations={self.iterations}: accepted: 1 or more")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW for all (`muon: null`) or all but the matrices inside blocks. `clip` bounds the gradient norm, 0: off.
+
+    ema: decay of an average of the weights, 0 for none; it is what evaluations judge and checkpoints offer to readers.
+    Early on the decay is (1 + t) / (10 + t) at step t, where that is less. spike: training stops as diverged when the
+    smoothed loss is this far above its lowest, 0 for never.
+    """
+
+    lr: float = 5e-3
+    beta1: float = 0.9
+    beta2: float = 0.99
+    eps: float = 1e-8
+    weight_decay: float = 0.0  # on matrices only; scales and biases are never decayed
+    clip: float = 1.0
+    muon: MuonConfig | None = None
+    schedule: Schedule = field(default_factory=Schedule)
+    ema: float = 0.0
+    spike: float = 0.0
+
+    def __post_init__(self):
+        for name in ("lr", "eps"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"optim.{name}={getattr(self, name)}: accepted: above 0")
+        for name in ("beta1", "beta2", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"optim.{name}={getattr(self, name)}: accepted: 0 <= {name} < 1")
+        for name in ("weight_decay", "clip", "spike"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"optim.{name}={getattr(self, name)}: accepted: 0 or more")
+
+
+def orthogonalise(g_NRC: Tensor, iterations: int = 5) -> Tensor:
+    """The matrices U V^T (nearly) of g = U S V^T, for a batch with R <= C; singular values end within 0.7 to 1.2."""
+    a, b, c = NEWTON_SCHULZ
+    x_NRC = g_NRC / (g_NRC.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
+    for _ in range(iterations):
+        s_NRR = torch.bmm(x_NRC, x_NRC.mT)
+        p_NRR = torch.baddbmm(s_NRR, s_NRR, s_NRR, beta=b, alpha=c)
+        x_NRC = torch.baddbmm(x_NRC, p_NRR, x_NRC, beta=a)
+    return x_NRC
+
+
+class Muon:
+    """Nesterov momentum, orthogonalised, times sqrt(max(1, rows / columns)) (Jordan et al. 2024), of matrices.
+
+    Momentum lies like its parameter, whole or in shards. Of matrices in shards, each process puts one at a time
+    together, orthogonalises it and keeps its own rows.
+    """
+
+    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], config: MuonConfig):
+        self.config = config
+        self.groups: dict[tuple[int, int], list[tuple[str, nn.Parameter]]] = {}
+        for name, p in parameters:
+            rows, columns = p.shape[0] // self._parts(name), p.shape[1]
+            self.groups.setdefault((min(rows, columns), max(rows, columns)), []).append((name, p))
+        self.momentum = {name: torch.zeros_like(p) for group in self.groups.values() for name, p in group}
+
+    @staticmethod
+    def _parts(name: str) -> int:
+        return STACKED.get(name.removesuffix(".weight").rsplit(".", 1)[-1], 1)
+
+    def _views(self, name: str, whole: Tensor) -> tuple[Tensor, ...]:
+        """The matrices of a whole parameter, turned so that they have no more rows than columns."""
+        parts = whole.chunk(self._parts(name))
+        return parts if parts[0].shape[0] <= parts[0].shape[1] else tuple(part.mT for part in parts)
+
+    @torch.no_grad()
+    def step(self, scale: float) -> None:
+        for group in self.groups.values():
+            for some in ([pair] for pair in group) if sharded(group[0][1]) else [group]:
+                self._step(some, self.config.lr * scale)
+
+    def _step(self, group: list[tuple[str, nn.Parameter]], lr: float) -> None:
+        c, parameters = self.config, [p for _, p in group]
+        momenta, gradients = [self.momentum[name] for name, _ in group], [p.grad for p in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - c.momentum)
+        torch._foreach_lerp_(gradients, momenta, c.momentum)
+        matrices = [self._views(name, unsharded(g)) for (name, _), g in zip(group, gradients, strict=True)]
+        updates = orthogonalise(torch.stack([m for of in matrices for m in of]), c.iterations)
+        if c.weight_decay:
+            torch._foreach_mul_(parameters, 1 - lr * c.weight_decay)
+        for p, update_PRC in zip(parameters, updates.split([len(of) for of in matrices]), strict=True):
+            rows = p.shape[0] // len(update_PRC)
+            turned = rows > p.shape[1]
+            whole = (update_PRC.mT if turned else update_PRC).reshape(p.shape)
+            p.sub_(like(whole, p), alpha=lr * (math.sqrt(rows / p.shape[1]) if turned else 1.0))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Whole momentum by name of the parameter and first row of each of its matrices. Every process must call it."""
+        state = {}
+        for name, momentum in self.momentum.items():
+            for i, part in enumerate(self._views(name, unsharded(momentum))):
+                first = i * momentum.shape[0] // self._parts(name)
+                state[f"{name}:{first}"] = part.clone(memory_format=torch.contiguous_format)
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for name, momentum in self.momentum.items():
+            rows = momentum.shape[0] // self._parts(name)
+            parts = [state[f"{name}:{i * rows}"] for i in range(self._parts(name))]
+            whole = torch.cat([part if part.shape[0] == rows else part.mT for part in parts])
+            momentum.copy_(like(whole, momentum))
+
+
+class Average:
+    """Exponential moving average of parameters, kept beside them."""
+
+    def __init__(self, parameters: list[nn.Parameter], decay: float):
+        self.parameters, self.decay, self.steps = parameters, decay, 0
+        self.inside = False  # whether the parameters hold the average, and `kept` the weights that are trained
+        self.kept = [p.detach().clone() for p in parameters]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        self.steps += 1
+        torch._foreach_lerp_(self.kept, self.parameters, 1 - min(self.decay, (1 + self.steps) / (10 + self.steps)))
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchanges the parameters and the average, to the bit."""
+        for p, kept in zip(self.parameters, self.kept, strict=True):
+            before = p.detach().clone()
+            p.copy_(kept)
+            kept.copy_(before)
+        self.inside = not self.inside
+
+    def state_dict(self) -> dict[str, Any]:
+        """The trained weights; the checkpoint's weights are the average."""
+        assert self.inside, "saved outside of Optimizer.averaged()"
+        return {"steps": self.steps, "weights": self.kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """After the parameters were filled from a checkpoint, which holds the average."""
+        self.steps, self.kept = (
+            state["steps"],
+            [like(k, p).clone() for k, p in zip(state["weights"], self.parameters, strict=True)],
+        )
+        self.inside = True
+        self.swap()
+
+
+class Optimizer:
+    """Both parts behind one `step(scale)`; `scale` is the schedule's factor on the configured learning rates.
+
+    Muon takes every two-dimensional weight inside a block: the linear maps, and the token mixes [positions, channels]
+    of a convolution, for which the quickstart's rates were found.
+    """
+
+    def __init__(self, model: nn.Module, config: OptimConfig):
+        self.config = config
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        inside = [(n, p) for n, p in named if config.muon and n.startswith("blocks.") and p.ndim == 2]
+        taken = {n for n, _ in inside}
+        rest = [p for n, p in named if n not in taken]
+        self.parameters = [p for _, p in named]
+        partial = len(named) < len(list(model.parameters()))  # then a checkpoint's weights are not those that train
+        self.trained = dict(named) if partial else {}
+        self.muon = Muon(inside, config.muon) if config.muon and inside else None
+        groups = [
+            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        betas = (config.beta1, config.beta2)
+        self.adamw = torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=config.lr, betas=betas, eps=config.eps, fused=True
+        )
+        self.average = Average(self.parameters, config.ema) if config.ema else None
+
+    def clip(self) -> Tensor:
+        """The gradient norm before clipping, a scalar tensor."""
+        limit = self.config.clip or math.inf
+        return unsharded(nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True))
+
+    @torch.no_grad()
+    def moved(self, before: list[Tensor]) -> float:
+        """L2 norm of what changed in the weights since they were `before` (copies of `parameters`)."""
+        changes = [p.detach() - b for p, b in zip(self.parameters, before, strict=True)]
+        return float(unsharded(nn.utils.get_total_norm(changes, foreach=True)))
+
+    def step(self, scale: float) -> None:
+        """One update with every learning rate times `scale`."""
+        for group in self.adamw.param_groups:
+            group["lr"] = self.config.lr * scale
+        self.adamw.step()
+        if self.muon is not None:
+            self.muon.step(scale)
+        if self.average is not None:
+            self.average.step()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the model has its averaged weights, if there are any: for evaluations and checkpoints."""
+        if self.average is not None:
+            self.average.swap()
+        try:
+            yield
+        finally:
+            if self.average is not None:
+                self.average.swap()
+
+    def zero_grad(self) -> None:
+        for p in self.parameters:
+            p.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whole tensors also where the model is in shards; then every process must call it."""
+        state = {"adamw": self.adamw.state_dict(), "muon": self.muon.state_dict() if self.muon else {}}
+        if self.average is not None:
+            state["average"] = self.average.state_dict()
+        if self.trained:
+            state["trained"] = {name: p.detach() for name, p in self.trained.items()}
+        return unsharded(state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        adamw = dict(state["adamw"])
+        owners = [p for group in self.adamw.param_groups for p in group["params"]]
+        moments = {i: {k: like(v, owners[i]) for k, v in of.items()} for i, of in adamw["state"].items()}
+        self.adamw.load_state_dict({**adamw, "state": moments})
+        if self.muon is not None:
+            self.muon.load_state_dict(state["muon"])
+        with torch.no_grad():
+            for name, p in self.trained.items():
+                p.copy_(state["trained"][name])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])

@@ -1,0 +1,102 @@
+"""What a run remembers between steps: where it is, and the ledger of what it has spent.
+
+Everything else is a function of the step index, so this state, the weights and the optimiser's moments are all that a
+checkpoint holds. The ledger counts by kind of work (`generation`, `teacher`, `update`, ...) the steps that made the
+weights, over all resumes; comparisons at equal compute read it. Its seconds are wall time, the only part that two runs
+of the same work do not share.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+EMA = 0.98  # decay of the smoothed loss: half its weight lies on the last 34 steps
+
+
+class Diverged(RuntimeError):
+    """Training stopped because the loss or the gradient is no longer a number, or the loss has risen too far."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train: exactly one of tokens (real ones, not padding, as the objective counts them), steps, FLOPs."""
+
+    one_of: ClassVar[bool] = True  # read by train.config.compose: giving one on the command line takes back the others
+
+    tokens: int | None = None
+    steps: int | None = None
+    flops: float | None = None
+
+    def __post_init__(self):
+        given = {k: v for k, v in asdict(self).items() if v is not None}
+        if len(given) != 1:
+            raise ValueError(
+                f"budget.{'/'.join(given) or 'tokens'}: {len(given)} of tokens, steps and flops are given; accepted: "
+                "exactly one (set the others to null)"
+            )
+        name, value = next(iter(given.items()))
+        if not 0 < value < math.inf:
+            raise ValueError(f"budget.{name}={value}: accepted: a number above 0")
+
+    @property
+    def unit(self) -> str:
+        return next(k for k, v in asdict(self).items() if v is not None)
+
+    @property
+    def amount(self) -> float:
+        return getattr(self, self.unit)
+
+
+@dataclass
+class Ledger:
+    """Tokens, floating point operations and wall seconds by kind of work; CPU seconds of all steps, in which a busy
+    machine shows less."""
+
+    tokens: dict[str, int] = field(default_factory=dict)
+    flops: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, **columns: Mapping[str, float]) -> None:
+        """`add(tokens={...}, flops={...}, seconds={...})`, each a mapping from kind of work to an amount."""
+        for column, amounts in columns.items():
+            total = getattr(self, column)
+            for kind, amount in amounts.items():
+                total[kind] = total.get(kind, 0) + amount
+
+
+@dataclass
+class TrainState:
+    """Steps done, tokens counted against the budget, the smoothed loss and its lowest value so far (None before the
+    first step), and the ledger."""
+
+    step: int = 0
+    tokens: int = 0
+    smooth_loss: float | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+    lowest_loss: float | None = None
+
+    @property
+    def flops(self) -> float:
+        return sum(self.ledger.flops.values())
+
+    def spent(self, budget: Budget) -> float:
+        """What has been spent so far, in the budget's own unit."""
+        return {"tokens": self.tokens, "steps": self.step, "flops": self.flops}[budget.unit]
+
+    def progress(self, budget: Budget) -> float:
+        """Spent part of the budget in [0, 1]; drives the learning rate."""
+        return min(1.0, self.spent(budget) / budget.amount)
+
+    def observe(self, loss: float) -> None:
+        self.smooth_loss = loss if self.smooth_loss is None else EMA * self.smooth_loss + (1 - EMA) * loss
+        self.lowest_loss = min(self.smooth_loss, self.smooth_loss if self.lowest_loss is None else self.lowest_loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.step, self.tokens, self.smooth_loss = state["step"], state["tokens"], state["smooth_loss"]
+        self.lowest_loss = state.get("lowest_loss", self.smooth_loss)
+        self.ledger = Ledger(**{k: dict(v) for k, v in state["ledger"].items()})

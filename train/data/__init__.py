@@ -1,0 +1,1 @@
+"""Training batches: drawing, packing, corrupting documents."""

@@ -1,0 +1,306 @@
+"""Training batches: batch k is a pure function of (source, settings, k), so no loader has a state to save.
+
+Documents are taken by index in chunks of `bucket` batches, sorted by length inside the chunk, cut into batches, and
+the batches are put in an addressed random order: little padding, and every document of the stream exactly once.
+Generation is far faster than training, so nothing runs in the background.
+
+    position   0 1 ... p-1        p ... n-1       n ... T-1        p prompt length, n document length
+    tokens     prompt             solution, eos   pad
+    loss       0                  1               0                (solution; masked mistakes are 0)
+    loss (all) 0 1 ... 1          1               0                (the first token is nobody's target)
+
+A prompt may begin with a privileged context (`contexts` among the overrides: a weight for each recipe of
+`synth.contexts.sections`); its tokens are read and never a target.
+
+Packed (`train.data.packing`), a row holds several documents, or pieces of them, and batches take the documents in the
+order of the stream. Of many processes each makes only its own rows of a batch.
+
+Legend: B rows of a batch, T positions.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synth.contexts.sections import CONTEXT
+from synth.dataset import Documents, Source
+from synth.kernel.rng import key
+from synth.spec import Spec, preset
+from synth.store.encodings import PHRASE, Encoding, Retokenised, encoding
+from synth.world.vocabulary import PAD
+from train.data.corruption import DefectConfig, defective
+from train.data.packing import LAYOUTS, PACKINGS, spans
+
+LOSS_ON = ("solution", "all")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The data of a run: a preset of synth, what differs from it, and the seed of the stream (not of the weights).
+
+    tokens: phrase, word, or the folder of a Hugging Face tokenizer (`synth.store.encodings`).
+    """
+
+    preset: str = "tiny"
+    overrides: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    tokens: str = PHRASE
+
+    def __post_init__(self):
+        self.spec()
+        self.encoding()
+
+    def spec(self) -> Spec:
+        """The full settings; ValueError names an unknown preset or override."""
+        return preset(self.preset, **self.overrides)
+
+    def source(self, split: str, stream: str = "data") -> Source:
+        """A stream of documents of one split. Streams of different names share no document by index."""
+        if self.tokens == PHRASE:
+            return Source(self.spec(), self.seed, split, stream)
+        return Retokenised(self.spec(), self.seed, split, stream, self.encoding())
+
+    def encoding(self) -> Encoding:
+        """The tokens of the documents; ValueError names a folder that holds no usable tokenizer."""
+        try:
+            return encoding(self.tokens, self.spec().load_world())
+        except ValueError as error:
+            raise ValueError(f"data.{error}") from None
+
+    def told(self, recipe: str) -> "DataConfig":
+        """The same problems, each with a context of this one recipe (`none`: without)."""
+        return replace(self, overrides={**self.overrides, "contexts": {recipe: 1.0}})
+
+    def beyond(self, more: int, setting: str = "ood") -> "DataConfig":
+        """The same data in the same vocabulary, each problem of exactly `more` operations above its most; `setting` is
+        the name to complain about."""
+        try:
+            return replace(self, overrides={**self.overrides, "ops": self.spec().ops + more, "exact_ops": True})
+        except ValueError as error:
+            raise ValueError(f"{setting}={more}: {error}") from None
+
+    def fingerprint(self) -> str:
+        """sha256 over the full spec and the tokens: two runs with the same one see the same distribution."""
+        settings = json.dumps(asdict(self.spec()), sort_keys=True)
+        if self.tokens != PHRASE:
+            settings += self.encoding().fingerprint()
+        return hashlib.sha256(settings.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """`documents` a batch; `bucket` batches are sorted together; loss on the `solution` or on `all` tokens.
+
+    packing: `none`, a document a row; `documents`, whole documents in rows of `window` tokens, which do not see each
+    other; `concat`, the papers' plain stream cut into windows, where attention crosses the borders. window: null for
+    the model's context. micro: most rows of one forward pass, 0 for all; it changes memory, and results by rounding.
+    """
+
+    documents: int = 16
+    bucket: int = 16
+    loss_on: str = "solution"
+    packing: str = "none"
+    window: int | None = None
+    micro: int = 0
+    defect: DefectConfig = field(default_factory=DefectConfig)
+
+    def __post_init__(self):
+        for name in ("documents", "bucket"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"batch.{name}={getattr(self, name)}: accepted: 1 or more")
+        if self.loss_on not in LOSS_ON:
+            raise ValueError(f"batch.loss_on={self.loss_on}: accepted: {', '.join(LOSS_ON)}")
+        if self.packing not in PACKINGS:
+            raise ValueError(f"batch.packing={self.packing}: accepted: {', '.join(PACKINGS)}")
+        if self.window is not None and (self.packing == "none" or self.window < 2):
+            accepted = "null" if self.packing == "none" else "2 or more, or null"
+            raise ValueError(f"batch.window={self.window} with batch.packing={self.packing}: accepted: {accepted}")
+        if self.micro < 0:
+            raise ValueError(f"batch.micro={self.micro}: accepted: 0 or more")
+
+    def within(self, context: int) -> "BatchConfig":
+        """With its window filled in for a model of this context. Raises ValueError when the window is larger."""
+        if (self.window or 0) > context:
+            raise ValueError(f"batch.window={self.window}: the model reads {context}; accepted: up to {context}")
+        return self if self.packing == "none" else replace(self, window=self.window or context)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded rows. The masks say which positions count as targets (of the position before them).
+
+    tokens_BT int64; loss_BT bool, what the objective is computed on; solution_BT bool, what the floor is computed on;
+    floor: the generator's entropy on these solution tokens, nats per token; tokens: real (not padding) tokens;
+    length_B: int64, those of each document, or of each row where documents are packed and see each other.
+    segments_BT: int64, the number of the document in its row where rows are packed so that documents do not see each
+    other, else None.
+    """
+
+    tokens_BT: Tensor
+    loss_BT: Tensor
+    solution_BT: Tensor
+    floor: float
+    tokens: int
+    length_B: Tensor
+    segments_BT: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        return self._each(lambda tensor: tensor.to(device))
+
+    def parts(self, rows: int) -> list["Batch"]:
+        """The batch in pieces of at most `rows` rows, 0 for one piece; what has no rows is that of the whole."""
+        step = rows or max(1, len(self.tokens_BT))
+        starts = range(0, len(self.tokens_BT), step)
+        return [self._each(lambda tensor, at=at: tensor[at : at + step], "_BT") for at in starts]
+
+    def _each(self, change: Callable[[Tensor], Tensor], ending: str = "") -> "Batch":
+        tensors = {k: v for k, v in vars(self).items() if isinstance(v, Tensor) and k.endswith(ending)}
+        return replace(self, **{k: change(v) for k, v in tensors.items()})
+
+
+class DocumentSource(Protocol):
+    """What a batch needs of `synth.dataset.Source`."""
+
+    seed: int
+
+    def documents(self, indices: Any) -> Documents:
+        """The documents of these indices."""
+
+
+def pad(values: np.ndarray, offsets: np.ndarray, rows: np.ndarray, fill: Any) -> np.ndarray:
+    """The ragged rows values[offsets[i]:offsets[i+1]] for i in `rows`, right padded to [B, T]."""
+    starts, lengths = offsets[rows], offsets[rows + 1] - offsets[rows]
+    position_T = np.arange(lengths.max())
+    inside_BT = position_T < lengths[:, None]
+    picked_BT = values[np.where(inside_BT, starts[:, None] + position_T, 0)]
+    return np.where(inside_BT, picked_BT, fill)
+
+
+def collate(documents: Documents, rows: np.ndarray, loss_on: str = "solution", fill: int = PAD) -> Batch:
+    """The batch made of these rows of `documents`, padded with the token `fill`."""
+    offsets = np.asarray(documents.offsets)
+    tokens_BT = pad(documents.tokens, offsets, rows, fill).astype(np.int64)
+    solution_BT = pad(documents.loss, offsets, rows, 0).astype(bool)
+    logp_BT = pad(documents.logp, offsets, rows, 0.0)
+    lengths = offsets[rows + 1] - offsets[rows]
+    loss_BT = solution_BT
+    if loss_on == "all":
+        position_T = np.arange(tokens_BT.shape[1])
+        prompt_BT = (position_T > 0) & (position_T < documents.prompt[rows][:, None])
+        loss_BT = solution_BT | (prompt_BT & (pad(documents.segment, offsets, rows, CONTEXT) != CONTEXT))
+    floor = abs(float(logp_BT[solution_BT].sum())) / max(1, int(solution_BT.sum()))  # abs: no minus zero
+    tensors = [torch.from_numpy(array) for array in (tokens_BT, loss_BT, solution_BT)]
+    return Batch(*tensors, floor, int(lengths.sum()), torch.from_numpy(lengths))
+
+
+def collate_packed(
+    documents: Documents, rows: np.ndarray, config: BatchConfig, share: slice = slice(None), fill: int = PAD
+) -> Batch:
+    """These rows of `documents` packed into windows, padded with the token `fill`; of the windows, those of `share`.
+
+    Raises ValueError when a document is longer than the window, or the share is empty.
+    """
+    offsets, window = np.asarray(documents.offsets), config.window
+    starts, lengths = offsets[rows], np.diff(offsets)[rows]
+    cell, n_rows = LAYOUTS[config.packing](lengths, window)
+    source, target = spans(starts, lengths), spans(cell, lengths)
+    at_T = spans(np.zeros_like(lengths), lengths)  # place of each token in its document
+
+    def rows_of(values: np.ndarray, fill: Any) -> np.ndarray:
+        flat = np.full(n_rows * window, fill, dtype=values.dtype)
+        flat[target] = values
+        return flat.reshape(n_rows, window)[share]
+
+    if n_rows < (share.step or 1):
+        raise ValueError(
+            f"batch.documents={config.documents}: fill {n_rows} windows of {window} tokens, fewer than there are "
+            "processes; accepted: more documents, or a smaller batch.window"
+        )
+    tokens_BT = rows_of(documents.tokens[source].astype(np.int64), fill)
+    solution = documents.loss[source].astype(bool)
+    solution_BT = rows_of(solution, False)
+    targets = solution
+    if config.loss_on == "all":
+        prompt = (at_T > 0) & (at_T < np.repeat(np.asarray(documents.prompt)[rows], lengths))
+        targets = solution | (prompt & (documents.segment[source] != CONTEXT))
+    # a row's first token is nobody's target, so it does not count against the floor either
+    logp_BT, counted_BT = rows_of(documents.logp[source], 0.0)[:, 1:], solution_BT[:, 1:]
+    floor = abs(float(logp_BT[counted_BT].sum())) / max(1, int(counted_BT.sum()))
+    segments_BT, length_B = None, rows_of(np.ones(len(source), dtype=np.int64), 0).sum(1)
+    tokens = int(length_B.sum())
+    if config.packing == "documents":
+        length_B = lengths
+        number = np.repeat(np.arange(1, len(rows) + 1), lengths)
+        flat = rows_of(number, 0)
+        segments_BT = torch.from_numpy((np.diff(flat, axis=1, prepend=flat[:, :1]) != 0).cumsum(1))
+    tensors = (torch.from_numpy(a) for a in (tokens_BT, rows_of(targets, False), solution_BT))
+    return Batch(*tensors, floor, tokens, torch.from_numpy(length_B), segments_BT)
+
+
+class Batches:
+    """The batches of a source, by step. Keeps the chunk at hand, nothing else.
+
+    Of `world` processes, that of `rank` gets its share of every batch: together they have the rows of the batch that a
+    single process would get.
+    """
+
+    def __init__(self, source: DocumentSource, config: BatchConfig, rank: int = 0, world: int = 1):
+        if config.documents < world:
+            raise ValueError(
+                f"batch.documents={config.documents}: fewer than the {world} processes; accepted: {world} or more"
+            )
+        self.source, self.config, self._share = source, config, slice(rank, None, world)
+        self._fill = source.encoding.pad if isinstance(source, Retokenised) else PAD
+        self._chunk: tuple[int, Documents, np.ndarray] | None = None
+
+    def batch(self, k: int) -> Batch:
+        """Batch k, for any k >= 0 in any order."""
+        chunk, place = divmod(k, self.config.bucket)
+        if self._chunk is None or self._chunk[0] != chunk:
+            self._chunk = (chunk, *self._load(chunk))
+        _, documents, rows = self._chunk
+        if self.config.packing == "none":
+            return collate(documents, rows[place][self._share], self.config.loss_on, self._fill)
+        share = self._share if self.config.packing == "concat" else slice(None)
+        return collate_packed(documents, rows[place], self.config, share, self._fill)
+
+    def _load(self, chunk: int) -> tuple[Documents, np.ndarray]:
+        """The chunk's documents and their rows [bucket, documents] in the order of use.
+
+        Whole documents packed in the order of the stream are shared out before they are made; in the other cases a
+        process must know the lengths of all.
+        """
+        c = self.config
+        size = c.bucket * c.documents
+        if c.packing != "none":
+            index = np.arange(chunk * size, (chunk + 1) * size).reshape(c.bucket, c.documents)
+            index = index[:, self._share] if c.packing == "documents" else index
+            return self._documents(index.ravel()), np.arange(index.size).reshape(index.shape)
+        documents = self._documents(range(chunk * size, (chunk + 1) * size))
+        by_length = np.argsort(np.diff(documents.offsets), kind="stable").reshape(c.bucket, c.documents)
+        order = np.random.Generator(np.random.Philox(key(self.source.seed, "batch order", chunk)))
+        return documents, by_length[order.permutation(c.bucket)]
+
+    def _documents(self, indices: Sequence[int]) -> Documents:
+        return defective(self.source.documents(indices), indices, self.config.defect, self.source.seed)
+
+
+def world_notes(config: DataConfig) -> Mapping[str, Any]:
+    """What a checkpoint notes about its data, so that it is never judged in a world it cannot read."""
+    return {"vocabulary": config.encoding().fingerprint(), "data": asdict(config)}
+
+
+def check_world(notes: Mapping[str, Any], config: DataConfig, path: str) -> None:
+    """Raises ValueError when the checkpoint at `path` was trained with another vocabulary than the data's."""
+    if notes.get("vocabulary") != world_notes(config)["vocabulary"]:
+        tokens = "" if config.tokens == PHRASE else f", data.tokens={config.tokens}"
+        raise ValueError(
+            f"data.preset={config.preset}{tokens}: its vocabulary is not the one {path} was trained with; "
+            f"accepted: data settings like {notes.get('data')}"
+        )

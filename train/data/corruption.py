@@ -1,0 +1,82 @@
+"""Defects of a pretraining corpus that keep a model from learning when to stop, put into clean documents.
+
+    kind        what becomes of a defective document
+    repeat      behind its last step it says that step again and again, up to `length` response tokens, and never ends
+    mask_end    its end token is read and is no target, as where padding and end share one token and labels drop both
+
+A defect belongs to the corpus, not to the world: evaluations and the prompts of distillation stay clean. Which
+documents have it is a function of (seed, document index) alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from synth.dataset import Documents
+from synth.kernel.rng import key
+
+KINDS = ("none", "repeat", "mask_end")
+SOLUTION_SEGMENT = 3
+KEY_RANGE = 2.0**63  # synth.kernel.rng.key is below this
+
+
+@dataclass(frozen=True)
+class DefectConfig:
+    """share: of the documents. length: of a repeating response, in tokens; null for the other kinds."""
+
+    kind: str = "none"
+    share: float = 0.0
+    length: int | None = None
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"batch.defect.kind={self.kind}: accepted: {', '.join(KINDS)}")
+        if self.kind == "none" and self.share != 0.0:
+            raise ValueError(f"batch.defect.share={self.share}: has no effect with batch.defect.kind=none; accepted: 0")
+        if self.kind != "none" and not 0.0 < self.share <= 1.0:
+            raise ValueError(f"batch.defect.share={self.share}: accepted: above 0, up to 1")
+        if (self.length is None) == (self.kind == "repeat") or (self.length is not None and self.length < 1):
+            accepted = "1 or more" if self.kind == "repeat" else "null"
+            raise ValueError(f"batch.defect.length={self.length} with kind={self.kind}: accepted: {accepted}")
+
+
+def defective(documents: Documents, indices: Sequence[int], config: DefectConfig, seed: int) -> Documents:
+    """The documents of these stream indices, a share of them with the defect.
+
+    The log-probabilities stay those of the clean generator; repeated tokens have 0, so that the entropy floor of a
+    batch is that of the problems alone.
+    """
+    if config.kind == "none":
+        return documents
+    chosen = [i for i, index in enumerate(indices) if key(seed, "defect", int(index)) / KEY_RANGE < config.share]
+    if config.kind == "mask_end":
+        loss = np.array(documents.loss)
+        loss[np.asarray(documents.offsets)[1:][chosen] - 1] = 0
+        return Documents(**documents._asdict() | {"loss": loss})
+    return repeating(documents, chosen, config.length or 0)
+
+
+def repeating(documents: Documents, chosen: Sequence[int], length: int) -> Documents:
+    """The documents; each of the chosen goes on with its last step up to `length` response tokens and has no end.
+
+    A response that is as long as that already is cut there.
+    """
+    offsets, source = np.asarray(documents.offsets), []
+    repeats = set(chosen)
+    for i, (start, stop) in enumerate(pairwise(offsets)):
+        place = np.arange(start, stop)
+        steps = place[documents.segment[start:stop] == SOLUTION_SEGMENT]
+        if i in repeats and len(steps):
+            last = steps[documents.step[steps] == documents.step[steps[-1]]]
+            body, most = place[: steps[-1] + 1 - start], int(documents.prompt[i]) + length
+            turns = -(-max(0, most - len(body)) // len(last))
+            place = np.concatenate([body, *[-last - 1] * turns])[:most]  # negative: said again
+        source.append(place)
+    flat = np.concatenate(source)
+    again, flat = flat < 0, np.where(flat < 0, -flat - 1, flat)
+    columns = {name: getattr(documents, name)[flat] for name in ("tokens", "segment", "step", "param", "mistake")}
+    loss, logp = documents.loss[flat], np.where(again, 0.0, documents.logp[flat])
+    ends = np.concatenate([[0], np.cumsum([len(place) for place in source])]).astype(offsets.dtype)
+    return Documents(**documents._asdict() | columns | {"loss": loss, "logp": logp, "offsets": ends})

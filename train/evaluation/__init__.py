@@ -1,0 +1,1 @@
+"""Judging a model: solved problems, pass@k, repetition, evaluation during training."""

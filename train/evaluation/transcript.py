@@ -1,0 +1,39 @@
+"""A response as text, step by step, with the checker's word for each step: what `samples.jsonl` holds.
+
+Try: `head -1 runs/*/*/samples.jsonl | python -m json.tool`.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from synth.contexts.sections import cut, render
+from synth.judge.checker import KINDS, Verdicts
+from synth.store.encodings import Encoding
+from synth.world.vocabulary import World
+
+
+def transcript(
+    written: World | Encoding, prompt: np.ndarray, response: np.ndarray, verdicts: Verdicts, row: int
+) -> dict[str, Any]:
+    """One response as JSON.
+
+    Args:
+        written: renders tokens as text: the world, or the encoding they are in.
+        prompt, response: token ids of one problem and its response, without padding.
+        verdicts: of a batch, in which the response is row `row`.
+    Returns:
+        prompt, response: text. right: whether every step and the answer are. steps: text and kind ("right" or the
+        mistake) of each. context: text of the sections before the problem, where there are any.
+    """
+    spans = zip(verdicts.start[row], verdicts.stop[row], verdicts.kind[row], strict=True)
+    steps = list(spans)[: int(verdicts.steps[row])]
+    world, phrases = (written.world, written.phrases(prompt)) if isinstance(written, Encoding) else (written, prompt)
+    context, problem = cut(phrases)
+    told = {"context": render(world, context)} if context else {}
+    return told | {
+        "prompt": world.decode(problem),
+        "response": written.decode(response),
+        "right": bool(verdicts.right[row]),
+        "steps": [{"text": written.decode(response[start:stop]), "kind": KINDS[kind]} for start, stop, kind in steps],
+    }

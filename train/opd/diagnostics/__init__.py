@@ -1,0 +1,1 @@
+"""What a distillation measures about its batches, beside the loss."""

@@ -1,0 +1,203 @@
+"""What every method reports about its batches, whatever it trains on; `train.opd.metrics` defines every number.
+
+Distribution measures are over all response positions and the full vocabulary, so they compare methods that train on
+different divergences. Task and length measures are of sampled responses only: gold documents would flatter them. A
+measure that a batch has nothing for (a teacher's without teacher, repetitive tokens where none is) is left out.
+
+Legend: B rows, R response columns, N response positions of a micro-batch, V vocabulary.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synth.judge.checker import MALFORMED
+from synth.world.vocabulary import ANSWER
+from train.core.distributed import Group
+from train.evaluation.repetition import compressible, periods, repetitive
+from train.opd.diagnostics.first_mistake import first_wrong_span, localisation, places
+from train.opd.divergence.divergence import DivergenceConfig
+from train.opd.divergence.estimators import clipped_positions
+from train.opd.divergence.kl import kl_entries
+from train.opd.outcome import OutcomeConfig, clipped
+from train.opd.rollouts import ORIGINS, Rollouts
+from train.opd.teacher.targets import Scored
+from train.opd.teacher.transforms import entropy
+
+OVERLAP = 8  # likeliest tokens of each whose overlap is reported
+LARGE_KL = 0.1  # nats: a reverse KL above it is counted by `rkl_large`
+UNDEFINED = float("nan")  # in a table of positions only; never logged
+
+
+@torch.no_grad()
+def token_measures(scored: Scored, eos: int) -> dict[str, Tensor]:
+    """What is measured at each position of a micro-batch, float[N] by name; exact, in nats.
+
+    student_entropy, log_q = log q(y), log_eos = log q(eos). With a teacher: teacher_entropy, rkl = KL(q, p), fkl =
+    KL(p, q), entropy_gap = |H_q - H_p|, advantage = log p(y) - log q(y), and of the 8 likeliest tokens of each
+    (2604.13016) overlap, the share that is common, overlap_mass, what the student gives to those, and
+    overlap_advantage = sum p' log(q'/p') with both renormalised on them.
+    """
+    q_NV, p_NV, token_N1 = scored.student_NV, scored.teacher_NV, scored.token_N[:, None]
+    own_N = q_NV.gather(-1, token_N1).squeeze(-1)
+    values = {"student_entropy": entropy(q_NV), "log_q": own_N, "log_eos": q_NV[:, eos]}
+    if p_NV is None:
+        return values
+    k = min(OVERLAP, q_NV.shape[-1])
+    top_NK = q_NV.topk(k).indices
+    theirs_NV = torch.zeros_like(p_NV, dtype=torch.bool).scatter(-1, p_NV.topk(k).indices, True)
+    common_NK = theirs_NV.gather(-1, top_NK)
+    q_NK, p_NK = (z.gather(-1, top_NK).masked_fill(~common_NK, float("-inf")) for z in (q_NV, p_NV))
+    mass_N = q_NK.exp().sum(dim=-1)
+    q_bar_NK, p_bar_NK = (z - z.logsumexp(dim=-1, keepdim=True) for z in (q_NK, p_NK))
+    gain_NK = torch.where(common_NK, p_bar_NK.exp() * (q_bar_NK - p_bar_NK), torch.zeros_like(q_NK))
+    teacher_entropy = entropy(p_NV)
+    return values | {
+        "teacher_entropy": teacher_entropy,
+        "entropy_gap": (values["student_entropy"] - teacher_entropy).abs(),
+        "rkl": kl_entries(q_NV, p_NV).sum(dim=-1),
+        "fkl": kl_entries(p_NV, q_NV).sum(dim=-1),
+        "advantage": p_NV.gather(-1, token_N1).squeeze(-1) - own_N,
+        "overlap": common_NK.sum(dim=-1) / k,
+        "overlap_mass": mass_N,
+        "overlap_advantage": torch.where(common_NK.any(dim=-1), gain_NK.sum(dim=-1), UNDEFINED),
+    }
+
+
+@torch.no_grad()
+def push_measures(
+    scored: Scored, divergences: list[DivergenceConfig], outcome: OutcomeConfig, advantage_B: Tensor | None
+) -> dict[str, Tensor]:
+    """Where clips act and where the two signals disagree, 0 or 1 at each position: float[N] by name.
+
+    clip_divergence: of a distillation term; clip_share: of the outcome's ratio; sign_conflict: where the teacher would
+    push the token the other way than the outcome does.
+    """
+    values = {}
+    acting = [found_N for config in divergences if (found_N := clipped_positions(scored, config)) is not None]
+    if acting:
+        values["clip_divergence"] = torch.stack(acting).any(dim=0).float()
+    if advantage_B is None:
+        return values
+    if outcome.clip is not None:
+        values["clip_share"] = clipped(scored, advantage_B, outcome).float()
+    if scored.teacher_NV is not None:
+        token_N1 = scored.token_N[:, None]
+        d_N = (scored.teacher_NV.gather(-1, token_N1) - scored.student_NV.gather(-1, token_N1)).squeeze(-1)
+        values["sign_conflict"] = (d_N * advantage_B[scored.row_N] < 0.0).float()
+    return values
+
+
+class Board:
+    """What each response position of a batch measured: float32[B, R] by name, R the longest response; NaN on padding
+    and where undefined."""
+
+    def __init__(self, rollouts: Rollouts, answer: int | None = ANSWER) -> None:
+        """`answer` is the token that marks an answer, None where an answer is not one token behind a marker."""
+        self.rollouts, self.answer, self.shape = rollouts, answer, tuple(rollouts.response_BR.shape)
+        self.values: dict[str, np.ndarray] = {}
+        self.known_BR: Tensor | None = None  # where there is a target; None: everywhere
+
+    def note(self, index_M: Tensor, scored: Scored, values: dict[str, Tensor]) -> None:
+        """The positions of one micro-batch, whose rows are `index_M` of the batch."""
+        at = (index_M[scored.row_N].cpu().numpy(), scored.time_N.cpu().numpy())
+        columns = torch.stack([value_N.detach().float() for value_N in values.values()]).cpu().numpy()
+        for name, row_N in zip(values, columns, strict=True):
+            self.values.setdefault(name, np.full(self.shape, UNDEFINED, dtype=np.float32))[at] = row_N
+
+    def together(self, group: Group) -> None:
+        """Take in what the other processes noted, each of rows of its own."""
+        for theirs in group.gather(self.values) if group.world > 1 else []:
+            for name, their_BR in theirs.items():
+                mine_BR = self.values.setdefault(name, np.full_like(their_BR, UNDEFINED))
+                np.copyto(mine_BR, their_BR, where=~np.isnan(their_BR))
+
+    def means(self) -> dict[str, float]:
+        """Means over the batch's positions, and what the checker's first wrong steps say of the teacher's signal."""
+        rollouts, values = self.rollouts, self.values
+        length_B, response_BR = rollouts.length_B.cpu().numpy(), rollouts.response_BR.cpu().numpy()
+        found = {name: _mean(at_BR) for name, at_BR in values.items() if not name.startswith("log_")}
+        inside_BR = np.arange(response_BR.shape[1]) < length_B[:, None]
+        chance_BR = np.exp(values["log_q"], dtype=float)
+        found["eos"] = _mean(chance_BR[(response_BR == rollouts.eos) & inside_BR]) or 0.0
+        if self.answer is not None:
+            stop_B = answered(response_BR, length_B, self.answer)
+            rows = np.flatnonzero(stop_B >= 0)
+            found["eos_after_answer"] = _mean(np.exp(values["log_eos"][rows, stop_B[rows]], dtype=float))
+        found["ess"] = self._effective_share()
+        loop_BR = repetitive(response_BR, length_B)
+        found["repetitive_tokens"] = _mean(loop_BR[inside_BR])
+        if "rkl" in values:
+            found["rkl_large"] = _mean(values["rkl"][inside_BR] > LARGE_KL)
+            found["advantage_repetitive"] = _mean(values["advantage"][inside_BR & loop_BR])
+            found["advantage_normal"] = _mean(values["advantage"][inside_BR & ~loop_BR])
+        place_BR = places(rollouts.verdicts, length_B, response_BR.shape[1])
+        known_BR = None if self.known_BR is None else self.known_BR.cpu().numpy()[:, : self.shape[1]]
+        found |= localisation(values, place_BR, known_BR)
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _effective_share(self) -> float | None:
+        """(sum rho)^2 / (N sum rho^2) with rho = q(y) / mu(y), over the responses that the student itself wrote."""
+        own_B = (self.rollouts.origin_B == ORIGINS.index("student")).cpu().numpy()
+        behaviour_BR = self.rollouts.behaviour_BR.cpu().numpy()[:, : self.shape[1]].astype(float)
+        rho_N = np.exp(self.values["log_q"] - behaviour_BR)[own_B]
+        rho_N = rho_N[np.isfinite(rho_N)]
+        return float(rho_N.sum() ** 2 / (len(rho_N) * (rho_N**2).sum())) if len(rho_N) else None
+
+
+def answered(response_BR: np.ndarray, length_B: np.ndarray, answer: int) -> np.ndarray:
+    """The position behind the first answer (its marker and one token), where a right solution ends; -1 where a response
+    has no such position."""
+    mark_BR = response_BR == answer
+    stop_B = mark_BR.argmax(axis=1) + 2
+    return np.where(mark_BR.any(axis=1) & (stop_B < length_B), stop_B, -1)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """The mean of what is defined, None where nothing is."""
+    defined = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    return float(defined.mean(dtype=float)) if defined.size else None
+
+
+def response_measures(rollouts: Rollouts) -> dict[str, Any]:
+    """Length, truncation, repetition, accuracy and first mistake of the sampled responses; empty when all are gold."""
+    sampled_B = (rollouts.origin_B != ORIGINS.index("gold")).cpu().numpy()
+    if not sampled_B.any():
+        return {}
+    verdicts = type(rollouts.verdicts)(*(field[sampled_B] for field in rollouts.verdicts))
+    length_B, ops_B = rollouts.length_B.cpu().numpy()[sampled_B], rollouts.problems.ops[sampled_B]
+    response_BR = rollouts.response_BR.cpu().numpy()[sampled_B]
+    good_B = (verdicts.kind < MALFORMED).sum(axis=1) - (verdicts.kind < 0).sum(axis=1)
+    start_B, _ = first_wrong_span(verdicts)
+    median, high = np.percentile(length_B, [50, 95])
+    found = {
+        "length_mean": float(length_B.mean()),
+        "length_median": float(median),
+        "length_p95": float(high),
+        "length_right": _mean(length_B[verdicts.right]),
+        "length_wrong": _mean(length_B[~verdicts.right]),
+        "truncation": float(1.0 - rollouts.finished_B.cpu().numpy()[sampled_B].mean()),
+        "repetition": float((periods(response_BR, length_B) > 0).mean()),
+        "repetition_zlib": float(compressible(response_BR, length_B).mean()),
+        "accuracy_strict": float(verdicts.right.mean()),
+        "accuracy_answer": float(verdicts.answer_right.mean()),
+        "accuracy_step": float(good_B.sum() / verdicts.steps.sum()) if verdicts.steps.any() else None,
+        "first_mistake_token": _mean(start_B[start_B >= 0]),
+        "first_mistake_step": _mean(verdicts.first_mistake[verdicts.first_mistake >= 0]),
+        "accuracy_by_ops": by_ops(verdicts, ops_B),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def by_ops(verdicts: Any, ops_B: np.ndarray) -> list[dict[str, int]]:
+    """Counts for each number of operations: n responses, right, answer_right, steps, steps_right."""
+    good_B = (verdicts.kind < MALFORMED).sum(axis=1) - (verdicts.kind < 0).sum(axis=1)
+    columns = {"right": verdicts.right, "answer_right": verdicts.answer_right}
+    columns |= {"steps": verdicts.steps, "steps_right": good_B}
+    return [
+        {"ops": int(ops), "n": int((ops_B == ops).sum())}
+        | {name: int(column[ops_B == ops].sum()) for name, column in columns.items()}
+        for ops in np.unique(ops_B)
+    ]

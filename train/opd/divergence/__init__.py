@@ -1,0 +1,1 @@
+"""The divergence part: kinds of divergence and their estimators."""

@@ -1,0 +1,1 @@
+"""The source part: which responses the student learns from."""

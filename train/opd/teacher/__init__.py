@@ -1,0 +1,1 @@
+"""The teacher part: parameters x context x transform."""

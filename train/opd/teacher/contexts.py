@@ -1,0 +1,71 @@
+"""What a teacher is told before it scores: privileged sections for each row, made of the step's own rollouts.
+
+Peers are the other responses to the same prompt, never the one that is scored nor one of the same text; the attempt and
+the feedback are about the scored response itself; gold is a fresh solution of the same problem, in another order and
+with other letters where the world leaves them free. `synth.contexts.privileged` builds them, as for pretraining.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from synth.contexts.privileged import material
+from synth.contexts.sections import MOST, build, parse
+from synth.kernel import rng
+from synth.problem.arrays import Problems
+from train.opd.rollouts import Rollouts
+from train.opd.source.samplers import Prompts
+
+ABOUT_GOLD = {"gold", "partial"}
+PEERS = {"success", "failure"}
+CORRECT = {"retry_rate": 0.0, "retry_kind": "retry", "uncorrected": 0.0}  # golds without mistakes, whatever the data's
+
+
+def sections(recipe: str) -> set[str]:
+    """Names of a recipe's sections."""
+    return {name for name, _ in parse(recipe)}
+
+
+def longest(recipe: str, response: int, gold: int) -> int:
+    """An upper bound on the tokens of a recipe's sections.
+
+    Args:
+        response: the budget of a response; gold: tokens of the longest gold solution.
+    """
+    size = {"gold": gold + 1, "partial": gold + 1, "attempt": response + 2, "feedback": 4, "concise": 1}
+    total = 0
+    for name, count in parse(recipe):
+        total += count * (response + 1) if name in MOST else size.get(name, 3)
+    return total
+
+
+def told(rollouts: Rollouts, recipe: str, prompts: Prompts, step: int, room: int) -> Rollouts:
+    """The rollouts with what their teacher reads before each.
+
+    Args:
+        step: of the run; addresses the order of peers and the fresh gold.
+        room: tokens that the teacher reads at most; a row that would need more is told nothing.
+    """
+    wanted, world = sections(recipe), prompts.stream.world
+    group_B = rollouts.group_B.cpu().numpy()
+    first_G = np.unique(group_B, return_index=True)[1]
+    problems = Problems(*(field[first_G] for field in rollouts.problems))
+    golds = [None] * len(first_G)
+    if wanted & ABOUT_GOLD:
+        at = step * prompts.count + group_B[first_G]
+        fresh = prompts.stream.solve(problems, f"{prompts.stream.stream}/told {prompts.seed}", at, **CORRECT)
+        golds = [fresh.response(i) for i in range(len(fresh))]
+    lengths = rollouts.length_B.tolist()
+    responses = [row[:n] for row, n in zip(rollouts.response_BR.cpu().numpy(), lengths, strict=True)]
+    room_B = room - (rollouts.prompt_B + rollouts.length_B).cpu().numpy()
+    contexts: list[tuple[int, ...]] = [()] * len(responses)
+    for g in range(len(first_G)):
+        rows = np.flatnonzero(group_B == group_B[first_G[g]])
+        group = [responses[row] for row in rows]
+        verdicts = type(rollouts.verdicts)(*(field[rows] for field in rollouts.verdicts))
+        states = rng.states(prompts.seed, f"told {step} {g}", range(len(rows)))
+        for own, row in enumerate(rows):
+            known = material(world, problems.take(g), group, verdicts, own, states[own], golds[g])
+            tokens = tuple(int(t) for section in build(recipe, known) for t in section)
+            contexts[row] = tokens if len(tokens) <= room_B[row] else ()
+    return replace(rollouts, context=tuple(contexts))

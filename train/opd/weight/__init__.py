@@ -1,0 +1,1 @@
+"""The weight part: which positions and responses count."""

@@ -1,0 +1,1 @@
+"""Figures that any report may show."""

@@ -1,0 +1,108 @@
+"""The course of one distillation: every diagnostic that it logged, over its steps, one panel for each kind.
+
+`python -m train.opd.metrics` defines what is drawn. A panel without data is left out, so a method without teacher has
+fewer. Lines are told apart by dashes and markers too, so that a print without colour can be read. Try: `python -m
+train.report runs/opd/opd-1a2b3c4d`.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from train.report.style import BLUE, GREEN, ORANGE, RED, Drawn, label, legend_once, several, smooth
+from train.runs.results import Experiment, Run
+
+COLUMNS = 3
+LOOKS = ((BLUE, "-"), (RED, "--"), (GREEN, ":"), (ORANGE, "-."))
+SPARSE = 2  # a curve with fewer points for each SPARSE logged steps is an evaluation's, drawn with markers
+
+
+class Panel(NamedTuple):
+    """A title, metrics by their name in the legend, whether they are shares, and where chance lies, if anywhere."""
+
+    title: str
+    lines: dict[str, str]
+    share: bool = False
+    chance: float | None = None
+
+
+PANELS = (
+    Panel("accuracy", {"solution": "accuracy_strict", "answer": "accuracy_answer", "step": "accuracy_step",
+                       "held out": "eval_full"}, True),
+    Panel("sampled, harder", {"pass@1": "eval_pass_1", "pass@4": "eval_pass_4", "more operations": "eval_ood"}, True),
+    Panel("length, tokens", {"mean": "length_mean", "95%": "length_p95", "right": "length_right",
+                             "wrong": "length_wrong"}),
+    Panel("truncation", {"cut off": "truncation", "held out": "eval_truncation"}, True),
+    Panel("repetition", {"in a loop": "repetition", "by zlib": "repetition_zlib", "tokens": "repetitive_tokens"}, True),
+    Panel("chance of the end", {"after the answer": "eos_after_answer", "gold's stop": "eos_gold"}, True),
+    Panel("KL, nats a token", {"reverse": "rkl", "forward": "fkl"}),
+    Panel("entropy, nats a token", {"student": "student_entropy", "teacher": "teacher_entropy"}),
+    Panel("teacher's advantage", {"normal tokens": "advantage_normal", "repetitive": "advantage_repetitive"}),
+    Panel("finds the first error", {"by advantage": "auroc_advantage", "by KL": "auroc_rkl"}, False, 0.5),
+    Panel("reverse KL by place", {"before error": "rkl_before", "in it": "rkl_at", "after": "rkl_after"}),
+    Panel("the teacher goes on", {"before error": "teacher_answer_before", "after": "teacher_answer_after"}, True),
+    Panel("overlap of top 8", {"tokens": "overlap", "mass": "overlap_mass"}, True),
+    Panel("norms", {"gradient": "grad_norm", "update": "update_norm"}),
+)  # fmt: skip
+
+
+def figures(experiments: list[Experiment]) -> dict[str, partial]:
+    """A figure for each distillation stage that logged anything, all seeds in it: file name -> maker."""
+    stages = dict.fromkeys(run.name for e in experiments for run in e.arms() if any(_has(run, p) for p in PANELS))
+    return {f"course-{stage}": partial(course, stage) for stage in stages}
+
+
+def course(stage: str, experiments: list[Experiment]) -> Drawn:
+    """The panels of one stage that have data."""
+    runs = [run for e in experiments for run in e.arms() if run.name == stage]
+    panels = [panel for panel in PANELS if any(_has(run, panel) for run in runs)]
+    rows = -(-len(panels) // COLUMNS)
+    figure = Figure(figsize=(8.5, 2.1 * rows + 0.3), layout="constrained")
+    axes = list(figure.subplots(rows, COLUMNS, squeeze=False).flat)
+    for ax, panel in zip(axes, panels, strict=False):
+        for run in runs:
+            _lines(ax, run, panel)
+        _finish(ax, panel)
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    name = label(experiments, stage)
+    return Drawn(
+        figure,
+        f"Course of a distillation: {name}",
+        f"{several(len(runs), 'run')}; lines over the rollouts of a step, smoothed over a twentieth of the run, dots: "
+        "held-out problems. Definitions: python -m train.opd.metrics.",
+    )
+
+
+def _has(run: Run, panel: Panel) -> bool:
+    return any(run.curve(key)[0] for key in panel.lines.values())
+
+
+def _lines(ax: Axes, run: Run, panel: Panel) -> None:
+    logged = len(run.curve("loss")[0])
+    for (name, key), (color, dash) in zip(panel.lines.items(), LOOKS, strict=False):
+        x, y = run.curve(key)
+        if not x:
+            continue
+        if SPARSE * len(x) < logged:
+            ax.plot(x, y, color=color, ls=dash, lw=1, marker="o", ms=3, label=name)
+        else:
+            ax.plot(x, smooth(y), color=color, ls=dash, lw=1.4, label=name)
+
+
+def _finish(ax: Axes, panel: Panel) -> None:
+    ax.set_title(panel.title, fontsize=9.5)
+    ax.tick_params(labelsize=8)
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    if panel.share:
+        ax.set_ylim(0, min(1.02, max(0.05, 1.05 * ax.get_ylim()[1])))
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    if panel.chance is not None:
+        ax.axhline(panel.chance, color="black", lw=0.8)
+    legend_once(ax)
+    ax.legend_.set_loc("best")
+    for text in ax.legend_.get_texts():
+        text.set_fontsize(7.5)

@@ -1,0 +1,112 @@
+"""Figures of training: loss against the oracle's floor, and the health of rollouts while distilling.
+
+The floor is the generator's exact entropy of the very tokens in the batch, so `loss - floor` is the distance from a
+perfect model in nats per token. The rollout figures are where a collapse shows first: length grows, rollouts stop
+ending, and repeat. Try: `python -m train.report runs/quickstart`.
+"""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
+
+from train.report.measures import Missing, undistilled
+from train.report.style import Drawn, label, legend_once, looks, several, smooth
+from train.runs.results import Experiment, Run
+
+# panel title -> the metric as distillation logs it, and whether it is a fraction
+HEALTH = {
+    "mean length, tokens": ("length_mean", False),
+    "cut off before the end": ("truncation", True),
+    "ending in a loop": ("repetition", True),
+    "KL to the teacher, nats a token": ("rkl", False),
+}
+
+
+def loss(experiments: list[Experiment]) -> Drawn:
+    """Pretraining loss over tokens, the oracle's entropy of the same tokens, and the distance between the two."""
+    runs = [run for e in experiments for run in e.of("training") if run.curve("loss")[0]]
+    if not runs:
+        raise Missing("no training run with logged losses")
+    axis = "tokens" if all(run.curve("loss", "tokens")[0] for run in runs) else "step"
+    with_floor = any(run.curve("floor", axis)[0] for run in runs)
+    figure = Figure(figsize=(7, 3.8), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, 2 if with_floor else 1))
+    for run in runs:
+        _loss_lines(axes, run, axis, experiments)
+    for ax, title in zip(axes, ("loss", "loss above the oracle"), strict=False):
+        ax.set(yscale="log", xlabel="tokens read" if axis == "tokens" else "step", title=title)
+        _plain_log(ax)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.ticklabel_format(axis="x", style="sci", scilimits=(0, 4))
+    axes[0].set_ylabel("nats per solution token")
+    if with_floor:
+        _floor_line(axes[0], runs)
+    legend_once(axes[0])
+    floor = "Oracle: the generator's exact entropy of the same tokens, which no model can beat." if with_floor else ""
+    dots = "Dots: KL to the oracle on held-out documents." if any(run.curve("kl_to_oracle")[0] for run in runs) else ""
+    caption = f"{several(len(runs), 'run')}, smoothed over a twentieth of each. {floor} {dots}"
+    return Drawn(figure, "Pretraining loss and the oracle's floor", caption.strip())
+
+
+def _plain_log(ax: Axes) -> None:
+    """Labels 0.2, 0.5, 1, 2 on a logarithmic axis instead of powers of ten."""
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _floor_line(ax: Axes, runs: list[Run]) -> None:
+    """The mean entropy of the tokens read. In a world that is nearly determined it may lie far below every loss."""
+    floor = float(np.mean([value for run in runs for value in run.curve("floor")[1]]))
+    lowest = min(smooth(run.curve("loss")[1]).min() for run in runs)
+    bottom = max(floor / 2, lowest / 5, 1e-6)
+    ax.set_ylim(bottom=bottom)
+    ax.axhline(
+        floor, color="black", lw=1, ls="--", label=f"oracle: {floor:.2g}{'' if floor > bottom else ', below the axis'}"
+    )
+
+
+def _loss_lines(axes: np.ndarray, run: Run, axis: str, experiments: list[Experiment]) -> None:
+    color = looks(experiments)[run.name].color
+    x, y = run.curve("loss", axis)
+    axes[0].plot(x, smooth(y), color=color, label=label(experiments, run.name))
+    floor_x, floor = run.curve("floor", axis)
+    if floor:
+        # The difference is taken before smoothing: both move with the luck of the batch, their distance hardly does.
+        excess = smooth(np.interp(floor_x, x, y) - np.asarray(floor))
+        axes[1].plot(floor_x, np.where(excess > 0, excess, np.nan), color=color)
+        axes[1].plot(*run.curve("kl_to_oracle", axis), "o", ms=3, color=color)
+
+
+def health(experiments: list[Experiment]) -> Drawn:
+    """Length, truncation and repetition of the student's rollouts while it is distilled, and the divergence."""
+    runs = [run for e in experiments for run in e.arms() if run.curve("length_mean")[0]]
+    if not runs:
+        raise undistilled(experiments, "no distillation that logged its rollouts")
+    panels = {title: spec for title, spec in HEALTH.items() if any(run.curve(spec[0])[0] for run in runs)}
+    figure = Figure(figsize=(7, 2.4 * ((len(panels) + 1) // 2) + 0.4), layout="constrained")
+    axes = figure.subplots((len(panels) + 1) // 2, 2, squeeze=False).flat
+    look = looks(experiments)
+    for ax, (title, (key, fraction)) in zip(axes, panels.items(), strict=False):
+        for run in runs:
+            x, y = run.curve(key)
+            ax.plot(x, smooth(y), color=look[run.name].color, label=label(experiments, run.name))
+        _health_axis(ax, title, fraction)
+    for ax in list(axes)[len(panels) :]:
+        ax.set_visible(False)
+    legend_once(figure.axes[0])
+    return Drawn(
+        figure,
+        "Rollouts while distilling",
+        f"Mean over the rollouts of a step, smoothed over a twentieth of the run; {several(len(runs), 'run')}. "
+        "A collapse would show as growing length with truncation and repetition rising.",
+    )
+
+
+def _health_axis(ax: Axes, title: str, fraction: bool) -> None:
+    ax.set(title=title, xlabel="step")
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.set_ylim(0, max(0.05 if fraction else 1e-3, 1.05 * ax.get_ylim()[1]))
+    if fraction:
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
