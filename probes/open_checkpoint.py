@@ -17,7 +17,7 @@ from synth.store.encodings import PHRASE
 from synth.tokenizer import load_folder
 from train.config.schema import build
 from train.core import checkpoint
-from train.data.batches import DataConfig, check_world
+from train.data.batches import DataConfig, check_vocabulary
 
 ACCEPTED = "a run folder, one of its checkpoints/step-N folders, or a Hugging Face folder"
 
@@ -37,7 +37,7 @@ def open_checkpoint(path: str | Path, setting: str = "checkpoint", preset: str |
     Raises ValueError naming the setting where nothing can be read at `path`, its tokens are no phrases, or the preset
     has another vocabulary.
     """
-    path = checkpoint.located(path, setting)
+    path = checkpoint.expand_zoo_path(path, setting)
     if not path.exists():
         raise ValueError(f"{setting}={path}: does not exist; accepted: {ACCEPTED}")
     if (path / "config.json").is_file():
@@ -49,7 +49,7 @@ def open_checkpoint(path: str | Path, setting: str = "checkpoint", preset: str |
         raise ValueError(f"{setting}={path}: was trained with data.tokens={data.tokens}; accepted: {PHRASE} tokens")
     if preset is not None:
         data = DataConfig(preset)
-    check_world(notes, data, str(path))
+    check_vocabulary(notes, data, str(path))
     name = f"{step.parent.parent.name}, {step.name}" if step.parent.name == "checkpoints" else step.name
     return Opened(name, checkpoint.load_model(step, setting), data)
 

@@ -20,11 +20,12 @@ from probes.settings import EXPORT, LAYERS, ProbeConfig
 from probes.tasks import export, layers, mistakes, mistakes_table
 from probes.tasks.published import beside
 from probes.tasks.results import table
+from synth.store.files import read_json
 from train.config.compose import plain, run_entry
 from train.core import checkpoint
 from train.core.torch_setup import set_up
-from train.data.batches import check_world
-from train.runs.run_folder import open_run, read_json
+from train.data.batches import check_vocabulary
+from train.runs.run_folder import open_run
 
 
 def main(config: ProbeConfig) -> None:
@@ -36,14 +37,14 @@ def main(config: ProbeConfig) -> None:
         print(analysis.path)
         analysis.close()
         return
-    check_world(checkpoint.notes(config.model, "model"), config.data, config.model)
+    check_vocabulary(checkpoint.notes(config.model, "model"), config.data, config.model)
     model = checkpoint.load_model(config.model, "model", str(device))
     world = config.data.spec().load_world()
     part = {LAYERS: layers, EXPORT: export}.get(config.task, mistakes)
     splits = {task: layers.split(task, config) for task in part.tasks(config)}
     part.check(config, model, splits)
     seeds = {"probe": config.seed, "data": config.data.seed}
-    inputs = {"model": checkpoint.digest(config.model, "model")}
+    inputs = {"model": checkpoint.weights_digest(config.model, "model")}
     run = open_run(plain(config), inputs, seeds, config.data.fingerprint())
     if not run.complete:
         run.write_json("summary.json", part.run(config, model, world, splits, run.path))

@@ -10,7 +10,7 @@ from probes.readout.vprobe import VProbeConfig
 from synth.store.encodings import PHRASE
 from train.config.compose import REQUIRED
 from train.data.batches import DataConfig
-from train.runs.run_folder import Out
+from train.runs.run_folder import OutConfig
 
 LAYERS, MISTAKES, EXPORT = "layers", "mistakes", "export"
 ANALYSES = ("signal", "provenance", "capability", "recovery", "futures", "premise", "merge", "collapse")
@@ -125,7 +125,7 @@ class ProbeConfig:
     export: ExportSettings = field(default_factory=ExportSettings)
     threads: int = 1
     device: str = "cpu"
-    out: Out = field(default_factory=lambda: Out("runs/probes", "probe"))
+    out: OutConfig = field(default_factory=lambda: OutConfig("runs/probes", "probe"))
     signal: analyses.SignalConfig = field(default_factory=analyses.SignalConfig)
     provenance: analyses.ProvenanceConfig = field(default_factory=analyses.ProvenanceConfig)
     capability: analyses.CapabilityConfig = field(default_factory=analyses.CapabilityConfig)

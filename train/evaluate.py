@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from synth.contexts.sections import parse
+from synth.store.files import read_json
 from train.config.compose import REQUIRED, plain, run_entry
 from train.core import checkpoint
 from train.core.torch_setup import set_up
-from train.data.batches import DataConfig, check_world
-from train.evaluation.evaluator import BATCH, Sampling, check_room, evaluate, held_out_loss, write_samples
+from train.data.batches import DataConfig, check_vocabulary
+from train.evaluation.evaluator import BATCH, Sampling, check_context_length, evaluate, held_out_loss, write_samples
 from train.evaluation.pass_at_k import PassConfig, measure_passes
-from train.runs.run_folder import Out, open_run, read_json
+from train.runs.run_folder import OutConfig, open_run
 from train.statistics import paired_difference
 
 
@@ -42,7 +43,7 @@ class EvaluateConfig:
     ood: int = 0
     threads: int = 1
     device: str = "cpu"
-    out: Out = field(default_factory=lambda: Out("runs/evaluate", "evaluate"))
+    out: OutConfig = field(default_factory=lambda: OutConfig("runs/evaluate", "evaluate"))
     passes: PassConfig = field(default_factory=PassConfig)
 
     def __post_init__(self):
@@ -61,15 +62,15 @@ class EvaluateConfig:
 def main(config: EvaluateConfig) -> None:
     """Evaluates one checkpoint into a run folder; a complete one is only shown again."""
     device = set_up(config.threads, config.device)
-    check_world(checkpoint.notes(config.checkpoint), config.data, config.checkpoint)
+    check_vocabulary(checkpoint.notes(config.checkpoint), config.data, config.checkpoint)
     model = checkpoint.load_model(config.checkpoint, device=device)
-    told = config.data if config.context is None else config.data.told(config.context)
+    told = config.data if config.context is None else config.data.with_context(config.context)
     source = told.source(config.split, "evaluation")
     harder = None
     if config.ood:
-        harder = told.beyond(config.ood).source(config.split, "evaluation")
-        check_room(harder, config.problems, model.config.context, f"ood={config.ood}")
-    inputs = {"checkpoint": checkpoint.digest(config.checkpoint)}
+        harder = told.with_more_ops(config.ood).source(config.split, "evaluation")
+        check_context_length(harder, config.problems, model.config.context, f"ood={config.ood}")
+    inputs = {"checkpoint": checkpoint.weights_digest(config.checkpoint)}
     seeds = {"data": config.data.seed, "sampling": config.sampling.seed}
     run = open_run(plain(config), inputs, seeds, config.data.fingerprint())
     if not run.complete:
@@ -81,7 +82,7 @@ def main(config: EvaluateConfig) -> None:
         if config.passes.samples:
             summary["passes"] = measure_passes(model, source, config.passes, config.sampling.seed, config.batch)
         if config.context not in (None, "none"):
-            bare = config.data.told("none").source(config.split, "evaluation")
+            bare = config.data.with_context("none").source(config.split, "evaluation")
             without = evaluate(model, bare, range(config.problems), config.sampling, config.batch)
             summary["without"] = without.summary()
             summary["gain"] = paired_difference(done.verdicts.right, without.verdicts.right)._asdict()

@@ -22,7 +22,7 @@ from models.huggingface.export import parity, read, save
 from models.huggingface.families import family
 from train.config.compose import REQUIRED, run_entry
 from train.core import checkpoint
-from train.core.extend_vocabulary import encoding_of
+from train.core.extend_vocabulary import checkpoint_encoding
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def main(config: ExportConfig) -> None:
     model = checkpoint.load_model(config.checkpoint)
     if not config.custom_code:
         _check_counterpart(model)
-    encoding = encoding_of(checkpoint.notes(config.checkpoint), config.checkpoint)
+    encoding = checkpoint_encoding(checkpoint.notes(config.checkpoint), config.checkpoint)
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

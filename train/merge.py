@@ -21,7 +21,7 @@ from train.core import checkpoint
 from train.core.optimizer import OptimConfig, Optimizer
 from train.core.state import TrainState
 from train.core.torch_setup import set_up
-from train.runs.run_folder import Out, open_run
+from train.runs.run_folder import OutConfig, open_run
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class MergeConfig:
     first: str = REQUIRED
     second: str = REQUIRED
     share: float = 0.5
-    out: Out = field(default_factory=lambda: Out("runs/merge", "merge"))
+    out: OutConfig = field(default_factory=lambda: OutConfig("runs/merge", "merge"))
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.share <= 1.0:
@@ -66,7 +66,7 @@ def main(config: MergeConfig) -> None:
         )
     first, second = (checkpoint.load_model(getattr(config, name), name) for name in ("first", "second"))
     model = merged(first, second, config.share)
-    inputs = {name: checkpoint.digest(getattr(config, name), name) for name in ("first", "second")}
+    inputs = {name: checkpoint.weights_digest(getattr(config, name), name) for name in ("first", "second")}
     run = open_run(plain(config), inputs)
     if not run.complete:
         state = TrainState()

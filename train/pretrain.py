@@ -25,16 +25,16 @@ from synth.dataset import Source
 from train.config.compose import REQUIRED, plain, run_entry
 from train.core import checkpoint
 from train.core.batch_flops import training_flops
-from train.core.distributed import PARALLEL, Group, gradients_averaged, joined, replicate, shard
-from train.core.extend_vocabulary import extended
-from train.core.loop import ALONE, StepOutput, last_row, train
+from train.core.distributed import PARALLEL, Group, gradients_averaged, process_group, replicate, shard
+from train.core.extend_vocabulary import extend_vocabulary
+from train.core.loop import SINGLE_PROCESS, StepOutput, last_row, train
 from train.core.lora import LoraConfig, adapt
 from train.core.optimizer import OptimConfig
 from train.core.state import Budget, TrainState
 from train.core.torch_setup import PRECISIONS, deterministic, set_up
-from train.data.batches import Batch, BatchConfig, Batches, DataConfig, check_world, world_notes
-from train.evaluation.callback import Periodic, PeriodicConfig, harder_problems
-from train.runs.run_folder import RunDir, TrainingOut, open_run
+from train.data.batches import Batch, BatchConfig, Batches, DataConfig, check_vocabulary, vocabulary_notes
+from train.evaluation.callback import EvaluationCallback, EvaluationCallbackConfig, harder_problems
+from train.runs.run_folder import RunFolder, TrainingOutConfig, open_run
 
 VOCABULARIES = ("same", "extend")
 CHECKED = 2048  # documents whose length is compared with the model's context before anything starts
@@ -72,11 +72,11 @@ class PretrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     budget: Budget = field(default_factory=lambda: Budget(steps=1000))
     batch: BatchConfig = field(default_factory=BatchConfig)
-    evaluate: PeriodicConfig = field(default_factory=PeriodicConfig)
+    evaluate: EvaluationCallbackConfig = field(default_factory=EvaluationCallbackConfig)
     compile: bool = False
     threads: int = 1
     device: str = "cpu"
-    out: TrainingOut = field(default_factory=lambda: TrainingOut("runs/pretrain", "pretrain"))
+    out: TrainingOutConfig = field(default_factory=lambda: TrainingOutConfig("runs/pretrain", "pretrain"))
     precision: str = "float32"
     parallel: str = "ddp"
     init_vocabulary: str = "same"
@@ -115,7 +115,7 @@ class NextToken:
         compiled: bool = False,
         precision: str = "float32",
         micro: int = 0,
-        group: Group = ALONE,
+        group: Group = SINGLE_PROCESS,
     ):
         self.batches, self.device, self.compiled, self.micro, self.group = batches, device, compiled, micro, group
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
@@ -133,7 +133,7 @@ class NextToken:
             last = i == len(parts) - 1
             with gradients_averaged(model, forward, last):
                 part_loss, part_solution = self._sums(forward, part)
-                part_loss = part_loss / (max(1.0, n_targets) / self.group.world)
+                part_loss = part_loss / (max(1.0, n_targets) / self.group.world_size)
                 if not last:
                     part_loss.backward()
                     part_loss = part_loss.detach()
@@ -171,10 +171,10 @@ def build(config: PretrainConfig) -> tuple[PretrainConfig, GPT]:
         return config, GPT(GPTConfig(vocab_size=config.data.encoding().size, **plain(config.model)), config.seed)
     notes = checkpoint.notes(config.init, "init")
     if config.init_vocabulary == "same":
-        check_world(notes, config.data, config.init)
+        check_vocabulary(notes, config.data, config.init)
     model = checkpoint.load_model(config.init, "init")
-    if notes.get("vocabulary") != world_notes(config.data)["vocabulary"]:
-        model = extended(model, notes, config.data, config.init, config.seed)
+    if notes.get("vocabulary") != vocabulary_notes(config.data)["vocabulary"]:
+        model = extend_vocabulary(model, notes, config.data, config.init, config.seed)
     model.config = replace(model.config, context=max(model.config.context, config.model.context))
     settings = {k: v for k, v in plain(model.config).items() if k != "vocab_size"}
     if settings != plain(config.model):
@@ -187,34 +187,34 @@ def build(config: PretrainConfig) -> tuple[PretrainConfig, GPT]:
 def main(config: PretrainConfig) -> None:
     """Trains one model into a run folder; a complete one is left as it is."""
     device = set_up(config.threads, config.device, config.precision, many=True)
-    with joined(device) as group:
+    with process_group(device) as group:
         config, model = build(config)
         source = config.data.source("train")
         check_context(model, source)
-        batch = config.batch.within(model.config.context)
+        batch = config.batch.with_window(model.config.context)
         check_defect(source, batch, model.config.context)
         if batch.packing == "documents":
             check_length(source, batch.window, "batch.window")
-        batches = Batches(source, batch, group.rank, group.world)
+        batches = Batches(source, batch, group.rank, group.world_size)
         harder = harder_problems(config.data, config.evaluate, model.config.context)
-        inputs = {"init": checkpoint.digest(config.init, "init")} if config.init else {}
+        inputs = {"init": checkpoint.weights_digest(config.init, "init")} if config.init else {}
         seeds = {"weights": config.seed, "data": config.data.seed}
         run = open_together(group, plain(config), inputs, seeds, config.data.fingerprint())
         if not run.complete:
             run_training(config, run, model, batches, group, harder)
-        if group.main:
+        if group.is_main:
             print(run.path)
 
 
 def run_training(
-    config: PretrainConfig, run: RunDir, model: GPT, batches: Batches, group: Group, harder: Source | None
+    config: PretrainConfig, run: RunFolder, model: GPT, batches: Batches, group: Group, harder: Source | None
 ) -> None:
     """Trains to the end of the budget and writes the summary; `harder` are the problems of `evaluate.ood`."""
     model.to(group.device)
-    if config.parallel == "fsdp" and group.world > 1:
+    if config.parallel == "fsdp" and group.world_size > 1:
         shard(model, group)
     objective = NextToken(batches, group.device, config.compile, config.precision, config.batch.micro, group)
-    written = run.path if group.main else None
+    written = run.path if group.is_main else None
     state = train(
         run,
         model,
@@ -222,25 +222,25 @@ def run_training(
         config.optim,
         config.budget,
         config.out,
-        evaluate=Periodic(config.data.source("test", "validation"), config.evaluate, written, harder),
+        evaluate=EvaluationCallback(config.data.source("test", "validation"), config.evaluate, written, harder),
         evaluate_every=config.evaluate.every,
-        notes=world_notes(config.data),
+        notes=vocabulary_notes(config.data),
         group=group,
     )
-    if group.main:
+    if group.is_main:
         run.write_json("summary.json", summary(run, model, state))
 
 
-def open_together(group: Group, *arguments: Any) -> RunDir:
+def open_together(group: Group, *arguments: Any) -> RunFolder:
     """`open_run(*arguments)` on the first process, which holds the lock; the same folder on the others."""
-    opened: list[RunDir] = []
+    opened: list[RunFolder] = []
 
     def opening() -> tuple[Path, bool]:
         opened.append(open_run(*arguments))
         return opened[0].path, opened[0].resumed
 
-    path, resumed = group.first(opening)
-    return opened[0] if opened else RunDir(path, resumed)
+    path, resumed = group.from_main(opening)
+    return opened[0] if opened else RunFolder(path, resumed)
 
 
 def check_context(model: GPT, source: Any) -> None:
@@ -265,7 +265,7 @@ def check_length(source: Any, most: int, setting: str) -> None:
         raise ValueError(f"{setting}={most}: documents have up to {longest} tokens; accepted: more")
 
 
-def summary(run: RunDir, model: GPT, state: TrainState) -> dict[str, Any]:
+def summary(run: RunFolder, model: GPT, state: TrainState) -> dict[str, Any]:
     """What the run came to: size, cost, and the last line of its log."""
     return {
         "parameters": n_params(model.config),

@@ -8,18 +8,17 @@ A model of the zoo is a run folder of training without the optimiser's moments: 
 summary, the weights, and README.md, its card: recipe, seeds, curve, accuracy by operations, hashes.
 """
 
-import json
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from synth.store.files import append_json_line, atomic_write, read_json, sha256, write_json
 from train.config.compose import run_entry
 from train.core import checkpoint
 from train.report.measures import interval
 from train.runs.results import Run
-from train.runs.run_folder import append_line, atomic_write
 from train.statistics import wilson
 
 MOST = 12_000_000  # bytes of weights in all
@@ -63,7 +62,7 @@ def described(name: str) -> str:
     folder = checkpoint.find(f"zoo/{name}")
     if _changed(folder):
         raise ValueError(f"zoo/{name}: its files are not the ones that were put there; accepted: a fresh checkout")
-    card = json.loads((folder.parent.parent / "card.json").read_text(encoding="utf-8"))
+    card = read_json(folder.parent.parent / "card.json")
     right, n = card["right"], card["n"]
     rate = f"{interval(wilson(right, n))} n={n}"
     return line(name, f"{card['parameters']:,}", f"{card['tokens'] / 1e6:.1f}M", rate, card["about"])
@@ -97,7 +96,7 @@ def add(config: ZooConfig) -> Path:
 
 
 def _judges(evaluation: Run, run: Run) -> bool:
-    digest = checkpoint.digest(run.folder)
+    digest = checkpoint.weights_digest(run.folder)
     return evaluation.complete and digest in evaluation.manifest.get("inputs", {}).values()
 
 
@@ -106,18 +105,18 @@ def _write(folder: Path, step: Path, run: Run, evaluation: Run, config: ZooConfi
     saved.mkdir(parents=True)
     for name in checkpoint.READ:
         shutil.copyfile(step / name, saved / name)
-    hashes = {name: checkpoint.file_hash(saved / name) for name in checkpoint.READ}
+    hashes = {name: sha256(saved / name) for name in checkpoint.READ}
     path = f"checkpoints/{step.name}"
-    append_line(folder / checkpoint.INDEX, {"step": int(step.name.split("-")[1]), "path": path, "sha256": hashes})
+    append_json_line(folder / checkpoint.INDEX, {"step": int(step.name.split("-")[1]), "path": path, "sha256": hashes})
     for name in COPIED:
         shutil.copyfile(run.folder / name, folder / name)
     manifest = {k: v for k, v in run.manifest.items() if k != "resumed"}
-    atomic_write(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+    write_json(folder / "manifest.json", manifest)
     log = [row for i, row in enumerate(run.metrics) if i % EVERY == 0 or "kl_to_oracle" in row]
     for row in log:
-        append_line(folder / "metrics.jsonl", row)
+        append_json_line(folder / "metrics.jsonl", row)
     card = card_of(run, evaluation, hashes, config)
-    atomic_write(folder / "card.json", json.dumps(card, indent=2) + "\n")
+    write_json(folder / "card.json", card)
     atomic_write(folder / "README.md", page(config.name, card))
 
 

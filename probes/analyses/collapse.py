@@ -32,9 +32,9 @@ from probes.readout.activations import RESIDUAL, chosen_sites, layer_of
 from probes.readout.controls import random_weights
 from probes.readout.linear import Split
 from probes.settings import ProbeConfig
+from synth.store.files import read_json_lines
 from train.core import checkpoint
 from train.report.style import BLUE, CYCLE, GREY, RED, Drawn, bars
-from train.runs.run_folder import read_lines
 from train.statistics import Clusters
 
 NAME = "collapse"
@@ -59,8 +59,8 @@ def course(run: Path, most: int) -> dict[int, Path]:
     found = {}
     if config.get("student"):
         with suppress(ValueError):  # a model that the zoo no longer has
-            found[0] = checkpoint.located(config["student"], "student")
-    found |= {line["step"]: run / line["path"] for line in read_lines(run / checkpoint.INDEX)}
+            found[0] = checkpoint.expand_zoo_path(config["student"], "student")
+    found |= {line["step"]: run / line["path"] for line in read_json_lines(run / checkpoint.INDEX)}
     steps = sorted(step for step, path in found.items() if path.exists())
     if len(steps) < 2:
         raise ValueError(f"model={run}: has {len(steps)} checkpoints; accepted: two or more, of a run with out.keep=0")
@@ -74,7 +74,7 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
     path = course(Path(config.model), c.most)
     model = {step: checkpoint.load_model(p, "model", str(device)) for step, p in path.items()}
     start, end = min(path), max(path)
-    source = config.data.told("none").source("test", NAME)
+    source = config.data.with_context("none").source("test", NAME)
     documents = source.documents(range(c.problems))
     room = min(budget(m, documents, "model") for m in model.values())
     rows = []
@@ -95,7 +95,7 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
             rest = (documents, source.world, parts, f"step {step}", room, config.seed)
             found = push(model[step], site, np.array(direction), size, c.strengths, c.random, *rest)
             pushes += [{"step": step} | row for row in found]
-    log = read_lines(Path(config.model) / "metrics.jsonl")
+    log = read_json_lines(Path(config.model) / "metrics.jsonl")
     tables = {"probes": rows, "behaviour": behaviour, "order": order(rows, log)}
     tables |= {"layers": [faded(rows, *place, "own") for place in places(rows)], "push": pushes}
     return {"tables": tables, "curves": logged(log), "notes": [f"checkpoints: steps {', '.join(map(str, path))}", note]}

@@ -42,7 +42,7 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
     for setting in ("merge.sft", "merge.base"):
         if models[setting].config != models["model"].config:
             raise ValueError(f"{setting}: is no model of the shape of model={config.model}; accepted: one of the same")
-    source = config.data.told("none").source("test", NAME)
+    source = config.data.with_context("none").source("test", NAME)
     documents = source.documents(range(c.problems))
     most = budget(models["model"], documents, "model")
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from train.runs.run_folder import append_line, finite, read_lines
+from synth.store.files import append_json_line, finite, read_json_lines
 
 
 class Parts:
@@ -15,12 +15,12 @@ class Parts:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._done = {line["part"]: line["value"] for line in read_lines(path)}
+        self._done = {line["part"]: line["value"] for line in read_json_lines(path)}
 
     def of(self, name: str, make: Callable[[], Any]) -> Any:
         """The result of this name; numbers that are not finite come back as None, tuples as lists."""
         if name not in self._done:
             line = {"part": name, "value": finite(make())}
-            append_line(self.path, line)
+            append_json_line(self.path, line)
             self._done[name] = line["value"]
         return self._done[name]

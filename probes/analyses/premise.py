@@ -60,7 +60,7 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
 
 def twins(config: ProbeConfig) -> tuple[Documents, Documents]:
     """The same problems, whole and with a premise missing, without contexts. Raises ValueError when there are none."""
-    bare = config.data.told("none")
+    bare = config.data.with_context("none")
     whole, missing = (
         replace(bare, overrides=bare.overrides | {"missing_premise": rate}).source("test", NAME) for rate in (0.0, 1.0)
     )

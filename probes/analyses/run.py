@@ -10,26 +10,27 @@ from probes.analyses import capability, collapse, futures, merge, premise, prove
 from probes.analyses.parts import Parts
 from probes.analyses.tables import as_csv, lines
 from probes.settings import ProbeConfig
+from synth.store.files import atomic_write, read_json
 from train.config.compose import plain
 from train.core import checkpoint
-from train.data.batches import check_world
+from train.data.batches import check_vocabulary
 from train.report.style import STYLE, save
-from train.runs.run_folder import RunDir, atomic_write, open_run, read_json
+from train.runs.run_folder import RunFolder, open_run
 
 MODULES: dict[str, ModuleType] = {
     module.NAME: module for module in (signal, provenance, capability, recovery, futures, premise, merge, collapse)
 }
 
 
-def analyse(config: ProbeConfig, device: str) -> RunDir:
+def analyse(config: ProbeConfig, device: str) -> RunFolder:
     """Runs config.task into its folder, unless it is complete. Raises ValueError for checkpoints that do not fit."""
     module = MODULES[config.task]
     paths = {"model": config.model, **module.checkpoints(config)}
     models: dict[str, GPT] = {}
     for setting, path in paths.items():
-        check_world(checkpoint.notes(path, setting), config.data, path)
+        check_vocabulary(checkpoint.notes(path, setting), config.data, path)
         models[setting] = checkpoint.load_model(path, setting, device)
-    inputs = {setting: checkpoint.digest(path, setting) for setting, path in paths.items()}
+    inputs = {setting: checkpoint.weights_digest(path, setting) for setting, path in paths.items()}
     seeds = {"analysis": config.seed, "data": config.data.seed}
     run = open_run(plain(config), inputs, seeds, config.data.fingerprint())
     if not run.complete:
@@ -52,6 +53,6 @@ def analyse(config: ProbeConfig, device: str) -> RunDir:
     return run
 
 
-def words(run: RunDir) -> str:
+def words(run: RunFolder) -> str:
     """The tables and notes of a complete run, for a person."""
     return "\n".join(read_json(run.path / "summary.json")["lines"])

@@ -39,7 +39,7 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
     """Tables `quality`, `difficulty` and `steps`."""
     c, teacher = config.signal, models["model"]
     student = models.get("signal.student", teacher)
-    source = config.data.told("none").source("test", "signal")
+    source = config.data.with_context("none").source("test", "signal")
     documents = source.documents(range(c.problems))
     most = budget(student, documents, "signal.student")
     settings = {"samples": c.samples, "budget": most, "temperature": c.temperature, "seed": config.seed}

@@ -52,7 +52,7 @@ def questions(name: str, config: ProbeConfig) -> Split:
     """The queries of a state, on the same problems for all states."""
     q, (train, test) = (
         config.probe.queries,
-        (config.data.told("none").source(part, "collapse") for part in ("train", "test")),
+        (config.data.with_context("none").source(part, "collapse") for part in ("train", "test")),
     )
     pieces = ((train, range(q.fit)), (train, range(q.fit, q.fit + q.validation)), (test, range(q.test)))
     if name == DONE:

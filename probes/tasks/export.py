@@ -25,8 +25,8 @@ from probes.queries.table import Queries
 from probes.readout.activations import check_length, chosen_sites, names_in_line, read
 from probes.readout.linear import Split
 from probes.settings import ProbeConfig
+from synth.store.files import atomic_write
 from synth.world.vocabulary import World
-from train.runs.run_folder import atomic_write
 
 COLUMNS = {
     "problem": "index of the problem in its stream (`probe`, split train for fit and validation, test for test)",

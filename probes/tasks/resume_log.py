@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from probes.readout.linear import Reading
-from train.runs.run_folder import append_line, atomic_write, read_lines
+from synth.store.files import append_json_line, atomic_write, read_json_lines
 
 
 class Journal:
@@ -20,7 +20,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        lines = read_lines(path)
+        lines = read_json_lines(path)
         whole = max((i + 1 for i, line in enumerate(lines) if "sites" in line), default=0)
         if path.exists():
             atomic_write(path, "".join(json.dumps(line) + "\n" for line in lines[:whole]))
@@ -32,13 +32,13 @@ class Journal:
     def log(self, part: Sequence[str], step: int, loss: float, progress: float) -> None:
         """A loss on the way, and how much of the whole run is done."""
         line = {"part": " ".join(part), "step": step, "loss": loss, "progress": progress}
-        append_line(self.path, line, durable=False)
+        append_json_line(self.path, line, durable=False)
 
     def finish(self, part: Sequence[str], readings: Sequence[Reading], seconds: float, progress: float) -> None:
         """Enters a part for good."""
         sites = [reading._asdict() | {"right": _bits(reading.right)} for reading in readings]
         line: dict[str, Any] = {"part": " ".join(part), "seconds": seconds, "progress": progress, "sites": sites}
-        append_line(self.path, line)
+        append_json_line(self.path, line)
         self._done[line["part"]] = line
 
     def readings(self, part: Sequence[str]) -> list[Reading]:

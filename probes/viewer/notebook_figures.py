@@ -44,7 +44,7 @@ class Look:
 
         Raises ValueError when `path` is given and holds no checkpoint.
         """
-        run = checkpoint.located(path, "run") if path else newest(runs)
+        run = checkpoint.expand_zoo_path(path, "run") if path else newest(runs)
         model = checkpoint.load_model(run, "run")
         data = DataConfig(**checkpoint.notes(run, "run")["data"])
         if data.tokens != PHRASE:
@@ -90,7 +90,7 @@ def newest(runs: Path) -> Path:
         found = [index for index in runs.glob(pattern) if checkpoint.latest(index.parent) is not None]
         if found:
             return max(found, key=lambda index: index.stat().st_mtime).parent
-    return checkpoint.located(KEPT)
+    return checkpoint.expand_zoo_path(KEPT)
 
 
 def rollout_style() -> str:

@@ -25,7 +25,7 @@ from probes.open_checkpoint import Opened, open_checkpoint
 from probes.viewer.notebook_figures import MAKE_ONE, RUNS, newest
 from probes.viewer.readouts import ReadoutConfig
 from synth.judge.checker import KINDS, MALFORMED, reason
-from train.core.checkpoint import located
+from train.core.checkpoint import expand_zoo_path
 from train.evaluation.evaluator import Evaluation, evaluate
 from train.report.style import BLUE, RED, STYLE, Drawn, bars, label, legend_once, looks
 from train.runs.results import Experiment, Run, folder_of, load
@@ -41,7 +41,7 @@ HEALTH = {"truncation": "cut off before the end", "repetition": "ending in a loo
 def found(setting: str = "GLASSHOUSE_RUN", runs: Path = RUNS) -> Path:
     """The checkpoint that the environment variable names, else the newest under `runs`, else one of the zoo."""
     named = os.environ.get(setting)
-    return located(named, setting) if named else newest(runs)
+    return expand_zoo_path(named, setting) if named else newest(runs)
 
 
 def nothing(runs: Path = RUNS) -> str:

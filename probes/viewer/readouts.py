@@ -27,8 +27,8 @@ from probes.readout.activations import RESIDUAL, chosen_sites, layer_of, names_i
 from probes.readout.controls import majority
 from probes.readout.linear import fit
 from synth.dataset import Documents, Source
+from synth.store.files import read_json
 from synth.world.vocabulary import World
-from train.runs.run_folder import read_json
 from train.statistics import Clusters, Rate
 
 ASKED = tuple(name for name, task in TASKS.items() if not task.pairs)

@@ -7,13 +7,13 @@ from models.gpt import GPT, GPTConfig
 from probes import run
 from probes.analyses.run import MODULES
 from probes.settings import ANALYSES, ProbeConfig
+from synth.store.files import read_json
 from train import report
 from train.config.compose import run_entry
 from train.core import checkpoint
 from train.core.state import TrainState
-from train.data.batches import DataConfig, world_notes
+from train.data.batches import DataConfig, vocabulary_notes
 from train.report import page
-from train.runs.run_folder import read_json
 
 DATA = DataConfig("tiny", {"ops": 2, "edges": 4})
 PROBES = [
@@ -29,7 +29,9 @@ def save(folder, *steps, context=256):
     folder.mkdir(parents=True)
     for seed in steps:
         model = GPT(GPTConfig(DATA.spec().load_world().size, 2, 2, 16, context), seed)
-        checkpoint.save(folder, model, torch.optim.SGD(model.parameters()), TrainState(step=seed), world_notes(DATA))
+        checkpoint.save(
+            folder, model, torch.optim.SGD(model.parameters()), TrainState(step=seed), vocabulary_notes(DATA)
+        )
     return folder
 
 

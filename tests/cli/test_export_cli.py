@@ -14,7 +14,7 @@ from synth.world.vocabulary import EOS, PAD, PROBLEM, SOLUTION
 from train.config.compose import run_entry
 from train.core import checkpoint
 from train.core.state import TrainState
-from train.data.batches import DataConfig, world_notes
+from train.data.batches import DataConfig, vocabulary_notes
 from train.export import ExportConfig, main
 
 pytestmark = pytest.mark.timeout(600)  # the first command may have to compile the checker
@@ -45,7 +45,7 @@ def trained(settings: dict, folder):
         loss.backward()
         optimizer.step()
     folder.mkdir()
-    checkpoint.save(folder, model, optimizer, TrainState(), world_notes(DATA))
+    checkpoint.save(folder, model, optimizer, TrainState(), vocabulary_notes(DATA))
     return folder
 
 
@@ -106,7 +106,7 @@ def test_help(command):
 def test_bad_input_is_one_line_and_leaves_nothing(runs, tmp_path, capsys):
     other = tmp_path / "runs"
     other.mkdir()
-    notes = {**copy.deepcopy(world_notes(DATA)), "vocabulary": "another"}
+    notes = {**copy.deepcopy(vocabulary_notes(DATA)), "vocabulary": "another"}
     model = GPT(GPTConfig(**SHAPES["papers"]))
     checkpoint.save(other, model, torch.optim.AdamW(model.parameters()), TrainState(), notes)
     folder = tmp_path / "exported"

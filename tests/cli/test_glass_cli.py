@@ -22,7 +22,7 @@ from synth.problem.arrays import to_record
 from train.config.compose import run_entry
 from train.core import checkpoint
 from train.core.state import TrainState
-from train.data.batches import DataConfig, world_notes
+from train.data.batches import DataConfig, vocabulary_notes
 from train.export import for_generating
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -77,7 +77,7 @@ def save_model(folder, data=DATA, seed=0):
     """A run folder with the checkpoint of an untrained model."""
     folder.mkdir(parents=True)
     model = GPT(GPTConfig(data.spec().load_world().size, 2, 2, 16, 256, mlp="swiglu"), seed)
-    checkpoint.save(folder, model, torch.optim.SGD(model.parameters()), TrainState(step=1), world_notes(data))
+    checkpoint.save(folder, model, torch.optim.SGD(model.parameters()), TrainState(step=1), vocabulary_notes(data))
     return folder
 
 

@@ -11,12 +11,12 @@ from models.huggingface import export
 from probes.open_checkpoint import open_checkpoint
 from probes.viewer import notebook_views
 from probes.viewer.notebook_figures import Look
+from synth.store.files import atomic_write
 from train.core import checkpoint
 from train.core.state import TrainState
-from train.data.batches import DataConfig, world_notes
+from train.data.batches import DataConfig, vocabulary_notes
 from train.export import for_generating
 from train.runs.results import load
-from train.runs.run_folder import atomic_write
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "probes" / "notebooks").glob("*.ipynb"))
 
@@ -51,7 +51,7 @@ def runs(tmp_path_factory):
     model = GPT(GPTConfig(DATA.spec().load_world().size, 2, 2, 16, 256), 0)
     for folder in (opd, student, teacher):
         folder.mkdir(parents=True)
-        checkpoint.save(folder, model, torch.optim.SGD(model.parameters()), TrainState(step=1), world_notes(DATA))
+        checkpoint.save(folder, model, torch.optim.SGD(model.parameters()), TrainState(step=1), vocabulary_notes(DATA))
         atomic_write(folder / "config.yaml", "seed: 0\n")
     atomic_write(opd / "config.yaml", f"student: {student}\nteacher: {teacher}\n")
     atomic_write(opd / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in collapse()))

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from synth.store.files import read_json_lines
 from train import pretrain
 from train.config.compose import run_entry
 from train.opd import run as opd_run
 from train.opd.metrics import definition
 from train.opd.objective import Objective
-from train.runs.run_folder import read_lines
 
 SMALL = [
     "data=smoke", "prompts=6", "max_new=16", "budget.steps=4", "evaluate.every=2", "evaluate.problems=4",
@@ -59,7 +59,7 @@ def test_a_run_is_complete_and_starting_it_again_changes_nothing(command, models
     folder = next(tmp_path.glob("opd-*"))
     assert first.stdout.strip() == str(folder) and first.stderr == ""
     assert {p.name for p in folder.iterdir()} - {".lock"} == FILES
-    rows = read_lines(folder / "metrics.jsonl")
+    rows = read_json_lines(folder / "metrics.jsonl")
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
     wanted = {
         "loss", "grad_norm", "rkl", "fkl", "student_entropy", "teacher_entropy", "advantage", "eos", "length_mean",
@@ -69,7 +69,7 @@ def test_a_run_is_complete_and_starting_it_again_changes_nothing(command, models
     assert {"eval_pass_1", "eval_pass_2", "eval_ood", "eos_gold", "eval_step"} <= set(rows[0]) & set(rows[2])
     assert {"update_norm", "accuracy_by_ops", "length_median", "repetition_zlib", "rkl_large"} <= set(rows[1])
     assert all(definition(key) is not None for row in rows for key in row)
-    samples = read_lines(folder / "samples.jsonl")
+    samples = read_json_lines(folder / "samples.jsonl")
     assert [(sample["step"], sample["index"]) for sample in samples] == [(0, 0), (0, 1), (2, 12), (2, 13)]
     assert {"ops", "prompt", "response", "answer", "right", "finished", "finish_reason", "steps"} <= set(samples[0])
     flops = json.loads((folder / "ledger.json").read_text())["flops"]
@@ -100,7 +100,7 @@ def test_a_self_teacher_is_measured_first_and_stops_where_it_cannot_read(models,
     folder = next(tmp_path.glob("opd-*"))
     skill = json.loads((folder / "skill.json").read_text())
     assert skill["context"] == "gold" and skill["problems"] == 8 and not skill["clear"]
-    assert all(sample["context"].startswith("<gold>") for sample in read_lines(folder / "samples.jsonl"))
+    assert all(sample["context"].startswith("<gold>") for sample in read_json_lines(folder / "samples.jsonl"))
     before = contents(folder)
     assert opd(*words, "skill.stop=false") == 0 and contents(folder) == before
 
@@ -125,7 +125,7 @@ def test_a_killed_run_of_a_method_with_memory_goes_on_as_if_nothing_had_been(mod
                 patch.setattr(Objective, "__call__", dying)
                 assert opd(*words) == 130
         assert opd(*words) == 0
-        losses.append([row["loss"] for row in read_lines(folder / "metrics.jsonl") if "loss" in row])
+        losses.append([row["loss"] for row in read_json_lines(folder / "metrics.jsonl") if "loss" in row])
     assert losses[0] == losses[1] and len(losses[0]) == 4
 
 

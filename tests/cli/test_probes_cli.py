@@ -14,11 +14,11 @@ from models.hooks import capture
 from probes import run
 from probes.settings import ProbeConfig
 from probes.tasks import layers
+from synth.store.files import read_json, read_json_lines
 from train.config.compose import run_entry
 from train.core import checkpoint
 from train.core.state import TrainState
-from train.data.batches import DataConfig, world_notes
-from train.runs.run_folder import read_json, read_lines
+from train.data.batches import DataConfig, vocabulary_notes
 
 SMALL = [
     "data=smoke", "probe=smoke", "probe.queries.fit=80", "probe.queries.validation=60", "probe.queries.test=60",
@@ -32,7 +32,7 @@ def save_model(folder, context=128):
     folder.mkdir(parents=True)
     data = DataConfig("tiny", {"ops": 2, "edges": 4})
     model = GPT(GPTConfig(data.spec().load_world().size, 2, 2, 16, context), 0)
-    checkpoint.save(folder, model, torch.optim.SGD(model.parameters()), TrainState(step=1), world_notes(data))
+    checkpoint.save(folder, model, torch.optim.SGD(model.parameters()), TrainState(step=1), vocabulary_notes(data))
     return folder
 
 
@@ -64,7 +64,7 @@ def test_a_run_reports_every_probe_beside_its_controls_and_is_done_once(command,
         assert 0 <= row["majority"] <= 1 and row["n"] == summary["queries"][row["task"]]["test"]
         assert sum(part["n"] for part in row["by_label"].values()) == row["n"]
     assert [r["task"] for r in summary["results"] if r.get("selected")] in (["nece", "value"], ["value", "nece"])
-    assert read_lines(folder / "metrics.jsonl")[-1]["progress"] == 1.0
+    assert read_json_lines(folder / "metrics.jsonl")[-1]["progress"] == 1.0
     before = everything(folder)
     assert probe(f"model={model}", f"out.root={tmp_path}") == 0
     assert everything(folder) == before

@@ -8,11 +8,11 @@ from transformers import AutoTokenizer
 
 from synth.spec import preset
 from synth.store.encodings import encoding, source
+from synth.store.files import read_json_lines
 from synth.store.writers import read_shards
 from train import evaluate, pretrain
 from train.config.compose import run_entry
 from train.opd import run as opd
-from train.runs.run_folder import read_lines
 
 pytestmark = pytest.mark.timeout(600)  # the first command may have to compile the checker
 
@@ -38,13 +38,13 @@ def test_pretrain_evaluate_and_distil(tokens, bpe, tmp_path, capsys):
     words = [*SMALL, kind, f"out.root={tmp_path}"]
     assert run_entry("pretrain", pretrain.PretrainConfig, pretrain.main, "", words) == 0, capsys.readouterr().err
     run = next(tmp_path.glob("pretrain-*"))
-    rows = read_lines(run / "metrics.jsonl")
+    rows = read_json_lines(run / "metrics.jsonl")
     assert np.isfinite(rows[-1]["loss"]) and any("kl_to_oracle" in row for row in rows)
 
     judged = [f"checkpoint={run}", "data=smoke", kind, "problems=4", f"out.root={tmp_path}"]
     assert run_entry("evaluate", evaluate.EvaluateConfig, evaluate.main, "", judged) == 0, capsys.readouterr().err
     folder = next(tmp_path.glob("evaluate-*"))
-    sample = read_lines(folder / "samples.jsonl")[0]
+    sample = read_json_lines(folder / "samples.jsonl")[0]
     assert sample["prompt"].startswith(" ") and "How many" in sample["prompt"]
     assert json.loads((folder / "summary.json").read_text())["held_out"]["kl"] > 0
 
@@ -54,7 +54,7 @@ def test_pretrain_evaluate_and_distil(tokens, bpe, tmp_path, capsys):
         f"out.root={tmp_path}",
     ]  # fmt: skip
     assert run_entry("opd", opd.OpdConfig, opd.main, "", distil) == 0, capsys.readouterr().err
-    assert read_lines(next(tmp_path.glob("opd-*")) / "metrics.jsonl")
+    assert read_json_lines(next(tmp_path.glob("opd-*")) / "metrics.jsonl")
 
     other = [f"checkpoint={run}", "data=smoke", "problems=4", f"out.root={tmp_path}"]
     assert run_entry("evaluate", evaluate.EvaluateConfig, evaluate.main, "", other) == 2

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from synth.store.files import read_json_lines
 from train import evaluate, pretrain
 from train.config.compose import run_entry
 from train.core import checkpoint
-from train.runs.run_folder import read_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -54,7 +54,7 @@ def test_a_run_folder_is_complete_and_doing_it_again_changes_nothing(command, tm
     }
     assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["n_embd"] == 32
     assert json.loads((folder / "summary.json").read_text())["steps"] == 6
-    sample = read_lines(folder / "samples.jsonl")[0]
+    sample = read_json_lines(folder / "samples.jsonl")[0]
     assert {
         "index",
         "ops",
@@ -84,7 +84,7 @@ def test_evaluate_counts_and_shows(command, trained, tmp_path):
     assert summary["n"] == 12 == sum(row["n"] for row in summary["by_ops"]) == len(summary["verdicts"]["right"])
     assert summary["full"]["low"] <= summary["full"]["rate"] <= summary["full"]["high"] <= 1
     assert summary["floor"] >= 1 / 7 and summary["held_out"]["kl"] > 0
-    assert len(read_lines(next(tmp_path.glob("evaluate-*")) / "samples.jsonl")) == 3
+    assert len(read_json_lines(next(tmp_path.glob("evaluate-*")) / "samples.jsonl")) == 3
 
 
 def test_evaluate_samples_several_solutions_and_asks_harder_problems(trained, tmp_path, capsys):
@@ -113,7 +113,7 @@ def test_evaluate_with_a_context_and_without(trained, tmp_path, capsys):
     assert told["without"] == without and told["gain"]["n"] == 12
     assert told["gain"]["value"] == pytest.approx(told["full"]["rate"] - bare["full"]["rate"])
     assert "without context" in capsys.readouterr().out
-    samples = [read_lines(p)[0] for p in tmp_path.glob("*/samples.jsonl")]
+    samples = [read_json_lines(p)[0] for p in tmp_path.glob("*/samples.jsonl")]
     assert sorted(s.get("context", "")[:6] for s in samples) == ["", "<gold>"]
     assert samples[0]["prompt"] == samples[1]["prompt"]
     assert run_entry("evaluate", evaluate.EvaluateConfig, evaluate.main, "", [*words, "context=golden"]) == 2
@@ -212,7 +212,7 @@ def test_continuing_from_a_checkpoint_takes_its_model_and_its_weights(trained, t
     assert "warning: the model settings are those of init=" in capsys.readouterr().err
     folder = next(tmp_path.glob("pretrain-*"))
     assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["n_embd"] == 32
-    first, last = read_lines(folder / "metrics.jsonl")[0], read_lines(trained / "metrics.jsonl")[-1]
+    first, last = read_json_lines(folder / "metrics.jsonl")[0], read_json_lines(trained / "metrics.jsonl")[-1]
     assert first["step"] == 0 and first["held_out_loss"] == last["held_out_loss"]
     manifest = json.loads((folder / "manifest.json").read_text())
     assert set(manifest["inputs"]) == {"init"}
@@ -235,7 +235,7 @@ def test_a_model_climbs_to_a_larger_vocabulary_and_to_longer_documents(trained, 
     folders = [*tmp_path.glob("pretrain-*")]
     configs = [yaml.safe_load((f / "config.yaml").read_text()) for f in folders]
     losses = {
-        c["init_vocabulary"]: read_lines(f / "metrics.jsonl")[0]["held_out_loss"]
+        c["init_vocabulary"]: read_json_lines(f / "metrics.jsonl")[0]["held_out_loss"]
         for f, c in zip(folders, configs, strict=True)
     }
     assert losses["extend"] < losses["same"]
@@ -273,9 +273,9 @@ def test_half_precision_learns_the_same(trained, tmp_path):
     words = [*SMALL, "precision=bfloat16", f"out.root={tmp_path}"]
     assert run_entry("pretrain", pretrain.PretrainConfig, pretrain.main, "", words) == 0
     folder = next(tmp_path.glob("pretrain-*"))
-    half, single = (read_lines(f / "metrics.jsonl")[-1]["held_out_loss"] for f in (folder, trained))
+    half, single = (read_json_lines(f / "metrics.jsonl")[-1]["held_out_loss"] for f in (folder, trained))
     assert half == pytest.approx(single, rel=0.02) and half != single
-    assert half < read_lines(folder / "metrics.jsonl")[0]["held_out_loss"]
+    assert half < read_json_lines(folder / "metrics.jsonl")[0]["held_out_loss"]
     assert {str(p.dtype) for p in checkpoint.load_model(folder).parameters()} == {"torch.float32"}
 
 

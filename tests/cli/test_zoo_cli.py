@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
+from synth.store.files import read_json_lines
 from train import evaluate, pretrain, zoo
 from train.config.compose import run_entry
 from train.core import checkpoint
-from train.runs.run_folder import read_lines
 
 pytestmark = pytest.mark.timeout(600)
 SMALL = [
@@ -48,7 +48,7 @@ def test_a_run_becomes_a_model_of_the_zoo(made, empty, capsys):
     run, evaluation = made
     assert run_zoo("name=small-0", f"run={run}", f"evaluation={evaluation}", "about=A small one.") == 0
     assert "A small one." in capsys.readouterr().out
-    assert checkpoint.digest("zoo/small-0") == checkpoint.digest(run)
+    assert checkpoint.weights_digest("zoo/small-0") == checkpoint.weights_digest(run)
     assert checkpoint.notes("zoo/small-0") == checkpoint.notes(run)
     assert checkpoint.load_model("zoo/small-0").config == checkpoint.load_model(run).config
     step = checkpoint.find("zoo/small-0")
@@ -57,7 +57,7 @@ def test_a_run_becomes_a_model_of_the_zoo(made, empty, capsys):
     assert card["n"] == 8 and [row[0] for row in card["curve"]] == sorted(row[0] for row in card["curve"])
     page = (empty / "small-0/README.md").read_text()
     assert card["sha256"]["model.safetensors"] in page and "| operations |" in page
-    assert len(read_lines(empty / "small-0/metrics.jsonl")) == 3
+    assert len(read_json_lines(empty / "small-0/metrics.jsonl")) == 3
 
 
 def test_what_does_not_belong_there_is_refused(made, empty, capsys, monkeypatch):

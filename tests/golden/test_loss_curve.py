@@ -15,6 +15,7 @@ import pytest
 from models.gpt import GPT, GPTConfig
 from synth.dataset import Source
 from synth.spec import Spec
+from synth.store.files import read_json_lines
 from train.config.compose import plain
 from train.core.loop import train
 from train.core.optimizer import MuonConfig, OptimConfig, Schedule
@@ -22,7 +23,7 @@ from train.core.state import Budget
 from train.core.torch_setup import set_up
 from train.data.batches import BatchConfig, Batches
 from train.pretrain import NextToken
-from train.runs.run_folder import TrainingOut, open_run, read_lines
+from train.runs.run_folder import TrainingOutConfig, open_run
 
 GOLDEN = Path(__file__).with_name("loss_curve.json")
 STEPS = 50
@@ -50,14 +51,14 @@ def curve(folder: Path, optim: str) -> dict:
     source = Source(Spec(**DATA), seed=0, split="train")
     batches = Batches(source, BatchConfig(documents=4, bucket=4, loss_on="solution"))
     model = GPT(GPTConfig(vocab_size=len(source.world.vocabulary), **MODEL), seed=0)
-    out = TrainingOut(log_every=1, folder=str(folder))
+    out = TrainingOutConfig(log_every=1, folder=str(folder))
     run = open_run({"optim": plain(OPTIM[optim]), "out": plain(out)})
     train(run, model, NextToken(batches, set_up()), OPTIM[optim], Budget(steps=STEPS), out)
     run.close()
     digest = hashlib.sha256()
     for k in range(STEPS):
         digest.update(batches.batch(k).tokens_BT.numpy().astype("<i4").tobytes())
-    rows = read_lines(run.path / "metrics.jsonl")
+    rows = read_json_lines(run.path / "metrics.jsonl")
     return {"data": digest.hexdigest(), "loss": [r["loss"] for r in rows], "grad_norm": [r["grad_norm"] for r in rows]}
 
 

@@ -12,7 +12,7 @@ import torch
 from synth.dataset import Source
 from synth.spec import preset
 from synth.store import encodings
-from train.core.distributed import Group, joined
+from train.core.distributed import Group, process_group
 from train.opd.rollouts import Rollouts
 
 made = runpy.run_path(str(Path(__file__).with_name("test_methods.py")))
@@ -44,9 +44,9 @@ def steps(name: str, group: Group) -> dict:
 
 def main(out: str) -> None:
     encodings.check = made["judged"]
-    with joined(torch.device("cpu")) as group:
+    with process_group(torch.device("cpu")) as group:
         found = {name: steps(name, group) for name in made["NAMES"]}
-        if group.main:
+        if group.is_main:
             torch.save(found, out)
 
 

@@ -17,10 +17,10 @@ import numpy as np
 
 from synth.judge.checker import check
 from synth.oracle.next_token import Oracle
+from synth.store.files import read_json_lines
 from train import pretrain
 from train.config.compose import load
 from train.core import checkpoint
-from train.runs.run_folder import read_lines
 
 NOT_SHARED = ("seconds", "tokens_per_second")  # wall time differs from run to run
 
@@ -60,7 +60,7 @@ def die_at_step(step: int):
 
 def die_before_the_index(which: int):
     def arm():
-        count, whole = 0, checkpoint.append_line
+        count, whole = 0, checkpoint.append_json_line
 
         def append(*arguments):
             nonlocal count
@@ -69,7 +69,7 @@ def die_before_the_index(which: int):
                 os._exit(9)
             whole(*arguments)
 
-        checkpoint.append_line = append
+        checkpoint.append_json_line = append
 
     return arm
 
@@ -164,7 +164,7 @@ def damage(folder: Path) -> None:
 
 def outcome(folder: Path, deaths: list[int]) -> dict:
     last = checkpoint.latest(folder)
-    rows = read_lines(folder / "metrics.jsonl")
+    rows = read_json_lines(folder / "metrics.jsonl")
     return {
         "deaths": deaths,
         "final": hashlib.sha256((last / "model.safetensors").read_bytes()).hexdigest(),

@@ -13,7 +13,7 @@ from synth.spec import preset
 from synth.store import encodings
 from train.config.compose import CONFIGS, load
 from train.core.distributed import Group
-from train.core.loop import ALONE
+from train.core.loop import SINGLE_PROCESS
 from train.opd import objective as objective_module
 from train.opd.method import Method
 from train.opd.objective import Objective
@@ -42,7 +42,9 @@ def model(source: Source, seed: int, width: int = 16) -> GPT:
     return GPT(config, seed)
 
 
-def objective(method: Method, source: Source, student: GPT, micro_batch: int = 0, group: Group = ALONE) -> Objective:
+def objective(
+    method: Method, source: Source, student: GPT, micro_batch: int = 0, group: Group = SINGLE_PROCESS
+) -> Objective:
     external = [model(source, 1, width=24), model(source, 2, width=24)]
     count = 0 if not method.needs_teacher else 2 if method.teacher.route else 1
     teacher, author = cast(method, student, external[:count], source.spec)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from synth.store import encodings
 from train import pretrain
 from train.config.compose import run_entry
-from train.core.loop import ALONE
+from train.core.loop import SINGLE_PROCESS
 from train.opd import run as opd_run
 
 pytestmark = pytest.mark.timeout(1200)
@@ -46,7 +46,7 @@ def two(root, tmp_path_factory) -> dict:
 @pytest.mark.parametrize("name", NAMES)
 def test_two_processes_have_the_losses_log_and_weights_of_one(name, two, monkeypatch):
     monkeypatch.setattr(encodings, "check", ranks["made"]["judged"])
-    one, found = ranks["steps"](name, ALONE), two[name]
+    one, found = ranks["steps"](name, SINGLE_PROCESS), two[name]
     assert found["seen"] == one["seen"], "other rollouts"
     assert found["losses"] == pytest.approx(one["losses"], rel=1e-4, abs=1e-6)
     for row, right in zip(found["metrics"], one["metrics"], strict=True):

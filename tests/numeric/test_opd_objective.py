@@ -12,6 +12,7 @@ from models import GPT, GPTConfig
 from models.decode.sampling import token_logprobs
 from synth.dataset import Source
 from synth.spec import preset
+from synth.store.files import read_json_lines
 from synth.world.vocabulary import EOS, PAD
 from train.core.batch_flops import forward_flops, training_flops
 from train.core.loop import train
@@ -32,7 +33,7 @@ from train.opd.teacher.targets import Teacher, TeacherConfig
 from train.opd.teacher.teacher_models import Frozen, law_of
 from train.opd.weight.weight import WeightConfig
 from train.pretrain import NextToken
-from train.runs.run_folder import TrainingOut, open_run, read_lines
+from train.runs.run_folder import TrainingOutConfig, open_run
 
 STUDENT = SourceConfig("student", samples=1, temperature=1.0)
 GOLD = SourceConfig("gold")
@@ -278,7 +279,7 @@ def test_policy_gradient_makes_rewarded_responses_likelier(source, monkeypatch):
     assert (change[torch.tensor(right)].sum() > change[~torch.tensor(right)].sum()).item()
 
 
-OUT = TrainingOut(log_every=1, save_every=2, keep=0)
+OUT = TrainingOutConfig(log_every=1, save_every=2, keep=0)
 
 
 def distil(folder: Path, source: Source, steps: int, stop_at: int | None = None) -> GPT:
@@ -310,11 +311,11 @@ def test_a_killed_run_ends_with_the_same_weights_log_and_samples(source, tmp_pat
         assert torch.equal(a, b)
     samples = [(tmp_path / name / "samples.jsonl").read_text() for name in ("whole", "killed")]
     assert samples[0] == samples[1] and len(samples[0].splitlines()) == 10
-    losses = [[row["loss"] for row in read_lines(tmp_path / n / "metrics.jsonl")] for n in ("whole", "killed")]
+    losses = [[row["loss"] for row in read_json_lines(tmp_path / n / "metrics.jsonl")] for n in ("whole", "killed")]
     assert losses[0] == losses[1] and len(losses[0]) == 5
 
 
 def test_distillation_brings_the_student_closer_to_its_teacher(source, tmp_path):
     distil(tmp_path / "run", source, 24)
-    rkl = [row["rkl"] for row in read_lines(tmp_path / "run" / "metrics.jsonl")]
+    rkl = [row["rkl"] for row in read_json_lines(tmp_path / "run" / "metrics.jsonl")]
     assert np.mean(rkl[-5:]) < 0.7 * np.mean(rkl[:5]), rkl

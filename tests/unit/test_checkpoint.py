@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from models.gpt import GPT, GPTConfig
+from synth.store.files import read_json_lines
 from train.core import checkpoint
 from train.core.optimizer import MuonConfig, OptimConfig, Optimizer
 from train.core.state import TrainState
-from train.runs.run_folder import read_lines
 
 CONFIG = GPTConfig(vocab_size=11, n_layer=1, n_head=2, n_embd=8, context=12)
 
@@ -52,7 +52,10 @@ def test_load_model_takes_a_run_or_a_step(tmp_path):
         loaded = checkpoint.load_model(path)
         assert loaded.config == CONFIG and same(loaded, model) and not loaded.training
     assert checkpoint.notes(tmp_path) == {"vocabulary": "v"}
-    assert checkpoint.digest(tmp_path) == read_lines(tmp_path / checkpoint.INDEX)[0]["sha256"]["model.safetensors"]
+    assert (
+        checkpoint.weights_digest(tmp_path)
+        == read_json_lines(tmp_path / checkpoint.INDEX)[0]["sha256"]["model.safetensors"]
+    )
 
 
 def test_a_path_without_a_checkpoint_is_named(tmp_path):
@@ -127,14 +130,14 @@ def test_a_checkpoint_that_was_not_entered_does_not_count(tmp_path):
     (tmp_path / "checkpoints" / ".step-3.tmp").mkdir()
     assert checkpoint.latest(tmp_path).name == "step-1"
     steps(tmp_path, 2)
-    assert [line["step"] for line in read_lines(tmp_path / checkpoint.INDEX)] == [1, 2]
+    assert [line["step"] for line in read_json_lines(tmp_path / checkpoint.INDEX)] == [1, 2]
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-1", "step-2"]
 
 
 def test_only_the_newest_are_kept_and_the_index_remembers_all(tmp_path, capsys):
     steps(tmp_path, 1, 2, 3, 4, keep=2)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-3", "step-4"]
-    assert [line["step"] for line in read_lines(tmp_path / checkpoint.INDEX)] == [1, 2, 3, 4]
+    assert [line["step"] for line in read_json_lines(tmp_path / checkpoint.INDEX)] == [1, 2, 3, 4]
     shutil.rmtree(tmp_path / "checkpoints" / "step-4")
     assert checkpoint.latest(tmp_path).name == "step-3" and capsys.readouterr().err == ""
 

@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from models.gpt import GPTConfig
+from synth.store.files import atomic_write
 from train import cost
-from train.runs.run_folder import atomic_write
 
 
 def test_the_operations_of_a_token_are_those_of_the_papers_model():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synth.world.vocabulary import EOS, PAD, SOLUTION
-from train.data.batches import BatchConfig, Batches, DataConfig, check_world, collate, pad, world_notes
+from train.data.batches import BatchConfig, Batches, DataConfig, check_vocabulary, collate, pad, vocabulary_notes
 
 DATA = DataConfig("tiny", {"ops": 2, "edges": 4}, seed=3)
 SOURCE = DATA.source("train")
@@ -117,6 +117,6 @@ def test_impossible_settings_are_refused(make, words):
 
 
 def test_a_checkpoint_is_only_read_in_a_world_of_its_vocabulary():
-    check_world(world_notes(DATA), DataConfig("tiny", {"ops": 4}), "x")
+    check_vocabulary(vocabulary_notes(DATA), DataConfig("tiny", {"ops": 4}), "x")
     with pytest.raises(ValueError, match=r"data\.preset=med: its vocabulary is not the one runs/x was trained with"):
-        check_world(world_notes(DATA), DataConfig("med"), "runs/x")
+        check_vocabulary(vocabulary_notes(DATA), DataConfig("med"), "runs/x")

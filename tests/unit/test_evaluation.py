@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from models.decode.sampling import Samples
 from models.gpt import GPT, GPTConfig
 from synth.oracle.next_token import Oracle
+from synth.store.files import read_json_lines
 from train.core.state import TrainState
 from train.data.batches import DataConfig
 from train.evaluation import evaluator
-from train.evaluation.callback import Periodic, PeriodicConfig
-from train.evaluation.evaluator import Sampling, check_room, evaluate, held_out_loss
-from train.runs.run_folder import read_lines
+from train.evaluation.callback import EvaluationCallback, EvaluationCallbackConfig
+from train.evaluation.evaluator import Sampling, check_context_length, evaluate, held_out_loss
 
 SOURCE = DataConfig("tiny", {"ops": 2, "edges": 4}).source("test", "validation")
 N = 24
@@ -137,17 +137,19 @@ def test_the_distance_to_the_oracle_is_zero_for_the_generator_itself_and_less_no
 def test_no_distance_is_given_where_the_law_has_no_closed_form():
     source = DataConfig("tiny", {"ops": 2, "edges": 4, "solution_order": "published"}).source("test", "validation")
     assert "kl" not in held_out_loss(MODEL, source, range(4))
-    assert "kl_to_oracle" not in Periodic(source, PeriodicConfig(every=1, problems=2, documents=4), None)(
-        MODEL, TrainState()
-    )
+    assert "kl_to_oracle" not in EvaluationCallback(
+        source, EvaluationCallbackConfig(every=1, problems=2, documents=4), None
+    )(MODEL, TrainState())
 
 
 def test_periodic_evaluation_is_repeatable_and_writes_the_newest_rollouts(tmp_path):
-    periodic = Periodic(SOURCE, PeriodicConfig(every=1, problems=6, documents=8, samples=2), tmp_path)
+    periodic = EvaluationCallback(
+        SOURCE, EvaluationCallbackConfig(every=1, problems=6, documents=8, samples=2), tmp_path
+    )
     first = periodic(MODEL, TrainState(step=1))
     assert periodic(MODEL, TrainState(step=2)) == first
     assert {"held_out_loss", "held_out_floor", "kl_to_oracle", "eval_full", "eval_by_ops"} <= set(first)
-    lines = read_lines(tmp_path / "samples.jsonl")
+    lines = read_json_lines(tmp_path / "samples.jsonl")
     assert [line["step"] for line in lines] == [2, 2] and [line["index"] for line in lines] == [0, 1]
 
 
@@ -180,21 +182,23 @@ def test_impossible_sampling_is_refused(bad):
 
 
 def test_problems_that_a_model_cannot_read_are_refused_by_name():
-    check_room(SOURCE, 4, 256, "ood=1")
+    check_context_length(SOURCE, 4, 256, "ood=1")
     with pytest.raises(ValueError, match=r"^ood=1: such problems have up to \d+ tokens, the model reads 30"):
-        check_room(SOURCE, 4, 30, "ood=1")
+        check_context_length(SOURCE, 4, 30, "ood=1")
 
 
 def test_what_costs_samples_is_measured_only_when_asked_for():
-    config = PeriodicConfig(every=1, problems=2, documents=4, samples_per_problem=2, sampled_problems=3)
+    config = EvaluationCallbackConfig(every=1, problems=2, documents=4, samples_per_problem=2, sampled_problems=3)
     asked = []
     follow = lambda model, drawn: asked.append(drawn.index.tolist()) or {"more": 1}  # noqa: E731
-    harder = DataConfig("tiny", {"ops": 2, "edges": 4}).beyond(1).source("test", "validation")
-    found = Periodic(SOURCE, config, None, harder, follow)(MODEL, TrainState())
+    harder = DataConfig("tiny", {"ops": 2, "edges": 4}).with_more_ops(1).source("test", "validation")
+    found = EvaluationCallback(SOURCE, config, None, harder, follow)(MODEL, TrainState())
     assert asked == [[0, 0, 1, 1, 2, 2]] and found["more"] == 1
     assert {"eval_pass_1", "eval_pass_2", "eval_pass_by_ops", "eval_ood"} <= set(found)
     assert set(harder.documents(range(8)).problems.ops) == {3}
-    bare = Periodic(SOURCE, PeriodicConfig(every=1, problems=2, documents=4), None)(MODEL, TrainState())
+    bare = EvaluationCallback(SOURCE, EvaluationCallbackConfig(every=1, problems=2, documents=4), None)(
+        MODEL, TrainState()
+    )
     assert (
         not {key for key in bare if "pass" in key or "ood" in key or key == "more"} and 0.0 <= bare["eos_gold"] <= 1.0
     )

@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 from torch import nn
 from tqdm import tqdm
 
+from synth.store.files import read_json, read_json_lines
 from train.core import checkpoint, metrics_log
-from train.core.loop import StepOutput, due, last_row, train
+from train.core.loop import StepOutput, is_due, last_row, train
 from train.core.optimizer import OptimConfig, Optimizer, Schedule
 from train.core.state import Budget, Diverged, TrainState
-from train.runs.run_folder import TrainingOut, open_run, read_json, read_lines
+from train.runs.run_folder import TrainingOutConfig, open_run
 
 COUNTER = itertools.count()
 OPTIM = OptimConfig(lr=0.05, schedule=Schedule("linear", warmup_steps=0))
@@ -34,7 +35,7 @@ def start(tmp_path, **out):
         model.weight.fill_(0.1)
         model.bias.zero_()
     run = open_run({"n": next(COUNTER), "out": {"root": str(tmp_path), "name": "x", "folder": None}})
-    return run, model, TrainingOut(**{"log_every": 5, "save_every": 10, "keep": 0, **out})
+    return run, model, TrainingOutConfig(**{"log_every": 5, "save_every": 10, "keep": 0, **out})
 
 
 @pytest.mark.parametrize(
@@ -55,11 +56,11 @@ def test_what_is_written_when(tmp_path):
         return {"score": 1.0}
 
     state = train(run, model, objective, OPTIM, Budget(steps=23), out, evaluate=evaluate, evaluate_every=7)
-    rows = read_lines(run.path / "metrics.jsonl")
+    rows = read_json_lines(run.path / "metrics.jsonl")
     assert seen == [0, 7, 14, 21, 23]
     assert [r["step"] for r in rows] == [0, 5, 7, 10, 14, 15, 20, 21, 23]
     assert [r["step"] for r in rows if "score" in r] == seen
-    assert [line["step"] for line in read_lines(run.path / checkpoint.INDEX)] == [10, 20, 23]
+    assert [line["step"] for line in read_json_lines(run.path / checkpoint.INDEX)] == [10, 20, 23]
     assert rows[-1] == last_row(run) and rows[-1]["mine"] == 22.0 and rows[-1]["tokens"] == 8 * 23
     assert {"loss", "smooth_loss", "grad_norm", "lr_scale", "flops", "seconds", "tokens_per_second"} <= set(rows[-1])
     assert rows[1]["lr_scale"] == pytest.approx(1 - 4 / 23)
@@ -73,13 +74,13 @@ def test_what_is_written_when(tmp_path):
 def test_zero_means_never_but_the_last_step_is_saved(tmp_path):
     run, model, out = start(tmp_path, log_every=0, save_every=0)
     train(run, model, objective, OPTIM, Budget(steps=3), out)
-    assert read_lines(run.path / "metrics.jsonl") == []
-    assert [line["step"] for line in read_lines(run.path / checkpoint.INDEX)] == [3]
+    assert read_json_lines(run.path / "metrics.jsonl") == []
+    assert [line["step"] for line in read_json_lines(run.path / checkpoint.INDEX)] == [3]
 
 
 def test_due():
-    assert [s for s in range(1, 8) if due(s, 3, last=s == 7)] == [3, 6, 7]
-    assert not any(due(s, 0, last=True) for s in range(5))
+    assert [s for s in range(1, 8) if is_due(s, 3, last=s == 7)] == [3, 6, 7]
+    assert not any(is_due(s, 0, last=True) for s in range(5))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -194,7 +195,7 @@ def test_a_second_call_continues_and_a_finished_run_is_left_alone(tmp_path):
     assert state.step == 10 and torch.equal(fresh.weight, model.weight) and torch.equal(again.seen, memory.seen)
     assert train(run, fresh, again, OPTIM, Budget(steps=12), out).step == 12
     assert again.seen.item() == sum(range(12))
-    assert [r["step"] for r in read_lines(run.path / "metrics.jsonl")] == [5, 10, 12]
+    assert [r["step"] for r in read_json_lines(run.path / "metrics.jsonl")] == [5, 10, 12]
 
 
 def test_what_a_kill_inside_the_last_save_left_is_removed_by_the_next_call(tmp_path):
@@ -221,7 +222,7 @@ def test_the_bar_says_step_loss_speed_and_time_left(tmp_path, monkeypatch):
     monkeypatch.setattr(
         metrics_log, "tqdm", lambda **how: tqdm(**{**how, "disable": False, "file": screen, "mininterval": 0})
     )
-    with metrics_log.Recorder(run, TrainState(), Budget(steps=8)) as bar:
+    with metrics_log.MetricsLog(run, TrainState(), Budget(steps=8)) as bar:
         bar.show(TrainState(step=2, tokens=10, smooth_loss=1.25), 12_345.6)
     said = screen.getvalue().split("\r")[-1]
     assert run.path.name in said and "step 2 loss 1.250 12,346 tokens/s" in said and " 25%" in said

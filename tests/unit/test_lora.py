@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from models.gpt import GPT, GPTConfig
+from synth.store.files import read_json_lines
 from train import pretrain
 from train.config.compose import load, run_entry
 from train.core import checkpoint
 from train.core.lora import LoraConfig, adapt, adapted, merged
-from train.runs.run_folder import read_lines
 
 TOKENS = torch.arange(40).view(2, 20) % 97
 SMALL = [
@@ -108,13 +108,13 @@ def test_a_killed_run_ends_with_the_same_weights_and_readers_get_plain_ones(tmp_
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
-    assert [line["step"] for line in read_lines(killed / "checkpoints.jsonl")] == [2]
+    assert [line["step"] for line in read_json_lines(killed / "checkpoints.jsonl")] == [2]
     pretrain.main(load("pretrain", pretrain.PretrainConfig, [*words, f"out.folder={killed}"]))
-    assert checkpoint.digest(killed) == checkpoint.digest(straight) != checkpoint.digest(base)
+    assert checkpoint.weights_digest(killed) == checkpoint.weights_digest(straight) != checkpoint.weights_digest(base)
     summary = json.loads((straight / "summary.json").read_text())
     read, start = checkpoint.load_model(straight), checkpoint.load_model(base)
     assert summary["trained"] < summary["parameters"] == sum(p.numel() for p in read.parameters())
     changed = {name for name, p in read.named_parameters() if not torch.equal(p, start.state_dict()[name])}
     assert changed == {f"blocks.{i}.attn.qkv.weight" for i in range(read.config.n_layer)}
-    first, last = read_lines(straight / "metrics.jsonl")[0], read_lines(straight / "metrics.jsonl")[-1]
+    first, last = read_json_lines(straight / "metrics.jsonl")[0], read_json_lines(straight / "metrics.jsonl")[-1]
     assert first["step"] == 0 and last["held_out_loss"] < first["held_out_loss"]

@@ -1,15 +1,15 @@
 """Run folders: same work same folder, other work refused, nothing half-written."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 import yaml
 
+from synth.store.files import read_json
 from train.core.state import Budget, Ledger, TrainState
-from train.runs.run_folder import append_line, atomic_write, identity, open_run, read_json, read_lines, run_path
+from train.runs.run_folder import config_hash, open_run, run_path
 
 
 def config(tmp_path, **changes):
@@ -23,7 +23,7 @@ def config(tmp_path, **changes):
 
 def test_a_run_folder_holds_its_config_and_where_it_came_from(tmp_path):
     run = open_run(config(tmp_path), seeds={"weights": 0}, data="abc")
-    assert run.path == run_path(config(tmp_path)) and run.path.name == f"a-{identity(config(tmp_path))[:8]}"
+    assert run.path == run_path(config(tmp_path)) and run.path.name == f"a-{config_hash(config(tmp_path))[:8]}"
     assert yaml.safe_load((run.path / "config.yaml").read_text()) == config(tmp_path)
     manifest = read_json(run.path / "manifest.json")
     assert manifest["seeds"] == {"weights": 0} and manifest["data"] == "abc"
@@ -49,15 +49,15 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
 
 
 def test_identity_ignores_where_and_sees_what(tmp_path):
-    base = identity(config(tmp_path))
-    assert identity(config(tmp_path, out={"root": "elsewhere", "name": "b", "log_every": 3})) == base
-    assert identity(config(tmp_path, seed=1)) != base
-    assert identity(config(tmp_path, optim={"lr": 0.2})) != base
+    base = config_hash(config(tmp_path))
+    assert config_hash(config(tmp_path, out={"root": "elsewhere", "name": "b", "log_every": 3})) == base
+    assert config_hash(config(tmp_path, seed=1)) != base
+    assert config_hash(config(tmp_path, optim={"lr": 0.2})) != base
 
 
 def test_an_input_counts_by_its_contents(tmp_path):
     one, two = config(tmp_path, init="here/x"), config(tmp_path, init="there/y")
-    assert identity(one, {"init": "d1"}) == identity(two, {"init": "d1"}) != identity(one, {"init": "d2"})
+    assert config_hash(one, {"init": "d1"}) == config_hash(two, {"init": "d1"}) != config_hash(one, {"init": "d2"})
 
 
 def test_another_config_in_an_exact_folder_is_refused_and_nothing_changes(tmp_path):
@@ -90,32 +90,6 @@ def test_two_processes_cannot_write_one_run(tmp_path):
     run.close()
     say = subprocess.run([sys.executable, "-c", code, argument], capture_output=True, text=True, check=True)
     assert say.stdout == ""
-
-
-def test_atomic_write_leaves_no_temporary_file_and_keeps_the_old_one_on_failure(tmp_path, monkeypatch):
-    target = tmp_path / "x.json"
-    atomic_write(target, "old")
-
-    def broken(_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "fsync", broken)
-    with pytest.raises(OSError):
-        atomic_write(target, "new")
-    assert target.read_text() == "old"
-    monkeypatch.undo()
-    atomic_write(target, "new")
-    assert target.read_text() == "new"
-
-
-def test_a_half_line_is_dropped_by_reader_and_writer(tmp_path):
-    path = tmp_path / "m.jsonl"
-    append_line(path, {"a": 1})
-    with path.open("a") as file:
-        file.write('{"a": 2, "b')
-    assert read_lines(path) == [{"a": 1}]
-    append_line(path, {"a": 3})
-    assert read_lines(path) == [{"a": 1}, {"a": 3}]
 
 
 def test_state_goes_through_json_unchanged():

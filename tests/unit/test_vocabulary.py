@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from models.gpt import GPT, GPTConfig
-from train.core.extend_vocabulary import encoding_of, extended, same_texts
-from train.data.batches import DataConfig, world_notes
+from train.core.extend_vocabulary import checkpoint_encoding, extend_vocabulary, same_texts
+from train.data.batches import DataConfig, vocabulary_notes
 
 SMALL, LARGE = DataConfig("tiny"), DataConfig("tiny", {"modulus": 23, "names": 15, "subcategories": 2})
 
@@ -15,7 +15,7 @@ def model(data, tied=False, seed=0):
 
 
 def grown(data, other, tied=False):
-    return extended(model(data, tied), world_notes(data), other, "runs/x", seed=1)
+    return extend_vocabulary(model(data, tied), vocabulary_notes(data), other, "runs/x", seed=1)
 
 
 def test_texts_are_matched_and_those_that_name_no_single_token_are_not():
@@ -47,7 +47,7 @@ def test_shared_tokens_keep_their_rows_and_logits_and_new_ones_are_random(tied, 
 
 def test_there_and_back_is_the_same_model():
     old = model(SMALL)
-    back = extended(grown(SMALL, LARGE), world_notes(LARGE), SMALL, "runs/x", seed=2)
+    back = extend_vocabulary(grown(SMALL, LARGE), vocabulary_notes(LARGE), SMALL, "runs/x", seed=2)
     assert all(torch.equal(a, b) for a, b in zip(old.state_dict().values(), back.state_dict().values(), strict=True))
 
 
@@ -57,6 +57,6 @@ def test_tokens_of_another_kind_are_refused():
 
 
 def test_a_vocabulary_that_has_changed_since_is_refused():
-    notes = {**world_notes(SMALL), "vocabulary": "another"}
+    notes = {**vocabulary_notes(SMALL), "vocabulary": "another"}
     with pytest.raises(ValueError, match="its vocabulary is not the one runs/x was trained with"):
-        encoding_of(notes, "runs/x")
+        checkpoint_encoding(notes, "runs/x")

@@ -10,10 +10,7 @@ go to disk and back without a change of one bit. `zoo/NAME` is a model that come
 without its moments. Try: `load_model("runs/.../teacher-1a2b3c4d")`.
 """
 
-import hashlib
 import io
-import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -30,10 +27,10 @@ from torch import nn
 
 import models
 from models.gpt import GPT, GPTConfig
+from synth.store.files import append_json_line, read_json, read_json_lines, sha256, sync, write_json
 from train.core.distributed import like, sharded
 from train.core.lora import adapted
 from train.core.state import TrainState
-from train.runs.run_folder import append_line, atomic_write, read_json, read_lines, sync
 
 INDEX = "checkpoints.jsonl"
 FILES = ("model.safetensors", "optimizer.pt", "state.json")
@@ -73,8 +70,8 @@ def save(
         shutil.rmtree(folder / f".replaced-{state.step}.tmp")
     temporary.rename(final)
     sync(folder)
-    hashes = {name: file_hash(final / name) for name in FILES}
-    append_line(run / INDEX, {"step": state.step, "path": f"checkpoints/{final.name}", "sha256": hashes})
+    hashes = {name: sha256(final / name) for name in FILES}
+    append_json_line(run / INDEX, {"step": state.step, "path": f"checkpoints/{final.name}", "sha256": hashes})
     if keep:
         _prune(run, keep)
     return final
@@ -107,9 +104,9 @@ def _write(
         "notes": dict(notes or {}),
         "versions": {"torch": torch.__version__},
     }
-    atomic_write(temporary / FILES[2], json.dumps(record, indent=2) + "\n")
+    write_json(temporary / FILES[2], record)
     for name in FILES:
-        _sync_file(temporary / name)
+        sync(temporary / name)
     sync(temporary)
 
 
@@ -144,7 +141,7 @@ def find(path: str | Path, setting: str = "checkpoint") -> Path:
 
     Raises ValueError, naming the setting and the path, when there is none.
     """
-    path = located(path, setting)
+    path = expand_zoo_path(path, setting)
     accepted = "accepted: a run folder, or one of its checkpoints/step-N folders"
     if not path.exists():
         raise ValueError(f"{setting}={path}: does not exist; {accepted}")
@@ -158,7 +155,7 @@ def find(path: str | Path, setting: str = "checkpoint") -> Path:
     return found
 
 
-def located(path: str | Path, setting: str = "checkpoint") -> Path:
+def expand_zoo_path(path: str | Path, setting: str = "checkpoint") -> Path:
     """The path itself, or the folder of the zoo's model that `zoo/NAME` means.
 
     Raises ValueError, naming the setting, when the zoo has no such model.
@@ -196,9 +193,9 @@ def notes(path: str | Path, setting: str = "checkpoint") -> dict[str, Any]:
     return _record(find(path, setting), path, setting)["notes"]
 
 
-def digest(path: str | Path, setting: str = "checkpoint") -> str:
+def weights_digest(path: str | Path, setting: str = "checkpoint") -> str:
     """sha256 of the weights at `path`: what a run that starts from them depends on."""
-    return file_hash(find(path, setting) / FILES[0])
+    return sha256(find(path, setting) / FILES[0])
 
 
 def _record(folder: Path, path: str | Path, setting: str) -> dict[str, Any]:
@@ -216,7 +213,7 @@ def _unreadable(name: str, path: str | Path, setting: str, error: Exception) -> 
 
 
 def _verified(run: Path) -> Iterator[Path]:
-    for line in reversed(read_lines(run / INDEX)):
+    for line in reversed(read_json_lines(run / INDEX)):
         folder = run / line["path"]
         bad = [name for name, h in line["sha256"].items() if not _matches(folder / name, h)]
         if not bad:
@@ -227,28 +224,18 @@ def _verified(run: Path) -> Iterator[Path]:
 
 def _damaged(step: Path) -> bool:
     """Whether a step folder that its run's index knows has other contents than the index says."""
-    lines = [line for line in read_lines(step.parent.parent / INDEX) if Path(line["path"]).name == step.name]
+    lines = [line for line in read_json_lines(step.parent.parent / INDEX) if Path(line["path"]).name == step.name]
     return bool(lines) and not all(_matches(step / name, h) for name, h in lines[-1]["sha256"].items())
 
 
-def _matches(path: Path, sha256: str) -> bool:
-    return path.is_file() and file_hash(path) == sha256
+def _matches(path: Path, digest: str) -> bool:
+    return path.is_file() and sha256(path) == digest
 
 
 def _prune(run: Path, keep: int) -> None:
-    folders = list(dict.fromkeys(line["path"] for line in reversed(read_lines(run / INDEX))))
+    folders = list(dict.fromkeys(line["path"] for line in reversed(read_json_lines(run / INDEX))))
     for path in folders[keep:]:
         if (run / path).exists():
             doomed = run / "checkpoints" / f".{Path(path).name}.tmp"
             (run / path).rename(doomed)
             shutil.rmtree(doomed)
-
-
-def file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

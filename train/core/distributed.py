@@ -33,17 +33,17 @@ class Group:
     """This process among those of the run."""
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
-    def main(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes and speaks for all."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Each number summed over the processes, in float64."""
-        if self.world == 1:
+        if self.world_size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
@@ -51,22 +51,22 @@ class Group:
 
     def mean(self, value: Tensor) -> float:
         """The mean over the processes of a scalar."""
-        return self.sum([value.item()])[0] / self.world
+        return self.sum([value.item()])[0] / self.world_size
 
     def gather(self, value: T) -> list[T]:
         """What each process has, on every process, by rank; tensors in it must be on the CPU."""
-        if self.world == 1:
+        if self.world_size == 1:
             return [value]
-        every: list[Any] = [None] * self.world
+        every: list[Any] = [None] * self.world_size
         dist.all_gather_object(every, value)
         return every
 
-    def first(self, action: Callable[[], T]) -> T:
+    def from_main(self, action: Callable[[], T]) -> T:
         """What `action` returns or raises (ValueError) on rank 0, on every rank."""
-        if self.world == 1:
+        if self.world_size == 1:
             return action()
         outcome: list[Any] = [None, None]
-        if self.main:
+        if self.is_main:
             try:
                 outcome[0] = action()
             except ValueError as error:
@@ -77,16 +77,16 @@ class Group:
         return outcome[0]
 
 
-def processes() -> tuple[int, int]:
+def rank_and_world_size() -> tuple[int, int]:
     """(rank, number of processes) as torchrun set them in the environment; (0, 1) without it."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextlib.contextmanager
-def joined(device: torch.device) -> Iterator[Group]:
+def process_group(device: torch.device) -> Iterator[Group]:
     """The group of all processes that torchrun started; on GPUs each takes the card of its local rank."""
-    rank, world = processes()
-    if world == 1:
+    rank, world_size = rank_and_world_size()
+    if world_size == 1:
         yield Group(device=device)
         return
     if device.type == "cuda":
@@ -98,7 +98,7 @@ def joined(device: torch.device) -> Iterator[Group]:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Group(rank, world, device)
+        yield Group(rank, world_size, device)
     finally:
         dist.destroy_process_group()
 
@@ -108,7 +108,7 @@ def shard(model: GPT, group: Group) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    mesh = init_device_mesh(group.device.type, (group.world,))
+    mesh = init_device_mesh(group.device.type, (group.world_size,))
     for block in model.blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
@@ -125,7 +125,7 @@ def sharded(x: nn.Module | Tensor) -> bool:
 
 def replicate(forward: nn.Module, model: GPT, group: Group) -> nn.Module:
     """What to call instead of `forward` (the model, or its compiled form) so that processes average their gradients."""
-    if group.world == 1 or sharded(model):
+    if group.world_size == 1 or sharded(model):
         return forward
     return DistributedDataParallel(forward)
 

@@ -16,13 +16,13 @@ import torch
 from models.gpt import GPT
 from synth.store.encodings import Encoding
 from train.config.schema import build
-from train.data.batches import DataConfig, check_world
+from train.data.batches import DataConfig, check_vocabulary
 
 
-def encoding_of(notes: Mapping[str, Any], path: str) -> Encoding:
+def checkpoint_encoding(notes: Mapping[str, Any], path: str) -> Encoding:
     """The tokens that a checkpoint was trained on. Raises ValueError where its vocabulary has changed since."""
     data = build(DataConfig, notes["data"])
-    check_world(notes, data, path)
+    check_vocabulary(notes, data, path)
     return data.encoding()
 
 
@@ -34,7 +34,7 @@ def same_texts(old: Sequence[str], new: Sequence[str]) -> list[tuple[int, int]]:
 
 
 @torch.no_grad()
-def extended(model: GPT, notes: Mapping[str, Any], data: DataConfig, path: str, seed: int) -> GPT:
+def extend_vocabulary(model: GPT, notes: Mapping[str, Any], data: DataConfig, path: str, seed: int) -> GPT:
     """The model of the checkpoint at `path` for the vocabulary of `data`; all but the new tokens' rows is its own.
 
     New rows are those of `GPT(config, seed)`. Raises ValueError when the two have tokens of different kinds.
@@ -45,7 +45,7 @@ def extended(model: GPT, notes: Mapping[str, Any], data: DataConfig, path: str, 
             f"init_vocabulary=extend with data.tokens={data.tokens}: {path} was trained on data.tokens={kind}; "
             f"accepted: data.tokens={kind}"
         )
-    pairs = torch.tensor(same_texts(encoding_of(notes, path).vocabulary(), data.encoding().vocabulary()))
+    pairs = torch.tensor(same_texts(checkpoint_encoding(notes, path).vocabulary(), data.encoding().vocabulary()))
     old_N, new_N = pairs.unbind(1)
     larger = GPT(replace(model.config, vocab_size=data.encoding().size), seed)
     own, state = model.state_dict(), larger.state_dict()

@@ -15,12 +15,13 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from synth.store.files import read_json_lines
 from train.core import checkpoint
 from train.core.distributed import Group, whole
-from train.core.metrics_log import Recorder
+from train.core.metrics_log import MetricsLog
 from train.core.optimizer import OptimConfig, Optimizer
 from train.core.state import Budget, Diverged, TrainState
-from train.runs.run_folder import RunDir, TrainingOut, read_lines
+from train.runs.run_folder import RunFolder, TrainingOutConfig
 
 
 @dataclass(frozen=True)
@@ -47,27 +48,27 @@ class Objective(Protocol):
         """The loss of step `step` for the current weights."""
 
 
-ALONE = Group()
+SINGLE_PROCESS = Group()
 Evaluate = Callable[[nn.Module, TrainState], Mapping[str, Any]]
 
 
-def due(step: int, every: int, last: bool) -> bool:
+def is_due(step: int, every: int, last: bool) -> bool:
     """Whether a periodic action happens after `step` steps: at multiples of its period and at the end; 0: never."""
     return every > 0 and (last or step % every == 0)
 
 
 def train(
-    run: RunDir,
+    run: RunFolder,
     model: nn.Module,
     objective: Objective,
     optim: OptimConfig,
     budget: Budget,
-    out: TrainingOut,
+    out: TrainingOutConfig,
     *,
     evaluate: Evaluate | None = None,
     evaluate_every: int = 0,
     notes: Mapping[str, Any] | None = None,
-    group: Group = ALONE,
+    group: Group = SINGLE_PROCESS,
 ) -> TrainState:
     """Trains `model` in place until the budget is spent, continuing from the run's last checkpoint if it has one.
 
@@ -78,7 +79,7 @@ def train(
     the checkpoints before that stay.
     """
     optimizer, state = Optimizer(model, optim), TrainState()
-    if group.main:
+    if group.is_main:
         checkpoint.clean(run.path)
     found = checkpoint.latest(run.path)
     if found is not None:
@@ -86,7 +87,7 @@ def train(
         if hasattr(objective, "load_state_dict"):
             objective.load_state_dict(memory)
     evaluating = evaluate is not None and evaluate_every > 0
-    with Recorder(run, state, budget, quiet=not group.main) as recorder:
+    with MetricsLog(run, state, budget, quiet=not group.is_main) as recorder:
         if evaluating and state.step == 0:
             recorder.record(0, _position(state) | _evaluate(evaluate, model, optimizer, state))
         while (before := state.progress(budget)) < 1:
@@ -102,7 +103,7 @@ def train(
                 **output.metrics,
             }
             _check_finite(row, state.step, optim, run)
-            logged = due(state.step + 1, out.log_every, False)
+            logged = is_due(state.step + 1, out.log_every, False)
             weights = [p.detach().clone() for p in optimizer.parameters] if logged else []
             optimizer.step(scale)
             if logged:
@@ -114,21 +115,21 @@ def train(
             _check_spike(state, optim, run)
 
             last = state.progress(budget) >= 1
-            evaluated = evaluating and due(state.step, evaluate_every, last)
+            evaluated = evaluating and is_due(state.step, evaluate_every, last)
             if evaluated:
                 row |= _evaluate(evaluate, model, optimizer, state)
-            if evaluated or due(state.step, out.log_every, last):
+            if evaluated or is_due(state.step, out.log_every, last):
                 row |= {"smooth_loss": state.smooth_loss, "tokens_per_second": output.tokens / seconds}
                 recorder.record(state.step, _position(state) | row)
             recorder.show(state, output.tokens / seconds)
-            if last or due(state.step, out.save_every, last):
+            if last or is_due(state.step, out.save_every, last):
                 _save(run, recorder, model, optimizer, objective, state, notes, out.keep, group)
     return state
 
 
-def last_row(run: RunDir) -> dict[str, Any]:
+def last_row(run: RunFolder) -> dict[str, Any]:
     """The metrics of the run's last logged step, which holds its last evaluation."""
-    rows = read_lines(run.path / "metrics.jsonl")
+    rows = read_json_lines(run.path / "metrics.jsonl")
     return rows[-1] if rows else {}
 
 
@@ -136,20 +137,20 @@ def _position(state: TrainState) -> dict[str, Any]:
     return {"tokens": state.tokens, "flops": state.flops, "seconds": round(sum(state.ledger.seconds.values()), 3)}
 
 
-def _check_finite(row: Mapping[str, float], step: int, optim: OptimConfig, run: RunDir) -> None:
+def _check_finite(row: Mapping[str, float], step: int, optim: OptimConfig, run: RunFolder) -> None:
     if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
         what = f"at step {step}: loss {row['loss']}, gradient norm {row['grad_norm']}"
         raise Diverged(f"training diverged {what}; {_advice(optim, run)}")
 
 
-def _check_spike(state: TrainState, optim: OptimConfig, run: RunDir) -> None:
+def _check_spike(state: TrainState, optim: OptimConfig, run: RunFolder) -> None:
     if optim.spike and state.smooth_loss - state.lowest_loss > optim.spike:
         rise = f"the smoothed loss rose from {state.lowest_loss:.3f} to {state.smooth_loss:.3f}"
         what = f"at step {state.step}: {rise}, by more than optim.spike={optim.spike}"
         raise Diverged(f"training diverged {what}; {_advice(optim, run)}")
 
 
-def _advice(optim: OptimConfig, run: RunDir) -> str:
+def _advice(optim: OptimConfig, run: RunFolder) -> str:
     rates = f"optim.lr={optim.lr}" + (f", optim.muon.lr={optim.muon.lr}" if optim.muon else "")
     good = checkpoint.latest(run.path)
     return f"lower {rates}, or optim.clip; the last good checkpoint: {good or 'none'}"
@@ -176,8 +177,8 @@ def _evaluate(evaluate: Evaluate, model: nn.Module, optimizer: Optimizer, state:
 
 
 def _save(
-    run: RunDir,
-    recorder: Recorder,
+    run: RunFolder,
+    recorder: MetricsLog,
     model: nn.Module,
     optimizer: Optimizer,
     objective: Objective,
@@ -190,7 +191,7 @@ def _save(
     memory = objective.state_dict() if hasattr(objective, "state_dict") else None
     with optimizer.averaged():
         complete = whole(model)
-        if group.main:
+        if group.is_main:
             checkpoint.save(run.path, complete, optimizer, state, notes, memory, keep)
         else:
             optimizer.state_dict()  # putting shards together takes every process

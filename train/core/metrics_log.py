@@ -12,23 +12,24 @@ from typing import Any
 
 from tqdm import tqdm
 
+from synth.store.files import finite, read_json_lines, write_json_lines
 from train.core.state import Budget, TrainState
-from train.runs.run_folder import RunDir, atomic_write, finite, read_lines
+from train.runs.run_folder import RunFolder
 
 
-class Recorder:
+class MetricsLog:
     """Writes for one run, as a context manager. `record(step, values)` once for each logged step, in order.
 
     A `quiet` one writes and shows nothing: of many processes, one does.
     """
 
-    def __init__(self, run: RunDir, state: TrainState, budget: Budget, quiet: bool = False):
+    def __init__(self, run: RunFolder, state: TrainState, budget: Budget, quiet: bool = False):
         self.run, self.budget = run, budget
         self.quiet = quiet
         self.path = run.path / "metrics.jsonl" if not quiet else Path(os.devnull)
-        kept = [line for line in read_lines(self.path) if line["step"] <= state.step]
+        kept = [line for line in read_json_lines(self.path) if line["step"] <= state.step]
         if self.path.is_file():
-            atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+            write_json_lines(self.path, kept)
         self.last_step = kept[-1]["step"] if kept else -1
         self._file = self.path.open("a", encoding="utf-8")
         self._bar = tqdm(

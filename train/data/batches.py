@@ -73,11 +73,11 @@ class DataConfig:
         except ValueError as error:
             raise ValueError(f"data.{error}") from None
 
-    def told(self, recipe: str) -> "DataConfig":
+    def with_context(self, recipe: str) -> "DataConfig":
         """The same problems, each with a context of this one recipe (`none`: without)."""
         return replace(self, overrides={**self.overrides, "contexts": {recipe: 1.0}})
 
-    def beyond(self, more: int, setting: str = "ood") -> "DataConfig":
+    def with_more_ops(self, more: int, setting: str = "ood") -> "DataConfig":
         """The same data in the same vocabulary, each problem of exactly `more` operations above its most; `setting` is
         the name to complain about."""
         try:
@@ -124,7 +124,7 @@ class BatchConfig:
         if self.micro < 0:
             raise ValueError(f"batch.micro={self.micro}: accepted: 0 or more")
 
-    def within(self, context: int) -> "BatchConfig":
+    def with_window(self, context: int) -> "BatchConfig":
         """With its window filled in for a model of this context. Raises ValueError when the window is larger."""
         if (self.window or 0) > context:
             raise ValueError(f"batch.window={self.window}: the model reads {context}; accepted: up to {context}")
@@ -246,16 +246,17 @@ def collate_packed(
 class Batches:
     """The batches of a source, by step. Keeps the chunk at hand, nothing else.
 
-    Of `world` processes, that of `rank` gets its share of every batch: together they have the rows of the batch that a
-    single process would get.
+    Process `rank` of `world_size` gets every `world_size`-th row of a batch; together they have the rows of a single
+    process.
     """
 
-    def __init__(self, source: DocumentSource, config: BatchConfig, rank: int = 0, world: int = 1):
-        if config.documents < world:
+    def __init__(self, source: DocumentSource, config: BatchConfig, rank: int = 0, world_size: int = 1):
+        if config.documents < world_size:
             raise ValueError(
-                f"batch.documents={config.documents}: fewer than the {world} processes; accepted: {world} or more"
+                f"batch.documents={config.documents}: fewer than the {world_size} processes; "
+                f"accepted: {world_size} or more"
             )
-        self.source, self.config, self._share = source, config, slice(rank, None, world)
+        self.source, self.config, self._share = source, config, slice(rank, None, world_size)
         self._fill = source.encoding.pad if isinstance(source, Retokenised) else PAD
         self._chunk: tuple[int, Documents, np.ndarray] | None = None
 
@@ -291,14 +292,14 @@ class Batches:
         return defective(self.source.documents(indices), indices, self.config.defect, self.source.seed)
 
 
-def world_notes(config: DataConfig) -> Mapping[str, Any]:
+def vocabulary_notes(config: DataConfig) -> Mapping[str, Any]:
     """What a checkpoint notes about its data, so that it is never judged in a world it cannot read."""
     return {"vocabulary": config.encoding().fingerprint(), "data": asdict(config)}
 
 
-def check_world(notes: Mapping[str, Any], config: DataConfig, path: str) -> None:
+def check_vocabulary(notes: Mapping[str, Any], config: DataConfig, path: str) -> None:
     """Raises ValueError when the checkpoint at `path` was trained with another vocabulary than the data's."""
-    if notes.get("vocabulary") != world_notes(config)["vocabulary"]:
+    if notes.get("vocabulary") != vocabulary_notes(config)["vocabulary"]:
         tokens = "" if config.tokens == PHRASE else f", data.tokens={config.tokens}"
         raise ValueError(
             f"data.preset={config.preset}{tokens}: its vocabulary is not the one {path} was trained with; "

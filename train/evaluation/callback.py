@@ -12,12 +12,12 @@ from models.gpt import GPT
 from synth.dataset import Source
 from train.core.state import TrainState
 from train.data.batches import DataConfig
-from train.evaluation.evaluator import Evaluation, check_room, evaluate, held_out_loss, write_samples
+from train.evaluation.evaluator import Evaluation, check_context_length, evaluate, held_out_loss, write_samples
 from train.evaluation.pass_at_k import PassConfig, passes_of, sampled
 
 
 @dataclass(frozen=True)
-class PeriodicConfig:
+class EvaluationCallbackConfig:
     """Evaluation during training, every `every` steps (0: never): greedy solutions of `problems` problems, and the loss
     on `documents` documents, all from the test split's own stream `validation`, which no final evaluation reads.
 
@@ -45,7 +45,7 @@ class PeriodicConfig:
 Follow = Callable[[GPT, Evaluation], Mapping[str, Any]]
 
 
-class Periodic:
+class EvaluationCallback:
     """The loop's `evaluate`: numbers for the log, and the newest rollouts in samples.jsonl of `run` (None: nowhere).
 
     `ood` are harder problems (None: not measured); `follow` measures more on the sampled solutions.
@@ -54,7 +54,7 @@ class Periodic:
     def __init__(
         self,
         source: Source,
-        config: PeriodicConfig,
+        config: EvaluationCallbackConfig,
         run: Path | None,
         ood: Source | None = None,
         follow: Follow | None = None,
@@ -87,10 +87,10 @@ class Periodic:
         return {names[k]: value for k, value in loss.items()} | flat
 
 
-def harder_problems(data: DataConfig, config: PeriodicConfig, context: int) -> Source | None:
+def harder_problems(data: DataConfig, config: EvaluationCallbackConfig, context: int) -> Source | None:
     """The problems of `evaluate.ood`, None where it is 0. Raises ValueError when they do not fit the context."""
     if config.ood == 0 or config.every == 0:
         return None
-    source = data.beyond(config.ood, "evaluate.ood").source("test", "validation")
-    check_room(source, config.sampled_problems, context, f"evaluate.ood={config.ood}")
+    source = data.with_more_ops(config.ood, "evaluate.ood").source("test", "validation")
+    check_context_length(source, config.sampled_problems, context, f"evaluate.ood={config.ood}")
     return source

@@ -7,7 +7,6 @@ Try: `python -m train.evaluate --help`.
 Legend: N problems, B problems of a batch, R response tokens, T document tokens.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,10 +26,10 @@ from synth.judge.checker import MALFORMED, Verdicts
 from synth.kernel.rng import key
 from synth.oracle.next_token import Oracle
 from synth.store.encodings import PHRASE, Encoding, encoding_of
+from synth.store.files import finite, write_json_lines
 from train.data.batches import collate
 from train.evaluation.repetition import periods
 from train.evaluation.transcript import transcript
-from train.runs.run_folder import atomic_write, finite
 from train.statistics import wilson
 
 BATCH = 128  # rollouts side by side: the cache of a small model stays inside the CPU's own
@@ -236,7 +235,7 @@ def kl_sum(oracle: Oracle, documents: Documents, rows: np.ndarray, logp_NV: Tens
     return float((p * (np.log(p) - logp_NV[at].double().cpu().numpy())).sum())
 
 
-def check_room(source: Source, problems: int, context: int, setting: str) -> None:
+def check_context_length(source: Source, problems: int, context: int, setting: str) -> None:
     """Raises ValueError, naming the setting, when a model of this context cannot read one of the problems solved."""
     longest = int(np.diff(source.documents(range(problems)).offsets).max())
     if longest > context:
@@ -247,4 +246,4 @@ def check_room(source: Source, problems: int, context: int, setting: str) -> Non
 
 def write_samples(run: Path, records: list[dict[str, Any]], **more: Any) -> None:
     """samples.jsonl: one rollout a line with the verdict of each step."""
-    atomic_write(run / "samples.jsonl", "".join(json.dumps(finite(r | more)) + "\n" for r in records))
+    write_json_lines(run / "samples.jsonl", [finite(record | more) for record in records])

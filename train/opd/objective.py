@@ -22,7 +22,7 @@ from models.gpt import GPT
 from synth.store.encodings import PHRASE
 from synth.world.vocabulary import ANSWER
 from train.core.distributed import Group, gradients_averaged, replicate
-from train.core.loop import ALONE, StepOutput
+from train.core.loop import SINGLE_PROCESS, StepOutput
 from train.opd.checks import at_step
 from train.opd.chunked_loss import blocks, fused
 from train.opd.diagnostics.batch_metrics import Board, push_measures, response_measures, token_measures
@@ -126,7 +126,7 @@ class Objective:
         author: GPT | None = None,
         micro_batch: int = 0,
         watch: Callable[[int, Rollouts], None] | None = None,
-        group: Group = ALONE,
+        group: Group = SINGLE_PROCESS,
     ) -> None:
         self.method, self.prompts, self.teacher, self.group = method, prompts, teacher, group
         self.drawer = Drawer(prompts, method.source, author, group)
@@ -159,7 +159,7 @@ class Objective:
         for i, piece in enumerate(pieces):
             last = i == len(pieces) - 1
             with gradients_averaged(model, states, last):
-                part = piece(states) * self.group.world
+                part = piece(states) * self.group.world_size
                 if not last:
                     part.backward()
                     part = part.detach()
@@ -187,7 +187,7 @@ class Objective:
 
     def _chunks(self, rollouts: Rollouts) -> list[Tensor]:
         """The rows of each micro-batch of this process; of few rows, another process may have none."""
-        return rollouts.chunks(self.micro_batch, self.group.rank, self.group.world)
+        return rollouts.chunks(self.micro_batch, self.group.rank, self.group.world_size)
 
     def _blocks(self, part: Rollouts, model: GPT) -> list[slice]:
         return blocks(part.length_B, model.config.vocab_size, self.whole_rows)
@@ -241,7 +241,7 @@ class Objective:
         if self.method.fork is not None and counts.terms:
             scorer = self.teacher.params.models[0]
             forks = look(rollouts, signals, self.method.fork, model, scorer, self.prompts, step)
-            tally.looked(forks, self.group.main)
+            tally.looked(forks, self.group.is_main)
             futures = self._future_pieces(model, forks, counts.terms[0], tally)
             counts = replace(counts, terms=[term_BR * forks.weight_BR for term_BR in counts.terms])
         if known_BR is not None:

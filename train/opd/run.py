@@ -25,13 +25,13 @@ from synth.spec import Spec
 from synth.store.encodings import PHRASE
 from train.config.compose import REQUIRED, plain, run_entry
 from train.core import checkpoint
-from train.core.distributed import Group, joined, processes
+from train.core.distributed import Group, process_group, rank_and_world_size
 from train.core.loop import train
 from train.core.optimizer import OptimConfig
 from train.core.state import Budget
 from train.core.torch_setup import set_up
-from train.data.batches import DataConfig, check_world, world_notes
-from train.evaluation.callback import Periodic, harder_problems
+from train.data.batches import DataConfig, check_vocabulary, vocabulary_notes
+from train.evaluation.callback import EvaluationCallback, harder_problems
 from train.opd.diagnostics.context_check import check_skill, measure_skill, words
 from train.opd.diagnostics.recovery import OpdPeriodicConfig, Recovery
 from train.opd.diagnostics.rollout_log import SampleLog
@@ -43,7 +43,7 @@ from train.opd.teacher.contexts import longest
 from train.opd.teacher.targets import Teacher, make
 from train.opd.teacher.teacher_models import frozen
 from train.pretrain import CHECKED, check_context, open_together, summary
-from train.runs.run_folder import RunDir, TrainingOut, run_path
+from train.runs.run_folder import RunFolder, TrainingOutConfig, run_path
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class OpdConfig:
     evaluate: OpdPeriodicConfig = field(default_factory=OpdPeriodicConfig)
     threads: int = 1
     device: str = "cpu"
-    out: TrainingOut = field(default_factory=lambda: TrainingOut("runs/opd", "opd"))
+    out: TrainingOutConfig = field(default_factory=lambda: TrainingOutConfig("runs/opd", "opd"))
     teachers: list[str] = field(default_factory=list)
     skill: SkillConfig = field(default_factory=SkillConfig)
 
@@ -109,14 +109,14 @@ class OpdConfig:
     def inputs(self) -> dict[str, str]:
         """The checkpoints that the run depends on: setting -> digest of the weights."""
         paths = {"student": self.student, "teacher": self.teacher}
-        found = {name: checkpoint.digest(path, name) for name, path in paths.items() if path is not None}
+        found = {name: checkpoint.weights_digest(path, name) for name, path in paths.items() if path is not None}
         if self.teachers:
-            found["teachers"] = " ".join(checkpoint.digest(path, "teachers") for path in self.teachers)
+            found["teachers"] = " ".join(checkpoint.weights_digest(path, "teachers") for path in self.teachers)
         return found
 
     def source(self, split: str, stream: str) -> Source:
         """The data; without contexts of its own where the method puts them there."""
-        data = self.data.told("none") if self.method.needs_bare_prompts else self.data
+        data = self.data.with_context("none") if self.method.needs_bare_prompts else self.data
         return data.source(split, stream)
 
 
@@ -145,7 +145,7 @@ def cast(method: Method, student: GPT, external: Sequence[GPT], spec: Spec) -> t
 
 def load(path: str, setting: str, config: OpdConfig, source: Source, device: torch.device) -> GPT:
     """The model of a checkpoint, if it belongs to the data's world and has room for what it will read."""
-    check_world(checkpoint.notes(path, setting), config.data, path)
+    check_vocabulary(checkpoint.notes(path, setting), config.data, path)
     model = checkpoint.load_model(path, setting, str(device))
     check_context(model, source)
     documents, method = source.documents(range(CHECKED)), config.method
@@ -168,10 +168,11 @@ def load(path: str, setting: str, config: OpdConfig, source: Source, device: tor
 
 def main(config: OpdConfig) -> None:
     """Trains the student into a run folder; a complete one is left as it is."""
-    with joined(set_up(config.threads, config.device, many=True)) as group:
-        if config.prompts < group.world:
+    with process_group(set_up(config.threads, config.device, many=True)) as group:
+        if config.prompts < group.world_size:
             raise ValueError(
-                f"prompts={config.prompts}: fewer than the {group.world} processes; accepted: {group.world} or more"
+                f"prompts={config.prompts}: fewer than the {group.world_size} processes; "
+                f"accepted: {group.world_size} or more"
             )
         source = config.source("train", "distillation")
         config.method.check_vocabulary(config.data.encoding().size)
@@ -180,17 +181,17 @@ def main(config: OpdConfig) -> None:
         harder = harder_problems(config.data, config.evaluate, student.config.context)
         if config.evaluate.continuations and teacher.params is not None:
             follow = Recovery(teacher, validation, config.evaluate.continuations, config.seed)
-        skill = group.first(lambda: skill_of(config, student, teacher))
+        skill = group.from_main(lambda: skill_of(config, student, teacher))
         seeds = {"rollouts": config.seed, "data": config.data.seed}
         run = open_together(group, plain(config), config.inputs, seeds, config.data.fingerprint())
-        if skill is not None and group.main:
+        if skill is not None and group.is_main:
             run.write_json("skill.json", skill)
         if not run.complete:
             # where the batches are documents, the rollouts worth reading are those of the evaluation
-            written = run.path if config.method.source.kind == "gold" and group.main else None
-            judge = Periodic(validation, config.evaluate, written, harder, follow)
+            written = run.path if config.method.source.kind == "gold" and group.is_main else None
+            judge = EvaluationCallback(validation, config.evaluate, written, harder, follow)
             distil(config, run, source, (student, teacher, author), judge, group)
-        if group.main:
+        if group.is_main:
             print(run.path)
 
 
@@ -212,17 +213,17 @@ def skill_of(config: OpdConfig, student: GPT, teacher: Teacher) -> dict[str, Any
 
 def distil(
     config: OpdConfig,
-    run: RunDir,
+    run: RunFolder,
     source: Source,
     models: tuple[GPT, Teacher, GPT | None],
-    judge: Periodic,
+    judge: EvaluationCallback,
     group: Group,
 ) -> None:
     """Trains to the end of the budget and writes the summary; `models` as `build` returns them."""
     student, teacher, author = models
     log = SampleLog(run.path / "samples.jsonl", config.data.encoding(), config.evaluate.every, config.evaluate.samples)
     prompts = Prompts(source, config.prompts, config.max_new, config.seed)
-    watch = log if group.main else None
+    watch = log if group.is_main else None
     objective = Objective(config.method, prompts, teacher, author, config.micro_batch, watch, group)
     state = train(
         run,
@@ -233,10 +234,10 @@ def distil(
         config.out,
         evaluate=judge,
         evaluate_every=config.evaluate.every,
-        notes=world_notes(config.data),
+        notes=vocabulary_notes(config.data),
         group=group,
     )
-    if group.main:
+    if group.is_main:
         run.write_json("summary.json", summary(run, student, state))
 
 
@@ -245,7 +246,7 @@ def entry(argv: Sequence[str] | None = None) -> int:
     try:
         given = scaled(sys.argv[1:] if argv is None else argv)
     except ValueError as error:
-        if processes()[0] == 0:
+        if rank_and_world_size()[0] == 0:
             print(f"error: {error}", file=sys.stderr)
         return 2
     return run_entry("opd", OpdConfig, main, __doc__ or "", given)

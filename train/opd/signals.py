@@ -61,7 +61,7 @@ def measure(
     for index_M, scored in parts:
         for name, value_BR in values.items():
             value_BR[index_M[scored.row_N], scored.time_N] = MEASURES[name](scored).to(value_BR.dtype)
-    if group.world > 1:
+    if group.world_size > 1:
         every = group.gather({name: value_BR.cpu() for name, value_BR in values.items()})
         values = {name: torch.stack([own[name] for own in every]).sum(0).to(values[name].device) for name in needs}
     return Signals(values, vocabulary)

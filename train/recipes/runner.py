@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from synth.kernel.rng import key
-from train.core.checkpoint import located
+from synth.store.files import atomic_write
+from train.core.checkpoint import expand_zoo_path
 from train.recipes.fork_server import LINUX, Forge, Forged
 from train.recipes.progress import Watch
 from train.runs.results import flat, is_run, read_json
-from train.runs.run_folder import atomic_write
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("synth", "models", "train", "probes", "configs")
@@ -160,7 +160,7 @@ def run(
     code = code_digest()
     done: dict[str, Path] = dict(given or {})
     for name, path in done.items():
-        record.give(name, located(path))
+        record.give(name, expand_zoo_path(path))
     waiting, running = [stage for stage in stages if stage.name not in done], []
     with Watch(root) as watch, Forge(_environment()) as forge:
         try:

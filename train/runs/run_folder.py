@@ -11,7 +11,6 @@ folder belongs to one process at a time. A stage is complete when its `summary.j
 import fcntl
 import hashlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -21,11 +20,12 @@ from typing import IO, Any
 
 import yaml
 
+from synth.store.files import atomic_write, finite, read_json, sync, write_json
 from train.runs.manifest import describe
 
 
 @dataclass(frozen=True)
-class Out:
+class OutConfig:
     """The section `out` of every config, where to write: `root/name-hash`, or exactly `folder` where that is given."""
 
     root: str = "runs"
@@ -38,7 +38,7 @@ class Out:
 
 
 @dataclass(frozen=True)
-class TrainingOut(Out):
+class TrainingOutConfig(OutConfig):
     """Where and how often a training run writes: periods in steps, 0 for never (the last step is always saved).
 
     `keep` is how many checkpoints stay, 0 for all. None of it changes a weight.
@@ -56,7 +56,7 @@ class TrainingOut(Out):
 
 
 @dataclass(frozen=True)
-class RunDir:
+class RunFolder:
     """An open run folder. `resumed` is whether it was there before; `complete` whether its work is done.
 
     Of several processes that share a run, one holds its lock.
@@ -71,7 +71,7 @@ class RunDir:
         return (self.path / "summary.json").exists()
 
     def write_json(self, name: str, value: Any) -> None:
-        atomic_write(self.path / name, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
+        write_json(self.path / name, finite(value))
 
     def close(self) -> None:
         """Gives the folder free for another process; the end of the process does it too."""
@@ -79,7 +79,7 @@ class RunDir:
             self._lock.close()
 
 
-def identity(config: Mapping[str, Any], inputs: Mapping[str, str] | None = None) -> str:
+def config_hash(config: Mapping[str, Any], inputs: Mapping[str, str] | None = None) -> str:
     """The hash (64 hex digits) that two runs share when they do the same work.
 
     `inputs` maps a dotted setting that names a file or folder (`init`, `teacher.checkpoint`) to a digest of what is in
@@ -99,7 +99,7 @@ def identity(config: Mapping[str, Any], inputs: Mapping[str, str] | None = None)
 def run_path(config: Mapping[str, Any], inputs: Mapping[str, str] | None = None) -> Path:
     """Where `open_run` puts this config; for whoever wants to know before, or without, running it."""
     out = config["out"]
-    return Path(out["folder"] or Path(out["root"]) / f"{out['name']}-{identity(config, inputs)[:8]}")
+    return Path(out["folder"] or Path(out["root"]) / f"{out['name']}-{config_hash(config, inputs)[:8]}")
 
 
 def open_run(
@@ -107,24 +107,24 @@ def open_run(
     inputs: Mapping[str, str] | None = None,
     seeds: Mapping[str, int] | None = None,
     data: str | None = None,
-) -> RunDir:
+) -> RunFolder:
     """Creates the folder of this config, or opens it again when it holds the same one.
 
-    Args: `config` plain and complete, with its section `out`; `inputs` as in `identity`; `seeds` and `data` (a hash of
+    Args: `config` plain and complete, with its section `out`; `inputs` as in `config_hash`; `seeds` and `data` (a hash of
     what determines the data) are noted in the manifest. Raises ValueError, before anything is written, when the folder
     holds another config, something that is no run, or is in use by another process.
     """
-    path, work = run_path(config, inputs), identity(config, inputs)
+    path, work = run_path(config, inputs), config_hash(config, inputs)
     here = describe()
     if not path.exists():
         manifest = {"config": work, "inputs": dict(inputs or {}), "seeds": dict(seeds or {}), "data": data, **here}
         _create(path, config, {**manifest, "resumed": []})
-        return RunDir(path, False, _lock(path))
+        return RunFolder(path, False, _lock(path))
     _check_same(path, work, config)
     lock = _lock(path)
     for leftover in path.glob(".*.tmp"):  # of a process that was killed while it wrote
         leftover.unlink()
-    run = RunDir(path, True, lock)
+    run = RunFolder(path, True, lock)
     if not run.complete:
         manifest = read_json(path / "manifest.json")
         manifest["resumed"].append({k: here[k] for k in ("time", "command", "commit", "changes")})
@@ -138,7 +138,7 @@ def _create(path: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) 
     try:
         temporary.mkdir(parents=True)
         atomic_write(temporary / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
-        atomic_write(temporary / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+        write_json(temporary / "manifest.json", manifest)
         temporary.rename(path)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -174,57 +174,3 @@ def _lock(path: Path) -> IO[str]:
         handle.close()
         raise ValueError(f"{path}: is in use by another process; accepted: wait for it, or stop it") from None
     return handle
-
-
-def finite(value: Any) -> Any:
-    """The same value with numbers that are not finite as None, since JSON has no word for them."""
-    if isinstance(value, Mapping):
-        return {k: finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSON-lines file; a last line that was cut off while being written is left out."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-
-
-def append_line(path: Path, record: Mapping[str, Any], durable: bool = True) -> None:
-    """Adds one JSON line, first dropping the half line that a killed process may have left."""
-    if path.exists():
-        with path.open("rb+") as file:
-            whole = file.read()
-            file.truncate(whole.rfind(b"\n") + 1)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, allow_nan=False) + "\n")
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-
-
-def atomic_write(path: Path, content: str | bytes) -> None:
-    """The file is either the old one or the whole new one, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync(path.parent)
-
-
-def sync(folder: Path) -> None:
-    """Makes renames inside `folder` durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -109,7 +109,7 @@ class Board:
 
     def together(self, group: Group) -> None:
         """Take in what the other processes noted, each of rows of its own."""
-        for theirs in group.gather(self.values) if group.world > 1 else []:
+        for theirs in group.gather(self.values) if group.world_size > 1 else []:
             for name, their_BR in theirs.items():
                 mine_BR = self.values.setdefault(name, np.full_like(their_BR, UNDEFINED))
                 np.copyto(mine_BR, their_BR, where=~np.isnan(their_BR))

@@ -26,7 +26,7 @@ def measure_skill(model: GPT, data: DataConfig, recipe: str, problems: int) -> d
     """
     done = {}
     for name in (recipe, "none"):
-        done[name] = evaluate(model, data.told(name).source("test", "context skill"), range(problems))
+        done[name] = evaluate(model, data.with_context(name).source("test", "context skill"), range(problems))
     told, bare = done[recipe], done["none"]
     gain = paired_difference(told.verdicts.right, bare.verdicts.right)
     longer = told.length.astype(float) - bare.length

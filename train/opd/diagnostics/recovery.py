@@ -18,7 +18,7 @@ from synth.dataset import Source
 from synth.kernel.rng import key
 from synth.problem.arrays import Problems
 from synth.store.encodings import encoding_of
-from train.evaluation.callback import PeriodicConfig
+from train.evaluation.callback import EvaluationCallbackConfig
 from train.evaluation.evaluator import Evaluation
 from train.opd.diagnostics.first_mistake import first_wrong_span
 from train.opd.rollouts import Rollouts
@@ -30,7 +30,7 @@ TOGETHER = 64  # continuations of about one length that are sampled side by side
 
 
 @dataclass(frozen=True)
-class OpdPeriodicConfig(PeriodicConfig):
+class OpdPeriodicConfig(EvaluationCallbackConfig):
     """With what only distillation has: `continuations` of the teacher at temperature 1 from each of two prefixes of
     every sampled solution that has a wrong step (0: none; they need samples_per_problem)."""
 

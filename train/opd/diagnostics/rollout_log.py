@@ -13,10 +13,10 @@ import numpy as np
 
 from models.decode.sampling import finish_reason
 from synth.store.encodings import Encoding
+from synth.store.files import atomic_write, finite, read_json_lines
 from synth.world.vocabulary import World
 from train.evaluation.transcript import transcript
 from train.opd.rollouts import ORIGINS, Rollouts
-from train.runs.run_folder import atomic_write, finite, read_lines
 
 
 class SampleLog:
@@ -30,7 +30,7 @@ class SampleLog:
         """`rollouts` is the batch of step `step`."""
         if self.every == 0 or self.count == 0 or step % self.every:
             return
-        kept = [line for line in read_lines(self.path) if line["step"] < step]
+        kept = [line for line in read_json_lines(self.path) if line["step"] < step]
         lines = kept + [{"step": step} | record for record in self.records(step, rollouts)]
         atomic_write(self.path, "".join(json.dumps(finite(line)) + "\n" for line in lines))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from models.gpt import GPT
 from synth.problem.arrays import Problems
 from train.core.distributed import Group
-from train.core.loop import ALONE
+from train.core.loop import SINGLE_PROCESS
 from train.opd.checks import at_step
 from train.opd.rollouts import Rollouts
 from train.opd.source.mixed_samplers import blend, revision, spliced
@@ -50,7 +50,9 @@ class Drawer:
     Of the processes of a `group` each draws the responses to its share of the prompts, and all get the whole batch.
     """
 
-    def __init__(self, prompts: Prompts, config: SourceConfig, author: GPT | None, group: Group = ALONE) -> None:
+    def __init__(
+        self, prompts: Prompts, config: SourceConfig, author: GPT | None, group: Group = SINGLE_PROCESS
+    ) -> None:
         self.prompts, self.config, self.author, self.group = prompts, config, author, group
         self.kept: list[dict[str, Any]] = []  # oldest first: `batch`, the index of its prompts, and the tracks
 
@@ -74,10 +76,10 @@ class Drawer:
     def _draw(self, model: GPT, batch: int) -> tuple[Rollouts, float]:
         """A new batch, and what this process spent on it."""
         group, kind = self.group, self.config.kind
-        if group.world == 1 or kind in WHOLE:
+        if group.world_size == 1 or kind in WHOLE:
             rollouts, flops = SOURCES[kind](self.prompts, self.config, batch, model, self.author)
-            return rollouts, flops if group.main else 0.0
-        own = self.prompts.share(group.rank, group.world)
+            return rollouts, flops if group.is_main else 0.0
+        own = self.prompts.share(group.rank, group.world_size)
         rollouts, flops = SOURCES[kind](own, self.config, batch, model, self.author)
         parts = group.gather({name: getattr(rollouts, name).cpu() for name in TRACKS})
         return self._recall({"batch": batch} | stacked(parts, self.prompts.tokens.pad), model), flops

@@ -1,0 +1,97 @@
+"""Files: whole or absent, and JSON lines that survive a kill in the middle of a line."""
+
+import json
+import os
+
+import pytest
+
+from synth.store import files
+from synth.store.files import append_json_line, atomic_path, atomic_write, last_json_line, read_json, read_json_lines
+
+
+def test_atomic_write_leaves_no_temporary_file_and_keeps_the_old_one_on_failure(tmp_path, monkeypatch):
+    target = tmp_path / "x.json"
+    atomic_write(target, "old")
+
+    def broken(_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError):
+        atomic_write(target, "new")
+    assert target.read_text() == "old"
+    monkeypatch.undo()
+    atomic_write(target, "new")
+    assert target.read_text() == "new"
+
+
+def test_a_half_line_is_dropped_by_reader_and_writer(tmp_path):
+    path = tmp_path / "m.jsonl"
+    append_json_line(path, {"a": 1})
+    with path.open("a") as file:
+        file.write('{"a": 2, "b')
+    assert read_json_lines(path) == [{"a": 1}]
+    append_json_line(path, {"a": 3})
+    assert read_json_lines(path) == [{"a": 1}, {"a": 3}]
+
+
+@pytest.mark.parametrize("torn", ["", '{"a": 2, "b', "x" * 9000])
+@pytest.mark.parametrize("long", [1, 5000])
+def test_a_torn_last_line_of_any_length_is_dropped_and_the_rest_is_kept(tmp_path, torn, long):
+    path = tmp_path / "m.jsonl"
+    whole = [{"a": i, "text": "y" * long} for i in range(3)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in whole) + torn)
+    assert read_json_lines(path) == whole and last_json_line(path) == whole[-1]
+    append_json_line(path, {"a": 3})
+    assert read_json_lines(path) == [*whole, {"a": 3}] and last_json_line(path) == {"a": 3}
+
+
+def test_a_file_of_one_torn_line_is_empty(tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"a": 2, "b')
+    assert read_json_lines(path) == [] and last_json_line(path) == {}
+    append_json_line(path, {"a": 1}, durable=False)
+    assert path.read_text() == '{"a": 1}\n'
+    assert read_json_lines(tmp_path / "none.jsonl") == []
+
+
+def test_appending_reads_no_more_than_the_end_of_the_file(tmp_path, monkeypatch):
+    path, read = tmp_path / "m.jsonl", []
+    path.write_text('{"a": 1}\n' * 100_000)
+    end_of_last_line = files._end_of_last_line
+
+    class Counting:
+        def __init__(self, file):
+            self.file = file
+
+        def seek(self, *where):
+            return self.file.seek(*where)
+
+        def read(self, size):
+            read.append(size)
+            return self.file.read(size)
+
+    monkeypatch.setattr(files, "_end_of_last_line", lambda file, end=None: end_of_last_line(Counting(file), end))
+    append_json_line(path, {"a": 2})
+    assert sum(read) <= files.BLOCK and last_json_line(path) == {"a": 2}
+
+
+def test_bad_json_names_the_file(tmp_path):
+    (tmp_path / "x.json").write_text("{")
+    with pytest.raises(ValueError, match=r"x\.json: is not JSON"):
+        read_json(tmp_path / "x.json")
+    (tmp_path / "x.jsonl").write_text('{"a": 1\n{"a": 2}\n')
+    with pytest.raises(ValueError, match=r"x\.jsonl: has a line that is not JSON"):
+        read_json_lines(tmp_path / "x.jsonl")
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    with atomic_path(tmp_path / "good") as temporary:
+        temporary.mkdir()
+        (temporary / "file").write_text("x")
+        assert not (tmp_path / "good").exists()
+    with pytest.raises(RuntimeError), atomic_path(tmp_path / "bad") as temporary:
+        temporary.mkdir()
+        (temporary / "file").write_text("x")
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["good"]

@@ -1,0 +1,1 @@
+"""Run folders: what is in them, where they came from, and reading them back."""
