@@ -14,9 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from train.report.measures import interval
-from train.report.sections import amount
 from train.runs.results import Run, full_accuracy, is_number, is_run
+from train.tables import format_amount, format_interval
 
 COLUMNS = ("run", "kind", "done", "steps", "tokens", "flops", "seconds", "cpu", "loss", "kl", "full", "n")
 
@@ -26,13 +25,15 @@ def row(run: Run) -> dict[str, str]:
     last = next((line for line in reversed(run.metrics) if is_number(line.get("smooth_loss"))), {})
     cells = {"run": str(run.folder), "kind": run.kind, "done": "yes" if run.complete else "no"}
     cells |= {"steps": str(last.get("step", "")), "loss": f"{last['smooth_loss']:.4f}" if last else ""}
-    cells |= {unit: amount(run.total(unit)) if run.total(unit) else "" for unit in ("tokens", "flops", "seconds")}
+    cells |= {
+        unit: format_amount(run.total(unit)) if run.total(unit) else "" for unit in ("tokens", "flops", "seconds")
+    }
     cpu, kl = run.total("cpu_seconds"), run.curve("kl_to_oracle")[1]
     kl += [held["kl"]] if "kl" in (held := run.summary.get("held_out", {})) else []
-    cells |= {"cpu": amount(cpu) if cpu else "", "kl": f"{kl[-1]:.4f}" if kl else ""}
+    cells |= {"cpu": format_amount(cpu) if cpu else "", "kl": f"{kl[-1]:.4f}" if kl else ""}
     try:
         rate = full_accuracy(run)
-        return cells | {"full": interval(rate), "n": str(rate.n)}
+        return cells | {"full": format_interval(rate), "n": str(rate.n)}
     except (KeyError, TypeError):
         return cells | {"full": "", "n": ""}
 

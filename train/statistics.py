@@ -16,7 +16,7 @@ DRAWS = 10_000
 CLUSTER_DRAWS = 2000
 
 
-class Rate(NamedTuple):
+class Estimate(NamedTuple):
     """A measured value with its 95% interval and the number of problems behind it."""
 
     value: float
@@ -25,31 +25,31 @@ class Rate(NamedTuple):
     n: int
 
 
-def wilson(right: int, n: int) -> Rate:
+def wilson(right: int, n: int) -> Estimate:
     """Rate right/n with Wilson's score interval (Wilson 1927, JASA 22:209). n = 0 gives nan and the interval [0, 1]."""
     if not 0 <= right <= n:
         raise ValueError(f"right = {right} is not a count out of n = {n}; accepted: 0 <= right <= n")
     if n == 0:
-        return Rate(float("nan"), 0.0, 1.0, 0)
+        return Estimate(float("nan"), 0.0, 1.0, 0)
     p = right / n
     middle = p + Z * Z / (2 * n)
     half = Z * np.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
     scale = 1 + Z * Z / n
     low = 0.0 if right == 0 else float((middle - half) / scale)
     high = 1.0 if right == n else float((middle + half) / scale)
-    return Rate(p, low, high, n)
+    return Estimate(p, low, high, n)
 
 
-def difference(right_a: int, n_a: int, right_b: int, n_b: int) -> Rate:
+def difference(right_a: int, n_a: int, right_b: int, n_b: int) -> Estimate:
     """Rate a minus rate b of independent samples, with Newcombe's hybrid score interval (Newcombe 1998, method 10)."""
     a, b = wilson(right_a, n_a), wilson(right_b, n_b)
     d = a.value - b.value
     low = d - np.hypot(a.value - a.low, b.high - b.value)
     high = d + np.hypot(a.high - a.value, b.value - b.low)
-    return Rate(d, float(low), float(high), min(n_a, n_b))
+    return Estimate(d, float(low), float(high), min(n_a, n_b))
 
 
-def share(after: tuple[int, int], before: tuple[int, int], goal: tuple[int, int]) -> Rate:
+def share(after: tuple[int, int], before: tuple[int, int], goal: tuple[int, int]) -> Estimate:
     """Share of the gap before -> goal that `after` closes; each argument is (right, n). Ours.
 
     The interval is that of the ratio (after - before) / (goal - before) under independent Jeffreys posteriors of the
@@ -60,7 +60,7 @@ def share(after: tuple[int, int], before: tuple[int, int], goal: tuple[int, int]
     return _ratio(*(right / n for right, n in (after, before, goal)), *drawn, n=min(after[1], before[1], goal[1]))
 
 
-def paired_share(after: Sequence[bool], before: Sequence[bool], goal: Sequence[bool]) -> Rate:
+def paired_share(after: Sequence[bool], before: Sequence[bool], goal: Sequence[bool]) -> Estimate:
     """`share` for verdicts on the same problems in the same order: bootstrap over problems, which keeps pairs."""
     verdicts = np.asarray([after, before, goal], dtype=float)
     n = verdicts.shape[1]
@@ -70,7 +70,7 @@ def paired_share(after: Sequence[bool], before: Sequence[bool], goal: Sequence[b
     return _ratio(*verdicts.mean(axis=1), *drawn.T, n=n)
 
 
-def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> Rate:
+def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> Estimate:
     """Rate a minus rate b for verdicts on the same problems in the same order: bootstrap over problems."""
     n = len(a)
     counts = np.array(
@@ -78,10 +78,10 @@ def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> Rate:
     )
     drawn_D2 = np.random.default_rng(0).multinomial(n, [*counts / n, 1 - counts.sum() / n], DRAWS)[:, :2]
     low, high = np.quantile((drawn_D2[:, 0] - drawn_D2[:, 1]) / n, [0.025, 0.975])
-    return Rate(float((counts[0] - counts[1]) / n), float(low), float(high), n)
+    return Estimate(float((counts[0] - counts[1]) / n), float(low), float(high), n)
 
 
-def nested_mean(seeds: Sequence[np.ndarray]) -> Rate:
+def nested_mean(seeds: Sequence[np.ndarray]) -> Estimate:
     """The mean over seeds of each seed's mean over its problems; its bootstrap draws seeds, then their problems.
 
     seeds: what was measured on each problem (a verdict, or a difference of two), float[n] for every seed. With one seed
@@ -89,7 +89,7 @@ def nested_mean(seeds: Sequence[np.ndarray]) -> Rate:
     """
     value, drawn_D = nested_draws(seeds)
     low, high = np.quantile(drawn_D, [0.025, 0.975])
-    return Rate(value, float(low), float(high), sum(len(seed) for seed in seeds))
+    return Estimate(value, float(low), float(high), sum(len(seed) for seed in seeds))
 
 
 def nested_draws(seeds: Sequence[np.ndarray]) -> tuple[float, np.ndarray]:
@@ -104,18 +104,18 @@ def nested_draws(seeds: Sequence[np.ndarray]) -> tuple[float, np.ndarray]:
     return float(np.mean([np.mean(seed) for seed in seeds])), mean_DS.mean(axis=1)
 
 
-def _ratio(after, before, goal, after_D, before_D, goal_D, n: int) -> Rate:
+def _ratio(after, before, goal, after_D, before_D, goal_D, n: int) -> Estimate:
     """The ratio and the quantiles of its draws (axis D); draws without a gap count as infinitely far on their side."""
     if goal <= before:
-        return Rate(float("nan"), float("-inf"), float("inf"), n)
+        return Estimate(float("nan"), float("-inf"), float("inf"), n)
     gap_D = goal_D - before_D
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio_D = np.where(gap_D > 0, (after_D - before_D) / gap_D, np.sign(after_D - before_D) * np.inf)
     low, high = np.quantile(np.nan_to_num(ratio_D, nan=0.0), [0.025, 0.975], method="nearest")
-    return Rate(float((after - before) / (goal - before)), float(low), float(high), n)
+    return Estimate(float((after - before) / (goal - before)), float(low), float(high), n)
 
 
-class Clusters:
+class ClusterBootstrap:
     """Bootstrap over clusters: what is measured several times on one problem is drawn together (Davison, Hinkley 1997).
 
     `cluster_Q` tells which of Q measurements belong together. One set of draws serves every quantity that is measured
@@ -128,7 +128,7 @@ class Clusters:
         share = np.full(max(1, self.n), 1 / max(1, self.n))  # without a cluster there is nothing to draw, and no rate
         self._weight_DG = np.random.default_rng(0).multinomial(self.n, share, draws).astype(np.float32)
 
-    def rate(self, right_Q: np.ndarray, among_Q: np.ndarray | None = None) -> Rate:
+    def rate(self, right_Q: np.ndarray, among_Q: np.ndarray | None = None) -> Estimate:
         """Share of `right_Q` (among those of `among_Q`) with its interval; n counts measurements.
 
         Where all have one outcome no draw differs: then Wilson's interval, clusters counting once each.
@@ -141,14 +141,14 @@ class Clusters:
         if value in (0.0, 1.0):
             clusters = len(np.unique(self._place_Q[among_Q]))
             whole = wilson(clusters if value else 0, clusters)
-            return Rate(value, whole.low, whole.high, n)
+            return Estimate(value, whole.low, whole.high, n)
         return self.of(lambda rate_D: rate_D, value, n, (right_Q, among_Q))
 
-    def of(self, quantity: Callable[..., np.ndarray], value: float, n: int, *rates: tuple) -> Rate:
+    def of(self, quantity: Callable[..., np.ndarray], value: float, n: int, *rates: tuple) -> Estimate:
         """`value` with the quantiles of `quantity(rate_D, ...)`, whose rates are (right_Q, among_Q) in each draw."""
         drawn_D = quantity(*(self._drawn(*rate) for rate in rates))
         low, high = np.nanquantile(drawn_D, [0.025, 0.975])
-        return Rate(value, float(low), float(high), n)
+        return Estimate(value, float(low), float(high), n)
 
     def _drawn(self, right_Q: np.ndarray, among_Q: np.ndarray) -> np.ndarray:
         """The rate in each draw, float64[D]; nan where a draw has none to count."""
@@ -159,7 +159,7 @@ class Clusters:
         with np.errstate(invalid="ignore"):
             return (self._weight_DG @ right_G).astype(float) / (self._weight_DG @ n_G)
 
-    def ratio(self, top_Q: np.ndarray, bottom_Q: np.ndarray | None = None) -> Rate:
+    def ratio(self, top_Q: np.ndarray, bottom_Q: np.ndarray | None = None) -> Estimate:
         """Sum of `top_Q` over sum of `bottom_Q` (default 1 each: the mean) with its interval; nan where nothing counts.
 
         n counts measurements whose `bottom_Q` is not nought. The weights of two calls are the same draws.
@@ -167,27 +167,27 @@ class Clusters:
         bottom_Q = np.ones(len(top_Q)) if bottom_Q is None else np.asarray(bottom_Q, dtype=float)
         n = int(np.count_nonzero(bottom_Q))
         if n == 0:
-            return Rate(float("nan"), float("nan"), float("nan"), 0)
+            return Estimate(float("nan"), float("nan"), float("nan"), 0)
         with np.errstate(invalid="ignore"):
             drawn_D = self.sums(top_Q) / self.sums(bottom_Q)
         low, high = np.nanquantile(drawn_D, [0.025, 0.975])
-        return Rate(float(np.sum(top_Q) / np.sum(bottom_Q)), float(low), float(high), n)
+        return Estimate(float(np.sum(top_Q) / np.sum(bottom_Q)), float(low), float(high), n)
 
     def sums(self, value_Q: np.ndarray) -> np.ndarray:
         """The sum of `value_Q` in each draw, float64[D]."""
         return self._weight_DG.astype(float) @ np.bincount(self._place_Q, weights=value_Q, minlength=self.n)
 
-    def auroc(self, score_Q: np.ndarray, positive_Q: np.ndarray) -> Rate:
+    def auroc(self, score_Q: np.ndarray, positive_Q: np.ndarray) -> Estimate:
         """Area under the ROC curve of `score_Q` for `positive_Q` (ties count half), with its interval."""
         positive_Q = np.asarray(positive_Q, dtype=bool)
         n = len(positive_Q)
         if not 0 < positive_Q.sum() < n:
-            return Rate(float("nan"), float("nan"), float("nan"), n)
+            return Estimate(float("nan"), float("nan"), float("nan"), n)
         value = auroc(score_Q, positive_Q)
         _, tie_Q = np.unique(score_Q, return_inverse=True)
         drawn = [_auroc(w_DG[:, self._place_Q], tie_Q, positive_Q) for w_DG in np.array_split(self._weight_DG, 20)]
         low, high = np.nanquantile(np.concatenate(drawn), [0.025, 0.975])
-        return Rate(value, float(low), float(high), n)
+        return Estimate(value, float(low), float(high), n)
 
 
 def auroc(score_Q: np.ndarray, positive_Q: np.ndarray) -> float:

@@ -17,9 +17,9 @@ from typing import Any
 from synth.store.files import append_json_line, atomic_write, read_json, sha256, write_json
 from train.config.compose import run_entry
 from train.core import checkpoint
-from train.report.measures import interval
 from train.runs.results import Run
 from train.statistics import wilson
+from train.tables import format_interval
 
 MOST = 12_000_000  # bytes of weights in all
 EVERY = 20  # of the log's lines without an evaluation, one in this many is kept
@@ -64,7 +64,7 @@ def described(name: str) -> str:
         raise ValueError(f"zoo/{name}: its files are not the ones that were put there; accepted: a fresh checkout")
     card = read_json(folder.parent.parent / "card.json")
     right, n = card["right"], card["n"]
-    rate = f"{interval(wilson(right, n))} n={n}"
+    rate = f"{format_interval(wilson(right, n))} n={n}"
     return line(name, f"{card['parameters']:,}", f"{card['tokens'] / 1e6:.1f}M", rate, card["about"])
 
 
@@ -154,6 +154,7 @@ def page(name: str, card: dict[str, Any]) -> str:
         f"| {row['ops']} | {100 * wilson(row['right'], row['n']).value:.1f}% | {row['n']} |" for row in card["by_ops"]
     )
     curve = "\n".join(f"| {t / 1e6:.2f}M | {kl:.4f} | {100 * full:.1f}% |" for t, kl, full in thinned(card["curve"]))
+    rate = format_interval(wilson(card["right"], card["n"]))
     hashes = "\n".join(f"    {value}  {file}" for file, value in card["sha256"].items())
     return f"""# zoo/{name}
 
@@ -164,7 +165,7 @@ Data: `{card["data"]}`.
 
     {" ".join(card["command"])}
 
-Fully correct: {interval(wilson(card["right"], card["n"]))} (n = {card["n"]}, greedy, fresh problems of the test split).
+Fully correct: {rate} (n = {card["n"]}, greedy, fresh problems of the test split).
 
     {" ".join(card["evaluation"])}
 

@@ -24,8 +24,8 @@ from probes.analyses.tables import cell, rate_of
 from probes.settings import ProbeConfig
 from synth.problem.arrays import DIFFERENCE, MULTIPLY, Problems
 from train.evaluation.pass_at_k import pass_at_k
-from train.report.style import BLUE, GREY, Drawn, bars
-from train.statistics import Clusters, Rate
+from train.plotting import BLUE, GREY, CaptionedFigure, error_bars
+from train.statistics import ClusterBootstrap, Estimate
 
 NAME = "capability"
 BINS = ("none", "to 25%", "to 50%", "to 75%", "below all", "all")
@@ -77,7 +77,7 @@ def gains(right_PN: Mapping[str, np.ndarray], of: np.ndarray, ks: tuple[int, ...
     count = {name: right[of].sum(1) for name, right in right_PN.items()}
     measures = {"accuracy": lambda c: c / n} | {f"pass@{k}": lambda c, k=k: pass_at_k(c, n, k) for k in ks}
     measures["out of reach"] = lambda c: (c == 0).astype(float)
-    draws, rows = Clusters(np.arange(int(of.sum()))), []
+    draws, rows = ClusterBootstrap(np.arange(int(of.sum()))), []
     for name, measure in measures.items():
         before, after = measure(count["before"]), measure(count["after"])
         values = {"before": before, "after": after, "gain": after - before}
@@ -107,7 +107,7 @@ def transitions(right_PN: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     rows = []
     for k, name in enumerate(BINS):
         mine = first == k
-        draws = Clusters(np.flatnonzero(mine))
+        draws = ClusterBootstrap(np.flatnonzero(mine))
         rates = {"before": before[mine][:, odd].mean(1), "after": after[mine][:, odd].mean(1)}
         rates["gain"] = rates["after"] - rates["before"]
         row = {"right_before": name, "problems": int(mine.sum())}
@@ -116,21 +116,21 @@ def transitions(right_PN: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     return rows
 
 
-def figure(summary: Mapping[str, Any]) -> Drawn:
+def figure(summary: Mapping[str, Any]) -> CaptionedFigure:
     """pass@k before and after, and the gain for each bin of difficulty."""
     drawn = Figure(figsize=(9.6, 3.8), layout="constrained")
     curves, moves = drawn.subplots(1, 2)
     rows = [r for r in summary["tables"]["accuracy"] if r["ops"] == "all" and r["measure"].startswith("pass@")]
     for what, color, marker in (("before", GREY, "s"), ("after", BLUE, "o")):
-        value, error = bars([rate_of(row[what]) for row in rows])
+        value, error = error_bars([rate_of(row[what]) for row in rows])
         curves.errorbar([int(r["measure"][5:]) for r in rows], value, error, color=color, marker=marker, label=what)
     n = f", n = {rows[0]['before']['n']}" if rows else ""
     curves.set(title=f"pass@k{n}", xlabel="k", ylim=(-0.03, 1.03), xscale="log")
     curves.set_xticks([int(r["measure"][5:]) for r in rows], [r["measure"][5:] for r in rows], minor=False)
     curves.legend()
     rows = [row for row in summary["tables"]["transitions"] if row["problems"]]
-    rates: list[Rate] = [rate_of(row["gain"]) for row in rows]
-    value, error = bars(rates)
+    rates: list[Estimate] = [rate_of(row["gain"]) for row in rows]
+    value, error = error_bars(rates)
     if rows:
         moves.bar(range(len(rows)), value, yerr=error, color=BLUE, ecolor="black", width=0.7)
     moves.set_xticks(range(len(rows)), [f"{r['right_before']}\nn={r['problems']}" for r in rows], fontsize=9)
@@ -139,4 +139,4 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
     for ax in (curves, moves):
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     caption = "95% bootstrap intervals over problems. Bins are made of the even draws, rates of the odd ones."
-    return Drawn(drawn, "Accuracy and capability, before and after", caption)
+    return CaptionedFigure(drawn, "Accuracy and capability, before and after", caption)

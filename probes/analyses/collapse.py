@@ -34,8 +34,8 @@ from probes.readout.linear import Split
 from probes.settings import ProbeConfig
 from synth.store.files import read_json_lines
 from train.core import checkpoint
-from train.report.style import BLUE, CYCLE, GREY, RED, Drawn, bars
-from train.statistics import Clusters
+from train.plotting import BLUE, CYCLE, GREY, RED, CaptionedFigure, error_bars
+from train.statistics import ClusterBootstrap
 
 NAME = "collapse"
 LOGGED = {"length_mean": 1.25, "truncation": 0.05, "repetition": 0.05}  # length: times the first; else: above the first
@@ -109,7 +109,7 @@ def along(name: str, config: ProbeConfig, model: Mapping[int, GPT], start: int) 
     base = float((pieces.test.label == np.bincount(pieces.fit.label).argmax()).mean())
     blank = random_weights(model[start], config.seed)
     random = reading(states(blank, name, pieces, world), pieces, n_classes, l2, device)
-    draws, rows, first = Clusters(pieces.test.row), [], None
+    draws, rows, first = ClusterBootstrap(pieces.test.row), [], None
     for step, m in model.items():
         found = states(m, name, pieces, world)
         own = reading(found, pieces, n_classes, l2, device)
@@ -219,7 +219,7 @@ def logged(log: list[dict[str, Any]]) -> dict[str, list[dict[str, float]]]:
     }
 
 
-def figure(summary: Mapping[str, Any]) -> Drawn:
+def figure(summary: Mapping[str, Any]) -> CaptionedFigure:
     """States over steps at their best layers, the log below the same steps, and the pushes."""
     drawn = Figure(figsize=(11, 6.4), layout="constrained")
     (own, frozen), (health, pushed) = drawn.subplots(2, 2)
@@ -227,7 +227,7 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
     for (name, layer), color in zip(best_layers(rows).items(), (BLUE, *CYCLE), strict=False):
         mine = [row for row in rows if row["state"] == name and row["layer"] == layer]
         for ax, probe in ((own, "own"), (frozen, "frozen")):
-            value, error = bars([rate_of(row[probe]) for row in mine])
+            value, error = error_bars([rate_of(row[probe]) for row in mine])
             label = f"{name}, layer {layer}, n = {mine[0]['own']['n']}"
             ax.errorbar([r["step"] for r in mine], value, error, color=color, marker="o", label=label)
             ax.axhline(stronger(mine[0]), color=color, lw=0.8, ls=":")
@@ -249,7 +249,7 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
             mine = sorted(
                 (r for r in found if r["step"] == step and r["push"] in (name, "none")), key=lambda r: r["strength"]
             )
-            value, error = bars([rate_of(row["ends"]) for row in mine])
+            value, error = error_bars([rate_of(row["ends"]) for row in mine])
             label = {DIRECTION: f"step {step}, {name}", f"{RANDOM} 1": f"step {step}, {RANDOM} directions"}.get(name)
             kind = {"color": color, "ls": style, "marker": "o", "lw": 2 if name == DIRECTION else 1}
             pushed.errorbar([r["strength"] for r in mine], value, error, label=label, **kind)
@@ -268,4 +268,4 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
         "own documents, each behind the block that was best at the first checkpoint. Random directions have the same "
         "norm. 95% bootstraps over problems."
     )
-    return Drawn(drawn, "A collapse seen from inside", caption)
+    return CaptionedFigure(drawn, "A collapse seen from inside", caption)

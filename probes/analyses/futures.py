@@ -37,8 +37,8 @@ from synth.dataset import Documents
 from synth.kernel.rng import key
 from synth.world.vocabulary import EOS, World
 from train.opd.topd import states
-from train.report.style import CYCLE, Drawn
-from train.statistics import Clusters
+from train.plotting import CYCLE, CaptionedFigure
+from train.statistics import ClusterBootstrap
 
 NAME = "futures"
 SHARPNESS, SWEEPS = 0.1, 50  # of the entropic transport: its temperature, and how often the margins are mended
@@ -86,7 +86,7 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
         "kl": found.kl,
         "entropy": found.entropy,
     }
-    draws = Clusters(written.row[found.row])
+    draws = ClusterBootstrap(written.row[found.row])
     forks = {"student and teacher": fork, "student twice": own}
     return {
         "tables": {
@@ -183,7 +183,7 @@ def roc(name: str, score: np.ndarray, positive: np.ndarray) -> list[dict[str, An
     return [{"detector": name, "false_alarms": float(g), "found": float(np.interp(g, x, y))} for g in grid]
 
 
-def figure(summary: Mapping[str, Any]) -> Drawn:
+def figure(summary: Mapping[str, Any]) -> CaptionedFigure:
     """The ROC curves of all detectors."""
     drawn = Figure(figsize=(5.4, 4.6), layout="constrained")
     ax = drawn.subplots()
@@ -197,4 +197,4 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
     ax.legend(title="AUROC", loc="lower right")
     n = summary["tables"]["detectors"][0]["auroc"]["n"]
     caption = f"Truth: the checker's state after the window. {n} tokens; 95% bootstrap intervals over problems."
-    return Drawn(drawn, "Do futures tell a fork?", caption)
+    return CaptionedFigure(drawn, "Do futures tell a fork?", caption)

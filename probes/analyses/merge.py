@@ -24,8 +24,8 @@ from probes.settings import ProbeConfig
 from synth.dataset import Source
 from train.evaluation.evaluator import held_out_loss
 from train.merge import merged
-from train.report.style import Drawn
-from train.statistics import Clusters
+from train.plotting import CaptionedFigure
+from train.statistics import ClusterBootstrap
 
 NAME = "merge"
 DOCUMENTS = 256  # of the held-out loss
@@ -59,7 +59,7 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
         model = merged(merged(sft, distilled, a), base, b)
         written = answers(model, f"a={a:g} b={b:g}")
         found = parts.of(f"a={a:g} b={b:g}", lambda model=model: [_loss(model, source), _kl(three[0], model, own)])
-        draws = Clusters(written.row)
+        draws = ClusterBootstrap(written.row)
         row = {"a": a, "b": b, "right": cell(draws.rate(written.verdicts.right))}
         row |= {"length": cell(draws.ratio(written.lengths.astype(float))), "cut_off": cell(draws.rate(~written.ended))}
         barrier = found[0] - float(np.dot(share, loss))
@@ -83,7 +83,7 @@ def _kl(distilled: GPT, model: GPT, written: Written) -> float:
     return total / tokens
 
 
-def figure(summary: Mapping[str, Any]) -> Drawn:
+def figure(summary: Mapping[str, Any]) -> CaptionedFigure:
     """Maps of right answers, length and barrier over a and b."""
     rows = [row for row in summary["tables"]["grid"] if row["b"] > 0]
     a, b = (sorted({row[name] for row in rows}) for name in ("a", "b"))
@@ -115,4 +115,4 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
         drawn.colorbar(image, ax=ax)
     n = rows[0]["right"]["n"] if rows else 0
     caption = f"1 - b is the share of the base. Greedy answers to {n} held-out problems; intervals in tables/grid.csv."
-    return Drawn(drawn, "Between a distilled model, a fine-tuned one and their base", caption)
+    return CaptionedFigure(drawn, "Between a distilled model, a fine-tuned one and their base", caption)

@@ -25,9 +25,9 @@ from synth.dataset import Documents
 from synth.judge.checker import EARLY, REPEATED, UNDETERMINED
 from synth.problem.arrays import MISSING
 from train.evaluation.repetition import periods
-from train.report.style import BLUE, CYCLE, Drawn, bars
-from train.runs.results import folder_of
-from train.statistics import Clusters
+from train.plotting import BLUE, CYCLE, CaptionedFigure, error_bars
+from train.runs.results import run_folder_name
+from train.statistics import ClusterBootstrap
 
 NAME = "premise"
 SHARES = ("abstains", "false_alarms", "precision", "right_missing", "right_whole", "repeats_missing", "repeats_whole")
@@ -49,7 +49,7 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
         for kind, documents in (("missing", missing), ("whole", whole)):
             settings = {"samples": 1, "budget": most, "temperature": 0.0, "seed": config.seed}
             written[kind] = draw(models[setting], documents, world, parts, label=f"{setting} {kind}", **settings)
-        who = {"role": setting.rpartition(".")[2], "model": folder_of(path)}
+        who = {"role": setting.rpartition(".")[2], "model": run_folder_name(path)}
         rows.append(who | behaviour(written["missing"], written["whole"]))
         first += [who | row for row in suspicion(written["missing"])]
     note = (
@@ -74,7 +74,7 @@ def twins(config: ProbeConfig) -> tuple[Documents, Documents]:
 def behaviour(missing: Written, whole: Written) -> dict[str, Any]:
     """Rates of one model over pairs of twins, with intervals over pairs."""
     n = len(missing.row)
-    draws = Clusters(np.arange(n))
+    draws = ClusterBootstrap(np.arange(n))
     lost, complete = (w.verdicts.answer == UNDETERMINED for w in (missing, whole))
     found = {
         "abstains": draws.rate(lost),
@@ -99,7 +99,7 @@ def suspicion(missing: Written) -> list[dict[str, Any]]:
     return [{"abstained": int(lost.sum()), "too_early": int(early.sum()), "in_time": int((lost & ~early).sum())}]
 
 
-def figure(summary: Mapping[str, Any]) -> Drawn:
+def figure(summary: Mapping[str, Any]) -> CaptionedFigure:
     """All shares side by side for every model."""
     drawn = Figure(figsize=(9.6, 4.0), layout="constrained")
     ax = drawn.subplots()
@@ -107,7 +107,7 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
     width = 0.8 / len(rows)
     for i, (row, color) in enumerate(zip(rows, (BLUE, *CYCLE), strict=False)):
         shown = [(k, rate_of(row[name])) for k, name in enumerate(SHARES) if row[name]["n"]]
-        value, error = bars([rate for _, rate in shown])
+        value, error = error_bars([rate for _, rate in shown])
         at = [k + (i + 0.5) * width - 0.4 for k, _ in shown]
         ratio = rate_of(row["length_ratio"])
         text = f"{row['model']} (length ratio {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}])"
@@ -118,4 +118,4 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
     ax.legend(fontsize=8)
     pairs = rows[0]["abstains"]["n"]
     caption = f"Greedy answers to {pairs} pairs of held-out problems; 95% bootstrap intervals over pairs."
-    return Drawn(drawn, "Missing premises", caption)
+    return CaptionedFigure(drawn, "Missing premises", caption)

@@ -28,8 +28,8 @@ from probes.analyses.settings import given
 from probes.analyses.tables import cell, rate_of
 from probes.settings import ProbeConfig
 from synth.judge.checker import MALFORMED
-from train.report.style import BLUE, GREEN, GREY, ORANGE, RED, Drawn, bars
-from train.statistics import Clusters, Rate
+from train.plotting import BLUE, GREEN, GREY, ORANGE, RED, CaptionedFigure, error_bars
+from train.statistics import ClusterBootstrap, Estimate
 
 NAME = "provenance"
 CLASSES = ("teacher", "student", "boosted", "damped", "shared")
@@ -82,18 +82,18 @@ def crossed(written: Written, class_NS: np.ndarray) -> list[dict[str, Any]]:
     """For each class: its share of all steps, and which of its steps are mistakes, against all others'."""
     n, s = np.nonzero(class_NS >= 0)
     found, wrong = class_NS[n, s], written.verdicts.kind[n, s] >= MALFORMED
-    draws, rows = Clusters(written.row[n]), []
+    draws, rows = ClusterBootstrap(written.row[n]), []
     for k, name in enumerate(CLASSES):
         mine = found == k
         row = {"class": name, "share": draws.rate(mine), "mistakes": draws.rate(wrong, mine)}
         row |= {"mistakes_elsewhere": draws.rate(wrong, ~mine), "wrong_share": draws.rate(mine & wrong)}
-        rows.append({key: cell(v) if isinstance(v, Rate) else v for key, v in row.items()})
+        rows.append({key: cell(v) if isinstance(v, Estimate) else v for key, v in row.items()})
     return rows
 
 
 def areas(written: Written, class_NS: np.ndarray, positions: int) -> list[dict[str, Any]]:
     """Mean over the first steps of each class's share in right answers less that in wrong ones, with its interval."""
-    right, draws, rows = written.verdicts.right, Clusters(written.row), []
+    right, draws, rows = written.verdicts.right, ClusterBootstrap(written.row), []
     for k, name in enumerate(CLASSES):
         pairs = []
         for s in range(min(positions, class_NS.shape[1])):
@@ -110,14 +110,14 @@ def areas(written: Written, class_NS: np.ndarray, positions: int) -> list[dict[s
             return np.nanmean(rate_D[::2], axis=0) - np.nanmean(rate_D[1::2], axis=0)
 
         n = int((class_NS[:, :positions] >= 0).sum())
-        rate = draws.of(area, value, n, *pairs) if pairs else Rate(value, value, value, 0)
+        rate = draws.of(area, value, n, *pairs) if pairs else Estimate(value, value, value, 0)
         rows.append({"class": name, "area": cell(rate)})
     return rows
 
 
 def by_position(written: Written, class_NS: np.ndarray, positions: int) -> list[dict[str, Any]]:
     """The share of each class at each of the first steps, among right and among wrong answers."""
-    draws, rows = Clusters(written.row), []
+    draws, rows = ClusterBootstrap(written.row), []
     for s in range(min(positions, class_NS.shape[1])):
         for name, answers in (("right", written.verdicts.right), ("wrong", ~written.verdicts.right)):
             among = answers & (class_NS[:, s] >= 0)
@@ -126,7 +126,7 @@ def by_position(written: Written, class_NS: np.ndarray, positions: int) -> list[
     return rows
 
 
-def figure(summary: Mapping[str, Any]) -> Drawn:
+def figure(summary: Mapping[str, Any]) -> CaptionedFigure:
     """How common each class is and how often its steps are wrong; the shares along right and wrong answers."""
     drawn = Figure(figsize=(10.5, 3.8), layout="constrained")
     share, wrong, along = drawn.subplots(1, 3)
@@ -134,7 +134,7 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
     rows = [row for row in rows if row["gap"] == rows[0]["gap"]]
     for ax, column, title in ((share, "share", "share of all steps"), (wrong, "mistakes", "of these, mistakes")):
         rates = [rate_of(row[column]) for row in rows]
-        value, error = bars([r if r.n else Rate(0.0, 0.0, 0.0, 0) for r in rates])
+        value, error = error_bars([r if r.n else Estimate(0.0, 0.0, 0.0, 0) for r in rates])
         ax.bar(range(len(rows)), value, yerr=error, color=COLORS, ecolor="black", width=0.7)
         labels = [f"{row['class']}\nn={row[column]['n']}" for row in rows]
         ax.set_xticks(range(len(rows)), labels, rotation=30, fontsize=9)
@@ -158,4 +158,4 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
         f"Gap of a factor {rows[0]['gap']:g} a token. Steps of the distilled model's own answers to held-out problems; "
         "95% bootstrap intervals over problems."
     )
-    return Drawn(drawn, "Whose steps a distilled model writes, and how often they are wrong", caption)
+    return CaptionedFigure(drawn, "Whose steps a distilled model writes, and how often they are wrong", caption)

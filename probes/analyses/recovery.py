@@ -35,8 +35,8 @@ from synth.kernel.rng import key
 from synth.oracle.next_token import EXACT, Oracle
 from synth.problem.arrays import Problems
 from synth.world.vocabulary import EOS
-from train.report.style import BLUE, GREEN, GREY, Drawn, bars
-from train.statistics import Clusters, Rate
+from train.plotting import BLUE, GREEN, GREY, CaptionedFigure, error_bars
+from train.statistics import ClusterBootstrap, Estimate
 
 NAME = "recovery"
 ORACLE, TEACHER, STUDENT = "oracle", "teacher", "student"
@@ -79,7 +79,7 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
             clean = clean_behind(verdicts, np.array([len(start) for start in starts]))
             found[who] = {"right": verdicts.right, "answer": verdicts.answer_right, "clean": clean}
             for state, among in states(sound, row).items():
-                draws = Clusters(wrong[row])
+                draws = ClusterBootstrap(wrong[row])
                 rates = {name: cell(draws.rate(value, among)) for name, value in found[who].items()}
                 success.append({"cut": cut, "prefix": state, "finished_by": who} | rates)
             if who == TEACHER:
@@ -101,9 +101,9 @@ def states(sound: np.ndarray | None, row: np.ndarray) -> dict[str, np.ndarray]:
     return {SOUND: sound[row], BROKEN: ~sound[row]}
 
 
-def advantage(teacher: np.ndarray, student: np.ndarray, among: np.ndarray, problem: np.ndarray) -> Rate:
+def advantage(teacher: np.ndarray, student: np.ndarray, among: np.ndarray, problem: np.ndarray) -> Estimate:
     """The teacher's rate less the student's, over the same endings, with its interval over problems."""
-    return Clusters(problem).ratio((teacher.astype(float) - student) * among, among)
+    return ClusterBootstrap(problem).ratio((teacher.astype(float) - student) * among, among)
 
 
 def soundness(oracle: Oracle, problems: Problems, prefixes: Sequence[Sequence[int]]) -> np.ndarray:
@@ -181,7 +181,7 @@ def by_perplexity(
     nll = np.array([-logp.mean() for logp in logprobs(teacher, prompts, [prefixes[n] for n in there])])
     quartile = np.full(len(prefixes), -1)
     quartile[there[np.argsort(nll, kind="stable")]] = np.arange(len(there)) * 4 // len(there)
-    draws, rows = Clusters(wrong[row]), []
+    draws, rows = ClusterBootstrap(wrong[row]), []
     for q in range(4):
         inside = np.exp(nll[quartile[there] == q])
         low, high = float(inside.min()), float(inside.max())
@@ -190,7 +190,7 @@ def by_perplexity(
     return rows
 
 
-def figure(summary: Mapping[str, Any]) -> Drawn:
+def figure(summary: Mapping[str, Any]) -> CaptionedFigure:
     """Right answers by cut, from sound and from broken prefixes; by the teacher's perplexity."""
     drawn = Figure(figsize=(10.5, 3.8), layout="constrained")
     axes = drawn.subplots(1, 3, sharey=True)
@@ -198,7 +198,7 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
     for ax, state in zip(axes, (SOUND, BROKEN), strict=False):
         for who, color, marker in ((TEACHER, BLUE, "o"), (STUDENT, GREY, "s"), (ORACLE, GREEN, "^")):
             mine = [r for r in rows if r["prefix"] in (state, "all") and r["finished_by"] == who and r["answer"]["n"]]
-            value, error = bars([rate_of(r["answer"]) for r in mine])
+            value, error = error_bars([rate_of(r["answer"]) for r in mine])
             if mine:
                 ax.errorbar([r["cut"] for r in mine], value, error, color=color, marker=marker, label=who)
         counts = [r["answer"]["n"] for r in rows if r["prefix"] in (state, "all") and r["finished_by"] == TEACHER]
@@ -212,11 +212,11 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
     rows = summary["tables"]["perplexity"]
     for cut in dict.fromkeys(row["cut"] for row in rows):
         mine = [row for row in rows if row["cut"] == cut]
-        value, error = bars([rate_of(r["answer"]) for r in mine])
+        value, error = error_bars([rate_of(r["answer"]) for r in mine])
         label = f"cut at {cut:.0%}, n = {sum(r['answer']['n'] for r in mine)}"
         axes[2].errorbar([r["quartile"] for r in mine], value, error, marker="o", label=label)
     axes[2].set(title="by the teacher's perplexity", xlabel="quartile, least surprised first", xticks=range(1, 5))
     if rows:
         axes[2].legend(fontsize=8)
     caption = "Wrong greedy answers of the student to held-out problems; 95% bootstrap intervals over problems."
-    return Drawn(drawn, "Recovery from a student's prefixes", caption)
+    return CaptionedFigure(drawn, "Recovery from a student's prefixes", caption)

@@ -14,7 +14,7 @@ from synth.store.files import atomic_write, read_json
 from train.config.compose import plain
 from train.core import checkpoint
 from train.data.batches import check_vocabulary
-from train.report.style import STYLE, save
+from train.plotting import RC_PARAMS, save
 from train.runs.run_folder import RunFolder, open_run
 
 MODULES: dict[str, ModuleType] = {
@@ -44,7 +44,7 @@ def analyse(config: ProbeConfig, device: str) -> RunFolder:
         (run.path / "tables").mkdir(exist_ok=True)
         for name, rows in (found["tables"] | found.get("curves", {})).items():
             atomic_write(run.path / "tables" / f"{name}.csv", as_csv(rows))
-        with rc_context(STYLE):
+        with rc_context(RC_PARAMS):
             drawn = module.figure(found)
         save(drawn, run.path / "figures" / f"{config.task}.png")
         text = [*lines(found["tables"]), *found["notes"]]

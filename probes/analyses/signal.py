@@ -24,8 +24,8 @@ from probes.analyses.tables import cell, rate_of
 from probes.analyses.teacher_contexts import CONTEXTS, CONTROLS, peers_of, sections
 from probes.settings import ProbeConfig
 from synth.kernel.rng import key
-from train.report.style import BLUE, GREY, ORANGE, Drawn, bars
-from train.statistics import Clusters, Rate
+from train.plotting import BLUE, GREY, ORANGE, CaptionedFigure, error_bars
+from train.statistics import ClusterBootstrap, Estimate
 
 NAME = "signal"
 
@@ -103,7 +103,7 @@ def quality(
         mine = np.flatnonzero(use & (written.row == i))
         if 0 < right[mine].sum() < len(mine):
             found.append(metrics(score_N[mine], right[mine]))
-    draws = Clusters(np.arange(len(found)))
+    draws = ClusterBootstrap(np.arange(len(found)))
     return {m: cell(draws.ratio(np.array([one[m] for one in found]))) for m in wanted} | {"items": int(use.sum())}
 
 
@@ -119,19 +119,19 @@ def steps(written: Written, base: list[np.ndarray], told: list[np.ndarray]) -> d
     number_S = np.arange(change_NS.shape[1])
     first_NS = v.first_mistake[:, None] == number_S
     before_NS = (v.first_mistake[:, None] > number_S) & (v.kind >= 0)
-    draws, sums = Clusters(written.row), {}
+    draws, sums = ClusterBootstrap(written.row), {}
     for name, mask_NS in (("first_mistake", first_NS), ("steps_before", before_NS)):
         mask_NS = mask_NS & ~np.isnan(change_NS)
         sums[name] = (np.where(mask_NS, change_NS, 0.0).sum(1), mask_NS.sum(1).astype(float))
     rates = {name: draws.ratio(*pair) for name, pair in sums.items()}
     if any(rate.n == 0 for rate in rates.values()):
-        difference = Rate(float("nan"), float("nan"), float("nan"), 0)
+        difference = Estimate(float("nan"), float("nan"), float("nan"), 0)
     else:
         with np.errstate(invalid="ignore"):  # a draw may have none of them
             drawn = [draws.sums(top) / draws.sums(bottom) for top, bottom in sums.values()]
         low, high = np.nanquantile(drawn[0] - drawn[1], [0.025, 0.975])
         first, before = rates.values()
-        difference = Rate(first.value - before.value, float(low), float(high), min(first.n, before.n))
+        difference = Estimate(first.value - before.value, float(low), float(high), min(first.n, before.n))
     return {name: cell(rate) for name, rate in (rates | {"difference": difference}).items()}
 
 
@@ -144,7 +144,7 @@ def _cut(contexts: list[list[int] | None], score_N: np.ndarray) -> float:
     return float((np.isnan(score_N) & made).sum() / max(1, made.sum()))
 
 
-def figure(summary: Mapping[str, Any]) -> Drawn:
+def figure(summary: Mapping[str, Any]) -> CaptionedFigure:
     """AUC of every context on both sets, and what each does to first mistakes."""
     rows = summary["tables"]["quality"]
     names = list(dict.fromkeys(row["context"] for row in rows))
@@ -152,7 +152,7 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
     left, right = drawn.subplots(1, 2, sharey=True)
     for which, color, shift in (("effective", GREY, -0.12), ("both", BLUE, 0.12)):
         rates = [rate_of(row["auc"]) for row in rows if row["responses"] == which]
-        value, error = bars(rates)
+        value, error = error_bars(rates)
         prompts = sorted({rate.n for rate in rates})
         n = f"n = {prompts[0]}" + (f" to {prompts[-1]}" if len(prompts) > 1 else "")
         left.errorbar(value, np.arange(len(names)) + shift, xerr=error, fmt="o", color=color, label=f"{which}, {n}")
@@ -164,7 +164,7 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
     found = {row["context"]: rate_of(row["difference"]) for row in summary["tables"]["steps"]}
     shown = [(i, found[name]) for i, name in enumerate(names) if name in found and found[name].n]
     if shown:
-        value, error = bars([rate for _, rate in shown])
+        value, error = error_bars([rate for _, rate in shown])
         right.errorbar(value, [i for i, _ in shown], xerr=error, fmt="s", color=ORANGE)
     right.axvline(0.0, color="black", lw=1, ls=":")
     right.set(title="first mistake less steps before")
@@ -173,4 +173,4 @@ def figure(summary: Mapping[str, Any]) -> Drawn:
         "in the mean log-probability of a wrong response's first mistake, less the same for its steps before; below "
         "0: it tells."
     )
-    return Drawn(drawn, "What a teacher's context makes of its signal", caption)
+    return CaptionedFigure(drawn, "What a teacher's context makes of its signal", caption)

@@ -19,7 +19,7 @@ from synth.dataset import Documents
 from synth.kernel.rng import key
 from synth.world.vocabulary import World
 from train.evaluation.repetition import periods
-from train.statistics import Clusters
+from train.statistics import ClusterBootstrap
 
 DIRECTION, RANDOM, NOTHING = "direction", "random", "none"
 
@@ -71,7 +71,7 @@ def _pushed(x_BTC: Tensor, added_C: Tensor) -> Tensor:
 
 def effect(found: Written, plain: Written) -> dict[str, Any]:
     """Rates over all answers, with intervals over problems."""
-    draws = Clusters(found.row)
+    draws = ClusterBootstrap(found.row)
     ended, loops = _ended(found), _loops(found)
     return {
         "ends": cell(draws.rate(ended)),

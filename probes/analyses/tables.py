@@ -8,20 +8,20 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from train.statistics import Rate
+from train.statistics import Estimate
 
 Row = Mapping[str, Any]
 
 
-def cell(rate: Rate) -> dict[str, float]:
+def cell(rate: Estimate) -> dict[str, float]:
     """An interval as a row holds it."""
     return {"value": rate.value, "low": rate.low, "high": rate.high, "n": rate.n}
 
 
-def rate_of(value: Mapping[str, Any]) -> Rate:
+def rate_of(value: Mapping[str, Any]) -> Estimate:
     """What `cell` made, after JSON, where numbers that are not finite became None."""
     numbers = [float("nan") if value[k] is None else float(value[k]) for k in ("value", "low", "high")]
-    return Rate(*numbers, value["n"])
+    return Estimate(*numbers, value["n"])
 
 
 def lines(tables: Mapping[str, Sequence[Row]]) -> list[str]:

@@ -33,7 +33,7 @@ from synth.judge.checker import MALFORMED, RETRY, UNNEEDED, reason
 from synth.kernel.rng import key
 from synth.world.vocabulary import EOS, PAD, STOP, World
 from train.evaluation.evaluator import rate
-from train.statistics import Clusters, Rate, paired_difference
+from train.statistics import ClusterBootstrap, Estimate, paired_difference
 
 TASKS = ("nece", "can_next", "nece_next")
 ASKING = 5  # tokens of a question behind a text
@@ -124,10 +124,10 @@ def taxonomy(written: Solutions) -> dict[str, Any]:
 
 
 def _rate(reader: Reader, split: Split) -> dict[str, Any]:
-    return _numbers(Clusters(split.test.row).rate(reader.right))
+    return _numbers(ClusterBootstrap(split.test.row).rate(reader.right))
 
 
-def _numbers(found: Rate) -> dict[str, Any]:
+def _numbers(found: Estimate) -> dict[str, Any]:
     return {"accuracy": found.value, "low": found.low, "high": found.high, "n": found.n}
 
 
@@ -142,7 +142,7 @@ def first_wrong(
         if len(first):
             queries = first.queries(first.start)
             no = (asked[task, when].answer(queries) == 0)[first.labels(task, queries, world.modulus) == 0]
-        result[task] = _numbers(Clusters(np.arange(len(no))).rate(no))
+        result[task] = _numbers(ClusterBootstrap(np.arange(len(no))).rate(no))
     return result
 
 
@@ -152,7 +152,7 @@ def unneeded(steps: Steps, nece: Reader) -> dict[str, Any]:
     right = np.zeros(0, dtype=bool)
     if len(written):
         right = nece.answer(written.queries(np.full(len(written), -1))) == 0
-    return _numbers(Clusters(written.row).rate(right))
+    return _numbers(ClusterBootstrap(written.row).rate(right))
 
 
 def detection(steps: Steps, reader: Reader, task: str, world: World) -> dict[str, Any]:
@@ -161,10 +161,10 @@ def detection(steps: Steps, reader: Reader, task: str, world: World) -> dict[str
     some = steps.before_mistake & (steps.name[:, 0] >= 0) & (steps.kind != RETRY)
     some = steps.take(np.flatnonzero(some))
     if not len(some):
-        return {"found": _numbers(Clusters(some.row).rate(some.row > 0)), "suspected": None}
+        return {"found": _numbers(ClusterBootstrap(some.row).rate(some.row > 0)), "suspected": None}
     queries = some.queries(some.start)
     no, yes = reader.answer(queries) == 0, some.labels(task, queries, world.modulus) == 1
-    draws = Clusters(some.row)
+    draws = ClusterBootstrap(some.row)
     return {"found": _numbers(draws.rate(no, ~yes)), "suspected": _numbers(draws.rate(no, yes))}
 
 
@@ -184,7 +184,7 @@ def after_step(config: ProbeConfig, model: GPT, world: World) -> dict[str, Any] 
         return None
     right, site = _told_after(config, model, parts, labels)
     control, _ = _told_after(config, random_weights(model, config.seed), parts, labels)
-    wrong, draws = labels[2] == 1, Clusters(parts[2].row)
+    wrong, draws = labels[2] == 1, ClusterBootstrap(parts[2].row)
     found, by_chance = (_numbers(_balanced_accuracy(draws, told, wrong)) for told in (right, control))
     return found | {"random": by_chance["accuracy"], "mistakes": int(wrong.sum()), "site": site}
 
@@ -207,7 +207,7 @@ def _told_after(
     return predict(states[2][site]) == labels[2], sites[site]
 
 
-def _balanced_accuracy(draws: Clusters, right: np.ndarray, wrong: np.ndarray) -> Rate:
+def _balanced_accuracy(draws: ClusterBootstrap, right: np.ndarray, wrong: np.ndarray) -> Estimate:
     """Mean of the shares told rightly among mistakes and among the other steps."""
     value = float(np.mean([right[wrong].mean(), right[~wrong].mean()]))
     return draws.of(lambda a_D, b_D: (a_D + b_D) / 2, value, len(right), (right, wrong), (right, ~wrong))

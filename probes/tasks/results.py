@@ -15,7 +15,7 @@ from probes.queries.labels import TASKS
 from probes.queries.table import Queries
 from probes.readout.controls import NAMES, POSITION, RANDOM, SHUFFLED, TRAINED, majority
 from probes.readout.linear import Reading, Split
-from train.statistics import Clusters, Rate
+from train.statistics import ClusterBootstrap, Estimate
 
 MAJORITY, SELECTIVITY = "majority", "selectivity"
 FARTHEST = 8  # distances from here on are one group
@@ -25,7 +25,7 @@ def rows(
     task: str, probe: str, split: Split, classes: int, readings: Mapping[str, Sequence[Reading]], position: Reading
 ) -> list[dict[str, Any]]:
     """One row for each site. `readings`: by kind of `probes.readout.controls`, each with the same sites; `names` may lack."""
-    test, draws = split.test, Clusters(split.test.row)
+    test, draws = split.test, ClusterBootstrap(split.test.row)
     parts = _parts(task, test, classes)
     alike = _with_interval(MAJORITY, draws.rate(majority(split.fit, test)))
     alike |= _with_interval(POSITION, draws.rate(position.right))
@@ -53,7 +53,7 @@ def rows(
     return result
 
 
-def _with_interval(name: str, rate: Rate) -> dict[str, float]:
+def _with_interval(name: str, rate: Estimate) -> dict[str, float]:
     return {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}
 
 
@@ -86,7 +86,7 @@ def margin(split: Split, readings: Mapping[str, Sequence[Reading]], position: Re
     `readings`: of all probes and sites, by kind. Each kind's reading is its best on the validation part. In each draw
     of problems the best control is taken anew, so the interval holds for the control's uncertainty and its choice.
     """
-    test, draws = split.test, Clusters(split.test.row)
+    test, draws = split.test, ClusterBootstrap(split.test.row)
     chosen = {kind: max(readings[kind], key=lambda r: r.validation) for kind in (TRAINED, RANDOM, SHUFFLED)}
     mine = chosen.pop(TRAINED).right
     controls = {MAJORITY: majority(split.fit, test), POSITION: position.right}
@@ -112,11 +112,11 @@ def margin(split: Split, readings: Mapping[str, Sequence[Reading]], position: Re
     }
 
 
-def _value(rate: Rate) -> dict[str, float]:
+def _value(rate: Estimate) -> dict[str, float]:
     return {"value": float(rate.value), "low": rate.low, "high": rate.high, "n": rate.n}
 
 
-def _numbers(rate: Rate) -> dict[str, float]:
+def _numbers(rate: Estimate) -> dict[str, float]:
     return {"accuracy": rate.value, "low": rate.low, "high": rate.high, "n": rate.n}
 
 

@@ -19,11 +19,11 @@ from synth.view.text import show
 from train.core import checkpoint
 from train.data.batches import DataConfig
 from train.evaluation.evaluator import evaluate
+from train.plotting import RC_PARAMS, draw
 from train.report.figures.probe_map import layer_map
 from train.report.page import STYLE as PAGE
 from train.report.rollouts import render
-from train.report.style import STYLE, draw
-from train.runs.results import Experiment, Run, folder_of
+from train.runs.results import Experiment, Run, run_folder_name
 
 RUNS = Path(__file__).resolve().parents[2] / "runs"
 MAKE_ONE, KEPT = "python -m train.recipe recipe=quickstart", "zoo/tiny-teacher-0"
@@ -49,7 +49,9 @@ class Look:
         data = DataConfig(**checkpoint.notes(run, "run")["data"])
         if data.tokens != PHRASE:
             raise ValueError(f"{run}: was trained with data.tokens={data.tokens}; accepted: a run with {PHRASE} tokens")
-        return cls(data.source("test", stream), run, model, f"{folder_of(str(run))}: {data.preset} world, test split")
+        return cls(
+            data.source("test", stream), run, model, f"{run_folder_name(str(run))}: {data.preset} world, test split"
+        )
 
     def problem(self, index: int) -> str:
         """Problem `index` as text: the question, the graph of parameters, and the generator's own solution."""
@@ -65,17 +67,17 @@ class Look:
         run = self.probe_run()
         if run is None:
             return None
-        with rc_context(STYLE):
+        with rc_context(RC_PARAMS):
             image = BytesIO()
             draw(layer_map, [Experiment({run.name: run})]).figure.savefig(image, format="png")
         return image.getvalue()
 
     def probe_run(self) -> Run | None:
         """The newest finished probe run whose `model` is this run, beside it or under runs/probes."""
-        name = folder_of(str(self.run))
+        name = run_folder_name(str(self.run))
         home = next((p for p in (self.run, *self.run.parents) if p.name == name), self.run).parent
         found = [Run(p.parent) for folder in (home, home.parent / "probes") for p in folder.glob("*/summary.json")]
-        mine = [run for run in found if run.kind == "probe" and folder_of(str(run.config.get("model"))) == name]
+        mine = [run for run in found if run.kind == "probe" and run_folder_name(str(run.config.get("model"))) == name]
         return max(mine, key=lambda run: (run.folder / "summary.json").stat().st_mtime, default=None)
 
     @property

@@ -1,6 +1,6 @@
 """What notebooks show beside the tour: the glass inside a notebook, mistakes by kind, and the course of a distillation.
 
-Nothing is trained here. Figures have the report's one look (`train.report.style`), with n and 95% intervals.
+Nothing is trained here. Figures have the report's one look (`train.plotting`), with n and 95% intervals.
 
     HTML(frame("runs/quickstart/teacher-1a2b3c4d", index=3))
     Image(png(mistakes, opened, range(256)))
@@ -27,9 +27,10 @@ from probes.viewer.readouts import ReadoutConfig
 from synth.judge.checker import KINDS, MALFORMED, reason
 from train.core.checkpoint import expand_zoo_path
 from train.evaluation.evaluator import Evaluation, evaluate
-from train.report.style import BLUE, RED, STYLE, Drawn, bars, label, legend_once, looks
-from train.runs.results import Experiment, Run, folder_of, load
-from train.statistics import Rate, wilson
+from train.plotting import BLUE, RC_PARAMS, RED, CaptionedFigure, error_bars, legend_once
+from train.report.stage_styles import label, stage_styles
+from train.runs.results import Experiment, Run, load, run_folder_name
+from train.statistics import Estimate, wilson
 
 FITTED = 200  # problems that the read-outs of a notebook's glass are fitted on: seconds
 SIGN = 0.05  # share of rollouts, above that of the first steps, that counts as a sign of collapse
@@ -63,9 +64,9 @@ def frame(
     return f'<div><iframe srcdoc="{escape(page(account(opened, config)))}" style="{style}"></iframe></div>'
 
 
-def png(maker: Callable[..., Drawn], *what: Any) -> bytes:
+def png(maker: Callable[..., CaptionedFigure], *what: Any) -> bytes:
     """A figure in the house style with its caption below, as the bytes of a PNG."""
-    with rc_context(STYLE):
+    with rc_context(RC_PARAMS):
         image, drawn = BytesIO(), maker(*what)
         drawn.figure.supxlabel(
             "\n".join(wrap(drawn.caption, CAPTION)), fontsize=8.5, color="#555555", x=0.01, ha="left"
@@ -85,13 +86,13 @@ def first_wrong(done: Evaluation) -> int | None:
     return int(done.index[wrong[0]]) if len(wrong) else None
 
 
-def mistakes(done: Evaluation) -> Drawn:
+def mistakes(done: Evaluation) -> CaptionedFigure:
     """Fully right solutions by operations, and why the others are wrong, each with its interval."""
     figure = Figure(figsize=(8.4, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
     ops = np.unique(done.ops)
     rates = [wilson(int(done.verdicts.right[done.ops == k].sum()), int((done.ops == k).sum())) for k in ops]
-    value, error = bars(rates)
+    value, error = error_bars(rates)
     left.errorbar(ops, value, error, color=BLUE, marker="o", elinewidth=1.2)
     left.set(title="every step right", xlabel="operations", ylim=(-0.03, 1.06))
     left.set_xticks(
@@ -100,14 +101,14 @@ def mistakes(done: Evaluation) -> Drawn:
     left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     _reasons(right, [reason(done.verdicts, i) for i in range(len(done.index))])
     caption = f"n = {len(done.index)} held-out problems, greedy; 95% Wilson intervals."
-    return Drawn(figure, "Where solutions go wrong", caption)
+    return CaptionedFigure(figure, "Where solutions go wrong", caption)
 
 
 def _reasons(ax: Axes, reasons: Sequence[str]) -> None:
     """The first thing that is wrong with each solution, the commonest on top."""
     count = {why: reasons.count(why) for why in dict.fromkeys(reasons) if why != "right"}
     names = sorted(count, key=lambda why: count[why])
-    value, error = bars([wilson(count[why], len(reasons)) for why in names])
+    value, error = error_bars([wilson(count[why], len(reasons)) for why in names])
     ax.barh(range(len(names)), value, color=RED, height=0.62, xerr=error if names else None, ecolor="black")
     ax.set_yticks(range(len(names)), [f"{why} ({count[why]})" for why in names])
     ax.set(title="first mistake, share of all solutions")
@@ -122,7 +123,7 @@ def mistaken_steps(done: Evaluation) -> dict[str, int]:
     return {KINDS[k]: int(n) for k, n in enumerate(np.bincount(kind, minlength=len(KINDS))) if n}
 
 
-def knew(summary: Mapping[str, Any]) -> Drawn:
+def knew(summary: Mapping[str, Any]) -> CaptionedFigure:
     """What the probes of `probes.run task=mistakes` said where the model was about to go wrong, or just had."""
     rows = {
         f"{task} says no, {when}": found
@@ -134,8 +135,8 @@ def knew(summary: Mapping[str, Any]) -> Drawn:
     rows = {name: found for name, found in rows.items() if found["n"]}
     figure = Figure(figsize=(8.4, 1.1 + 0.5 * max(2, len(rows))), layout="constrained")
     ax = figure.subplots()
-    rates = [Rate(found["accuracy"], found["low"], found["high"], found["n"]) for found in rows.values()]
-    value, error = bars(rates)
+    rates = [Estimate(found["accuracy"], found["low"], found["high"], found["n"]) for found in rows.values()]
+    value, error = error_bars(rates)
     if rates:
         ax.errorbar(value, range(len(rates)), xerr=error, fmt="o", color=BLUE, elinewidth=1.2)
     ax.set_yticks(range(len(rates)), [f"{name} (n={found['n']})" for name, found in rows.items()])
@@ -143,15 +144,17 @@ def knew(summary: Mapping[str, Any]) -> Drawn:
     ax.axvline(0.5, color="black", lw=1, ls=":")
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     caption = "n counts parameters that the model wrote wrongly; 95% intervals over problems."
-    return Drawn(figure, "What the model knew of its mistakes", caption)
+    return CaptionedFigure(figure, "What the model knew of its mistakes", caption)
 
 
 def mistakes_run(checkpoint: str | Path, runs: Path = RUNS) -> Mapping[str, Any] | None:
     """The summary of the newest finished `probes.run task=mistakes` of this model, beside it or under runs/probes."""
     home = next((p for p in Path(checkpoint).resolve().parents if p.name != "checkpoints"), runs)
-    name = folder_of(str(checkpoint))
+    name = run_folder_name(str(checkpoint))
     found = [Run(p.parent) for folder in (home, home.parent, runs / "probes") for p in folder.glob("*/summary.json")]
-    mine = [r for r in found if r.summary.get("stage") == "mistakes" and folder_of(str(r.config.get("model"))) == name]
+    mine = [
+        r for r in found if r.summary.get("stage") == "mistakes" and run_folder_name(str(r.config.get("model"))) == name
+    ]
     newest_run = max(mine, key=lambda run: (run.folder / "summary.json").stat().st_mtime, default=None)
     return newest_run.summary if newest_run else None
 
@@ -173,16 +176,16 @@ def pair(experiments: Sequence[Experiment]) -> tuple[Path, Path] | None:
     return None
 
 
-def course(experiments: list[Experiment]) -> Drawn:
+def course(experiments: list[Experiment]) -> CaptionedFigure:
     """Accuracy on held-out problems and the distance from the oracle while distilling, one line for each arm."""
     figure = Figure(figsize=(8.4, 3.5), layout="constrained")
     solved, far = figure.subplots(1, 2)
-    look, sizes = looks(experiments), set()
+    look, sizes = stage_styles(experiments), set()
     for run in (run for experiment in experiments for run in experiment.arms()):
         points = [line for line in run.metrics if "eval_full" in line and line.get("eval_n")]
         rates = [wilson(round(line["eval_full"] * line["eval_n"]), line["eval_n"]) for line in points]
         sizes |= {rate.n for rate in rates}
-        value, error = bars(rates)
+        value, error = error_bars(rates)
         kind = {"color": look[run.name].color, "marker": look[run.name].marker, "label": label(experiments, run.name)}
         solved.errorbar([line["step"] for line in points], value, error if points else None, elinewidth=1, **kind)
         x, y = run.curve("kl_to_oracle")
@@ -192,7 +195,7 @@ def course(experiments: list[Experiment]) -> Drawn:
     far.set(title="KL from the oracle, nats a token", xlabel="step", ylim=(0, None))
     legend_once(solved)
     caption = f"n = {' or '.join(map(str, sorted(sizes)))} held-out problems at each mark; 95% Wilson intervals."
-    return Drawn(figure, "The course of distillation", caption)
+    return CaptionedFigure(figure, "The course of distillation", caption)
 
 
 def signs(experiments: Sequence[Experiment]) -> str:

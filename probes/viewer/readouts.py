@@ -29,7 +29,7 @@ from probes.readout.linear import fit
 from synth.dataset import Documents, Source
 from synth.store.files import read_json
 from synth.world.vocabulary import World
-from train.statistics import Clusters, Rate
+from train.statistics import ClusterBootstrap, Estimate
 
 ASKED = tuple(name for name, task in TASKS.items() if not task.pairs)
 PROBES = "accepted: a finished run folder of probes.run with linear probes"
@@ -75,7 +75,7 @@ class Probe(NamedTuple):
     scale_C: Tensor
     weight_CK: Tensor
     bias_K: Tensor
-    accuracy: Rate
+    accuracy: Estimate
     majority: float
 
     def law(self, states_NC: Tensor) -> np.ndarray:
@@ -134,7 +134,7 @@ def fit_probe(model: GPT, task: str, train: Source, test: Source, place: Place, 
     constant = float(majority(pieces[0], pieces[2]).mean())
     return Probe(
         task, names[s], place.layers[s], fitted.mean_SC[s], fitted.scale_SC[s], fitted.weight_SRCK[s, r],
-        fitted.bias_SRK[s, r], Clusters(pieces[2].row).rate(right), constant,
+        fitted.bias_SRK[s, r], ClusterBootstrap(pieces[2].row).rate(right), constant,
     )  # fmt: skip
 
 

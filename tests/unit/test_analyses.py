@@ -18,7 +18,7 @@ from probes.analyses.tables import as_csv, lines
 from synth.contexts import sections as S
 from synth.judge.checker import MALFORMED
 from synth.world.vocabulary import FAILURE, SUCCESS
-from train.statistics import CLUSTER_DRAWS, Clusters
+from train.statistics import CLUSTER_DRAWS, ClusterBootstrap
 
 made = runpy.run_path(str(Path(__file__).with_name("analyses_made.py")))
 BAD, DOCUMENTS, GOLD, SOURCE, model, written = (
@@ -31,7 +31,7 @@ BAD, DOCUMENTS, GOLD, SOURCE, model, written = (
 def test_auroc_is_that_of_scikit_learn_and_its_draws_are_too():
     rng = np.random.default_rng(0)
     score, positive, cluster = rng.integers(0, 6, 80), rng.random(80) < 0.4, rng.integers(0, 20, 80)
-    draws = Clusters(cluster, draws=40)
+    draws = ClusterBootstrap(cluster, draws=40)
     found = draws.auroc(score, positive)
     assert found.value == pytest.approx(roc_auc_score(positive, score))
     weight_DQ = draws._weight_DG[:, draws._place_Q]
@@ -43,14 +43,14 @@ def test_auroc_is_that_of_scikit_learn_and_its_draws_are_too():
 def test_a_ratio_has_the_width_that_theory_says():
     rng = np.random.default_rng(1)
     value = rng.normal(3, 2, 400)
-    found = Clusters(np.arange(400)).ratio(value)
+    found = ClusterBootstrap(np.arange(400)).ratio(value)
     half = 1.96 * value.std() / 20
     assert found.value == pytest.approx(value.mean()) and found.n == 400 and CLUSTER_DRAWS == 2000
     assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.1)
-    together = Clusters(np.repeat(np.arange(100), 4)).ratio(np.repeat(value[:100], 4))
+    together = ClusterBootstrap(np.repeat(np.arange(100), 4)).ratio(np.repeat(value[:100], 4))
     assert (together.high - together.low) > 1.5 * (found.high - found.low), "four copies are one measurement"
-    assert Clusters(np.arange(4)).ratio(np.ones(4), np.zeros(4)).n == 0
-    assert Clusters(np.arange(4)).ratio(np.zeros(4))[:3] == (0.0, 0.0, 0.0)
+    assert ClusterBootstrap(np.arange(4)).ratio(np.ones(4), np.zeros(4)).n == 0
+    assert ClusterBootstrap(np.arange(4)).ratio(np.zeros(4))[:3] == (0.0, 0.0, 0.0)
 
 
 def test_tables_are_lines_and_csv():

@@ -24,7 +24,7 @@ from synth.oracle.next_token import Oracle
 from synth.world.vocabulary import ANSWER, EOS, STOP
 from train.data.batches import DataConfig
 from train.merge import merged
-from train.statistics import Clusters
+from train.statistics import ClusterBootstrap
 
 made = runpy.run_path(str(Path(__file__).with_name("analyses_made.py")))
 BAD, DOCUMENTS, GOLD, SOURCE, WORLD, model, written = (
@@ -70,7 +70,7 @@ def test_a_model_finishes_what_it_is_given_and_no_more():
 def test_a_detector_that_sees_the_oracles_states_is_perfect_and_the_curve_says_so():
     rng = np.random.default_rng(3)
     fork = rng.random(60) < 0.3
-    told = Clusters(np.arange(60)).auroc(fork.astype(float), fork)
+    told = ClusterBootstrap(np.arange(60)).auroc(fork.astype(float), fork)
     assert told.value == 1.0
     score = rng.random(60) + fork
     points = futures.roc("x", score, fork)

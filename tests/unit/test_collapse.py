@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import yaml
 
-from train import report
+from train import plotting, report
 from train.config.compose import load
 from train.opd.run import OpdConfig
 from train.recipe import RecipeConfig, stages_of
-from train.report import style
 from train.report.studies.collapse import collapsed_share, stable_share
 from train.report.studies.collapse_onset import is_published, onset, signature, warnings
 from train.runs.results import Experiment, Run
@@ -113,7 +112,7 @@ def test_a_run_that_inflated_and_turned_back_calibrates_nothing(tmp_path):
 
 def test_the_report_shows_a_collapse_only_where_there_is_one(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(style, "save", lambda one, path: (drawn.append(one), path.parent.mkdir(exist_ok=True),
+    monkeypatch.setattr(plotting, "save", lambda one, path: (drawn.append(one), path.parent.mkdir(exist_ok=True),
                                                           path.write_bytes(b""))[0])  # fmt: skip
     for name in ("a", "b"):
         healthy(tmp_path / name, "well1"), healthy(tmp_path / name, "well2")

@@ -14,7 +14,7 @@ import yaml
 from train.config.compose import load
 from train.recipe import RecipeConfig, stages_of
 from train.report import build
-from train.report.measures import Elsewhere, full
+from train.report.estimates import NotApplicable, full
 from train.report.studies import correction_data, published
 from train.report.verdicts import judge
 from train.runs.results import load as load_runs
@@ -125,7 +125,7 @@ def test_a_claim_out_of_distribution_reads_the_second_evaluation(tmp_path):
 
 def test_other_experiments_say_nothing_about_it(tmp_path):
     root = study(tmp_path, {"pretrain-none": ARMS["pretrain-none"]})
-    with pytest.raises(Elsewhere):
+    with pytest.raises(NotApplicable):
         correction_data.arms(load_runs([root]))
     assert "taken back" not in build([root]).read_text()
 

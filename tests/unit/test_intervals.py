@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from train.statistics import Clusters, difference, paired_difference, paired_share, share, wilson
+from train.statistics import ClusterBootstrap, difference, paired_difference, paired_share, share, wilson
 
 
 @given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -76,14 +76,17 @@ def test_the_same_counts_give_the_same_interval():
 def test_clusters_count_once_however_often_they_are_measured():
     rng = np.random.default_rng(0)
     right = rng.random(400) < 0.8
-    alone, five = Clusters(np.arange(400)).rate(right), Clusters(np.repeat(np.arange(400), 5)).rate(np.repeat(right, 5))
+    alone, five = (
+        ClusterBootstrap(np.arange(400)).rate(right),
+        ClusterBootstrap(np.repeat(np.arange(400), 5)).rate(np.repeat(right, 5)),
+    )
     exact = wilson(int(right.sum()), 400)
     assert alone.value == five.value == exact.value and (alone.n, five.n) == (400, 2000)
     for rate in (alone, five):
         assert (rate.low, rate.high) == pytest.approx((exact.low, exact.high), abs=6e-3)
-    assert Clusters(np.arange(50) // 5).rate(np.ones(50, bool)).low == pytest.approx(wilson(10, 10).low)
-    assert Clusters(np.zeros(0)).rate(np.zeros(0, bool)).n == 0
-    half = Clusters(np.arange(400)).rate(right, np.arange(400) < 100)
+    assert ClusterBootstrap(np.arange(50) // 5).rate(np.ones(50, bool)).low == pytest.approx(wilson(10, 10).low)
+    assert ClusterBootstrap(np.zeros(0)).rate(np.zeros(0, bool)).n == 0
+    half = ClusterBootstrap(np.arange(400)).rate(right, np.arange(400) < 100)
     assert half.value == right[:100].mean() and half.n == 100
 
 
@@ -92,7 +95,7 @@ def test_intervals_of_clusters_hold_the_truth_as_often_as_they_say():
     for _ in range(300):
         mean = rng.beta(8, 2, 80)  # problems differ, so their ten queries are not independent
         right = rng.random((80, 10)) < mean[:, None]
-        rate = Clusters(np.repeat(np.arange(80), 10), draws=400).rate(right.ravel())
+        rate = ClusterBootstrap(np.repeat(np.arange(80), 10), draws=400).rate(right.ravel())
         held += rate.low <= 0.8 <= rate.high
     assert 0.91 <= held / 300 <= 0.98
 
@@ -101,7 +104,7 @@ def test_differences_on_the_same_clusters_are_paired():
     rng = np.random.default_rng(0)
     cluster, easy = np.repeat(np.arange(100), 4), np.repeat(rng.random(100) < 0.5, 4)
     better, worse = easy | (rng.random(400) < 0.2), easy
-    every, draws = np.ones(400, bool), Clusters(cluster)
+    every, draws = np.ones(400, bool), ClusterBootstrap(cluster)
     paired = draws.of(np.subtract, better.mean() - worse.mean(), 400, (better, every), (worse, every))
     apart = difference(int(better.sum()), 400, int(worse.sum()), 400)
     assert paired.low <= paired.value <= paired.high and paired.high - paired.low < 0.7 * (apart.high - apart.low)

@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 import yaml
 
-from train.report import PARTS, build, judged, rollouts, style
+from train import plotting
+from train.plotting import smooth
+from train.report import PARTS, build, judged, rollouts
+from train.report.estimates import gap_share
 from train.report.figures import distillation_course
-from train.report.measures import gap_share
-from train.report.style import smooth
 from train.report.verdicts import judge
-from train.runs.results import Run, folder_of, load
+from train.runs.results import Run, load, run_folder_name
 
 OPS = (1, 2, 3, 4)
 N = 64
@@ -237,7 +238,7 @@ def undrawn(monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"png")
 
-    monkeypatch.setattr(style, "save", save)
+    monkeypatch.setattr(plotting, "save", save)
 
 
 @pytest.mark.parametrize(
@@ -338,8 +339,8 @@ def test_smoothing_keeps_lines_straight_and_tames_noise():
 
 
 def test_a_run_is_known_by_its_folder(tmp_path):
-    assert folder_of("runs/q/teacher-01234567/checkpoints/step-20") == "teacher-01234567"
-    assert folder_of("runs/q/teacher-01234567") == "teacher-01234567"
+    assert run_folder_name("runs/q/teacher-01234567/checkpoints/step-20") == "teacher-01234567"
+    assert run_folder_name("runs/q/teacher-01234567") == "teacher-01234567"
     assert Run(tmp_path / "eval-teacher-01234567").name == "eval-teacher"
     assert Run(tmp_path / "mine").name == "mine"
 
@@ -351,7 +352,7 @@ def test_the_course_of_a_run_has_a_panel_for_each_kind_of_diagnostic_that_it_log
     experiments = load([tmp_path])
     makers = distillation_course.figures(experiments)
     assert list(makers) == ["course-opd"]
-    drawn = style.draw(makers["course-opd"], experiments)
+    drawn = plotting.draw(makers["course-opd"], experiments)
     axes = {ax.get_title(loc="left"): ax for ax in drawn.figure.axes if ax.get_visible()}
     assert set(axes) == {"accuracy", "KL, nats a token", "teacher's advantage", "finds the first error"}
     lines = {line.get_label(): line for line in axes["accuracy"].get_lines()}

@@ -21,14 +21,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from train.report import page, sections, style
+from train import plotting
+from train.report import page, sections
+from train.report.estimates import Missing, NotApplicable
 from train.report.figures import accuracy, distillation_course, probe_map, training
-from train.report.measures import Elsewhere, Missing
 from train.report.studies import analyses, arena, collapse, correction_data
 from train.report.verdicts import Verdict, judge
 from train.runs.results import Experiment, load
 
-Maker = Callable[[list[Experiment]], style.Drawn]
+Maker = Callable[[list[Experiment]], plotting.CaptionedFigure]
 Section = Callable[[list[Experiment]], list[str]]
 Figures = dict[str, Maker] | Callable[[list[Experiment]], dict[str, Maker]]  # or as many as the runs ask for
 
@@ -101,8 +102,8 @@ def judged(folder: Path) -> list[Verdict]:
 
 def _figure(maker: Maker, path: Path, experiments: list[Experiment]) -> list[str]:
     path.unlink(missing_ok=True)  # a figure of an earlier report must not stand for data that are gone
-    drawn = style.draw(maker, experiments)
-    style.save(drawn, path)
+    drawn = plotting.draw(maker, experiments)
+    plotting.save(drawn, path)
     return [page.figure(path, drawn.title, drawn.caption)]
 
 
@@ -110,7 +111,7 @@ def _guarded(section: Section, experiments: list[Experiment]) -> list[str]:
     """The section, or a note on what is missing: a file torn or of an older form must not cost the other sections."""
     try:
         return section(experiments)
-    except Elsewhere:
+    except NotApplicable:
         return []
     except Missing as missing:
         return [f"{NOT_SHOWN}: {page.escape(str(missing))}.</p>"]

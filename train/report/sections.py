@@ -9,11 +9,12 @@ import shlex
 import yaml
 
 from train.report import page, rollouts
+from train.report.estimates import Missing, full, full_difference, gap_share, roles, spread
 from train.report.figures.accuracy import compared_arms, evaluated, pooled_by_ops
-from train.report.measures import NONE, Missing, full, full_difference, gap_share, interval, roles, spread
-from train.report.style import label, several
+from train.report.stage_styles import label
 from train.report.verdicts import judge
 from train.runs.results import Experiment, Run
+from train.tables import NONE, format_amount, format_interval, plural
 
 NO_CLAIMS = "This scale only shows that every part works. It is far too small for its numbers to mean anything."
 HOW_TO_READ = (
@@ -50,7 +51,7 @@ def _arms_in_short(experiments: list[Experiment]) -> list[str]:
     except Missing:
         return []
     ranked = sorted(shares, key=lambda name: -shares[name].pooled.value)
-    closed = "; ".join(f"{label(experiments, name)} {interval(shares[name].pooled)}" for name in ranked)
+    closed = "; ".join(f"{label(experiments, name)} {format_interval(shares[name].pooled)}" for name in ranked)
     return [page.paragraph(f"Share of the gap to the teacher that each arm closed: {closed}.")]
 
 
@@ -59,7 +60,7 @@ def _what_ran(experiments: list[Experiment], plan: dict) -> str:
     runs = [run for e in experiments for run in e.runs.values()]
     unfinished = [run.folder.name for run in runs if not run.complete]
     seconds = sum(run.total("seconds") for run in runs)
-    facts = [f"recipe {plan['recipe']}, scale {plan['scale']}" if "recipe" in plan else "", several(len(runs), "run")]
+    facts = [f"recipe {plan['recipe']}, scale {plan['scale']}" if "recipe" in plan else "", plural(len(runs), "run")]
     facts.append(f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}" if seeds else "")
     facts.append(f"{seconds / 60:.1f} minutes of work in the ledgers" if seconds else "")
     commits = {(run.manifest.get("commit") or "none")[:10] for run in runs if run.manifest}
@@ -77,7 +78,14 @@ def accuracy_table(experiments: list[Experiment]) -> list[str]:
         answer, floor = (_overall(runs, key) for key in ("answer_right", "floor_right"))
         kl = [run.summary["held_out"]["kl"] for run in runs if "kl" in run.summary.get("held_out", {})]
         distance = f"{sum(kl) / len(kl):.4f}" if kl else NONE
-        row = [label(experiments, stage), interval(measured.pooled), answer, floor, distance, str(measured.pooled.n)]
+        row = [
+            label(experiments, stage),
+            format_interval(measured.pooled),
+            answer,
+            floor,
+            distance,
+            str(measured.pooled.n),
+        ]
         rows.append(row + ([spread(measured.seeds)] if seeds else []))
     head = [
         "model",
@@ -108,7 +116,14 @@ def arms_table(experiments: list[Experiment]) -> list[str]:
             closed = NONE
         runs = [e.runs[name] for e in experiments if name in e.runs]
         spent = [sum(run.total(unit) for run in runs) / len(runs) for unit in ("flops", "tokens", "seconds")]
-        rows.append([label(experiments, name), interval(full(experiments, name).pooled), closed, *map(amount, spent)])
+        rows.append(
+            [
+                label(experiments, name),
+                format_interval(full(experiments, name).pooled),
+                closed,
+                *map(format_amount, spent),
+            ]
+        )
     head = ["arm", "fully correct [95%]", "gap closed [95%]", "FLOPs", "tokens", "seconds"]
     parts = [page.table(head, rows)]
     ranked = sorted(names, key=lambda name: -full(experiments, name).pooled.value)
@@ -123,7 +138,7 @@ def _lead(experiments: list[Experiment], first: str, other: str) -> str:
     """By how much the first arm is ahead of the other, and whether that is more than the luck of these problems."""
     measured = full_difference(experiments, first, other)
     names = capital(label(experiments, first)), label(experiments, other)
-    text = f"{names[0]} is ahead of {names[1]} by {interval(measured.pooled, ' points')}."
+    text = f"{names[0]} is ahead of {names[1]} by {format_interval(measured.pooled, ' points')}."
     if measured.pooled.value == 0:
         return f"{names[0]} and {names[1]} solve the same number of problems."
     if len(measured.seeds) > 1:
@@ -166,13 +181,3 @@ def _origin(run: Run) -> str:
 
 def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def amount(value: float) -> str:
-    """1234567 -> 1.23M, 3.1e13 -> 3.10e13: short enough for a table."""
-    if not value:
-        return NONE
-    if value >= 1e12:
-        return f"{value:.2e}".replace("e+", "e")
-    size, letter = next(((s, u) for s, u in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= s), (1.0, ""))
-    return f"{value / size:.3g}{letter}"

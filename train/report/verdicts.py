@@ -10,14 +10,14 @@ decided. Try: `python -m train.report runs/quickstart`.
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from train.report.measures import Measured, Missing, cell, full, gap_share, lead, probe_margin
+from train.report.estimates import Missing, PooledEstimate, cell, full, gap_share, lead, probe_margin
 from train.report.studies.collapse import collapsed_share, stable_share
 from train.runs.results import Experiment
 
 
 class Verdict(NamedTuple):
     claim: str
-    measured: Measured | None
+    measured: PooledEstimate | None
     bar: float
     word: str  # met | met, not clearly | not met | supported | contradicted | not decided | not measured
     note: str
@@ -30,7 +30,7 @@ class Verdict(NamedTuple):
         return f"{self.measured}; {self.note}" if self.note else str(self.measured)
 
 
-MEASURES: Mapping[str, Callable[..., Measured]] = {
+MEASURES: Mapping[str, Callable[..., PooledEstimate]] = {
     "full": lambda experiments, expectation: full(experiments, expectation["stage"]),
     "gap_share": lambda experiments, expectation: gap_share(experiments, expectation["stage"]),
     "probe_margin": lambda experiments, expectation: probe_margin(

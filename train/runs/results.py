@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from train.statistics import Rate, wilson
+from train.statistics import Estimate, wilson
 
 PLANS = "plan-seed*.json"
 
@@ -81,7 +81,9 @@ class Run:
     @property
     def inputs(self) -> dict[str, str]:
         """Setting -> name of the run folder that it points at, for every setting whose value looks like a path."""
-        return {key: folder_of(value) for key, value in flat(self.config) if isinstance(value, str) and "/" in value}
+        return {
+            key: run_folder_name(value) for key, value in flat(self.config) if isinstance(value, str) and "/" in value
+        }
 
     def curve(self, key: str, against: str = "step") -> tuple[list[float], list[float]]:
         """The logged values of one metric and where they were taken; lines without both are left out."""
@@ -131,7 +133,7 @@ class Experiment:
         return self.of("distillation")
 
 
-def full_accuracy(evaluation: Run) -> Rate:
+def full_accuracy(evaluation: Run) -> Estimate:
     """Share of fully correct solutions of an evaluation, with Wilson's interval.
 
     Raises KeyError if its summary holds no counts."""
@@ -198,7 +200,7 @@ def is_run(path: Path) -> bool:
     return (path / "config.yaml").is_file()
 
 
-def folder_of(path: str) -> str:
+def run_folder_name(path: str) -> str:
     """The run folder's name in a path to a run folder or to one of its checkpoints."""
     parts = Path(path).parts
     return parts[parts.index("checkpoints") - 1] if "checkpoints" in parts[1:] else parts[-1] if parts else ""

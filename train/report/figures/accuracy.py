@@ -10,16 +10,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from train.report.measures import Measured, Missing, full, gap_share, roles, undistilled
-from train.report.style import GREY, KINDS_OF_WORK, Drawn, Look, bars, label, legend_once, looks, several
+from train.plotting import GREY, KINDS_OF_WORK, CaptionedFigure, error_bars, legend_once
+from train.report.estimates import Missing, PooledEstimate, full, gap_share, roles, undistilled
+from train.report.stage_styles import StageStyle, label, stage_styles
 from train.runs.results import Experiment, Run, counts, is_number
-from train.statistics import Rate, wilson
+from train.statistics import Estimate, wilson
+from train.tables import plural
 
 
 def evaluated(experiments: list[Experiment]) -> dict[str, list[Run]]:
     """Stage -> its evaluations, one for each seed: teacher, student, then the arms in the recipe's order."""
     found: dict[str, list[Run]] = {}
-    for stage in looks(experiments):
+    for stage in stage_styles(experiments):
         runs = [run for e in experiments if (run := e.evaluation_of(stage)) is not None]
         if runs:
             found[stage] = runs
@@ -28,9 +30,9 @@ def evaluated(experiments: list[Experiment]) -> dict[str, list[Run]]:
     return found
 
 
-def by_operations(experiments: list[Experiment]) -> Drawn:
+def by_operations(experiments: list[Experiment]) -> CaptionedFigure:
     """Accuracy by number of operations: fully correct solutions, and final answers with the constant-answer floor."""
-    found, look = evaluated(experiments), looks(experiments)
+    found, look = evaluated(experiments), stage_styles(experiments)
     figure = Figure(figsize=(7, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for i, (stage, runs) in enumerate(found.items()):
@@ -52,14 +54,14 @@ def by_operations(experiments: list[Experiment]) -> Drawn:
     caption = (
         f"n = {' or '.join(map(str, sizes))} held-out problems for each model and seed; 95% Wilson intervals{seeds}."
     )
-    return Drawn(figure, "Accuracy by number of operations", caption + dotted)
+    return CaptionedFigure(figure, "Accuracy by number of operations", caption + dotted)
 
 
-def _one_model(ax: Axes, runs: list[Run], key: str, look: Look, shift: float, name: str | None) -> None:
+def _one_model(ax: Axes, runs: list[Run], key: str, look: StageStyle, shift: float, name: str | None) -> None:
     rates = pooled_by_ops(runs, key)
     if not rates:
         return
-    value, error = bars(list(rates.values()))
+    value, error = error_bars(list(rates.values()))
     ax.errorbar(
         np.array(list(rates)) + shift, value, error, color=look.color, marker=look.marker, elinewidth=1.2, label=name
     )
@@ -69,7 +71,7 @@ def _one_model(ax: Axes, runs: list[Run], key: str, look: Look, shift: float, na
             ax.plot(np.array(list(seed)) + shift, [r.value for r in seed.values()], "_", color=look.color, alpha=0.6)
 
 
-def pooled_by_ops(runs: list[Run], key: str) -> dict[int, Rate]:
+def pooled_by_ops(runs: list[Run], key: str) -> dict[int, Estimate]:
     """Operations -> rate over all runs' problems of that many operations."""
     totals: dict[int, list[int]] = {}
     for run in runs:
@@ -90,9 +92,9 @@ def compared_arms(experiments: list[Experiment]) -> list[str]:
     return names
 
 
-def arms(experiments: list[Experiment]) -> Drawn:
+def arms(experiments: list[Experiment]) -> CaptionedFigure:
     """Student, arms and teacher on one axis, and the share of the gap that each arm closed."""
-    compared, found, look = compared_arms(experiments), evaluated(experiments), looks(experiments)
+    compared, found, look = compared_arms(experiments), evaluated(experiments), stage_styles(experiments)
     part = roles(experiments[0])
     rows = [s for s in (part.get("student"), *compared, part.get("teacher")) if s in found]
     figure = Figure(figsize=(7, 1.4 + 0.5 * len(rows)), layout="constrained")
@@ -116,14 +118,14 @@ def arms(experiments: list[Experiment]) -> Drawn:
         right.axvline(end, color="black", lw=0.8)
     seeds = "; small marks are single seeds" if len(experiments) > 1 else ""
     caption = f"0% of the gap is the student before, 100% the teacher. 95% intervals over problems{seeds}."
-    return Drawn(figure, "The arms at equal compute, from the same student", caption)
+    return CaptionedFigure(figure, "The arms at equal compute, from the same student", caption)
 
 
-def _dot(ax: Axes, row: int, measured: Measured, look: Look) -> None:
+def _dot(ax: Axes, row: int, measured: PooledEstimate, look: StageStyle) -> None:
     rate = measured.pooled
     if not is_number(rate.value):
         return
-    value, error = bars([rate])
+    value, error = error_bars([rate])
     ax.errorbar(value, [row], xerr=error, color=look.color, marker=look.marker, ms=8, elinewidth=2, ls="none")
     place = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "fontsize": 9}
     ax.annotate(f"{rate.value:.0%}", (rate.value, row), **place)
@@ -131,13 +133,13 @@ def _dot(ax: Axes, row: int, measured: Measured, look: Look) -> None:
         ax.plot(measured.seeds, [row + 0.2] * len(measured.seeds), "|", color=look.color, ms=7)
 
 
-def over_compute(experiments: list[Experiment]) -> Drawn:
+def over_compute(experiments: list[Experiment]) -> CaptionedFigure:
     """How the arms rise with the FLOPs they spend: the evaluations made while training."""
     curves = [(run, *run.curve("eval_full", "flops")) for e in experiments for run in e.arms()]
     curves = [curve for curve in curves if len(curve[1]) > 1]
     if not curves:
         raise undistilled(experiments, "no arm that was evaluated while it was trained")
-    figure, look = Figure(figsize=(7, 3.6), layout="constrained"), looks(experiments)
+    figure, look = Figure(figsize=(7, 3.6), layout="constrained"), stage_styles(experiments)
     ax = figure.subplots()
     for run, flops, value in curves:
         marker, color = look[run.name].marker, look[run.name].color
@@ -147,13 +149,11 @@ def over_compute(experiments: list[Experiment]) -> Drawn:
     legend_once(ax)
     sizes = sorted({int(n) for run, *_ in curves for n in run.curve("eval_n")[1]})
     size = f" of n = {' or '.join(map(str, sizes))} problems of a validation stream" if sizes else ""
-    caption = (
-        f"Greedy solutions{size}; {several(len(curves), 'run')}. Work of generation, teacher and update all count."
-    )
-    return Drawn(figure, "The arms over the compute they spend", caption)
+    caption = f"Greedy solutions{size}; {plural(len(curves), 'run')}. Work of generation, teacher and update all count."
+    return CaptionedFigure(figure, "The arms over the compute they spend", caption)
 
 
-def cost(experiments: list[Experiment]) -> Drawn:
+def cost(experiments: list[Experiment]) -> CaptionedFigure:
     """What each arm spent, by kind of work: FLOPs, tokens and seconds."""
     runs = [run for e in experiments for run in e.arms() if run.ledger]
     if not runs:
@@ -170,7 +170,7 @@ def cost(experiments: list[Experiment]) -> Drawn:
     handles, texts = axes[0].get_legend_handles_labels()
     figure.legend(handles, texts, loc="outside lower center", ncols=4)
     seeds = ", mean over seeds" if len(experiments) > 1 else ""
-    return Drawn(figure, "What each arm spent, by kind of work", f"From the runs' ledgers{seeds}.")
+    return CaptionedFigure(figure, "What each arm spent, by kind of work", f"From the runs' ledgers{seeds}.")
 
 
 def _stack(ax: Axes, unit: str, kinds: list[str], runs: dict[str, list[Run]]) -> None:

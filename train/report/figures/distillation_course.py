@@ -12,8 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from train.report.style import BLUE, GREEN, ORANGE, RED, Drawn, label, legend_once, several, smooth
+from train.plotting import BLUE, GREEN, ORANGE, RED, CaptionedFigure, legend_once, smooth
+from train.report.stage_styles import label
 from train.runs.results import Experiment, Run
+from train.tables import plural
 
 COLUMNS = 3
 LOOKS = ((BLUE, "-"), (RED, "--"), (GREEN, ":"), (ORANGE, "-."))
@@ -55,7 +57,7 @@ def figures(experiments: list[Experiment]) -> dict[str, partial]:
     return {f"course-{stage}": partial(course, stage) for stage in stages}
 
 
-def course(stage: str, experiments: list[Experiment]) -> Drawn:
+def course(stage: str, experiments: list[Experiment]) -> CaptionedFigure:
     """The panels of one stage that have data."""
     runs = [run for e in experiments for run in e.arms() if run.name == stage]
     panels = [panel for panel in PANELS if any(_has(run, panel) for run in runs)]
@@ -69,10 +71,10 @@ def course(stage: str, experiments: list[Experiment]) -> Drawn:
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
     name = label(experiments, stage)
-    return Drawn(
+    return CaptionedFigure(
         figure,
         f"Course of a distillation: {name}",
-        f"{several(len(runs), 'run')}; lines over the rollouts of a step, smoothed over a twentieth of the run, dots: "
+        f"{plural(len(runs), 'run')}; lines over the rollouts of a step, smoothed over a twentieth of the run, dots: "
         "held-out problems. Definitions: python -m train.opd.metrics.",
     )
 

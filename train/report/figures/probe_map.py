@@ -10,17 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from train.report.measures import Missing
-from train.report.style import BLUE, GREY, MARKERS, ORANGE, RED, Drawn, bars
+from train.plotting import BLUE, GREY, MARKERS, ORANGE, RED, CaptionedFigure, error_bars
+from train.report.estimates import Missing
 from train.runs.results import Experiment
-from train.statistics import Rate
+from train.statistics import Estimate
 
 COLORS = (BLUE, RED, ORANGE)
 RESIDUAL = ("hook_embed", "hook_resid_post", "hook_normalized")
 NAMES = {"linear": "linear probe", "vprobe": "V-probe"}
 
 
-def layer_map(experiments: list[Experiment]) -> Drawn:
+def layer_map(experiments: list[Experiment]) -> CaptionedFigure:
     """One panel for each task: probe accuracy over layers, with the two controls."""
     runs = [run for e in experiments for run in e.of("probe")]
     results = [result | {"seed": i} for i, run in enumerate(runs) for result in run.summary["results"]]
@@ -42,7 +42,7 @@ def layer_map(experiments: list[Experiment]) -> Drawn:
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=3)
     sizes = sorted({int(result["n"]) for result in results})
     size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    return Drawn(
+    return CaptionedFigure(
         figure,
         "What probes read from the hidden states, layer by layer",
         f"n = {size} test items for each point; 95% bootstrap intervals over problems{_of_seeds(len(runs))}. "
@@ -76,8 +76,8 @@ def _line(result: dict[str, Any]) -> str:
 
 def _probe(ax: Axes, results: list[dict[str, Any]], color: str, marker: str, name: str) -> None:
     layers = [r["layer"] for r in results]
-    value, error = bars(
-        [Rate(r["accuracy"], r.get("low", r["accuracy"]), r.get("high", r["accuracy"]), r["n"]) for r in results]
+    value, error = error_bars(
+        [Estimate(r["accuracy"], r.get("low", r["accuracy"]), r.get("high", r["accuracy"]), r["n"]) for r in results]
     )
     ax.errorbar(layers, value, error, color=color, marker=marker, elinewidth=1.2, label=name)
     control = [(r["layer"], r["random"]) for r in results if r.get("random") is not None]

@@ -10,9 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
-from train.report.measures import Missing, undistilled
-from train.report.style import Drawn, label, legend_once, looks, several, smooth
+from train.plotting import CaptionedFigure, legend_once, smooth
+from train.report.estimates import Missing, undistilled
+from train.report.stage_styles import label, stage_styles
 from train.runs.results import Experiment, Run
+from train.tables import plural
 
 # panel title -> the metric as distillation logs it, and whether it is a fraction
 HEALTH = {
@@ -23,7 +25,7 @@ HEALTH = {
 }
 
 
-def loss(experiments: list[Experiment]) -> Drawn:
+def loss(experiments: list[Experiment]) -> CaptionedFigure:
     """Pretraining loss over tokens, the oracle's entropy of the same tokens, and the distance between the two."""
     runs = [run for e in experiments for run in e.of("training") if run.curve("loss")[0]]
     if not runs:
@@ -45,8 +47,8 @@ def loss(experiments: list[Experiment]) -> Drawn:
     legend_once(axes[0])
     floor = "Oracle: the generator's exact entropy of the same tokens, which no model can beat." if with_floor else ""
     dots = "Dots: KL to the oracle on held-out documents." if any(run.curve("kl_to_oracle")[0] for run in runs) else ""
-    caption = f"{several(len(runs), 'run')}, smoothed over a twentieth of each. {floor} {dots}"
-    return Drawn(figure, "Pretraining loss and the oracle's floor", caption.strip())
+    caption = f"{plural(len(runs), 'run')}, smoothed over a twentieth of each. {floor} {dots}"
+    return CaptionedFigure(figure, "Pretraining loss and the oracle's floor", caption.strip())
 
 
 def _plain_log(ax: Axes) -> None:
@@ -68,7 +70,7 @@ def _floor_line(ax: Axes, runs: list[Run]) -> None:
 
 
 def _loss_lines(axes: np.ndarray, run: Run, axis: str, experiments: list[Experiment]) -> None:
-    color = looks(experiments)[run.name].color
+    color = stage_styles(experiments)[run.name].color
     x, y = run.curve("loss", axis)
     axes[0].plot(x, smooth(y), color=color, label=label(experiments, run.name))
     floor_x, floor = run.curve("floor", axis)
@@ -79,7 +81,7 @@ def _loss_lines(axes: np.ndarray, run: Run, axis: str, experiments: list[Experim
         axes[1].plot(*run.curve("kl_to_oracle", axis), "o", ms=3, color=color)
 
 
-def health(experiments: list[Experiment]) -> Drawn:
+def health(experiments: list[Experiment]) -> CaptionedFigure:
     """Length, truncation and repetition of the student's rollouts while it is distilled, and the divergence."""
     runs = [run for e in experiments for run in e.arms() if run.curve("length_mean")[0]]
     if not runs:
@@ -87,7 +89,7 @@ def health(experiments: list[Experiment]) -> Drawn:
     panels = {title: spec for title, spec in HEALTH.items() if any(run.curve(spec[0])[0] for run in runs)}
     figure = Figure(figsize=(7, 2.4 * ((len(panels) + 1) // 2) + 0.4), layout="constrained")
     axes = figure.subplots((len(panels) + 1) // 2, 2, squeeze=False).flat
-    look = looks(experiments)
+    look = stage_styles(experiments)
     for ax, (title, (key, fraction)) in zip(axes, panels.items(), strict=False):
         for run in runs:
             x, y = run.curve(key)
@@ -96,10 +98,10 @@ def health(experiments: list[Experiment]) -> Drawn:
     for ax in list(axes)[len(panels) :]:
         ax.set_visible(False)
     legend_once(figure.axes[0])
-    return Drawn(
+    return CaptionedFigure(
         figure,
         "Rollouts while distilling",
-        f"Mean over the rollouts of a step, smoothed over a twentieth of the run; {several(len(runs), 'run')}. "
+        f"Mean over the rollouts of a step, smoothed over a twentieth of the run; {plural(len(runs), 'run')}. "
         "A collapse would show as growing length with truncation and repetition rising.",
     )
 

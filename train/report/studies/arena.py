@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from train.plotting import BLUE, GREY, KINDS_OF_WORK, ORANGE, CaptionedFigure
 from train.report import page
-from train.report.measures import NONE, Missing
-from train.report.style import BLUE, GREY, KINDS_OF_WORK, ORANGE, Drawn, label, several
-from train.runs.results import Experiment, Run, folder_of, read_json
-from train.statistics import Rate, nested_draws, nested_mean
+from train.report.estimates import Missing
+from train.report.stage_styles import label
+from train.runs.results import Experiment, Run, read_json, run_folder_name
+from train.statistics import Estimate, nested_draws, nested_mean
+from train.tables import NONE, plural
 
 HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "oo")  # beside the colours, for print
 UNIT = 1e12  # FLOPs that a gain is divided by
@@ -25,7 +27,7 @@ UNIT = 1e12  # FLOPs that a gain is divided by
 class Lead(NamedTuple):
     """An arm against a control: points with their interval, and Holm's p over all arms."""
 
-    rate: Rate
+    rate: Estimate
     p: float
 
 
@@ -34,10 +36,10 @@ class Ranked(NamedTuple):
 
     stage: str
     seeds: int
-    full: Rate
-    gain: Rate
-    out: Rate | None
-    gain_out: Rate | None
+    full: Estimate
+    gain: Estimate
+    out: Estimate | None
+    gain_out: Estimate | None
     passes: dict[str, float]
     kl: float | None
     length: float
@@ -123,7 +125,7 @@ def _leads(experiments: list[Experiment], control: str, stages: Sequence[str]) -
             continue
         value, drawn_D = nested_draws([_right(a) - _right(b) for a, b in pairs])
         low, high = np.quantile(drawn_D, [0.025, 0.975])
-        rates[stage] = Rate(value, float(low), float(high), sum(len(_right(a)) for a, _ in pairs))
+        rates[stage] = Estimate(value, float(low), float(high), sum(len(_right(a)) for a, _ in pairs))
         tail = min(np.mean(drawn_D <= 0), np.mean(drawn_D >= 0))
         p_values[stage] = min(1.0, 2 * max(float(tail), 1 / len(drawn_D)))
     adjusted = holm(p_values)
@@ -135,9 +137,9 @@ def _pair(experiment: Experiment, arm: Run, outside: bool) -> tuple[Run, Run] | 
     after = _evaluation(experiment, arm, outside)
     if after is None:
         return None
-    student = folder_of(str(arm.config.get("student")))
+    student = run_folder_name(str(arm.config.get("student")))
     for run in experiment.of("evaluation"):
-        if folder_of(str(run.config.get("checkpoint"))) == student and _problems(run) == _problems(after):
+        if run_folder_name(str(run.config.get("checkpoint"))) == student and _problems(run) == _problems(after):
             return after, run
     return None
 
@@ -145,7 +147,7 @@ def _pair(experiment: Experiment, arm: Run, outside: bool) -> tuple[Run, Run] | 
 def _evaluation(experiment: Experiment, arm: Run, outside: bool = False) -> Run | None:
     """The first evaluation of an arm on data like those it was trained on, or (`outside`) on others."""
     for run in experiment.of("evaluation"):
-        judges = folder_of(str(run.config.get("checkpoint"))) == arm.folder.name
+        judges = run_folder_name(str(run.config.get("checkpoint"))) == arm.folder.name
         if judges and (_world(run) != _world(arm)) == outside:
             return run
     return None
@@ -207,7 +209,7 @@ def _points(value: float, low: float | None = None, high: float | None = None) -
     return f"{100 * value:+.1f}" + ("" if low is None else f" [{100 * low:+.1f}, {100 * high:+.1f}]")
 
 
-def _percent(rate: Rate) -> str:
+def _percent(rate: Estimate) -> str:
     return f"{rate.value:.1%} [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
 
 
@@ -221,7 +223,7 @@ def section(experiments: list[Experiment]) -> list[str]:
     count = len(experiments)
     text = (
         f"Sorted by gain over the student before for 1e12 FLOPs of distillation: generation, teacher and update count. "
-        f"{several(count, 'seed')}; intervals redraw seeds, then problems, and few seeds make them narrow. p is Holm's "
+        f"{plural(count, 'seed')}; intervals redraw seeds, then problems, and few seeds make them narrow. p is Holm's "
         f"over all {len(rows)} arms. pass@k in percent, from samples at temperature 1."
     )
     return [page.table(head, rows), page.paragraph(text, "soft")]
@@ -234,7 +236,7 @@ def markdown(experiments: list[Experiment]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def forest(experiments: list[Experiment]) -> Drawn:
+def forest(experiments: list[Experiment]) -> CaptionedFigure:
     """Gain of every arm with its interval, in and out of distribution, and what it spent."""
     rows = ranked(experiments)
     kinds = list(dict.fromkeys(kind for row in rows for kind in row.flops))
@@ -276,15 +278,15 @@ def forest(experiments: list[Experiment]) -> Drawn:
     sizes = sorted({row.gain.n for row in rows})
     caption = (
         f"Best gain per FLOP first. Fully correct solutions, n = {' or '.join(map(str, sizes))} problems over "
-        f"{several(len(experiments), 'seed')}, paired with the student before; 95% intervals redraw seeds, then "
+        f"{plural(len(experiments), 'seed')}, paired with the student before; 95% intervals redraw seeds, then "
         "problems. Vertical lines: the controls."
     )
-    return Drawn(figure, "What every arm gained, and what it spent", caption)
+    return CaptionedFigure(figure, "What every arm gained, and what it spent", caption)
 
 
 def _gains(
     ax: Any,
-    rates: list[Rate],
+    rates: list[Estimate],
     shift: float,
     color: str,
     marker: str,

@@ -9,8 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from train.plotting import GREY, RED, CaptionedFigure
 from train.report import page
-from train.report.measures import NONE, Elsewhere, Measured, Missing, interval
+from train.report.estimates import Missing, NotApplicable, PooledEstimate
+from train.report.stage_styles import label
 from train.report.studies.collapse_onset import (
     LEVEL,
     QUIET,
@@ -21,9 +23,9 @@ from train.report.studies.collapse_onset import (
     signature,
     warnings,
 )
-from train.report.style import GREY, RED, Drawn, label, several
 from train.runs.results import Experiment, Run, is_number
 from train.statistics import wilson
+from train.tables import NONE, format_interval, plural
 
 # row of the figure -> metric of the log, and the ends of its axis where they are known
 ROWS = {
@@ -47,21 +49,21 @@ def sampled(experiments: list[Experiment]) -> dict[str, list[Run]]:
 
 
 def collapses(experiments: list[Experiment]) -> tuple[list[tuple[Run, int]], list[Run]]:
-    """The runs that collapsed with their onsets, and the others. Raises Elsewhere where none did."""
+    """The runs that collapsed with their onsets, and the others. Raises NotApplicable where none did."""
     runs = [run for several_runs in sampled(experiments).values() for run in several_runs]
     found = [(run, at) for run in runs if (at := onset(run)) is not None]
     if not found:
-        raise Elsewhere("no distillation collapsed")
+        raise NotApplicable("no distillation collapsed")
     return found, [run for run in runs if all(run is not ill for ill, _ in found)]
 
 
-def collapsed_share(experiments: list[Experiment], stage: str) -> Measured:
+def collapsed_share(experiments: list[Experiment], stage: str) -> PooledEstimate:
     """Share of the seeds in which `stage` collapsed with the published signature."""
     runs = _of(experiments, stage)
     return _share([(at := onset(run)) is not None and is_published(signature(run, at)) for run in runs])
 
 
-def stable_share(experiments: list[Experiment], stage: str) -> Measured:
+def stable_share(experiments: list[Experiment], stage: str) -> PooledEstimate:
     """Share of the seeds in which `stage` came to its end without an onset."""
     return _share([onset(run) is None for run in _of(experiments, stage) if run.complete])
 
@@ -73,13 +75,13 @@ def _of(experiments: list[Experiment], stage: str) -> list[Run]:
     return runs
 
 
-def _share(held: list[bool]) -> Measured:
+def _share(held: list[bool]) -> PooledEstimate:
     if not held:
         raise Missing("no run came to its end")
-    return Measured(wilson(sum(held), len(held)), [float(yes) for yes in held])
+    return PooledEstimate(wilson(sum(held), len(held)), [float(yes) for yes in held])
 
 
-def figure(experiments: list[Experiment]) -> Drawn:
+def figure(experiments: list[Experiment]) -> CaptionedFigure:
     """Accuracy, truncation, repetition and teacher advantage over the steps: an arm a column, the first arm in grey."""
     collapses(experiments)
     arms = sampled(experiments)
@@ -111,12 +113,12 @@ def figure(experiments: list[Experiment]) -> Drawn:
         else:
             ax.set_yticklabels([])
     caption = (
-        f"Grey: {label(experiments, first)}, {several(len(arms[first]), 'seed')}; orange: the arm of the column. Mean "
+        f"Grey: {label(experiments, first)}, {plural(len(arms[first]), 'seed')}; orange: the arm of the column. Mean "
         f"over {WIDTH} logged steps of a training step's rollouts at temperature 1; teacher advantage is mean "
         "log p(y) - log q(y) in nats a token, whose rise is what the loss rewards. Arms stop when they have spent the "
         "same FLOPs; a dotted line is an onset."
     )
-    return Drawn(drawn, "A collapse, and its cures at equal compute", caption)
+    return CaptionedFigure(drawn, "A collapse, and its cures at equal compute", caption)
 
 
 def _ends(runs: list[Run]) -> tuple[float, float]:
@@ -184,7 +186,7 @@ def greedy(runs: list[Run]) -> str:
     if not counted:
         return NONE
     right, n = (sum(column) for column in zip(*counted, strict=True))
-    return f"{interval(wilson(right, n))}, n = {n}"
+    return f"{format_interval(wilson(right, n))}, n = {n}"
 
 
 def _end(run: Run, key: str) -> float:

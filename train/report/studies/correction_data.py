@@ -12,12 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from train.plotting import CYCLE, MARKERS, CaptionedFigure, error_bars
 from train.report import page
-from train.report.measures import NONE, Elsewhere, Measured, Missing, interval, lead, spread
+from train.report.estimates import Missing, NotApplicable, PooledEstimate, lead, spread
+from train.report.stage_styles import label
 from train.report.studies import published
-from train.report.style import CYCLE, MARKERS, Drawn, bars, label, several
 from train.runs.results import Experiment, Run, counts, is_number
-from train.statistics import Rate, wilson
+from train.statistics import Estimate, wilson
+from train.tables import NONE, format_interval, plural
 
 EQUAL = 0.1  # arms have read equally many tokens when they differ by less than this share
 ERROR_FREE = ("none", 0.0, False)
@@ -41,7 +43,7 @@ class Arm(NamedTuple):
 
 
 def arms(experiments: list[Experiment]) -> list[Arm]:
-    """The evaluated pretrainings. Raises Elsewhere where none read mistakes."""
+    """The evaluated pretrainings. Raises NotApplicable where none read mistakes."""
     found: dict[str, list[tuple[Experiment, Run]]] = {}
     for e in experiments:
         for run in e.of("training"):
@@ -49,7 +51,7 @@ def arms(experiments: list[Experiment]) -> list[Arm]:
                 found.setdefault(run.name, []).append((e, run))
     result = [_arm(stage, pairs) for stage, pairs in found.items()]
     if all(arm.mistakes == ERROR_FREE for arm in result):
-        raise Elsewhere("no arm that was trained on mistakes")
+        raise NotApplicable("no arm that was trained on mistakes")
     return result
 
 
@@ -77,12 +79,12 @@ def equal(arm: Arm, others: list[Arm]) -> Arm | None:
     return min(near, key=lambda o: abs(o.tokens - arm.tokens), default=None)
 
 
-def accuracy(experiments: list[Experiment], stage: str, which: int) -> Measured:
+def accuracy(experiments: list[Experiment], stage: str, which: int) -> PooledEstimate:
     """Fully right solutions in (which=0) or out of distribution (1), seeds pooled."""
     pairs = [counts(runs[which]) for e in experiments if len(runs := e.evaluations_of(stage)) > which]
     if not pairs:
         raise Missing(f"no evaluation {which} of {stage}")
-    return Measured(wilson(sum(r for r, _ in pairs), sum(n for _, n in pairs)), [r / n for r, n in pairs])
+    return PooledEstimate(wilson(sum(r for r, _ in pairs), sum(n for _, n in pairs)), [r / n for r, n in pairs])
 
 
 def rows(experiments: list[Experiment]) -> list[dict[str, Any]]:
@@ -104,7 +106,7 @@ def rows(experiments: list[Experiment]) -> list[dict[str, Any]]:
     return result
 
 
-def _or_none(measure: Any, *arguments: Any) -> Measured | None:
+def _or_none(measure: Any, *arguments: Any) -> PooledEstimate | None:
     try:
         return measure(*arguments)
     except Missing:
@@ -139,7 +141,7 @@ def table(experiments: list[Experiment]) -> list[str]:
         cells = [label(experiments, arm.stage), f"{arm.tokens / 1e6:.2f}M"]
         for side in ("in", "out"):
             cells.append(_accuracy(row[side], several_seeds))
-            cells.append(interval(row[f"lead_{side}"].pooled, "") if row[f"lead_{side}"] else NONE)
+            cells.append(format_interval(row[f"lead_{side}"].pooled, "") if row[f"lead_{side}"] else NONE)
         cells.append(_number(row["kl"], 4))
         cells += [f"{_number(row[f'{key}_in'])} / {_number(row[f'{key}_out'])}" for key in ("retries_right", "retries")]
         cells.append(f"{_number(row['unneeded_right_in'])} / {_number(row['unneeded_right_out'])}")
@@ -162,10 +164,10 @@ def table(experiments: list[Experiment]) -> list[str]:
     return [page.table(head, body), *(page.paragraph(note, "soft") for note in notes)]
 
 
-def _accuracy(measured: Measured | None, several_seeds: bool) -> str:
+def _accuracy(measured: PooledEstimate | None, several_seeds: bool) -> str:
     if measured is None:
         return NONE
-    return interval(measured.pooled) + (f" ({spread(measured.seeds)})" if several_seeds else "")
+    return format_interval(measured.pooled) + (f" ({spread(measured.seeds)})" if several_seeds else "")
 
 
 def _number(value: float | None, digits: int = 2) -> str:
@@ -182,7 +184,7 @@ def _how_to_read(experiments: list[Experiment]) -> str:
         worlds += [_world(runs[0])] if runs else []
     for e in experiments:
         weights = max([weights, *(int(run.summary.get("parameters", 0)) for run in e.of("training"))])
-    size = f"{several(len(experiments), 'seed')}; {' and '.join(sizes)} problems a seed and arm ({'; '.join(worlds)})"
+    size = f"{plural(len(experiments), 'seed')}; {' and '.join(sizes)} problems a seed and arm ({'; '.join(worlds)})"
     return (
         f"{size}, greedy, the same for all arms. Differences, in points, are paired by problem against the error- "
         "free arm that has read as many tokens (those of the start included); their intervals redraw seeds, then "
@@ -207,7 +209,7 @@ def _regret(experiments: list[Experiment]) -> list[str]:
     for name, theirs in published.REGRET.items():
         same = [row for _, run in runs for row in run.summary["solutions"] if row["name"] == name]
         right = sum(round(row["full"]["rate"] * row["n"]) for row in same)
-        found.append(f"{name} {interval(wilson(right, sum(row['n'] for row in same)))} (published {theirs})")
+        found.append(f"{name} {format_interval(wilson(right, sum(row['n'] for row in same)))} (published {theirs})")
     subject = runs[0][0].subject(runs[0][1])
     of = label(experiments, subject.name) if subject else "a model"
     return [
@@ -217,7 +219,7 @@ def _regret(experiments: list[Experiment]) -> list[str]:
     ]
 
 
-def over_rates(experiments: list[Experiment]) -> Drawn:
+def over_rates(experiments: list[Experiment]) -> CaptionedFigure:
     """Accuracy over the rate of mistakes, a line for each kind, in and out of distribution; equal tokens, no start."""
     found = arms(experiments)
     free = [arm for arm in found if arm.error_free]
@@ -241,18 +243,18 @@ def over_rates(experiments: list[Experiment]) -> Drawn:
     figure.legend(loc="outside lower center", ncols=4)
     caption = (
         "Fully right solutions, greedy, at equal tokens; the point at 0 is the error-free arm. 95% Wilson intervals "
-        f"over the problems of {several(len(experiments), 'seed')}."
+        f"over the problems of {plural(len(experiments), 'seed')}."
     )
-    return Drawn(figure, "Accuracy over the rate of mistakes in the data", caption)
+    return CaptionedFigure(figure, "Accuracy over the rate of mistakes in the data", caption)
 
 
 def _line(ax: Axes, experiments: list[Experiment], points: list[Arm], which: int, i: int, name: str | None) -> None:
-    measured: list[tuple[float, Rate]] = []
+    measured: list[tuple[float, Estimate]] = []
     for arm in points:
         if (value := _or_none(accuracy, experiments, arm.stage, which)) is not None:
             measured.append((arm.mistakes[1], value.pooled))
     if measured:
-        value, error = bars([rate for _, rate in measured])
+        value, error = error_bars([rate for _, rate in measured])
         shift = 0.006 * (i - 1.5)
         at = [x + shift for x, _ in measured]
         ax.errorbar(

@@ -11,30 +11,30 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from train.runs.results import Experiment, Run, counts, is_number
-from train.statistics import Rate, difference, nested_mean, paired_difference, paired_share, share, wilson
+from train.statistics import Estimate, difference, nested_mean, paired_difference, paired_share, share, wilson
+from train.tables import NONE, format_interval
 
 Value = TypeVar("Value")
-NONE = "-"
 
 
 class Missing(Exception):
     """A part of the report cannot be made; the message says what is not there."""
 
 
-class Elsewhere(Missing):
+class NotApplicable(Missing):
     """A part that is of other experiments; a page is silent about it."""
 
 
 def undistilled(experiments: list[Experiment], reason: str) -> Missing:
-    """What to raise where a part finds no arm that distils: Elsewhere if the recipe has none, else Missing."""
+    """What to raise where a part finds no arm that distils: NotApplicable if the recipe has none, else Missing."""
     entries = {stage.get("entry") for e in experiments for stage in e.plan.get("stages", [])} - {None}
-    return Missing(reason) if not entries or "train.opd.run" in entries else Elsewhere(reason)
+    return Missing(reason) if not entries or "train.opd.run" in entries else NotApplicable(reason)
 
 
-class Measured(NamedTuple):
+class PooledEstimate(NamedTuple):
     """One quantity: over all seeds together, and for each seed alone. `detail` is what to know besides."""
 
-    pooled: Rate
+    pooled: Estimate
     seeds: list[float]
     unit: str = "%"
     detail: str = ""
@@ -42,15 +42,7 @@ class Measured(NamedTuple):
     def __str__(self) -> str:
         seeds = f", seeds {spread(self.seeds, self.unit)}" if len(self.seeds) > 1 else ""
         detail = f" ({self.detail})" if self.detail else ""
-        return f"{interval(self.pooled, self.unit)}{detail}, n = {self.pooled.n}{seeds}"
-
-
-def interval(rate: Rate, unit: str = "%") -> str:
-    """91.4% [89.0, 93.3]"""
-    if not is_number(rate.value):
-        return "no gap to close"
-    ends = [f"{100 * end:.1f}" if abs(end) != float("inf") else "∞" for end in (rate.low, rate.high)]
-    return f"{100 * rate.value:.1f}{unit} [{', '.join(ends)}]"
+        return f"{format_interval(self.pooled, self.unit)}{detail}, n = {self.pooled.n}{seeds}"
 
 
 def spread(values: Sequence[float], unit: str = "%") -> str:
@@ -82,19 +74,19 @@ def each(experiments: list[Experiment], measure: Callable[[Experiment], Value]) 
     return found
 
 
-def full(experiments: list[Experiment], stage: str) -> Measured:
+def full(experiments: list[Experiment], stage: str) -> PooledEstimate:
     """Share of fully correct solutions of the model that `stage` made."""
     pairs = each(experiments, lambda e: counts(_evaluation(e, stage)))
-    return Measured(wilson(sum(r for r, _ in pairs), sum(n for _, n in pairs)), [r / n for r, n in pairs])
+    return PooledEstimate(wilson(sum(r for r, _ in pairs), sum(n for _, n in pairs)), [r / n for r, n in pairs])
 
 
-def gap_share(experiments: list[Experiment], stage: str) -> Measured:
+def gap_share(experiments: list[Experiment], stage: str) -> PooledEstimate:
     """Share of the gap between student before and teacher that `stage` closed."""
     seeds = each(experiments, lambda e: _judged(e, stage, *_ends_of_the_gap(e)))
     values = [share(*(model.counts for model in models)).value for models in seeds]
     if all(_same_problems(models) for models in seeds):
-        return Measured(paired_share(*(_joined(seeds, i) for i in range(3))), values)
-    return Measured(share(*(_summed(seeds, i) for i in range(3))), values)
+        return PooledEstimate(paired_share(*(_joined(seeds, i) for i in range(3))), values)
+    return PooledEstimate(share(*(_summed(seeds, i) for i in range(3))), values)
 
 
 def _ends_of_the_gap(experiment: Experiment) -> tuple[str, str]:
@@ -104,16 +96,16 @@ def _ends_of_the_gap(experiment: Experiment) -> tuple[str, str]:
     return part["student"], part["teacher"]
 
 
-def full_difference(experiments: list[Experiment], stage: str, other: str) -> Measured:
+def full_difference(experiments: list[Experiment], stage: str, other: str) -> PooledEstimate:
     """Fully correct share of `stage` minus that of `other`."""
     seeds = each(experiments, lambda e: _judged(e, stage, other))
     values = [a.counts[0] / a.counts[1] - b.counts[0] / b.counts[1] for a, b in seeds]
     if all(_same_problems(models) for models in seeds):
-        return Measured(paired_difference(_joined(seeds, 0), _joined(seeds, 1)), values)
-    return Measured(difference(*_summed(seeds, 0), *_summed(seeds, 1)), values)
+        return PooledEstimate(paired_difference(_joined(seeds, 0), _joined(seeds, 1)), values)
+    return PooledEstimate(difference(*_summed(seeds, 0), *_summed(seeds, 1)), values)
 
 
-def lead(experiments: list[Experiment], stage: str, other: str, which: int = 0) -> Measured:
+def lead(experiments: list[Experiment], stage: str, other: str, which: int = 0) -> PooledEstimate:
     """Fully correct share of `stage` minus that of `other`; its interval redraws seeds, then their problems.
 
     which: of each stage's evaluations, 0 the first, in distribution, 1 the next, out of it.
@@ -122,7 +114,7 @@ def lead(experiments: list[Experiment], stage: str, other: str, which: int = 0) 
     if not all(_same_problems(models) for models in seeds):
         raise Missing(f"{stage} and {other} were not judged on the same problems")
     differences = [np.subtract(*(np.array(model.right, dtype=float) for model in models)) for models in seeds]
-    return Measured(nested_mean(differences), [float(d.mean()) for d in differences], " points")
+    return PooledEstimate(nested_mean(differences), [float(d.mean()) for d in differences], " points")
 
 
 class Judged(NamedTuple):
@@ -164,7 +156,7 @@ def _evaluation(experiment: Experiment, stage: str, which: int = 0) -> Run:
     return runs[which]
 
 
-def probe_margin(experiments: list[Experiment], stage: str, task: str) -> Measured:
+def probe_margin(experiments: list[Experiment], stage: str, task: str) -> PooledEstimate:
     """Accuracy of the best probe of a task above the best of its controls (`probes.tasks.results.margin`).
 
     The interval is a paired bootstrap over problems, which redraws the probe and its controls together; over seeds,
@@ -175,15 +167,15 @@ def probe_margin(experiments: list[Experiment], stage: str, task: str) -> Measur
         f"{m['accuracy']:.1%}; " + ", ".join(f"{name} {c['accuracy']:.1%}" for name, c in m["controls"].items())
         for m in margins
     ]
-    return Measured(_mean_of_seeds(margins), [m["value"] for m in margins], " points", " | ".join(details))
+    return PooledEstimate(_mean_of_seeds(margins), [m["value"] for m in margins], " points", " | ".join(details))
 
 
-def cell(experiments: list[Experiment], stage: str, place: Mapping[str, Any]) -> Measured:
+def cell(experiments: list[Experiment], stage: str, place: Mapping[str, Any]) -> PooledEstimate:
     """What {table, row, column} says of a table that an analysis has left in its summary, a mean over seeds.
 
     Raises Missing where no seed has it, or more than one row of the table fits."""
     cells = each(experiments, lambda e: _cell(e, stage, place))
-    return Measured(_mean_of_seeds(cells), [c["value"] for c in cells])
+    return PooledEstimate(_mean_of_seeds(cells), [c["value"] for c in cells])
 
 
 def _cell(experiment: Experiment, stage: str, place: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,13 +189,13 @@ def _cell(experiment: Experiment, stage: str, place: Mapping[str, Any]) -> dict[
     return found
 
 
-def _mean_of_seeds(cells: Sequence[Mapping[str, Any]]) -> Rate:
+def _mean_of_seeds(cells: Sequence[Mapping[str, Any]]) -> Estimate:
     """The mean of independent numbers, whose half widths add as the roots of their squares."""
     value = float(np.mean([c["value"] for c in cells]))
     below, above = (
         float(np.sqrt(sum((c[end] - c["value"]) ** 2 for c in cells))) / len(cells) for end in ("low", "high")
     )
-    return Rate(value, value - below, value + above, sum(c["n"] for c in cells))
+    return Estimate(value, value - below, value + above, sum(c["n"] for c in cells))
 
 
 def _margin(experiment: Experiment, stage: str, task: str) -> dict[str, Any]:

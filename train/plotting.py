@@ -1,0 +1,83 @@
+"""The style of all figures: colours, markers, sizes, error bars, and writing a figure to a file.
+
+Colours are Okabe and Ito's (2008), which colour-blind readers tell apart. Figures are made without pyplot, so no global
+state is left behind.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from train.statistics import Estimate
+
+BLUE, GREY, RED, GREEN, PINK, ORANGE, SKY = "#0072B2", "#666666", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+CYCLE = (RED, GREEN, PINK, ORANGE, SKY)
+KINDS_OF_WORK = (BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+RC_PARAMS = {
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "axes.axisbelow": True,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 6,
+    "figure.dpi": 150,
+    "axes.formatter.useoffset": False,
+}
+
+
+class CaptionedFigure(NamedTuple):
+    """A figure, what it shows in one line (also its text alternative), and how to read it."""
+
+    figure: Figure
+    title: str
+    caption: str
+
+
+def draw(maker: Callable[..., CaptionedFigure], *arguments: Any) -> CaptionedFigure:
+    """The figure that `maker` makes of the arguments, in the common style."""
+    with rc_context(RC_PARAMS):
+        return maker(*arguments)
+
+
+def save(drawn: CaptionedFigure, path: Path) -> None:
+    """Writes the PNG under a temporary name, then renames it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with rc_context(RC_PARAMS):
+        drawn.figure.savefig(temporary, format="png")
+    temporary.replace(path)
+
+
+def smooth(values: Iterable[float]) -> np.ndarray:
+    """Centred running mean over a twentieth of the points; at the ends over those that exist."""
+    y = np.asarray(list(values), dtype=float)
+    total = np.concatenate([[0.0], np.cumsum(y)])
+    index, half = np.arange(len(y)), len(y) // 40
+    start, stop = np.maximum(index - half, 0), np.minimum(index + half + 1, len(y))
+    return (total[stop] - total[start]) / (stop - start)
+
+
+def error_bars(rates: list[Estimate]) -> tuple[list[float], np.ndarray]:
+    """Values and the (2, N) distances to low and high that `errorbar` takes; an infinite interval has no bar."""
+    distances = [[max(0.0, r.value - r.low), max(0.0, r.high - r.value)] for r in rates]
+    return [r.value for r in rates], np.nan_to_num(np.array(distances).T, posinf=0.0)
+
+
+def legend_once(ax: Axes) -> None:
+    """A legend with one entry for each name, however many lines have it."""
+    entries = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    ax.legend(entries.values(), entries.keys())
