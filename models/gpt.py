@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from models.decode.cache import KVCache
-from models.ops import Rope, causal_mix, relu2, rms_norm, rope_tables, rotate, swiglu
+from models.ops import RopeTables, apply_rope, causal_conv, relu2, rms_norm, rope_tables, swiglu
 from models.packing import Packing
 
 NORMS = ("rmsnorm", "layernorm")
@@ -44,7 +44,7 @@ class GPTConfig:
     mlp: str = "gelu"
     mlp_ratio: float = 4.0  # hidden width / n_embd; 8/3 gives a SwiGLU the parameters of a two-matrix MLP at 4
     rope_base: float = 10000.0
-    rope_fraction: float = 1.0  # share of each head's channels that rotate; 0 means no positions at all
+    rope_fraction: float = 1.0  # share of each head's channels that RoPE rotates; 0 means no positions at all
     qk_norm: bool = False  # RMS norm of every query and key, with a learned scale per channel (Qwen3)
     tied: bool = True  # one matrix for embedding and unembedding
     token_shift: int = 0  # learned mix of the embeddings of this many previous tokens
@@ -135,9 +135,9 @@ class Embed(nn.Module):
         if self.shift is None:
             return x_BTC
         if cache is None:
-            return causal_mix(x_BTC, self.shift, None, None if packing is None else packing.position_BT)
-        past_BS, real_BS = cache.previous(self.shift.shape[0])
-        return causal_mix(x_BTC, self.shift, F.embedding(past_BS, self.weight) * real_BS[..., None])
+            return causal_conv(x_BTC, self.shift, None, None if packing is None else packing.position_BT)
+        past_BS, real_BS = cache.previous_tokens(self.shift.shape[0])
+        return causal_conv(x_BTC, self.shift, F.embedding(past_BS, self.weight) * real_BS[..., None])
 
 
 class Conv(nn.Module):
@@ -153,8 +153,8 @@ class Conv(nn.Module):
         self.shift = nn.Parameter(torch.empty(config.conv, config.n_embd))
 
     def forward(self, x_BTC: Tensor, cache: KVCache | None, packing: Packing | None = None) -> Tensor:
-        past_BSC = None if cache is None else cache.earlier(self.layer, self.part, x_BTC)
-        return causal_mix(x_BTC, self.shift, past_BSC, None if packing is None else packing.position_BT)
+        past_BSC = None if cache is None else cache.update_conv(self.layer, self.part, x_BTC)
+        return causal_conv(x_BTC, self.shift, past_BSC, None if packing is None else packing.position_BT)
 
 
 class Attention(nn.Module):
@@ -171,7 +171,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x_BTC: Tensor,
-        rope: Rope,
+        rope: RopeTables,
         cache: KVCache | None,
         packing: Packing | None = None,
         at_N: Tensor | None = None,
@@ -184,7 +184,7 @@ class Attention(nn.Module):
             scale_21D = torch.stack((self.q_scale, self.k_scale))[:, None]
             qk_BTE = rms_norm(qk_BTE.view(n_rows, n_tokens, 2, c.n_head, c.head_dim), scale_21D, NORM_EPS).flatten(2)
         if c.rotated:
-            qk_BTE = rotate(qk_BTE, rope, c.rotated // 2).to(v_BTC.dtype)
+            qk_BTE = apply_rope(qk_BTE, rope, c.rotated // 2).to(v_BTC.dtype)
         q_BTC, k_BTC = qk_BTE.split((c.n_embd, c.n_embd), dim=-1)
         q_BHTD, k_BHTD, v_BHTD = (a.view(heads).transpose(1, 2) for a in (q_BTC, k_BTC, v_BTC))
         if packing is not None:
@@ -222,7 +222,7 @@ class Block(nn.Module):
     def forward(
         self,
         x_BTC: Tensor,
-        rope: Rope,
+        rope: RopeTables,
         cache: KVCache | None,
         packing: Packing | None = None,
         at_N: Tensor | None = None,
@@ -243,7 +243,7 @@ def _at(x_BTC: Tensor, at_N: Tensor | None) -> Tensor:
     return x_BTC if at_N is None else x_BTC.flatten(0, 1).index_select(0, at_N)
 
 
-def hooked(*modules: nn.Module) -> bool:
+def has_hooks(*modules: nn.Module) -> bool:
     """Whether anybody watches what passes these modules, or any of theirs, forward or backward."""
     return _has_any_global_hook() or any(
         m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
@@ -303,7 +303,7 @@ class GPT(nn.Module):
         *blocks, last = self.blocks
         for block in blocks:
             x_BTC = block(x_BTC, rope, cache, packing)
-        narrow = at_N is not None and not hooked(last, self.ln_final)  # who watches sees all positions
+        narrow = at_N is not None and not has_hooks(last, self.ln_final)  # who watches sees all positions
         x = self.ln_final(last(x_BTC, rope, cache, packing, at_N if narrow else None))
         if cache is not None:
             cache.commit(tokens_BT)
@@ -314,8 +314,8 @@ class GPT(nn.Module):
         """The matrix [V, C] that makes logits of the residual stream."""
         return self.embed.weight if self.unembed is None else self.unembed.weight
 
-    def rope(self, positions: slice | Tensor, device: torch.device) -> Rope:
-        """What `models.ops.rotate` needs at these positions."""
+    def rope(self, positions: slice | Tensor, device: torch.device) -> RopeTables:
+        """What `models.ops.apply_rope` needs at these positions."""
         c = self.config
         if self.rope_tables is None or self.rope_tables.device != device:
             self.rope_tables = rope_tables(c.context, c.head_dim, c.rotated, c.rope_base, 2 * c.n_head).to(device)

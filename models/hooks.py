@@ -29,7 +29,7 @@ _IN_BLOCK: dict[str, tuple[str, bool]] = {
 }
 
 
-def site_names(config: GPTConfig) -> tuple[str, ...]:
+def hook_names(config: GPTConfig) -> tuple[str, ...]:
     """All sites of a model, in the order in which a forward pass reaches them."""
     blocks = (f"blocks.{layer}.{name}" for layer in range(config.n_layer) for name in _IN_BLOCK)
     return ("hook_embed", *blocks, "ln_final.hook_normalized")
@@ -53,10 +53,10 @@ def capture(
         raise ValueError(f"model of type {type(model).__name__}: expected a GPT (of a compiled model, its `_orig_mod`)")
     if model._compiled_call_impl is not None:
         raise ValueError("model is compiled in place: expected one on which `compile()` was not called")
-    wanted, known = tuple(sites), set(site_names(model.config))
+    wanted, known = tuple(sites), set(hook_names(model.config))
     for site in wanted:
         if site not in known:
-            raise ValueError(f"site={site!r}: expected one of {', '.join(site_names(model.config))}")
+            raise ValueError(f"site={site!r}: expected one of {', '.join(hook_names(model.config))}")
     store: dict[str, Tensor] = {}
     with ExitStack() as stack:
         for site in wanted:
@@ -90,8 +90,8 @@ def edit(model: GPT, site: str, change: Callable[[Tensor], Tensor]) -> Iterator[
 
     Raises ValueError for an unknown site.
     """
-    if not isinstance(model, GPT) or site not in site_names(model.config):
-        known = ", ".join(site_names(model.config)) if isinstance(model, GPT) else "a site of a GPT"
+    if not isinstance(model, GPT) or site not in hook_names(model.config):
+        known = ", ".join(hook_names(model.config)) if isinstance(model, GPT) else "a site of a GPT"
         raise ValueError(f"site={site!r}: expected one of {known}")
 
     def replace(_module: nn.Module, inputs: tuple, output: Tensor | None = None) -> Any:

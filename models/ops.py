@@ -5,7 +5,7 @@ gradients below, written by hand, about a third of that.
 
 The invariant that matters: value and gradient equal the definition in each docstring.
 
-Try it:  python -m pytest tests/unit/test_elementwise.py
+Try it:  python -m pytest tests/unit/test_ops.py
 
 Legend: B batch, T tokens, C channels, S earlier tokens, E channels of all queries and keys (2 n_embd), R rotated pairs
         of channels per head.
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-Rope = tuple[Tensor, Tensor, Tensor]
+RopeTables = tuple[Tensor, Tensor, Tensor]
 
 
 def _by_hand() -> bool:
@@ -105,7 +105,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def rope_tables(context: int, head_dim: int, rotated: int, base: float, n_heads: int) -> Tensor:
-    """Tables keep, ahead and behind, [3, context, E], with which `rotate` turns `rotated` channels of each head."""
+    """Tables keep, ahead and behind, [3, context, E], with which `apply_rope` turns `rotated` channels of each head."""
     rest = head_dim - rotated
     frequency_R = base ** (-torch.arange(0, rotated, 2, dtype=torch.float64) / max(rotated, 1))
     angle_TR = torch.arange(context, dtype=torch.float64)[:, None] * frequency_R
@@ -141,7 +141,7 @@ class _Rotate(Function):
         return back, None, None, None, None
 
 
-def rotate(x_BTE: Tensor, rope: Rope, half: int) -> Tensor:
+def apply_rope(x_BTE: Tensor, rope: RopeTables, half: int) -> Tensor:
     """Rotary positions (Su et al. 2021) in the half-split layout of GPT-NeoX and Llama, on all heads in one go.
 
     In each head, channels i and R + i (i < R = `half`) turn by the angle of their position; channels from 2R on stay.
@@ -180,7 +180,7 @@ class _CausalMix(Function):
         return grad_x, grad_weight, None
 
 
-def causal_mix(
+def causal_conv(
     x_BTC: Tensor, weight_SC: Tensor, past_BSC: Tensor | None = None, position_BT: Tensor | None = None
 ) -> Tensor:
     """x[t] + sum_j weight[j - 1] * x[t - j], j = 1..S: a causal depthwise convolution.

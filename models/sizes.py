@@ -1,6 +1,6 @@
 """The ladder of model sizes: parameters and compute of every file in configs/model, as a table and as their comments.
 
-The invariant that matters: each of these files carries the line that `size_line` computes from it.
+The invariant that matters: each of these files carries the line that `size_comment` computes from it.
 
 Try it:  python -m models.sizes
          python -m models.sizes --vocab 1751 --context 768 gpt2-12-12 llama-12-12
@@ -26,17 +26,17 @@ def read_size(path: Path, vocab: int = GPT2_VOCAB) -> GPTConfig:
     return GPTConfig(vocab_size=vocab, **yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
-def body_params(config: GPTConfig) -> int:
+def non_embedding_params(config: GPTConfig) -> int:
     """Parameters that do not depend on the vocabulary."""
     return n_params(config) - (1 if config.tied else 2) * config.n_embd * config.vocab_size
 
 
-def size_line(config: GPTConfig) -> str:
+def size_comment(config: GPTConfig) -> str:
     """What a file of the ladder says of its size; FLOPs are those of a token, forward, in sequences of full length."""
     c, embeds = config, 1 if config.tied else 2
     flops, each = flops_per_token(c, (c.context + 1) / 2), 2 * c.n_embd
     return (
-        f"# With a vocabulary of V: {_short(body_params(c))} + {embeds * c.n_embd} V parameters, "
+        f"# With a vocabulary of V: {_short(non_embedding_params(c))} + {embeds * c.n_embd} V parameters, "
         f"{_short(flops - each * c.vocab_size)} + {each} V FLOPs per token ({_short(n_params(c))}, {_short(flops)} at "
         f"GPT-2's V = {c.vocab_size})."
     )
@@ -45,13 +45,15 @@ def size_line(config: GPTConfig) -> str:
 def table(paths: Sequence[Path], vocab: int, context: int | None) -> str:
     """One line per size, smallest first: parameters beside the vocabulary ("body") and in all, and the FLOPs of one
     token, forward, in a sequence of `context` tokens (None: of the model's longest)."""
-    sizes = sorted(((path.stem, read_size(path, vocab)) for path in paths), key=lambda size: body_params(size[1]))
+    sizes = sorted(
+        ((path.stem, read_size(path, vocab)) for path in paths), key=lambda size: non_embedding_params(size[1])
+    )
     lines = [f"{'size':<12} layers heads width context    body  in all FLOPs/token"]
     for name, c in sizes:
         length = context or c.context
         cost = _short(flops_per_token(c, (length + 1) / 2))
         lines.append(
-            f"{name:<12} {c.n_layer:>6} {c.n_head:>5} {c.n_embd:>5} {length:>7} {_short(body_params(c)):>7} "
+            f"{name:<12} {c.n_layer:>6} {c.n_head:>5} {c.n_embd:>5} {length:>7} {_short(non_embedding_params(c)):>7} "
             f"{_short(n_params(c)):>7} {cost:>11}"
         )
     return "\n".join(lines)

@@ -68,7 +68,7 @@ class _Search:
         logits_PV = model.forward(tokens_PT, read, at_N=lengths_P - 1 + width * torch.arange(n, device=device))
         read.truncate(lengths_P)
         self.cache = KVCache(model, n * beams, width + max_new_tokens - 1, empty=True)
-        self.cache.admit(read, torch.arange(n, device=device).repeat_interleave(beams))
+        self.cache.append_rows(read, torch.arange(n, device=device).repeat_interleave(beams))
         self.decode = Decoder(model, self.cache)
         self.logp_PKV = F.log_softmax(logits_PV, -1)[:, None].expand(-1, beams, -1)
         # All beams of a prompt are the same at first, so only one of them may be continued.

@@ -24,9 +24,8 @@ LAZY_ON = ("cpu",)  # kinds of device on which memory is filled when it is neede
 class KVCache:
     """Memory for `rows` sequences of at most `capacity` tokens of one model, for use under `torch.no_grad()`.
 
-    All rows are in use, with length 0, unless `empty`: then they come in through `admit`. The dtype is that of the keys
-    that the model makes: its weights', or autocast's where that is on. Raises ValueError if the capacity exceeds the
-    model's context.
+    All rows are in use, with length 0, unless `empty`: then `append_rows` adds them. The dtype is that of the keys that
+    the model computes: its weights', or autocast's. Raises ValueError if the capacity exceeds the model's context.
     """
 
     def __init__(self, model: "GPT", rows: int, capacity: int, *, empty: bool = False) -> None:
@@ -66,7 +65,7 @@ class KVCache:
         self.lengths_R[: self.n_rows].clamp_(max=lengths_B)
         self._measure()
 
-    def admit(self, other: "KVCache", rows_M: Tensor) -> None:
+    def append_rows(self, other: "KVCache", rows_M: Tensor) -> None:
         """Add copies of rows `rows_M` of another cache of the same model behind the rows in use; repeats are fine."""
         rows, width = slice(self.n_rows, self.n_rows + len(rows_M)), other.longest
         other._make_finite(width)
@@ -77,7 +76,7 @@ class KVCache:
         self.n_rows += len(rows_M)
         self.longest = max(self.longest, width)
 
-    def leave(self, stay_B: Tensor) -> Tensor:
+    def keep_rows(self, stay_B: Tensor) -> Tensor:
         """Drop rows where `stay_B` is False; rows from the end fill the holes. Returns the old index of each row."""
         n = int(stay_B.sum())
         hole_M = (~stay_B[:n]).nonzero()[:, 0]
@@ -131,7 +130,7 @@ class KVCache:
             self.past_L2BSC = self.inputs_L2RKC[:, :, self.row_B1, column_BS].masked_fill(~real_BS[..., None], 0.0)
         return self.position_BT
 
-    def previous(self, n: int) -> tuple[Tensor, Tensor]:
+    def previous_tokens(self, n: int) -> tuple[Tensor, Tensor]:
         """Ids [B, S] of the n tokens before the new ones, oldest first, and which of them exist."""
         column_BS, real_BS = self._before(n)
         return self.tokens_RK[: self.n_rows].gather(1, column_BS), real_BS
@@ -140,7 +139,7 @@ class KVCache:
         column_BS = self.lengths_B[:, None] - torch.arange(n, 0, -1, device=self.lengths_R.device)
         return column_BS.clamp(min=0), column_BS >= 0
 
-    def earlier(self, layer: int, part: int, x_BTC: Tensor) -> Tensor:
+    def update_conv(self, layer: int, part: int, x_BTC: Tensor) -> Tensor:
         """Store what part `part` of a layer reads at the new tokens; what it read at the tokens before, [B, S, C]."""
         self.inputs_L2RKC[layer, part][self.row_B1, self.position_BT] = x_BTC.to(self.inputs_L2RKC.dtype)
         return self.past_L2BSC[layer, part]

@@ -5,7 +5,7 @@ three loops, a softmax and the MLP's activation. `make bench` has what rollouts 
 
 The invariant that matters: logits and cache are those of `model.forward(token_A1, cache)`, to float32 rounding.
 
-Try it:  python -m pytest tests/unit/test_decode_fused.py
+Try it:  python -m pytest tests/unit/test_cpu_step.py
 
 Legend: A rows in use, C channels of the residual stream, V vocabulary, H heads, K columns, E queries, keys and values.
 """
@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 from models.decode import cpu_kernels as kernels
 from models.decode.cache import KVCache
-from models.gpt import ACTIVATIONS, GPT, MLP, NORM_EPS, Attention, Block, Conv, Embed, Linear, RMSNorm, hooked
+from models.gpt import ACTIVATIONS, GPT, MLP, NORM_EPS, Attention, Block, Conv, Embed, Linear, RMSNorm, has_hooks
 
 PLAIN = (GPT, Embed, Block, Attention, MLP, Conv, RMSNorm, nn.LayerNorm, Linear, nn.ModuleList)  # known by heart below
 NONE = np.empty(0, np.float32)
 NONE_2 = np.empty((0, 0), np.float32)
 
 
-def applies(model: GPT, cache: KVCache) -> bool:
+def is_supported(model: GPT, cache: KVCache) -> bool:
     """Whether the fused step can stand for the modules: float32 on one CPU thread, no gradients, every module plain and
     without hooks (`models.hooks` attaches them, LoRA puts modules of its own in their place)."""
     return (
@@ -38,7 +38,7 @@ def applies(model: GPT, cache: KVCache) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and torch.get_num_threads() == 1
         and not torch.is_grad_enabled()
-        and not hooked(model)
+        and not has_hooks(model)
         and all(map(_plain, model.modules()))
         and [block.attn.layer for block in model.blocks] == list(range(model.config.n_layer))
     )
@@ -61,7 +61,7 @@ class _Norm(NamedTuple):
     inputs: np.ndarray
 
 
-class FusedStep:
+class CPUStep:
     """Steps of one model on one cache, under `torch.no_grad()`. The weights must not change meanwhile."""
 
     def __init__(self, model: GPT, cache: KVCache) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from models.decode.cache import KVCache
-from models.decode.cpu_step import FusedStep, applies
+from models.decode.cpu_step import CPUStep, is_supported
 from models.gpt import GPT
 
 STATIC_ON = ("cuda",)  # kinds of device on which shapes are rounded up
@@ -29,7 +29,7 @@ class Decoder:
     def __init__(self, model: GPT, cache: KVCache) -> None:
         self.model, self.cache, self.device = model, cache, model.embed.weight.device
         self.token_R1 = torch.zeros(len(cache.lengths_R), 1, dtype=torch.long, device=self.device)
-        self.fused = FusedStep(model, cache) if applies(model, cache) else None
+        self.fused = CPUStep(model, cache) if is_supported(model, cache) else None
         self.graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
     def __call__(self, token_A1: Tensor) -> Tensor:

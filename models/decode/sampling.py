@@ -23,7 +23,7 @@ from models.decode.cache import KVCache
 from models.decode.decoder import Decoder
 from models.gpt import GPT
 
-READ_ROWS = 32  # different prompts of similar length that are read together: more would read more padding
+PREFILL_ROWS = 32  # different prompts of similar length that are read together: more would read more padding
 LEAVE_SHARE = 1 / 16  # finished rows leave the batch once they are this share of it, at the cost of moving as many
 
 
@@ -83,8 +83,8 @@ def sample(
         if temperature == 0:
             law_AV, token_A1 = None, logp_AV.argmax(-1, keepdim=True)
         else:
-            law_AV = logp_AV if law == (1, 0, 1) else sampling_law(logp_AV, *law)
-            token_A1 = draw(law_AV, uniform_BT[batch.row_A, batch.step_A])
+            law_AV = logp_AV if law == (1, 0, 1) else sampling_logprobs(logp_AV, *law)
+            token_A1 = inverse_cdf_sample(law_AV, uniform_BT[batch.row_A, batch.step_A])
         batch.advance(token_A1, logp_AV, law_AV)
     return _blank_behind_eos(batch, eos, pad)
 
@@ -112,17 +112,17 @@ class _Batch:
 
     def fill(self) -> bool:
         """Let waiting prompts in where there is room for a good many. False when nothing is left to do."""
-        while self.waiting and self.max_rows - self.cache.n_rows >= min(len(self.waiting), READ_ROWS, self.max_rows):
+        while self.waiting and self.max_rows - self.cache.n_rows >= min(len(self.waiting), PREFILL_ROWS, self.max_rows):
             self._read()
         return self.cache.n_rows > 0
 
     def _next_rows(self) -> tuple[list[int], dict[tuple[int, ...], int]]:
-        """As many rows as there is room for and READ_ROWS different prompts allow; and the places of those prompts."""
+        """The next rows, at most PREFILL_ROWS different prompts and no more than fit; and the place of each prompt."""
         rows: list[int] = []
         place: dict[tuple[int, ...], int] = {}
         while self.waiting and len(rows) < self.max_rows - self.cache.n_rows:
             prompt = self.prompts[self.waiting[-1]]
-            if len(place) == READ_ROWS and prompt not in place:
+            if len(place) == PREFILL_ROWS and prompt not in place:
                 break
             place.setdefault(prompt, len(place))
             rows.append(self.waiting.pop())
@@ -140,7 +140,7 @@ class _Batch:
             raise FloatingPointError("the model's logits are not finite: its training has diverged")
         read.truncate(lengths_U)
         source_M = torch.tensor([place[self.prompts[row]] for row in rows], device=self.device)
-        self.cache.admit(read, source_M)
+        self.cache.append_rows(read, source_M)
         self.row_A = torch.cat((self.row_A, torch.tensor(rows, device=self.device)))
         self.step_A = torch.cat((self.step_A, torch.zeros_like(source_M)))
         self.open_A = torch.cat((self.open_A, torch.ones_like(source_M, dtype=torch.bool)))
@@ -158,13 +158,13 @@ class _Batch:
         self.open_A = self.open_A & (token_A1[:, 0] != self.eos) & ~full_A
         n_finished = len(token_A1) - int(self.open_A.sum())
         if n_finished and (n_finished >= LEAVE_SHARE * len(token_A1) or full_A.any()):
-            old_A = self.cache.leave(self.open_A)
+            old_A = self.cache.keep_rows(self.open_A)
             self.row_A, self.step_A, self.open_A = self.row_A[old_A], self.step_A[old_A], self.open_A[old_A]
             token_A1 = token_A1[old_A]
         self.logits_AV = self.decode(token_A1) if len(token_A1) else self.logits_AV[:0]
 
 
-def sampling_law(logits_BV: Tensor, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+def sampling_logprobs(logits_BV: Tensor, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     """Log-probabilities to draw from: temperature above 0, then top-k, then top-p; -inf for removed tokens."""
     logits_BV = logits_BV / temperature
     if 0 < top_k < logits_BV.shape[-1]:
@@ -179,7 +179,7 @@ def sampling_law(logits_BV: Tensor, temperature: float, top_k: int = 0, top_p: f
     return F.log_softmax(logits_BV, dim=-1)
 
 
-def draw(logp_BV: Tensor, uniform_B: Tensor) -> Tensor:
+def inverse_cdf_sample(logp_BV: Tensor, uniform_B: Tensor) -> Tensor:
     """One token per row, [B, 1]: the first whose cumulative probability exceeds a float32 uniform from [0, 1).
 
     In float64, so that rounding can neither draw a removed token nor run past the last one.

@@ -1,7 +1,7 @@
 """Hugging Face folders: write a GPT into one, read one back, and measure how far the logits are apart.
 
-A GPT that is a GPT-NeoX, Llama or Qwen3 (`models.huggingface.families`) becomes one, which every tool knows. Any GPT can also go
-with its own code (`custom_code`), which `transformers` runs on `trust_remote_code=True`.
+A GPT that is a GPT-NeoX, Llama or Qwen3 (`models.huggingface.families`) is written as one, which every tool reads. Any
+other GPT is written with its own code (`custom_code`), which `transformers` runs with `trust_remote_code=True`.
 
 The invariant that matters: both ways the logits stay the same to float32 rounding, or the setting that makes this
 impossible is named.
@@ -58,8 +58,8 @@ def to_hugging_face(model: GPT, *, eos: int | None = None, pad: int | None = Non
     return theirs.eval()
 
 
-def with_its_code(model: GPT, *, eos: int | None = None, pad: int | None = None) -> PreTrainedModel:
-    """Any GPT as a model that `transformers` runs from the folder's own code (`models.huggingface.modeling_glasshouse`)."""
+def to_custom_code(model: GPT, *, eos: int | None = None, pad: int | None = None) -> PreTrainedModel:
+    """Any GPT as a `modeling_glasshouse.GlasshouseForCausalLM`, whose code is written into the folder."""
     names = {"AutoConfig": GlasshouseConfig.__name__, "AutoModelForCausalLM": GlasshouseForCausalLM.__name__}
     with _quiet():
         config = GlasshouseConfig(gpt=asdict(model.config), bos_token_id=None, eos_token_id=eos, pad_token_id=pad)
@@ -115,7 +115,7 @@ def save(
     Returns the model that was written. Raises ValueError for a model that has no counterpart in `transformers`, unless
     it goes with its own code.
     """
-    theirs = with_its_code(model, eos=eos, pad=pad) if custom_code else to_hugging_face(model, eos=eos, pad=pad)
+    theirs = to_custom_code(model, eos=eos, pad=pad) if custom_code else to_hugging_face(model, eos=eos, pad=pad)
     with _quiet():
         theirs.save_pretrained(folder)
     for module in CODE if custom_code else ():

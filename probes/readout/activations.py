@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models.gpt import GPT, GPTConfig
-from models.hooks import capture, site_names
+from models.hooks import capture, hook_names
 from probes.queries.table import Queries
 from probes.readout.prefix_cache import Branch, Text
 from synth.world.vocabulary import AS, DEFINE, END, EQUALS_EACH, MID, PAD, SOLUTION, START, THE_NUMBER, World
@@ -30,7 +30,7 @@ def chosen_sites(model: GPT, wanted: Sequence[str], setting: str = "probe.linear
 
     Raises ValueError, naming the setting, on what is no site of this model.
     """
-    known = site_names(model.config)
+    known = hook_names(model.config)
     kinds = {name.rsplit(".", 1)[-1] for name in known if name.startswith("blocks.")}
     for site in wanted:
         if site not in known and site not in kinds:

@@ -33,12 +33,12 @@ class Text:
         self.tokens_PT = tokens_PT
         return slice(tokens_PT.shape[1])
 
-    def previous(self, n: int) -> tuple[Tensor, Tensor]:
+    def previous_tokens(self, n: int) -> tuple[Tensor, Tensor]:
         """Ids of the n tokens before the text, and which of them exist: none."""
         none_PS = torch.zeros(len(self.tokens_PT), n, dtype=torch.long, device=self.tokens_PT.device)
         return none_PS, none_PS.bool()
 
-    def earlier(self, layer: int, part: int, x_PTC: Tensor) -> None:
+    def update_conv(self, layer: int, part: int, x_PTC: Tensor) -> None:
         """Before the text a convolution reads nothing."""
         self.inputs[layer, part] = x_PTC
 
@@ -74,12 +74,12 @@ class Branch:
         self.bias_Q1UK = torch.zeros(unseen_QUK.shape, device=device).masked_fill_(unseen_QUK, float("-inf"))[:, None]
         return self.length_Q[:, None] + step_U
 
-    def previous(self, n: int) -> tuple[Tensor, Tensor]:
+    def previous_tokens(self, n: int) -> tuple[Tensor, Tensor]:
         """Ids [Q, S] of the n tokens before the ending, oldest first, and which of them exist."""
         column_QS, real_QS = self._before(n)
         return self.text.tokens_PT[self.row_Q[:, None], column_QS], real_QS
 
-    def earlier(self, layer: int, part: int, x_QUC: Tensor) -> Tensor:
+    def update_conv(self, layer: int, part: int, x_QUC: Tensor) -> Tensor:
         """What a convolution read at the tokens before the ending, [Q, S, C], oldest first."""
         inputs_PTC = self.text.inputs[layer, part]
         column_QS, real_QS = self._before(self.text.n_conv)

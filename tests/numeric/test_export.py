@@ -17,7 +17,7 @@ from transformers import GPTNeoXForCausalLM, LlamaForCausalLM, PreTrainedTokeniz
 
 from models.decode.sampling import sample
 from models.gpt import GPT, GPTConfig
-from models.hooks import capture, site_names
+from models.hooks import capture, hook_names
 from models.huggingface import export
 
 STATED = 1e-5
@@ -203,10 +203,10 @@ def test_transformer_lens_sees_the_same_at_every_site(tmp_path):
         lens = bridge.TransformerBridge.boot_transformers(
             str(tmp_path / name), hf_model=export.read(tmp_path / name), device="cpu", load_weights=True
         )
-        with torch.no_grad(), capture(model, site_names(model.config)) as store:
+        with torch.no_grad(), capture(model, hook_names(model.config)) as store:
             logits = model(x)
             theirs, cache = lens.run_with_cache(x)
         assert (theirs - logits).abs().max() <= STATED * logits.abs().max()
-        for site in site_names(model.config)[:-1]:
+        for site in hook_names(model.config)[:-1]:
             assert torch.allclose(cache[site], store[site], atol=1e-4), (name, site)
         assert torch.allclose(cache["ln_final.hook_out"], store["ln_final.hook_normalized"], atol=1e-4)

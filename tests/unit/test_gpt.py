@@ -176,13 +176,13 @@ def test_rows_leave_and_join_a_cache():
         model(tokens[:3, :12], read)
         read.truncate(torch.tensor([12, 5, 8]))
         cache = KVCache(model, 8, 40, empty=True)
-        cache.admit(read, torch.tensor([2, 0, 0, 1]))
+        cache.append_rows(read, torch.tensor([2, 0, 0, 1]))
         source = torch.tensor([2, 0, 0, 1])
         model(tokens[source].gather(1, cache.lengths_B[:, None]), cache)
-        old = cache.leave(torch.tensor([False, True, False, True]))
+        old = cache.keep_rows(torch.tensor([False, True, False, True]))
         source = source[old]
         assert sorted(source.tolist()) == [0, 1]
-        cache.admit(read, torch.tensor([2]))
+        cache.append_rows(read, torch.tensor([2]))
         source = torch.cat((source, torch.tensor([2])))
         for _ in range(4):
             at = cache.lengths_B.clone()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models.gpt import GPT, GPTConfig
-from models.hooks import capture, site_names
+from models.hooks import capture, hook_names
 from probes.queries.labels import GIVEN, TASKS, between_steps, task_of
 from probes.queries.table import draw
 from probes.readout.activations import (
@@ -168,7 +168,7 @@ def test_nece_never_asks_what_the_name_alone_would_tell(source):
 def test_states_are_those_of_a_pass_over_the_querys_own_row(source, settings):
     model = tiny_model(source, **settings)
     table = draw(TASKS["value"], source, range(12), most=4, seed=0)
-    endings, names = names_in_line(table, source.world), list(site_names(model.config))
+    endings, names = names_in_line(table, source.world), list(hook_names(model.config))
     states = read(model, table, endings, names, size=5, dtype=torch.float32)
     assert torch.equal(read(model, table, endings, names, size=5), states.half())
     for q in range(0, len(table), 3):

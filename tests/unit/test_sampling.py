@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from models.decode.sampling import Samples, draw, sample, sampling_law, token_logprobs
+from models.decode.sampling import Samples, inverse_cdf_sample, sample, sampling_logprobs, token_logprobs
 from models.gpt import GPT, GPTConfig
 
 VOCAB, EOS, PAD = 11, 1, 0
@@ -55,7 +55,7 @@ def test_logprobs_are_those_of_a_forward_pass(name, law):
             assert not out.sampling_logprobs_BT.any()
             continue
         logits_TV = model(text_1T)[0, len(prompt) - 1 : -1]
-        expected = sampling_law(logits_TV, law.get("temperature", 1), law.get("top_k", 0), law.get("top_p", 1.0))
+        expected = sampling_logprobs(logits_TV, law.get("temperature", 1), law.get("top_k", 0), law.get("top_p", 1.0))
         expected = expected.gather(1, torch.tensor(tokens)[:, None])[:, 0]
         assert torch.allclose(out.sampling_logprobs_BT[b, : len(tokens)], expected, atol=1e-5)
 
@@ -162,7 +162,9 @@ def test_one_token_follows_its_law(law):
     out = run(model, [prompt] * n, n=1, max_rows=n, **law)
     count_V = torch.bincount(out.tokens_BT[:, 0], minlength=VOCAB).double()
     with torch.no_grad():
-        p_V = sampling_law(model(torch.tensor([prompt]))[:, -1], law.get("temperature", 1.0), **_filters(law))[0].exp()
+        p_V = sampling_logprobs(model(torch.tensor([prompt]))[:, -1], law.get("temperature", 1.0), **_filters(law))[
+            0
+        ].exp()
     kept = p_V > 0
     assert not count_V[~kept].any()
     assert kept.sum() == (4 if "top_k" in law else kept.sum())
@@ -203,7 +205,7 @@ def test_two_tokens_follow_the_joint_law():
 def test_filters_keep_the_fewest_most_likely_tokens(logits, temperature, top_k, top_p):
     logits_1V = torch.tensor([logits])
     p = (logits_1V / temperature).softmax(-1, dtype=torch.float64)[0]
-    law = sampling_law(logits_1V, temperature, top_k, top_p)[0]
+    law = sampling_logprobs(logits_1V, temperature, top_k, top_p)[0]
     kept = law > -math.inf
     assert law.exp().sum().item() == pytest.approx(1, abs=1e-5)
     assert kept.any()
@@ -222,7 +224,7 @@ def test_filters_keep_the_fewest_most_likely_tokens(logits, temperature, top_k, 
 def test_drawing_inverts_the_cumulative_distribution():
     logp_BV = torch.tensor([[0.0, 0.25, 0.0, 0.75, 0.0]]).log().expand(5, -1)
     uniform_B = torch.tensor([0.0, 0.2499, 0.2501, 0.9, 1 - 2**-24])
-    assert draw(logp_BV, uniform_B)[:, 0].tolist() == [1, 1, 3, 3, 3]
+    assert inverse_cdf_sample(logp_BV, uniform_B)[:, 0].tolist() == [1, 1, 3, 3, 3]
 
 
 def test_token_logprobs_can_be_learned_from():

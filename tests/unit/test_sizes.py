@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.gpt import GPT
-from models.sizes import FOLDER, body_params, main, read_size, size_line
+from models.sizes import FOLDER, main, non_embedding_params, read_size, size_comment
 
 PATHS = sorted(FOLDER.glob("*.yaml"))
 PUBLISHED = [(4, 21), (8, 15), (12, 12), (16, 10), (20, 9)]
@@ -16,7 +16,7 @@ PUBLISHED_DOUBLE = [(4, 30), (8, 21), (12, 17), (16, 15), (20, 13)]
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_a_file_says_its_parameters_and_flops(path):
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert size_line(read_size(path)) in lines
+    assert size_comment(read_size(path)) in lines
     assert all(len(line) <= 120 for line in lines)
 
 
@@ -26,7 +26,7 @@ def test_the_parts_of_a_size_are_those_of_the_model(path):
     with torch.device("meta"):
         counts = {name: p.numel() for name, p in GPT(config).named_parameters()}
     vocabulary = sum(counts.pop(name, 0) for name in ("embed.weight", "unembed.weight"))
-    assert body_params(config) == sum(counts.values())
+    assert non_embedding_params(config) == sum(counts.values())
     assert vocabulary == 11 * config.n_embd * (1 if config.tied else 2)
 
 
@@ -38,7 +38,7 @@ def test_the_published_sizes(n_layer, n_head):
     assert (config.rope_fraction, config.rope_base, config.tied, config.init_std) == (1.0, 10000.0, True, 0.02)
     assert (config.qk_norm, config.token_shift, config.conv) == (False, 0, 0)
     low, high = (75e6, 90e6) if (n_layer, n_head) in PUBLISHED else (160e6, 180e6)
-    assert low < body_params(config) < high
+    assert low < non_embedding_params(config) < high
 
 
 def test_gpt2_small_has_the_parameters_of_gpt2_less_its_positions():
@@ -49,9 +49,9 @@ def test_gpt2_small_has_the_parameters_of_gpt2_less_its_positions():
 
 
 def test_the_modern_shapes_have_the_size_of_the_published_one():
-    published = body_params(read_size(FOLDER / "gpt2-12-12.yaml"))
+    published = non_embedding_params(read_size(FOLDER / "gpt2-12-12.yaml"))
     llama, qwen3 = (read_size(FOLDER / f"{name}-12-12.yaml") for name in ("llama", "qwen3"))
-    assert body_params(llama) == pytest.approx(published, rel=0.01)
+    assert non_embedding_params(llama) == pytest.approx(published, rel=0.01)
     assert dataclasses.replace(llama, qk_norm=True) == qwen3
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.decode.cache import KVCache
 from models.decode.decoder import Decoder
-from models.decode.sampling import Samples, draw, sample
+from models.decode.sampling import Samples, inverse_cdf_sample, sample
 from models.gpt import GPT
 from synth.contexts.sections import written
 from synth.problem.arrays import Problems
@@ -61,7 +61,7 @@ def blended(
     for t in range(max_new):
         a_BV, b_BV = (F.log_softmax(z / temperature, dim=-1) for z in logits)
         law_BV = torch.logaddexp(a_BV + np.log1p(-share), b_BV + np.log(share))
-        token_B1 = draw(law_BV, uniform_BR[:, t]).masked_fill(~open_B[:, None], pad)
+        token_B1 = inverse_cdf_sample(law_BV, uniform_BR[:, t]).masked_fill(~open_B[:, None], pad)
         tokens.append(token_B1)
         behaviours.append(law_BV.gather(1, token_B1).masked_fill(~open_B[:, None], 0.0))
         open_B = open_B & (token_B1[:, 0] != eos)

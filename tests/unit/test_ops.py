@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.ops import causal_mix, relu2, rms_norm, rope_tables, rotate, swiglu
+from models.ops import apply_rope, causal_conv, relu2, rms_norm, rope_tables, swiglu
 
 EPS = 1e-5
 
@@ -55,11 +55,11 @@ def test_rotate(head_dim, rotated):
     x = numbers(2, 7, 3 * head_dim)
     rope = rope_tables(7, head_dim, rotated, 100.0, 3).unbind(0)
     expected = plain_rotate(x, head_dim, rotated, 100.0)
-    assert torch.allclose(rotate(x, rope, rotated // 2), expected, atol=1e-6)
+    assert torch.allclose(apply_rope(x, rope, rotated // 2), expected, atol=1e-6)
     rope = tuple(table.double() for table in rope)
-    assert torch.autograd.gradcheck(lambda x: rotate(x, rope, rotated // 2), x)
+    assert torch.autograd.gradcheck(lambda x: apply_rope(x, rope, rotated // 2), x)
     with torch.no_grad():
-        assert torch.allclose(rotate(x, rope, rotated // 2), expected, atol=1e-6)
+        assert torch.allclose(apply_rope(x, rope, rotated // 2), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("lags", [1, 3, 9])
@@ -69,5 +69,5 @@ def test_causal_mix(lags):
     for t in range(6):
         for j in range(1, min(t, lags) + 1):
             expected[:, t] += weight[j - 1] * x[:, t - j]
-    assert torch.allclose(causal_mix(x, weight), expected)
-    assert torch.autograd.gradcheck(causal_mix, (x.requires_grad_(), weight.requires_grad_()))
+    assert torch.allclose(causal_conv(x, weight), expected)
+    assert torch.autograd.gradcheck(causal_conv, (x.requires_grad_(), weight.requires_grad_()))

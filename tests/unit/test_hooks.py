@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.gpt import GPT, GPTConfig
-from models.hooks import capture, site_names
+from models.hooks import capture, hook_names
 
 CONFIG = GPTConfig(13, 2, 2, 16, 24, mlp="relu2", qk_norm=True, token_shift=2, conv=2, tied=False)
 TOKENS = torch.arange(20).view(2, 10) % 13
@@ -16,7 +16,7 @@ def hooks(model: torch.nn.Module) -> int:
 
 
 def test_names_are_those_of_transformer_lens():
-    assert site_names(GPTConfig(13, 1, 2, 16, 24)) == (
+    assert hook_names(GPTConfig(13, 1, 2, 16, 24)) == (
         "hook_embed",
         "blocks.0.hook_resid_pre",
         "blocks.0.hook_attn_out",
@@ -29,7 +29,7 @@ def test_names_are_those_of_transformer_lens():
 
 def test_sites_equal_a_computation_by_hand():
     model = GPT(CONFIG)
-    with torch.no_grad(), capture(model, site_names(CONFIG)) as store:
+    with torch.no_grad(), capture(model, hook_names(CONFIG)) as store:
         logits = model(TOKENS)
     with torch.no_grad():
         keep, ahead, behind = model.rope_tables[:, :10]
@@ -50,8 +50,8 @@ def test_sites_equal_a_computation_by_hand():
 
 def test_nothing_stays_behind_also_after_an_error():
     model = GPT(CONFIG)
-    with capture(model, site_names(CONFIG)):
-        assert hooks(model) == len(site_names(CONFIG))
+    with capture(model, hook_names(CONFIG)):
+        assert hooks(model) == len(hook_names(CONFIG))
     assert hooks(model) == 0
     with pytest.raises(KeyError), capture(model, ["hook_embed"]) as store:
         raise KeyError(store)
@@ -79,7 +79,7 @@ def test_looking_adds_no_operation_and_no_copy():
     model.blocks[0].register_forward_hook(lambda module, inputs, output: passed.append(output))
     model(TOKENS)  # makes the rotary tables
     runs = []
-    for sites in ([], site_names(CONFIG), []):
+    for sites in ([], hook_names(CONFIG), []):
         with capture(model, sites) as store, Operations() as operations:
             model(TOKENS)
         runs.append(operations.names)

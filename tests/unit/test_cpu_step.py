@@ -71,8 +71,8 @@ def test_logits_and_cache_are_those_of_the_modules(shape):
     model, steps = model_of(**SHAPES[shape]), 11
     tokens = torch.randint(0, VOCABULARY, (steps, ROWS, 1), generator=torch.Generator().manual_seed(2))
     expected, found = begun(model), begun(model)
-    assert cpu_step.applies(model, found)
-    fused = cpu_step.FusedStep(model, found)
+    assert cpu_step.is_supported(model, found)
+    fused = cpu_step.CPUStep(model, found)
     for token_B1 in tokens:
         torch.testing.assert_close(fused(token_B1), model(token_B1, expected)[:, 0], rtol=1e-4, atol=2e-5)
     for name in ("lengths_R", "tokens_RK", "longest"):
@@ -88,7 +88,7 @@ def test_logits_and_cache_are_those_of_the_modules(shape):
 def test_columns_that_a_row_does_not_hold_are_never_read(shape):
     model = model_of(**SHAPES[shape])
     token_B1 = torch.arange(ROWS)[:, None]
-    clean, poisoned = (cpu_step.FusedStep(model, begun(model, poison)) for poison in (None, float("nan")))
+    clean, poisoned = (cpu_step.CPUStep(model, begun(model, poison)) for poison in (None, float("nan")))
     for _ in range(3):
         assert torch.equal(clean(token_B1), poisoned(token_B1))
 
@@ -98,10 +98,10 @@ def test_fewer_rows_than_the_cache_has():
     model = model_of(conv=2)
     caches = [begun(model) for _ in range(2)]
     for cache in caches:
-        cache.leave(torch.tensor([True, False, True, True, False]))
+        cache.keep_rows(torch.tensor([True, False, True, True, False]))
     token_B1 = torch.tensor([[1], [2], [3]])
     expected = model(token_B1, caches[0])[:, 0]
-    torch.testing.assert_close(cpu_step.FusedStep(model, caches[1])(token_B1), expected, rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(cpu_step.CPUStep(model, caches[1])(token_B1), expected, rtol=1e-4, atol=2e-5)
 
 
 SPOILT = {
@@ -120,7 +120,7 @@ def test_what_modules_refuse_is_refused():
     model = model_of()
     with torch.no_grad():
         cache = begun(model)
-        fused = cpu_step.FusedStep(model, cache)
+        fused = cpu_step.CPUStep(model, cache)
         for rows in (ROWS - 1, ROWS + 1):
             with pytest.raises(ValueError, match=f"tokens of {rows} rows: expected the cache's {ROWS}"):
                 fused(torch.zeros(rows, 1, dtype=torch.long))
@@ -133,26 +133,26 @@ def test_what_modules_refuse_is_refused():
 def test_applies_to_plain_modules_on_one_thread_without_gradients():
     model = model_of()
     cache = KVCache(model, 2, 4)
-    assert not cpu_step.applies(model, cache)  # gradients are on
+    assert not cpu_step.is_supported(model, cache)  # gradients are on
     with torch.no_grad():
-        assert cpu_step.applies(model, cache)
+        assert cpu_step.is_supported(model, cache)
         with torch.autocast("cpu", torch.bfloat16):
-            assert not cpu_step.applies(model, cache)
+            assert not cpu_step.is_supported(model, cache)
         torch.set_num_threads(2)
-        assert not cpu_step.applies(model, cache)
+        assert not cpu_step.is_supported(model, cache)
         torch.set_num_threads(1)
         model.blocks[0].mlp.up = nn.Sequential(model.blocks[0].mlp.up)  # as LoRA wraps it
-        assert not cpu_step.applies(model, cache)
+        assert not cpu_step.is_supported(model, cache)
         for spoil in SPOILT.values():
             other = model_of(norm="layernorm")
-            assert cpu_step.applies(other, cache)
+            assert cpu_step.is_supported(other, cache)
             spoil(other)
-            assert not cpu_step.applies(other, cache)
+            assert not cpu_step.is_supported(other, cache)
         handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
-        assert not cpu_step.applies(model_of(), cache)
+        assert not cpu_step.is_supported(model_of(), cache)
         handle.remove()
         bf16 = model_of().bfloat16()
-        assert not cpu_step.applies(bf16, KVCache(bf16, 2, 4))
+        assert not cpu_step.is_supported(bf16, KVCache(bf16, 2, 4))
 
 
 def test_sites_are_seen_and_edited_while_sampling():
