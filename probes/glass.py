@@ -19,14 +19,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from probes.open_checkpoint import Opened, open_checkpoint
+from probes.runs import REQUIRED, OpenCheckpoint, open_checkpoint, run_entry, set_up
 from probes.viewer.problem_json import log_probabilities, of_model, of_problem, read_out, solve
 from probes.viewer.readouts import ReadoutConfig, fit_probe, places
 from synth.dataset import SPLITS, Documents, Source
 from synth.oracle.next_token import POLICIES
 from synth.problem.arrays import from_record
-from train.config.compose import REQUIRED, run_entry
-from train.core.torch_setup import set_up
 
 FOLDER = Path(__file__).resolve().parent / "viewer"
 STREAM = "look"
@@ -82,7 +80,7 @@ def main(config: GlassConfig) -> None:
     print(out)
 
 
-def account(opened: list[Opened], config: GlassConfig) -> dict[str, Any]:
+def account(opened: list[OpenCheckpoint], config: GlassConfig) -> dict[str, Any]:
     """All that the page shows, as JSON: the problem, and a panel for each of one or two models."""
     data = opened[0].data
     source = data.source(config.split, STREAM)

@@ -16,16 +16,12 @@ import sys
 from collections.abc import Sequence
 
 from probes.analyses.run import MODULES, analyse, words
+from probes.runs import check_vocabulary, checkpoint, open_run, plain, run_entry, set_up
 from probes.settings import EXPORT, LAYERS, ProbeConfig
 from probes.tasks import export, layers, mistakes, mistakes_table
 from probes.tasks.published import beside
 from probes.tasks.results import table
 from synth.store.files import read_json
-from train.config.compose import plain, run_entry
-from train.core import checkpoint
-from train.core.torch_setup import set_up
-from train.data.batches import check_vocabulary
-from train.runs.run_folder import open_run
 
 
 def main(config: ProbeConfig) -> None:

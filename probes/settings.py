@@ -7,10 +7,8 @@ from probes.queries.labels import ALL, GIVEN, TASKS, check_tasks
 from probes.readout.activations import RESIDUAL
 from probes.readout.linear import LinearConfig
 from probes.readout.vprobe import VProbeConfig
+from probes.runs import REQUIRED, DataConfig, OutConfig
 from synth.store.encodings import PHRASE
-from train.config.compose import REQUIRED
-from train.data.batches import DataConfig
-from train.runs.run_folder import OutConfig
 
 LAYERS, MISTAKES, EXPORT = "layers", "mistakes", "export"
 ANALYSES = ("signal", "provenance", "capability", "recovery", "futures", "premise", "merge", "collapse")

@@ -21,11 +21,9 @@ from probes.analyses.parts import Parts
 from probes.analyses.responses import budget, draw
 from probes.analyses.settings import given
 from probes.analyses.tables import cell, rate_of
+from probes.runs import BLUE, GREY, CaptionedFigure, ClusterBootstrap, Estimate, error_bars, pass_at_k
 from probes.settings import ProbeConfig
 from synth.problem.arrays import DIFFERENCE, MULTIPLY, Problems
-from train.evaluation.pass_at_k import pass_at_k
-from train.plotting import BLUE, GREY, CaptionedFigure, error_bars
-from train.statistics import ClusterBootstrap, Estimate
 
 NAME = "capability"
 BINS = ("none", "to 25%", "to 50%", "to 75%", "below all", "all")

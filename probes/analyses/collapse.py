@@ -31,11 +31,9 @@ from probes.analyses.tables import cell, rate_of
 from probes.readout.activations import RESIDUAL, chosen_sites, layer_of
 from probes.readout.controls import random_weights
 from probes.readout.linear import Split
+from probes.runs import BLUE, CYCLE, GREY, RED, CaptionedFigure, ClusterBootstrap, checkpoint, error_bars
 from probes.settings import ProbeConfig
 from synth.store.files import read_json_lines
-from train.core import checkpoint
-from train.plotting import BLUE, CYCLE, GREY, RED, CaptionedFigure, error_bars
-from train.statistics import ClusterBootstrap
 
 NAME = "collapse"
 LOGGED = {"length_mean": 1.25, "truncation": 0.05, "repetition": 0.05}  # length: times the first; else: above the first

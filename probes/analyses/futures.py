@@ -30,15 +30,13 @@ from probes.analyses.responses import BATCH, Written, budget, draw, laws
 from probes.analyses.settings import given
 from probes.analyses.tables import cell, rate_of
 from probes.queries.dependencies import part
+from probes.runs import CYCLE, CaptionedFigure, ClusterBootstrap, derivation_states
 from probes.settings import ProbeConfig
 from probes.tasks.retry_upon_regret import continued
 from synth.contexts.peers import judge
 from synth.dataset import Documents
 from synth.kernel.rng import key
 from synth.world.vocabulary import EOS, World
-from train.opd.topd import states
-from train.plotting import CYCLE, CaptionedFigure
-from train.statistics import ClusterBootstrap
 
 NAME = "futures"
 SHARPNESS, SWEEPS = 0.1, 50  # of the entropic transport: its temperature, and how often the margins are mended
@@ -130,7 +128,7 @@ def _derived(
     texts = [[*prefix, *future] for prefix, future in zip(prefixes, futures, strict=True)]
     verdicts = judge(part(documents.problems, row), world, texts)
     ended = np.array([EOS in future for future in futures])
-    return states(verdicts, np.array([len(text) for text in texts]), ended)
+    return derivation_states(verdicts, np.array([len(text) for text in texts]), ended)
 
 
 def uncommon(a: Sequence[int], b: Sequence[int]) -> float:

@@ -20,12 +20,9 @@ from probes.analyses.parts import Parts
 from probes.analyses.responses import Written, budget, draw, laws
 from probes.analyses.settings import given
 from probes.analyses.tables import cell
+from probes.runs import CaptionedFigure, ClusterBootstrap, held_out_loss, merged
 from probes.settings import ProbeConfig
 from synth.dataset import Source
-from train.evaluation.evaluator import held_out_loss
-from train.merge import merged
-from train.plotting import CaptionedFigure
-from train.statistics import ClusterBootstrap
 
 NAME = "merge"
 DOCUMENTS = 256  # of the held-out loss

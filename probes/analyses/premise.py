@@ -20,14 +20,11 @@ from models.gpt import GPT
 from probes.analyses.parts import Parts
 from probes.analyses.responses import Written, budget, draw
 from probes.analyses.tables import cell, rate_of
+from probes.runs import BLUE, CYCLE, CaptionedFigure, ClusterBootstrap, error_bars, periods, run_folder_name
 from probes.settings import ProbeConfig
 from synth.dataset import Documents
 from synth.judge.checker import EARLY, REPEATED, UNDETERMINED
 from synth.problem.arrays import MISSING
-from train.evaluation.repetition import periods
-from train.plotting import BLUE, CYCLE, CaptionedFigure, error_bars
-from train.runs.results import run_folder_name
-from train.statistics import ClusterBootstrap
 
 NAME = "premise"
 SHARES = ("abstains", "false_alarms", "precision", "right_missing", "right_whole", "repeats_missing", "repeats_whole")

@@ -26,10 +26,9 @@ from probes.analyses.parts import Parts
 from probes.analyses.responses import Written, budget, draw, logprobs, step_means
 from probes.analyses.settings import given
 from probes.analyses.tables import cell, rate_of
+from probes.runs import BLUE, GREEN, GREY, ORANGE, RED, CaptionedFigure, ClusterBootstrap, Estimate, error_bars
 from probes.settings import ProbeConfig
 from synth.judge.checker import MALFORMED
-from train.plotting import BLUE, GREEN, GREY, ORANGE, RED, CaptionedFigure, error_bars
-from train.statistics import ClusterBootstrap, Estimate
 
 NAME = "provenance"
 CLASSES = ("teacher", "student", "boosted", "damped", "shared")

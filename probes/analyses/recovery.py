@@ -26,6 +26,7 @@ from probes.analyses.responses import BATCH, budget, draw, logprobs
 from probes.analyses.settings import given
 from probes.analyses.tables import cell, rate_of
 from probes.queries.dependencies import part
+from probes.runs import BLUE, GREEN, GREY, CaptionedFigure, ClusterBootstrap, Estimate, error_bars
 from probes.settings import ProbeConfig
 from probes.tasks.retry_upon_regret import continued
 from synth.contexts.peers import judge
@@ -35,8 +36,6 @@ from synth.kernel.rng import key
 from synth.oracle.next_token import EXACT, Oracle
 from synth.problem.arrays import Problems
 from synth.world.vocabulary import EOS
-from train.plotting import BLUE, GREEN, GREY, CaptionedFigure, error_bars
-from train.statistics import ClusterBootstrap, Estimate
 
 NAME = "recovery"
 ORACLE, TEACHER, STUDENT = "oracle", "teacher", "student"

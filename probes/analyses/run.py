@@ -9,13 +9,9 @@ from models.gpt import GPT
 from probes.analyses import capability, collapse, futures, merge, premise, provenance, recovery, signal
 from probes.analyses.parts import Parts
 from probes.analyses.tables import as_csv, lines
+from probes.runs import RC_PARAMS, RunFolder, check_vocabulary, checkpoint, open_run, plain, save
 from probes.settings import ProbeConfig
 from synth.store.files import atomic_write, read_json
-from train.config.compose import plain
-from train.core import checkpoint
-from train.data.batches import check_vocabulary
-from train.plotting import RC_PARAMS, save
-from train.runs.run_folder import RunFolder, open_run
 
 MODULES: dict[str, ModuleType] = {
     module.NAME: module for module in (signal, provenance, capability, recovery, futures, premise, merge, collapse)

@@ -22,10 +22,9 @@ from probes.analyses.response_ranking import METRICS, metrics
 from probes.analyses.responses import Written, budget, draw, logprobs, step_means
 from probes.analyses.tables import cell, rate_of
 from probes.analyses.teacher_contexts import CONTEXTS, CONTROLS, peers_of, sections
+from probes.runs import BLUE, GREY, ORANGE, CaptionedFigure, ClusterBootstrap, Estimate, error_bars
 from probes.settings import ProbeConfig
 from synth.kernel.rng import key
-from train.plotting import BLUE, GREY, ORANGE, CaptionedFigure, error_bars
-from train.statistics import ClusterBootstrap, Estimate
 
 NAME = "signal"
 

@@ -15,11 +15,10 @@ from models.hooks import edit
 from probes.analyses.parts import Parts
 from probes.analyses.responses import Written, draw
 from probes.analyses.tables import cell
+from probes.runs import ClusterBootstrap, periods
 from synth.dataset import Documents
 from synth.kernel.rng import key
 from synth.world.vocabulary import World
-from train.evaluation.repetition import periods
-from train.statistics import ClusterBootstrap
 
 DIRECTION, RANDOM, NOTHING = "direction", "random", "none"
 

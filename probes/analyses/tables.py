@@ -8,7 +8,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from train.statistics import Estimate
+from probes.runs import Estimate
 
 Row = Mapping[str, Any]
 

@@ -26,14 +26,13 @@ from probes.readout.activations import RESIDUAL, check_length, chosen_sites, rea
 from probes.readout.controls import random_weights
 from probes.readout.fitted_probes import AFTER, BEFORE, WHEN, Reader, chosen, readers
 from probes.readout.linear import Split
+from probes.runs import ClusterBootstrap, Estimate, paired_difference, rate
 from probes.settings import VPROBE, ProbeConfig
 from probes.tasks.retry_upon_regret import Outcome, chance, continued, greedy, perfect, with_regret
 from synth.dataset import Documents, Source
 from synth.judge.checker import MALFORMED, RETRY, UNNEEDED, reason
 from synth.kernel.rng import key
 from synth.world.vocabulary import EOS, PAD, STOP, World
-from train.evaluation.evaluator import rate
-from train.statistics import ClusterBootstrap, Estimate, paired_difference
 
 TASKS = ("nece", "can_next", "nece_next")
 ASKING = 5  # tokens of a question behind a text

@@ -15,7 +15,7 @@ from probes.queries.labels import TASKS
 from probes.queries.table import Queries
 from probes.readout.controls import NAMES, POSITION, RANDOM, SHUFFLED, TRAINED, majority
 from probes.readout.linear import Reading, Split
-from train.statistics import ClusterBootstrap, Estimate
+from probes.runs import ClusterBootstrap, Estimate
 
 MAJORITY, SELECTIVITY = "majority", "selectivity"
 FARTHEST = 8  # distances from here on are one group

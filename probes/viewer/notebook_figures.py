@@ -13,17 +13,22 @@ from pathlib import Path
 from matplotlib import rc_context
 
 from models.gpt import GPT
+from probes.runs import PAGE_STYLE as PAGE
+from probes.runs import (
+    RC_PARAMS,
+    DataConfig,
+    Experiment,
+    Run,
+    checkpoint,
+    draw,
+    evaluate,
+    layer_map,
+    render,
+    run_folder_name,
+)
 from synth.dataset import Source
 from synth.store.encodings import PHRASE
 from synth.view.text import show
-from train.core import checkpoint
-from train.data.batches import DataConfig
-from train.evaluation.evaluator import evaluate
-from train.plotting import RC_PARAMS, draw
-from train.report.figures.probe_map import layer_map
-from train.report.page import STYLE as PAGE
-from train.report.rollouts import render
-from train.runs.results import Experiment, Run, run_folder_name
 
 RUNS = Path(__file__).resolve().parents[2] / "runs"
 MAKE_ONE, KEPT = "python -m train.recipe recipe=quickstart", "zoo/tiny-teacher-0"

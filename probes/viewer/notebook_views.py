@@ -21,16 +21,30 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from probes.glass import STREAM, GlassConfig, account, page
-from probes.open_checkpoint import Opened, open_checkpoint
+from probes.runs import (
+    BLUE,
+    RC_PARAMS,
+    RED,
+    CaptionedFigure,
+    Estimate,
+    Evaluation,
+    Experiment,
+    OpenCheckpoint,
+    Run,
+    checkpoint,
+    error_bars,
+    evaluate,
+    label,
+    legend_once,
+    load,
+    open_checkpoint,
+    run_folder_name,
+    stage_styles,
+    wilson,
+)
 from probes.viewer.notebook_figures import MAKE_ONE, RUNS, newest
 from probes.viewer.readouts import ReadoutConfig
 from synth.judge.checker import KINDS, MALFORMED, reason
-from train.core.checkpoint import expand_zoo_path
-from train.evaluation.evaluator import Evaluation, evaluate
-from train.plotting import BLUE, RC_PARAMS, RED, CaptionedFigure, error_bars, legend_once
-from train.report.stage_styles import label, stage_styles
-from train.runs.results import Experiment, Run, load, run_folder_name
-from train.statistics import Estimate, wilson
 
 FITTED = 200  # problems that the read-outs of a notebook's glass are fitted on: seconds
 SIGN = 0.05  # share of rollouts, above that of the first steps, that counts as a sign of collapse
@@ -42,7 +56,7 @@ HEALTH = {"truncation": "cut off before the end", "repetition": "ending in a loo
 def found(setting: str = "GLASSHOUSE_RUN", runs: Path = RUNS) -> Path:
     """The checkpoint that the environment variable names, else the newest under `runs`, else one of the zoo."""
     named = os.environ.get(setting)
-    return expand_zoo_path(named, setting) if named else newest(runs)
+    return checkpoint.expand_zoo_path(named, setting) if named else newest(runs)
 
 
 def nothing(runs: Path = RUNS) -> str:
@@ -75,7 +89,7 @@ def png(maker: Callable[..., CaptionedFigure], *what: Any) -> bytes:
     return image.getvalue()
 
 
-def judged(opened: Opened, problems: int) -> Evaluation:
+def judged(opened: OpenCheckpoint, problems: int) -> Evaluation:
     """The model's greedy solutions of the first problems that the glass shows of the test split, with verdicts."""
     return evaluate(opened.model, opened.data.source("test", STREAM), range(problems))
 

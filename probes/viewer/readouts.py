@@ -26,10 +26,10 @@ from probes.queries.table import Queries, draw
 from probes.readout.activations import RESIDUAL, chosen_sites, layer_of, names_in_line, read
 from probes.readout.controls import majority
 from probes.readout.linear import fit
+from probes.runs import ClusterBootstrap, Estimate
 from synth.dataset import Documents, Source
 from synth.store.files import read_json
 from synth.world.vocabulary import World
-from train.statistics import ClusterBootstrap, Estimate
 
 ASKED = tuple(name for name, task in TASKS.items() if not task.pairs)
 PROBES = "accepted: a finished run folder of probes.run with linear probes"

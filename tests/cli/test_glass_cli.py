@@ -15,7 +15,7 @@ import torch
 from models.gpt import GPT, GPTConfig
 from models.huggingface import export
 from probes import glass
-from probes.open_checkpoint import open_checkpoint
+from probes.runs import open_checkpoint
 from probes.viewer.problem_json import Solution, log_probabilities, of_model, of_problem
 from synth.judge.checker import check
 from synth.problem.arrays import to_record

@@ -8,7 +8,7 @@ import torch
 
 from models.gpt import GPT, GPTConfig
 from models.huggingface import export
-from probes.open_checkpoint import open_checkpoint
+from probes.runs import open_checkpoint
 from probes.viewer import notebook_views
 from probes.viewer.notebook_figures import Look
 from synth.store.files import atomic_write

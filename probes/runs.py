@@ -1,0 +1,110 @@
+"""All that probes take from `train`: settings, checkpoints, run folders, evaluation, statistics, the style of figures.
+
+The one place where this package meets `train`; the other files of `probes` import these names from here. Its own part
+is to open any checkpoint with the data it belongs to: a run folder, a checkpoints/step-N folder, or a Hugging Face
+folder. A checkpoint of ours notes its data. A Hugging Face folder says only its vocabulary; the first preset with
+exactly that vocabulary is taken unless one is named.
+
+    opened = open_checkpoint("runs/quickstart/teacher-1a2b3c4d")
+    opened.model, opened.data.source("test")
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.gpt import GPT
+from models.huggingface.export import load as load_hugging_face
+from synth.spec import presets
+from synth.store.encodings import PHRASE
+from synth.tokenizer import load_folder
+from train.config.compose import REQUIRED, plain, run_entry
+from train.config.schema import build
+from train.core import checkpoint
+from train.core.torch_setup import set_up
+from train.data.batches import DataConfig, check_vocabulary
+from train.evaluation.evaluator import Evaluation, evaluate, held_out_loss, rate
+from train.evaluation.pass_at_k import pass_at_k
+from train.evaluation.repetition import periods
+from train.merge import merged
+from train.opd.topd import states as derivation_states
+from train.plotting import (
+    BLUE,
+    CYCLE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RC_PARAMS,
+    RED,
+    CaptionedFigure,
+    draw,
+    error_bars,
+    legend_once,
+    save,
+)  # fmt: skip
+from train.report.figures.probe_map import layer_map
+from train.report.figures.training import health
+from train.report.page import STYLE as PAGE_STYLE
+from train.report.rollouts import render
+from train.report.stage_styles import label, stage_styles
+from train.runs.results import Experiment, Run, load, run_folder_name
+from train.runs.run_folder import OutConfig, RunFolder, open_run
+from train.statistics import ClusterBootstrap, Estimate, paired_difference, wilson
+
+__all__ = [
+    "BLUE", "CaptionedFigure", "check_vocabulary", "checkpoint", "ClusterBootstrap", "CYCLE", "DataConfig",
+    "derivation_states", "draw", "error_bars", "Estimate", "evaluate", "Evaluation", "Experiment", "GREEN", "GREY",
+    "health", "held_out_loss", "label", "layer_map", "legend_once", "load", "merged", "open_checkpoint", "open_run",
+    "OpenCheckpoint", "ORANGE", "OutConfig", "PAGE_STYLE", "paired_difference", "pass_at_k", "periods", "plain", "rate",
+    "RC_PARAMS", "RED", "render", "REQUIRED", "Run", "run_entry", "run_folder_name", "RunFolder", "save", "set_up",
+    "stage_styles", "wilson",
+]  # fmt: skip
+
+ACCEPTED = "a run folder, one of its checkpoints/step-N folders, or a Hugging Face folder"
+
+
+@dataclass(frozen=True)
+class OpenCheckpoint:
+    """A model in evaluation mode, the data its problems come from, and what to call it."""
+
+    name: str
+    model: GPT
+    data: DataConfig
+
+
+def open_checkpoint(path: str | Path, setting: str = "checkpoint", preset: str | None = None) -> OpenCheckpoint:
+    """The checkpoint at `path`; `preset` names other problems than its own.
+
+    Raises ValueError naming the setting where nothing can be read at `path`, its tokens are no phrases, or the preset
+    has another vocabulary.
+    """
+    path = checkpoint.expand_zoo_path(path, setting)
+    if not path.exists():
+        raise ValueError(f"{setting}={path}: does not exist; accepted: {ACCEPTED}")
+    if (path / "config.json").is_file():
+        return _open_hugging_face(path, setting, preset)
+    step = checkpoint.find(path, setting)
+    notes = checkpoint.notes(step, setting)
+    data = build(DataConfig, notes["data"])
+    if data.tokens != PHRASE:
+        raise ValueError(f"{setting}={path}: was trained with data.tokens={data.tokens}; accepted: {PHRASE} tokens")
+    if preset is not None:
+        data = DataConfig(preset)
+    check_vocabulary(notes, data, str(path))
+    name = f"{step.parent.parent.name}, {step.name}" if step.parent.name == "checkpoints" else step.name
+    return OpenCheckpoint(name, checkpoint.load_model(step, setting), data)
+
+
+def _open_hugging_face(path: Path, setting: str, preset: str | None) -> OpenCheckpoint:
+    try:
+        model = load_hugging_face(path)
+        tokenizer, _ = load_folder(str(path))
+    except ValueError as error:
+        raise ValueError(f"{setting}={path}: {error}") from None
+    vocabulary = tokenizer.get_vocab()
+    for name in presets() if preset is None else [preset]:
+        data = DataConfig(name)
+        world = data.spec().load_world()
+        if world.size <= model.config.vocab_size and vocabulary == {text: i for i, text in enumerate(world.vocabulary)}:
+            return OpenCheckpoint(path.name, model, data)
+    tried = "any preset" if preset is None else f"preset={preset}"
+    raise ValueError(f"{setting}={path}: its vocabulary is not that of {tried}; accepted: a folder of train.export")
