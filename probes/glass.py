@@ -22,9 +22,11 @@ from typing import Any
 from probes.runs import REQUIRED, OpenCheckpoint, open_checkpoint, run_entry, set_up
 from probes.viewer.problem_json import log_probabilities, of_model, of_problem, read_out, solve
 from probes.viewer.readouts import ReadoutConfig, fit_probe, places
-from synth.dataset import SPLITS, Documents, Source
+from synth.dataset import Source
+from synth.documents import Documents
 from synth.oracle.next_token import POLICIES
-from synth.problem.arrays import from_record
+from synth.problem.records import from_record
+from synth.problem_source import SPLITS
 
 FOLDER = Path(__file__).resolve().parent / "viewer"
 STREAM = "look"

@@ -16,7 +16,7 @@ from models.gpt import GPT
 from models.huggingface.export import load as load_hugging_face
 from synth.spec import presets
 from synth.store.encodings import PHRASE
-from synth.tokenizer import load_folder
+from synth.store.hf_tokenizer import load_folder
 from train.config.compose import REQUIRED, plain, run_entry
 from train.config.schema import build
 from train.core import checkpoint

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-from synth.generate import Parser, fail, known_world
+from synth.cli import Parser, fail, require_world
 from synth.judge.sympy_audit import CHECKS, audit_record, identity, shape, template
 
 FEWEST_TEMPLATES = 20  # of a test cell: below this, its accuracy says little about other templates
@@ -183,7 +183,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         if args.world:
-            known_world(args.world)
+            require_world(args.world)
         wrong = report(args.files, args.split_by, args.world)
     except ValueError as error:
         fail(str(error))

@@ -6,18 +6,13 @@ last line counts. The solution's last value is its answer. Nothing is printed wh
 """
 
 import argparse
-import json
 import os
 import sys
 from collections import Counter
-from pathlib import Path
 
-from synth.generate import Parser, fail, known_world
+from synth.cli import STDIN, Parser, fail, problem_and_text, read_records, require_world
 
 PLAIN_PYTHON_UP_TO = 100  # below this, starting numba takes longer than the checking
-MODULI = range(2, 998)
-
-STDIN = "standard input"
 
 EXAMPLE = """examples:
   python -m synth.check records.jsonl
@@ -38,49 +33,6 @@ def build_parser() -> Parser:
     parser.add_argument("--world", metavar="FILE", help="the world file (.json) of records whose world is not shipped")
     parser.add_argument("--strict", action="store_true", help="exit code 1 when any solution is wrong")
     return parser
-
-
-def read(file: str) -> list[tuple[int, dict]]:
-    """(line number, record) of every line that is not blank; exit 2 naming the first line that is no record."""
-    try:
-        text = sys.stdin.read() if file == STDIN else Path(file).read_text(encoding="utf-8")
-    except OSError as error:
-        fail(f"{file} cannot be read ({error.strerror}); accepted: a file of JSON lines, or -")
-    except UnicodeDecodeError:
-        fail(f"{file} is not UTF-8 text; accepted: a file of JSON lines")
-    records = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            fail(f"{file} line {number} is not JSON ({error}); accepted: one JSON record per line")
-        if not isinstance(record, dict):
-            fail(f"{file} line {number} is no record; accepted: a JSON object with the keys of synth.generate --out -")
-        records.append((number, record))
-    if not records:
-        fail(f"{file} holds no record; accepted: one JSON record per line")
-    return records
-
-
-def problem_and_text(record: dict, field: str, own: str | None = None):
-    """(problem, its world, the text under `field`) of a record. Raises ValueError when the record is bad.
-
-    own: the file of a world that is not shipped; names that no world has make a world of their own.
-    """
-    from synth.problem.arrays import from_record, world_of
-    from synth.world import vocabulary
-
-    modulus = record.get("modulus")
-    if type(modulus) is not int or modulus not in MODULI:
-        raise ValueError(f"modulus={modulus!r}; accepted: a whole number from {MODULI[0]} to {MODULI[-1]}")
-    text = record.get(field)
-    if not isinstance(text, str):
-        raise ValueError(f"no text under the key {field!r}; accepted: --field with one of its text keys")
-    mine = own is not None and record.get("world") == vocabulary.read(own)["name"]
-    known = world_of(record, own if mine else None)
-    return from_record(record, known), known, text
 
 
 def judge(record: dict, field: str, own: str | None = None):
@@ -108,8 +60,8 @@ def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     args.file = STDIN if args.file == "-" else args.file
     if args.world:
-        known_world(args.world)
-    records = read(args.file)
+        require_world(args.world)
+    records = read_records(args.file)
     if len(records) <= PLAIN_PYTHON_UP_TO:
         os.environ.setdefault("GLASSHOUSE_JIT", "0")  # must be set before the kernels are imported
     from tqdm import tqdm

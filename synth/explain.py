@@ -3,7 +3,7 @@
 Each line of the file is a JSON record of a problem with a solution's text in it, as for `synth.check`: the generator's
 own, or a model's. For every place where more than one token could come, or where a token came that could not, it shows
 the token written, its probability and what else could have come; then the solution's probability and its entropy.
-The settings name the law of the solutions; those of the record's problem are read from the record.
+The settings name the law of the solutions; those of the record's problem are read_records from the record.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 
 import numpy as np
 
-from synth.generate import PLAIN_PYTHON_UP_TO, Parser, fail, known_world, rate, share, whole
+from synth.cli import PLAIN_PYTHON_UP_TO, Parser, fail, rate, require_world, share, whole_number
 
 EXAMPLE = """examples:
   python -m synth.generate --ops 4 --count 1 --out - | python -m synth.explain -
@@ -38,7 +38,9 @@ def build_parser() -> Parser:
     parser.add_argument("--uncorrected", type=share, default=0.0, help="share of slips left standing (default 0)")
     parser.add_argument("--world", metavar="FILE", help="the file of the records' world, where it is not shipped")
     parser.add_argument("--letter-order", choices=("random", "ordered"), default="random")
-    parser.add_argument("--letters", type=whole(1, 104), default=52, help="how many letters the world has (default 52)")
+    parser.add_argument(
+        "--letters", type=whole_number(1, 104), default=52, help="how many letters the world has (default 52)"
+    )
     parser.add_argument("--no-shortest", dest="shortest", action="store_false", help="unneeded steps are written too")
     return parser
 
@@ -54,8 +56,8 @@ def explain(oracle, problem, text: str) -> str:
     lines = []
     for t, token in enumerate(tokens):
         entries = slice(law.starts[t], law.starts[t + 1])
-        order = np.argsort(-law.p[entries], kind="stable")
-        others = [(int(law.ids[entries][k]), law.p[entries][k]) for k in order if law.ids[entries][k] != token]
+        order = np.argsort(-law.probs[entries], kind="stable")
+        others = [(int(law.ids[entries][k]), law.probs[entries][k]) for k in order if law.ids[entries][k] != token]
         if law.status[t] == EXACT and not others:
             continue
         chance = f"{math.exp(logp[t]):8.4f}" if law.status[t] != ABSTAINED else "       ?"
@@ -75,12 +77,12 @@ def explain(oracle, problem, text: str) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    from synth.check import STDIN, problem_and_text, read
+    from synth.cli import STDIN, problem_and_text, read_records
 
     if args.world:
-        known_world(args.world)
+        require_world(args.world)
     args.file = STDIN if args.file == "-" else args.file
-    records = read(args.file)
+    records = read_records(args.file)
     if len(records) <= PLAIN_PYTHON_UP_TO:
         os.environ.setdefault("GLASSHOUSE_JIT", "0")  # must be set before the kernels are imported
     from tqdm import tqdm

@@ -8,10 +8,10 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+
+from synth.cli import PLAIN_PYTHON_UP_TO, Parser, fail, rate, require_world, share, whole_number
 
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
-PLAIN_PYTHON_UP_TO = 20  # below this, starting numba takes longer than the problems
 
 EXAMPLE = """examples:
   python -m synth.generate --ops 15                                    look at problems
@@ -22,70 +22,6 @@ EXAMPLE = """examples:
   python -m synth.generate --preset med --count 1000 --out med.jsonl   write records
   python -m synth.generate --preset med --count 100000 --workers 2 --out shards/
   python -m synth.generate --world voyage --ops 12 --figure x.png      another world, and the graph as a picture"""
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        fail(message.removeprefix("argument ") + ("; accepted: see --help" if "accepted" not in message else ""))
-
-
-def fail(message: str) -> NoReturn:
-    """One line on standard error, exit code 2."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(2)
-
-
-def known_world(name: str) -> None:
-    """Exit 2 when there is no world `name`, or with one line for each fault when it is a file that has any."""
-    from synth.world import validate_world, vocabulary
-
-    try:
-        path = vocabulary.path_of(name)
-        found = vocabulary.validate(validate_world.read(path)) if name.endswith(".json") else []
-    except ValueError as error:
-        fail(str(error))
-    for fault in found:
-        print(f"error: {name}: {' '.join(fault.split())}", file=sys.stderr)
-    if found:
-        raise SystemExit(2)
-
-
-def whole(low: int, high: int | None = None):
-    """An argparse type: a whole number of at least `low` and at most `high`."""
-    accepted = f"a whole number from {low} to {high}" if high else f"a whole number of at least {low}"
-
-    def convert(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text} is not possible; accepted: {accepted}") from None
-        if value < low or (high is not None and value > high):
-            raise argparse.ArgumentTypeError(f"{text} is not possible; accepted: {accepted}")
-        return value
-
-    return convert
-
-
-def rate(text: str) -> float:
-    """An argparse type: a probability below one."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value < 1.0:
-        raise argparse.ArgumentTypeError(f"{text} is not possible; accepted: 0 <= rate < 1")
-    return value
-
-
-def share(text: str) -> float:
-    """An argparse type: a probability."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value <= 1.0:
-        raise argparse.ArgumentTypeError(f"{text} is not possible; accepted: 0 <= rate <= 1")
-    return value
 
 
 def perm_level(text: str) -> int | str:
@@ -106,19 +42,19 @@ def build_parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--preset", default="med", help="tiny, med or hard: the settings to start from (default med)")
-    parser.add_argument("--ops", type=whole(1, 64), help="most operations in a solution")
+    parser.add_argument("--ops", type=whole_number(1, 64), help="most operations in a solution")
     parser.add_argument(
         "--exact-ops", action="store_true", help="exactly --ops, instead of the minimum of two uniforms"
     )
     parser.add_argument(
-        "--edges", type=whole(2, 48), help="most instance parameters (default: the preset's; med: 4/3 of --ops)"
+        "--edges", type=whole_number(2, 48), help="most instance parameters (default: the preset's; med: 4/3 of --ops)"
     )
-    parser.add_argument("--modulus", type=whole(2, 997), help="arithmetic modulo this (default 23)")
+    parser.add_argument("--modulus", type=whole_number(2, 997), help="arithmetic modulo this (default 23)")
     parser.add_argument(
         "--world", metavar="NAME", help="english (default), voyage, or a world file (.json) of your own"
     )
-    parser.add_argument("--count", type=whole(1), help="how many problems (default 3, with --figure 1)")
-    parser.add_argument("--start", type=whole(0), default=0, help="index of the first problem (default 0)")
+    parser.add_argument("--count", type=whole_number(1), help="how many problems (default 3, with --figure 1)")
+    parser.add_argument("--start", type=whole_number(0), default=0, help="index of the first problem (default 0)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", choices=("train", "test", "all"), default="all")
     parser.add_argument("--order", choices=("pq", "qp"), help="problem then question (default), or question first")
@@ -156,7 +92,7 @@ def build_parser() -> Parser:
         help="of token shards: phrase (default), word, or the folder of a Hugging Face tokenizer",
     )  # fmt: skip
     parser.add_argument(
-        "--shard", type=whole(1), metavar="N", help="documents in each shard of --out folder/ (default 10000)"
+        "--shard", type=whole_number(1), metavar="N", help="documents in each shard of --out folder/ (default 10000)"
     )
     parser.add_argument(
         "--no-parquet", action="store_true", help="token shards alone, without the records for datasets.load_dataset"
@@ -171,7 +107,9 @@ def build_parser() -> Parser:
         help="order of sentences: 0 to 6 (5, default: shuffled; 6: topological) or random",
     )
     parser.add_argument(
-        "--max-length", type=whole(16, 32768), help="drop problems longer than this without mistakes (default: none)"
+        "--max-length",
+        type=whole_number(16, 32768),
+        help="drop problems longer than this without mistakes (default: none)",
     )
     parser.add_argument(
         "--length-unit",
@@ -183,7 +121,7 @@ def build_parser() -> Parser:
         choices=("none", "differences", "products", "both"),
         help="operations that no solution has; a sum stands in their place",
     )
-    parser.add_argument("--workers", type=whole(1, 256), default=1, help="processes, for --out (default 1)")
+    parser.add_argument("--workers", type=whole_number(1, 256), default=1, help="processes, for --out (default 1)")
     return parser
 
 
@@ -264,7 +202,7 @@ def main(argv: list[str] | None = None) -> None:
         check_figure(args)
     args.count = args.count or (1 if args.figure else 3)
     if args.world:
-        known_world(args.world)
+        require_world(args.world)
     if args.count <= PLAIN_PYTHON_UP_TO and args.workers == 1:
         os.environ.setdefault("GLASSHOUSE_JIT", "0")  # must be set before the kernels are imported
     from synth.spec import preset

@@ -1,39 +1,22 @@
-"""A world's tokens as a Hugging Face fast tokenizer, and the folders of other tokenizers as tokens of a world.
+"""Save a world's vocabulary as a Hugging Face tokenizer, or measure tokens per document.
 
     python -m synth.tokenizer --preset med --out phrases/                        the vocabulary every model here uses
     python -m synth.tokenizer --preset med --tokens bpe --merges 500 --out bpe/  a byte-level BPE of generated text
     python -m synth.tokenizer --preset med --measure 2000 --tokens phrase word bpe/    tokens per document
 
-What is saved needs no code of this project: `AutoTokenizer.from_pretrained(FOLDER)`. A special token of the world
-(`<problem>`, ...) is an id of every tokenizer, its marker:
-
-    tokenizer                        <problem> <solution> <answer>  <eos>        <pad>       the others
-    phrase, word                     2 3 4                          1            0           ids below len(SPECIALS)
-    GPT-2's vocabulary (50257 ids)   222 223 224 (raw bytes)        50256        221         225 to 227, 188 and on
-    any other folder                 added behind its vocabulary    its own, or  its own, or added
-                                                                    added        added
-
-GPT-2's are the published ids (Part 2.1), all of bytes that no text of a world holds; its pad is the byte 0x7F and not
-50256, so that the end of a document can be told from the padding behind it. Documents are not packed here: each begins
-with its `<problem>`, without the 50256 of a document before it. GPT-2's files are not downloaded; a user who has
-`vocab.json` and `merges.txt` (or `tokenizer.json`) in a folder names it.
+What is saved needs no code of this project: `AutoTokenizer.from_pretrained(FOLDER)` (`synth.store.hf_tokenizer`).
 """
 
 import argparse
-import os
-import re
-import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from synth import spec
-from synth.world.vocabulary import EOS, PAD, POSSESSIVE, SPECIALS, World
+from synth.cli import Parser, fail, whole_number
+from synth.store.files import atomic_path
+from synth.store.hf_tokenizer import added_markers, fast_tokenizer, train_bpe, word_tokenizer
 
-GPT2_SIZE, GPT2_EOS, GPT2_PAD = 50257, 50256, 221
-GPT2_RAW_BYTES = (*range(222, 228), *range(188, 220), *range(228, 255))  # in the order in which specials take them
-LEFT, RIGHT = "\u2060", "\u2061"  # stand around a name while a text is put together
 BPE_MERGES, BPE_DOCUMENTS = 500, 1000
-WORD = re.compile(rf"{POSSESSIVE}\b| ?\w+| ?[^\w\s]|\s")
 
 EXAMPLE = """examples:
   python -m synth.tokenizer --preset med --out phrases/
@@ -41,152 +24,7 @@ EXAMPLE = """examples:
   python -m synth.tokenizer --preset med --measure 2000 --tokens phrase word bpe/"""
 
 
-def fast_tokenizer(world: World):
-    """The phrase vocabulary as a PreTrainedTokenizerFast: `encode` is `world.encode`, `decode` is `world.decode`.
-
-    Ids are the world's. `decode` leaves specials out with skip_special_tokens=True, and a text that is not of the world
-    is an error, as with `world.encode`. The possessive is dropped before the lookup; in decoding, names are put between
-    marks, two marks that meet become the possessive, and the others vanish.
-    """
-    from tokenizers import Regex, decoders, pre_tokenizers
-
-    others = "|".join(re.escape(t[1:]) for t in world.vocabulary[len(SPECIALS) : world.first_name] if t[:1] == " ")
-    return _lookup(
-        list(world.vocabulary),
-        pre_tokenizers.Split(world.possessive, "removed"),
-        decoders.Sequence(
-            [
-                decoders.Replace(Regex(f"^ (?!(?:{others})$)"), f"{LEFT} "),
-                decoders.Replace(Regex(f"^{LEFT}.*\\K$"), RIGHT),
-                decoders.Fuse(),
-                decoders.Replace(RIGHT + LEFT, world.possessive),
-                decoders.Replace(LEFT, ""),
-                decoders.Replace(RIGHT, ""),
-            ]
-        ),
-    )
-
-
-def word_tokenizer(world: World):
-    """Words with the space before them, numbers, letters, `'s` and signs as tokens; specials have the world's ids."""
-    from tokenizers import decoders
-
-    texts = [world.possessive, *world.vocabulary[len(SPECIALS) :]]
-    words = dict.fromkeys(word for text in texts for word in WORD.findall(text))
-    return _lookup([*SPECIALS, *words], None, decoders.Fuse())
-
-
-def _lookup(vocabulary: list[str], pre_tokenizer, decoder):
-    """A tokenizer that takes the longest token of a list at each place of a text."""
-    from tokenizers import AddedToken, Tokenizer, models
-
-    tokenizer = Tokenizer(models.WordLevel({text: i for i, text in enumerate(vocabulary)}, unk_token="<unk>"))
-    if pre_tokenizer is not None:
-        tokenizer.pre_tokenizer = pre_tokenizer
-    tokenizer.decoder = decoder
-    # added tokens are found in the text itself, the longest first, before any rule about words
-    tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in vocabulary[: len(SPECIALS)]])
-    tokenizer.add_tokens([AddedToken(t, normalized=False) for t in vocabulary[len(SPECIALS) :]])
-    return _transformers(tokenizer)
-
-
-def _transformers(tokenizer):
-    from transformers import PreTrainedTokenizerFast
-
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=SPECIALS[EOS],
-        pad_token=SPECIALS[PAD],
-        clean_up_tokenization_spaces=False,
-    )
-
-
-def train_bpe(texts: Iterable[str], merges: int):
-    """A byte-level BPE (GPT-2's kind) with `merges` merges learnt from texts; specials have the world's ids."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=len(SPECIALS) + len(alphabet) + merges,
-        initial_alphabet=alphabet,
-        special_tokens=list(SPECIALS),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return _transformers(tokenizer)
-
-
-def load_folder(folder: str):
-    """The tokenizer of a folder, with a marker for every special: (PreTrainedTokenizerFast, markers int[SPECIALS]).
-
-    Raises ValueError when the folder is missing, holds no tokenizer, or one without a fast form.
-    """
-    accepted = "accepted: phrase, word, or a folder with a Hugging Face fast tokenizer"
-    if not Path(folder).is_dir():
-        raise ValueError(f"tokens={folder}: no such folder; {accepted}")
-    from transformers import AutoTokenizer, GPT2TokenizerFast
-
-    try:
-        files = {p.name for p in Path(folder).iterdir()}
-        bare = {"vocab.json", "merges.txt"} <= files and not {"tokenizer.json", "tokenizer_config.json"} & files
-        tokenizer = _quiet((GPT2TokenizerFast if bare else AutoTokenizer).from_pretrained, folder)
-        backend = tokenizer.backend_tokenizer
-    except Exception as error:  # transformers and tokenizers raise many types for a folder they cannot read
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"tokens={folder}: no fast tokenizer in it ({why[:100]}); {accepted}") from None
-    backend.no_padding()
-    backend.no_truncation()
-    return tokenizer, gpt2_markers() if _is_gpt2(backend) else added_markers(tokenizer)
-
-
-def _quiet(function, folder: str):
-    """`function(folder)` from the files there alone, without transformers' words about what it could not find."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        return function(folder, local_files_only=True)
-    finally:
-        logging.set_verbosity(level)
-
-
-def _is_gpt2(backend) -> bool:
-    """Whether the ids are GPT-2's: raw bytes at 188..255 and the end of a text at 50256."""
-    raw = [backend.id_to_token(i) for i in (188, 221, 222, 223, 224)]
-    return (
-        backend.get_vocab_size() == GPT2_SIZE
-        and raw == ["\u0100", "\u0121", "\u0122", "\u0123", "\u0124"]  # how byte-level BPE writes 0, 7F, 80, 81, 82
-        and backend.id_to_token(GPT2_EOS) == "<|endoftext|>"
-    )
-
-
-def gpt2_markers() -> list[int]:
-    """Marker of each special in GPT-2's vocabulary."""
-    raw = iter(GPT2_RAW_BYTES)
-    own = {PAD: GPT2_PAD, EOS: GPT2_EOS}
-    return [own[i] if i in own else next(raw) for i in range(len(SPECIALS))]
-
-
-def added_markers(tokenizer) -> list[int]:
-    """Marker of each special in another tokenizer, which gets those that it lacks as added special tokens."""
-    from tokenizers import AddedToken
-
-    own = {EOS: tokenizer.eos_token, PAD: tokenizer.pad_token}
-    if own[PAD] == own[EOS]:
-        own[PAD] = None
-    names = [own.get(i) or name for i, name in enumerate(SPECIALS)]
-    tokenizer.add_tokens([AddedToken(name, normalized=False, special=True) for name in names], special_tokens=True)
-    tokenizer.eos_token, tokenizer.pad_token = names[EOS], names[PAD]
-    return [tokenizer.convert_tokens_to_ids(name) for name in names]
-
-
 def build_parser():
-    from synth.generate import Parser, whole
-
     parser = Parser(
         prog="python -m synth.tokenizer",
         description=__doc__,
@@ -199,19 +37,20 @@ def build_parser():
         "--tokens", nargs="+", default=["phrase"], metavar="KIND",
         help="phrase (default), word, bpe (learnt from generated text), or with --measure also folders",
     )  # fmt: skip
-    parser.add_argument("--merges", type=whole(1, 100_000), help="of a bpe (default 500)")
+    parser.add_argument("--merges", type=whole_number(1, 100_000), help="of a bpe (default 500)")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--out", metavar="FOLDER", help="write the tokenizer to a new folder")
     what.add_argument(
-        "--measure", type=whole(1), metavar="N", help="print tokens per document over N documents of the test split"
+        "--measure",
+        type=whole_number(1),
+        metavar="N",
+        help="print tokens per document over N documents of the test split",
     )
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    from synth.generate import fail
-
     if args.merges and "bpe" not in args.tokens:
         fail(f"--merges {args.merges} has no effect without --tokens bpe; accepted: leave it out")
     merges = args.merges or BPE_MERGES
@@ -234,12 +73,8 @@ def main(argv: list[str] | None = None) -> None:
 def save(preset: str, kind: str, merges: int, out: str) -> None:
     """Write the tokenizer of a preset's world to the new folder `out`; nothing half-written is left behind."""
     made = make(spec.preset(preset), kind, merges)
-    temporary = Path(out).with_name(f".{Path(out).name}.{os.getpid()}.tmp")
-    try:
+    with atomic_path(Path(out)) as temporary:
         made.save_pretrained(temporary)
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def make(chosen: spec.Spec, kind: str, merges: int):

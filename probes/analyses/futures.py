@@ -33,8 +33,8 @@ from probes.queries.dependencies import part
 from probes.runs import CYCLE, CaptionedFigure, ClusterBootstrap, derivation_states
 from probes.settings import ProbeConfig
 from probes.tasks.retry_upon_regret import continued
-from synth.contexts.peers import judge
-from synth.dataset import Documents
+from synth.documents import Documents
+from synth.judge.checker import check_responses
 from synth.kernel.rng import key
 from synth.world.vocabulary import EOS, World
 
@@ -126,7 +126,7 @@ def _derived(
 ) -> list[tuple]:
     """What each text with its future has derived."""
     texts = [[*prefix, *future] for prefix, future in zip(prefixes, futures, strict=True)]
-    verdicts = judge(part(documents.problems, row), world, texts)
+    verdicts = check_responses(part(documents.problems, row), world, texts)
     ended = np.array([EOS in future for future in futures])
     return derivation_states(verdicts, np.array([len(text) for text in texts]), ended)
 

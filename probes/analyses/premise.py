@@ -22,7 +22,7 @@ from probes.analyses.responses import Written, budget, draw
 from probes.analyses.tables import cell, rate_of
 from probes.runs import BLUE, CYCLE, CaptionedFigure, ClusterBootstrap, error_bars, periods, run_folder_name
 from probes.settings import ProbeConfig
-from synth.dataset import Documents
+from synth.documents import Documents
 from synth.judge.checker import EARLY, REPEATED, UNDETERMINED
 from synth.problem.arrays import MISSING
 

@@ -29,9 +29,8 @@ from probes.queries.dependencies import part
 from probes.runs import BLUE, GREEN, GREY, CaptionedFigure, ClusterBootstrap, Estimate, error_bars
 from probes.settings import ProbeConfig
 from probes.tasks.retry_upon_regret import continued
-from synth.contexts.peers import judge
-from synth.dataset import Documents
-from synth.judge.checker import MALFORMED, Verdicts
+from synth.documents import Documents
+from synth.judge.checker import MALFORMED, Verdicts, check_responses
 from synth.kernel.rng import key
 from synth.oracle.next_token import EXACT, Oracle
 from synth.problem.arrays import Problems
@@ -74,7 +73,7 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
                 writer, documents, wrong[row], starts, most, c.temperature, key(config.seed, who, int(100 * cut))
             )
             texts = [[*start, *end] for start, end in zip(starts, ends, strict=True)]
-            verdicts = judge(part(documents.problems, wrong[row]), source.world, texts)
+            verdicts = check_responses(part(documents.problems, wrong[row]), source.world, texts)
             clean = clean_behind(verdicts, np.array([len(start) for start in starts]))
             found[who] = {"right": verdicts.right, "answer": verdicts.answer_right, "clean": clean}
             for state, among in states(sound, row).items():
@@ -150,7 +149,7 @@ def likeliest(oracle: Oracle, problems: Problems, starts: Sequence[Sequence[int]
             entries = slice(law.starts[at], law.starts[at + 1])
             if len(law.ids[entries]) == 0:
                 continue
-            texts[i].append(int(law.ids[entries][law.p[entries].argmax()]))
+            texts[i].append(int(law.ids[entries][law.probs[entries].argmax()]))
             if texts[i][-1] != EOS and len(texts[i]) < most:
                 ahead.append(i)
         still = ahead

@@ -19,9 +19,8 @@ from models.gpt import GPT
 from probes.analyses.parts import Parts
 from probes.queries.dependencies import part
 from probes.tasks.retry_upon_regret import continued
-from synth.contexts.peers import judge
-from synth.dataset import Documents
-from synth.judge.checker import Verdicts
+from synth.documents import Documents
+from synth.judge.checker import Verdicts, check_responses
 from synth.kernel.rng import key
 from synth.problem.arrays import Problems
 from synth.world.vocabulary import EOS, PAD, World
@@ -103,7 +102,7 @@ def draw(
             return continued(model, prompts, budget, temperature=temperature, seed=dice)
 
         responses += parts.of(f"{label} {k}", batch)
-    return Written(documents, row, responses, judge(part(documents.problems, row), world, responses))
+    return Written(documents, row, responses, check_responses(part(documents.problems, row), world, responses))
 
 
 @torch.no_grad()

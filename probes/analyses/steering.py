@@ -16,7 +16,7 @@ from probes.analyses.parts import Parts
 from probes.analyses.responses import Written, draw
 from probes.analyses.tables import cell
 from probes.runs import ClusterBootstrap, periods
-from synth.dataset import Documents
+from synth.documents import Documents
 from synth.kernel.rng import key
 from synth.world.vocabulary import World
 

@@ -22,9 +22,8 @@ import numpy as np
 
 from probes.queries import dependencies
 from probes.queries.table import Queries, Task, rows_of_tokens
-from synth.dataset import Documents
+from synth.documents import SENTENCE_SEGMENT, SOLUTION_SEGMENT, Documents
 from synth.problem.arrays import INSTANCES
-from synth.write.document import SENTENCE, STEP_SEGMENT
 
 ALL, GIVEN = "all", "given"  # parameters that nece asks about
 
@@ -48,7 +47,7 @@ def sentences_but_the_query(documents: Documents) -> np.ndarray:
 
 def before_question(documents: Documents) -> tuple[np.ndarray, np.ndarray]:
     """After the last sentence: before the question, or before `<solution>` where the question comes first."""
-    at_T = np.flatnonzero(documents.segment == SENTENCE)
+    at_T = np.flatnonzero(documents.segment == SENTENCE_SEGMENT)
     end = np.zeros(len(documents), dtype=np.int64)
     row_T = rows_of_tokens(documents)[at_T]
     np.maximum.at(end, row_T, at_T + 1 - documents.offsets[row_T])
@@ -62,8 +61,8 @@ def after_question(documents: Documents) -> tuple[np.ndarray, np.ndarray]:
 
 def between_steps(documents: Documents) -> tuple[np.ndarray, np.ndarray]:
     """The start of the solution and the end of each of its steps, inserted mistakes included."""
-    inside_T = documents.segment == STEP_SEGMENT
-    last_T = inside_T & (np.append(documents.segment[1:], -1) != STEP_SEGMENT)
+    inside_T = documents.segment == SOLUTION_SEGMENT
+    last_T = inside_T & (np.append(documents.segment[1:], -1) != SOLUTION_SEGMENT)
     last_T |= inside_T & (np.append(documents.step[1:], -1) != documents.step)
     row_T = rows_of_tokens(documents)
     rows = np.concatenate([np.arange(len(documents)), row_T[last_T]])

@@ -16,7 +16,7 @@ import numpy as np
 from probes.queries import dependencies
 from probes.queries.labels import TASKS
 from probes.queries.table import Queries
-from synth.dataset import Documents
+from synth.documents import Documents
 from synth.judge.checker import MALFORMED, RETRY, UNKNOWN, Verdicts, check
 from synth.problem.arrays import SLOTS
 from synth.world.vocabulary import DEFINE, PAD, World

@@ -14,11 +14,11 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from synth.dataset import Documents, Source
+from synth.dataset import Source
+from synth.documents import SOLUTION_SEGMENT, Documents
 from synth.kernel.rng import key
 from synth.problem.arrays import SLOTS
 from synth.world.vocabulary import BACK
-from synth.write.document import STEP_SEGMENT
 
 NEVER = np.iinfo(np.int64).max
 CHUNK = 256  # documents whose candidates are looked at together: a problem may have hundreds of pairs
@@ -140,7 +140,7 @@ def defined_at(documents: Documents, back: int) -> np.ndarray:
 
     A step that ends with `back`, the token of BACK, defines nothing; one with a slip that nobody takes back does.
     """
-    at_T = np.flatnonzero((documents.segment == STEP_SEGMENT) & (documents.param >= 0))
+    at_T = np.flatnonzero((documents.segment == SOLUTION_SEGMENT) & (documents.param >= 0))
     row_T = rows_of_tokens(documents)[at_T]
     step_T = row_T * (int(documents.step.max(initial=0)) + 1) + documents.step[at_T]
     stands_T = ~np.isin(step_T, np.unique(step_T[documents.tokens[at_T] == back]))

@@ -19,10 +19,9 @@ from models.gpt import GPT
 from probes.queries.labels import TASKS
 from probes.queries.table import Queries
 from probes.readout.linear import Reading, Split, fit_and_test
-from synth.dataset import Documents
+from synth.documents import SENTENCE_SEGMENT, SOLUTION_SEGMENT, Documents
 from synth.kernel.rng import key
 from synth.problem.arrays import SLOTS
-from synth.write.document import SENTENCE, STEP_SEGMENT
 
 TRAINED, RANDOM, SHUFFLED, NAMES, POSITION = "trained", "random", "shuffled", "names", "position"
 PLACES = 49  # a sentence's place from 0 to 47, or none
@@ -90,8 +89,8 @@ def sentence_places(documents: Documents) -> np.ndarray:
 def _steps_before(queries: Queries) -> np.ndarray:
     """How many solution steps each query's text has, int64[Q]."""
     documents = queries.documents
-    begins_T = (documents.segment == STEP_SEGMENT) & (np.diff(documents.step, prepend=-1) != 0)
-    begins_T |= (documents.segment == STEP_SEGMENT) & (np.diff(documents.segment, prepend=SENTENCE) != 0)
+    begins_T = (documents.segment == SOLUTION_SEGMENT) & (np.diff(documents.step, prepend=-1) != 0)
+    begins_T |= (documents.segment == SOLUTION_SEGMENT) & (np.diff(documents.segment, prepend=SENTENCE_SEGMENT) != 0)
     count_T = np.concatenate([[0], np.cumsum(begins_T)])
     start_Q = documents.offsets[queries.row]
     return count_T[start_Q + queries.cut] - count_T[start_Q]

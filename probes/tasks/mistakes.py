@@ -29,7 +29,8 @@ from probes.readout.linear import Split
 from probes.runs import ClusterBootstrap, Estimate, paired_difference, rate
 from probes.settings import VPROBE, ProbeConfig
 from probes.tasks.retry_upon_regret import Outcome, chance, continued, greedy, perfect, with_regret
-from synth.dataset import Documents, Source
+from synth.dataset import Source
+from synth.documents import Documents
 from synth.judge.checker import MALFORMED, RETRY, UNNEEDED, reason
 from synth.kernel.rng import key
 from synth.world.vocabulary import EOS, PAD, STOP, World

@@ -16,7 +16,7 @@ import torch
 from models.decode.sampling import sample
 from models.gpt import GPT
 from probes.queries.model_solutions import Solutions, Steps, packed
-from synth.dataset import Documents
+from synth.documents import Documents
 from synth.judge.checker import NOT_READY, REPEATED, UNKNOWN
 from synth.kernel.rng import key
 from synth.world.vocabulary import EOS, PAD, STOP, World

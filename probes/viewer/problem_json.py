@@ -21,15 +21,14 @@ from models.decode.sampling import sample
 from models.gpt import GPT
 from probes.queries.labels import GIVEN, task_of
 from probes.viewer.readouts import Probe, ask
-from synth.contexts.sections import CONTEXT
-from synth.dataset import Documents, Source
+from synth.dataset import Source
+from synth.documents import CONTEXT_SEGMENT, QUESTION_SEGMENT, SENTENCE_SEGMENT, Documents
 from synth.judge import checker as C
 from synth.judge.checker import Verdicts, check
-from synth.oracle.next_token import STATUSES, Law, Oracle
+from synth.oracle.next_token import STATUSES, NextTokenProbs, Oracle
 from synth.problem.arrays import INSTANCES, MISSING, N_SENTENCES, Problems, dependencies
 from synth.view.figure import ancestors, lay_out, shown
 from synth.world.vocabulary import EOS, PAD, SPECIALS, World
-from synth.write.document import QUESTION, SENTENCE
 
 INCH = 100  # page units per inch of the layout
 TOP, ALLOWED = 5, 8  # alternatives kept of the model and of the oracle
@@ -99,8 +98,10 @@ def _sentences(documents: Documents, world: World) -> list[dict[str, Any]]:
     for start, stop in zip([0, *edges], [*edges, n], strict=True):
         segment, _, slot = columns[:, start].tolist()
         if text := world.decode(documents.tokens[start:stop]):
-            kind = {"question": segment == QUESTION, "context": segment == CONTEXT}
-            pieces.append({"text": text, "slot": slot if segment in (SENTENCE, QUESTION) else -1} | kind)
+            kind = {"question": segment == QUESTION_SEGMENT, "context": segment == CONTEXT_SEGMENT}
+            pieces.append(
+                {"text": text, "slot": slot if segment in (SENTENCE_SEGMENT, QUESTION_SEGMENT) else -1} | kind
+            )
     return pieces
 
 
@@ -164,7 +165,7 @@ def _along(solution: Solution, logp_RV: Tensor) -> float:
     return round(float(logp_RV.gather(1, index_R1).sum()), 4)
 
 
-def _mean_kl(solution: Solution, law: Law | None) -> float | None:
+def _mean_kl(solution: Solution, law: NextTokenProbs | None) -> float | None:
     """Mean KL(oracle || model) in nats over the tokens where the oracle has a law."""
     if law is None:
         return None
@@ -203,7 +204,9 @@ def _written(tokens: np.ndarray, world: World) -> int | None:
     return int(numbers[-1]) - world.first_number if len(numbers) else None
 
 
-def _tokens(solution: Solution, world: World, law: Law | None, other_RV: Tensor | None) -> list[dict[str, Any]]:
+def _tokens(
+    solution: Solution, world: World, law: NextTokenProbs | None, other_RV: Tensor | None
+) -> list[dict[str, Any]]:
     """Every token: text, probability under the model `p`, other model `q` and oracle `o`, and the alternatives.
 
     `o` is null where the oracle abstains; `status` is said only where it is not `exact`.
@@ -228,9 +231,9 @@ def _tokens(solution: Solution, world: World, law: Law | None, other_RV: Tensor 
     return tokens
 
 
-def _oracle(world: World, law: Law, t: int, token: int) -> dict[str, Any]:
+def _oracle(world: World, law: NextTokenProbs, t: int, token: int) -> dict[str, Any]:
     entries = slice(law.starts[t], law.starts[t + 1])
-    ids, p = law.ids[entries], law.p[entries]
+    ids, p = law.ids[entries], law.probs[entries]
     order = np.argsort(-p, kind="stable")
     status = STATUSES[law.status[t]]
     said: dict[str, Any] = {"o": round(float(p[ids == token].sum()), 5) if len(ids) else None}

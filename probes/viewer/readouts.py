@@ -27,7 +27,8 @@ from probes.readout.activations import RESIDUAL, chosen_sites, layer_of, names_i
 from probes.readout.controls import majority
 from probes.readout.linear import fit
 from probes.runs import ClusterBootstrap, Estimate
-from synth.dataset import Documents, Source
+from synth.dataset import Source
+from synth.documents import Documents
 from synth.store.files import read_json
 from synth.world.vocabulary import World
 

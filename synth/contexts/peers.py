@@ -11,31 +11,17 @@ A failure is a fresh solution with one of `FAILURES` done to it:
 The checker finds every failure wrong and every success right before it is used.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from synth.contexts import sections as S
-from synth.judge.checker import Verdicts, check
+from synth.judge.checker import Verdicts, check_responses
 from synth.kernel import rng
 from synth.problem.arrays import Problems
+from synth.problem_source import ProblemSource
 from synth.world import vocabulary as W
-
-if TYPE_CHECKING:
-    from synth.dataset import Source
 
 FAILURES = ("slip", "early", "skipped", "renamed", "answer")  # what goes wrong in the peers and attempts made here
 SLIP_RATE = 0.4  # of each step, where a slip was chosen
-
-
-def judge(problems: Problems, world: W.World, responses: Sequence[S.Tokens]) -> Verdicts:
-    """`checker.check` on N responses of different lengths."""
-    lengths = np.array([len(r) for r in responses], dtype=np.int64)
-    tokens = np.full((len(responses), max(1, lengths.max(initial=0))), W.PAD, dtype=np.int64)
-    for row, response in zip(tokens, responses, strict=True):
-        row[: len(response)] = response
-    return check(problems, world, tokens, lengths)
 
 
 def steps(verdicts: Verdicts, i: int, response: S.Tokens) -> list[list[int]]:
@@ -56,16 +42,16 @@ def answer_token(response: S.Tokens) -> int:
     return tokens[tokens.index(W.ANSWER) + 1]
 
 
-def stream(source: "Source", what: str) -> str:
+def stream(source: ProblemSource, what: str) -> str:
     """Name of a stream of contexts: apart from that of the problems, and one for each use."""
     return f"{source.stream}/{source.split}/context {what}"
 
 
-def solutions(source: "Source", problems: Problems, indices: np.ndarray, what: str) -> tuple[list, Verdicts]:
+def solutions(source: ProblemSource, problems: Problems, indices: np.ndarray, what: str) -> tuple[list, Verdicts]:
     """Fresh right responses to N problems, with their verdicts; addressed by (seed, stream and `what`, index)."""
     documents = source.solve(problems, stream(source, what), indices, uncorrected=0.0)
     responses = [documents.response(i) for i in range(len(documents))]
-    verdicts = judge(problems, source.world, responses)
+    verdicts = check_responses(problems, source.world, responses)
     assert verdicts.right.all(), "a solution of the generator is wrong"
     return responses, verdicts
 
@@ -92,14 +78,14 @@ def _broken(kind: str, state: np.ndarray, world: W.World, names: np.ndarray, res
     return [*tokens[:-1], other_number(state, world, answer), W.EOS]
 
 
-def failures(source: "Source", problems: Problems, indices: np.ndarray, what: str) -> tuple[list, Verdicts]:
+def failures(source: ProblemSource, problems: Problems, indices: np.ndarray, what: str) -> tuple[list, Verdicts]:
     """Wrong responses to N problems, each one of `FAILURES` by an even draw, with their verdicts.
 
     Where the kind drawn cannot be (no step to skip), or comes out right, it is the answer that is wrong.
     """
     world, n = source.world, len(problems.value)
     golds, verdicts = solutions(source, problems, indices, what)
-    states = rng.states(source.seed, stream(source, f"{what} kind"), indices)
+    states = rng.generators(source.seed, stream(source, f"{what} kind"), indices)
     kinds = [FAILURES[rng.below(s, len(FAILURES))] for s in states]
     slip = {"retry_kind": "slip", "retry_rate": SLIP_RATE, "uncorrected": 1.0}
     slipped = source.solve(problems, stream(source, f"{what} slip"), indices, **slip)
@@ -111,9 +97,9 @@ def failures(source: "Source", problems: Problems, indices: np.ndarray, what: st
             there = names[i][problems.exists[i] > 0]
             sentences = steps(verdicts, i, golds[i])
             responses.append(_broken(kinds[i], states[i], world, there, golds[i], sentences))
-    right = np.flatnonzero(judge(problems, world, responses).right)
+    right = np.flatnonzero(check_responses(problems, world, responses).right)
     for i in right:
         responses[i] = _broken("answer", states[i], world, names[i], golds[i], ())
-    verdicts = judge(problems, world, responses)
+    verdicts = check_responses(problems, world, responses)
     assert not verdicts.right.any(), "a failure is right"
     return responses, verdicts

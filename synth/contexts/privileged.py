@@ -2,7 +2,7 @@
 
 Two ways to the same builder:
 
-    mix(source, indices, documents)        pretraining: a recipe and fresh sections for each document of a stream
+    add_contexts(source, indices, documents)    pretraining: a recipe and fresh sections for each document of a stream
     material(world, problem, responses, verdicts, own, state)    teachers: a group of rollouts, of which `own` is scored
 
 A tiny model learns to use contexts only from documents that have them; the mixture is `contexts` of the spec. Sections
@@ -14,19 +14,17 @@ the law of `shortest=True`.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from synth.contexts import sections as S
-from synth.contexts.peers import failures, judge, other_number, solutions, steps, stream
-from synth.judge.checker import Verdicts, reason
+from synth.contexts.peers import failures, other_number, solutions, steps, stream
+from synth.documents import CONTEXT_SEGMENT, Documents
+from synth.judge.checker import Verdicts, check_responses, reason
 from synth.kernel import rng
 from synth.problem.arrays import Problems
+from synth.problem_source import ProblemSource
 from synth.world import vocabulary as W
-
-if TYPE_CHECKING:
-    from synth.dataset import Documents, Source
 
 TRACKS = ("tokens", "segment", "step", "param", "mistake", "loss", "logp")  # the per-token arrays of Documents
 
@@ -85,7 +83,7 @@ def material(
     rng.shuffle(state, rows, len(rows))
     shown = None
     if gold is not None:
-        golds = judge(problem, world, [gold])
+        golds = check_responses(problem, world, [gold])
         if not golds.right[0]:
             raise ValueError(f"the gold response is wrong ({reason(golds, 0)}); accepted: a right one")
         shown = first_steps(state, steps(golds, 0, gold))
@@ -110,22 +108,22 @@ def _rows(problems: Problems, rows: np.ndarray) -> Problems:
     return Problems(*(a[rows] for a in problems))
 
 
-def recipes(source: "Source", indices: Sequence[int]) -> list[str]:
+def recipes(source: ProblemSource, indices: Sequence[int]) -> list[str]:
     """The recipe of each document of a stream, drawn with the probabilities of the spec's `contexts`."""
     if not source.spec.contexts:
         return ["none"] * len(indices)
     names, weights = zip(*source.spec.contexts, strict=True)
     edges = np.cumsum(weights)[:-1]
-    states = rng.states(source.seed, stream(source, "recipe"), indices)
+    states = rng.generators(source.seed, stream(source, "recipe"), indices)
     return [names[np.searchsorted(edges, rng.uniform(s), side="right")] for s in states]
 
 
-def draw(source: "Source", problems: Problems, indices: Sequence[int], chosen: Sequence[str]) -> list[S.Material]:
+def draw(source: ProblemSource, problems: Problems, indices: Sequence[int], chosen: Sequence[str]) -> list[S.Material]:
     """Fresh material for N problems, as much as their recipes ask for; a pure function of (source, index, recipe)."""
     at, world = np.asarray(indices, dtype=np.int64), source.world
     wanted = [dict(S.parse(recipe)) for recipe in chosen]
     made: list[dict] = [{} for _ in wanted]
-    states = rng.states(source.seed, stream(source, "detail"), indices)
+    states = rng.generators(source.seed, stream(source, "detail"), indices)
     tries_right = [rng.below(s, 2) == 1 and "feedback" not in w for s, w in zip(states, wanted, strict=True)]
 
     def fill(what: str, rows: list[int], make, use) -> None:
@@ -156,7 +154,7 @@ def draw(source: "Source", problems: Problems, indices: Sequence[int], chosen: S
     return [S.Material(**m) for m in made]
 
 
-def mix(source: "Source", indices: Sequence[int], documents: "Documents") -> "Documents":
+def add_contexts(source: ProblemSource, indices: Sequence[int], documents: Documents) -> Documents:
     """The documents of a stream with the contexts that its spec asks for; `documents` are those without."""
     chosen = recipes(source, indices)
     concise = np.array([i for i, r in enumerate(chosen) if "concise" in dict(S.parse(r))], dtype=np.int64)
@@ -177,7 +175,7 @@ def _spans(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return starts + np.arange(sizes.sum())
 
 
-def _replace(documents: "Documents", rows: np.ndarray, others: "Documents") -> "Documents":
+def _replace(documents: Documents, rows: np.ndarray, others: Documents) -> Documents:
     """`documents` with the given rows replaced by `others`."""
     source = np.arange(len(documents))
     source[rows] = len(documents) + np.arange(len(rows))
@@ -186,11 +184,11 @@ def _replace(documents: "Documents", rows: np.ndarray, others: "Documents") -> "
     tracks = {t: np.concatenate([getattr(documents, t), getattr(others, t)])[columns] for t in TRACKS}
     prompt = np.concatenate([documents.prompt, others.prompt])[source]
     cuts = np.append(0, np.cumsum(np.diff(offsets)[source]))
-    return type(documents)(**tracks, offsets=cuts, prompt=prompt, problems=documents.problems)
+    return Documents(**tracks, offsets=cuts, prompt=prompt, problems=documents.problems)
 
 
-def _before(documents: "Documents", contexts: Sequence[S.Tokens]) -> "Documents":
-    """`documents` with the tokens of a context before each: segment `CONTEXT`, no step, no loss."""
+def _before(documents: Documents, contexts: Sequence[S.Tokens]) -> Documents:
+    """`documents` with the tokens of a context before each: segment `CONTEXT_SEGMENT`, no step, no loss."""
     added = np.array([len(c) for c in contexts], dtype=np.int64)
     offsets = documents.offsets + np.append(0, np.cumsum(added))
     old = np.arange(len(documents.tokens)) + np.repeat(np.cumsum(added), np.diff(documents.offsets))
@@ -203,6 +201,6 @@ def _before(documents: "Documents", contexts: Sequence[S.Tokens]) -> "Documents"
         inside = np.ones(offsets[-1], dtype=bool)
         inside[old] = False
         tracks["tokens"][inside] = np.concatenate([np.array(c, dtype=np.int32) for c in contexts])
-        tracks["segment"][inside] = S.CONTEXT
+        tracks["segment"][inside] = CONTEXT_SEGMENT
     prompt = documents.prompt + added.astype(documents.prompt.dtype)
-    return type(documents)(**tracks, offsets=offsets, prompt=prompt, problems=documents.problems)
+    return Documents(**tracks, offsets=offsets, prompt=prompt, problems=documents.problems)

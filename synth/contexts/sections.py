@@ -34,7 +34,6 @@ ACCEPTED = "none, or sections joined by +: " + ", ".join(
     f"{name}1..{MOST[name]}" if name in MOST else name for name in MARKERS
 )
 Tokens = Sequence[int]
-CONTEXT = 0  # segment of their tokens: below those of `synth.write.document`, of which 3 and more are the solution
 
 
 class Material(NamedTuple):

@@ -41,6 +41,7 @@ Try: `python -m synth.generate --out - | python -m synth.check -`.
 
 import itertools
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -327,6 +328,15 @@ def check(
         ending=summary[:, _ENDING].astype(np.int8),
         answer=summary[:, _ANSWER],
     )
+
+
+def check_responses(problems: Problems, world: W.World, responses: Sequence[Sequence[int]]) -> Verdicts:
+    """`check` on N responses of different lengths, the tokens after `<solution>`."""
+    lengths = np.array([len(r) for r in responses], dtype=np.int64)
+    tokens = np.full((len(responses), max(1, lengths.max(initial=0))), W.PAD, dtype=np.int64)
+    for row, response in zip(tokens, responses, strict=True):
+        row[: len(response)] = response
+    return check(problems, world, tokens, lengths)
 
 
 def reason(verdicts: Verdicts, i: int) -> str:

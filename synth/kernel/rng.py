@@ -28,7 +28,7 @@ def key(seed: int, stream: str, index: int) -> int:
     return int.from_bytes(_digest(seed, stream, index, 8), "little") >> 1
 
 
-def states(seed: int, stream: str, indices) -> np.ndarray:
+def generators(seed: int, stream: str, indices) -> np.ndarray:
     """Generator states int64[N, 4] (32-bit words), one for each index."""
     prefix = hashlib.blake2b(f"{seed}\x1f{stream}\x1f".encode(), digest_size=16)
     digests = []

@@ -2,7 +2,7 @@
 
     oracle = Oracle(spec)
     law = oracle(problems, responses)          # problems N, responses: N token sequences after `<solution>`
-    law.entropy(), law.logp(responses), law.dense(world.size), law.status
+    law.entropy(), law.logp(responses), law.log_probs(world.size), law.status
 
 Every choice that the problem's text does not determine has a simple law (design section 2): the next parameter and the
 mistakes before it (`synth.write.mistakes.branch_law`), a new letter uniform over the unused ones, a slip's wrong number
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from synth.dataset import Documents
+from synth.documents import Documents
 from synth.judge import grammar as G
 from synth.kernel.jit import jit
 from synth.oracle.solution_state import POSSIBLE, SHORTEST, State, consume, emit, restart, state_buffer, to_take_back
@@ -38,14 +38,14 @@ STATUSES = ("exact", "continued", "corrected", "abstained")
 EXACT, CONTINUED, CORRECTED, ABSTAINED = range(4)
 
 
-class Law(NamedTuple):
+class NextTokenProbs(NamedTuple):
     """Distributions of the next token at P positions: one before every token of N responses, and one after its last.
 
     Those of response i are rows[i]:rows[i+1]; the entries of position j are starts[j]:starts[j+1].
     """
 
     ids: np.ndarray  # int32[entries] tokens
-    p: np.ndarray  # float64[entries] their probabilities; they sum to one at every position that has any
+    probs: np.ndarray  # float64[entries] their probabilities; they sum to one at every position that has any
     starts: np.ndarray  # int64[P+1]
     status: np.ndarray  # int8[P] index into STATUSES
     rows: np.ndarray  # int64[N+1]
@@ -55,28 +55,28 @@ class Law(NamedTuple):
 
     def entropy(self) -> np.ndarray:
         """Entropy of the next token at every position, nats, float64[P]; 0 where there is no distribution."""
-        return np.bincount(self._positions(), -self.p * np.log(self.p), minlength=len(self.status))
+        return np.bincount(self._positions(), -self.probs * np.log(self.probs), minlength=len(self.status))
 
     def logp(self, tokens: np.ndarray) -> np.ndarray:
         """log P(tokens[j] at position j), float64[P]; -inf where it cannot come, or nothing is determined."""
         j = self._positions()
         hit = self.ids == np.asarray(tokens)[j]
         with np.errstate(divide="ignore"):
-            return np.log(np.bincount(j[hit], self.p[hit], minlength=len(self.status)))
+            return np.log(np.bincount(j[hit], self.probs[hit], minlength=len(self.status)))
 
-    def dense(self, size: int, positions: slice = slice(None)) -> np.ndarray:
-        """Log-probabilities over a vocabulary, float32[P, size]; a row of -inf where there is no distribution."""
+    def log_probs(self, vocab_size: int, positions: slice = slice(None)) -> np.ndarray:
+        """Log-probabilities over a vocabulary, float32[P, vocab_size]; a row of -inf where there is no distribution."""
         first, last, _ = positions.indices(len(self.status))
-        out = np.full((last - first, size), -np.inf, dtype=np.float32)
+        out = np.full((last - first, vocab_size), -np.inf, dtype=np.float32)
         entries = slice(self.starts[first], self.starts[last])
         j = np.repeat(np.arange(last - first), np.diff(self.starts[first : last + 1]))
-        out[j, self.ids[entries]] = np.log(self.p[entries])
+        out[j, self.ids[entries]] = np.log(self.probs[entries])
         return out
 
     def kl(self, logq: np.ndarray) -> np.ndarray:
         """KL(oracle || model) in nats at every position, float64[P], for a model's log-probabilities [P, size]."""
         j = self._positions()
-        terms = self.p * (np.log(self.p) - np.asarray(logq)[j, self.ids].astype(np.float64))
+        terms = self.probs * (np.log(self.probs) - np.asarray(logq)[j, self.ids].astype(np.float64))
         return np.bincount(j, terms, minlength=len(self.status))
 
 
@@ -160,7 +160,7 @@ class Oracle:
 
     def __call__(
         self, problems: Problems, responses: Sequence[Sequence[int]], shortest: np.ndarray | None = None
-    ) -> Law:
+    ) -> NextTokenProbs:
         """The law of every next token of responses[i] to problem i (token ids of the world, after `<solution>`).
 
         shortest: bool[N], which solutions have no unneeded steps; default all as the spec says.
@@ -172,7 +172,7 @@ class Oracle:
 
     def walk(
         self, problems: Problems, tokens: np.ndarray, offsets: np.ndarray, shortest: np.ndarray | None = None
-    ) -> Law:
+    ) -> NextTokenProbs:
         """The same for responses laid end to end: int64 tokens[offsets[i]:offsets[i+1]]."""
         if len(offsets) - 1 != len(problems.scalars):
             raise ValueError(
@@ -186,9 +186,9 @@ class Oracle:
         ids, p = _laws(
             problems, tokens, offsets, shortest, self._g, self._rules, abstain, self._state, starts, status
         )  # fmt: skip
-        return Law(ids, p, starts, status, offsets + np.arange(len(offsets)))
+        return NextTokenProbs(ids, p, starts, status, offsets + np.arange(len(offsets)))
 
-    def documents(self, documents: Documents) -> Law:
+    def documents(self, documents: Documents) -> NextTokenProbs:
         """The law along the solutions of documents; those that a context asks to be concise are the shortest."""
         rows = range(len(documents))
         shortest = np.array([self.spec.shortest or CONCISE in documents.prompt_tokens(i) for i in rows], dtype=bool)

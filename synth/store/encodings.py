@@ -12,7 +12,7 @@ part, and the spans of steps are exact for every tokenizer. Inside them characte
   token is smaller by the ratio of the tokens.
 
 Both rules matter only where a tokenizer merges across phrase tokens, which byte-level BPE of GPT-2's kind does not.
-Specials become the encoding's markers (`synth.tokenizer`). Solutions in other tokens are judged as their text.
+Specials become the encoding's markers (`synth.store.hf_tokenizer`). Solutions in other tokens are judged as their text.
 """
 
 import hashlib
@@ -22,11 +22,12 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from synth import tokenizer as hugging_face
-from synth.dataset import Documents, Source
+from synth.dataset import Source
+from synth.documents import Documents
 from synth.judge.checker import Verdicts, check, tokenize
 from synth.problem.arrays import Problems
 from synth.spec import Spec
+from synth.store import hf_tokenizer
 from synth.world.vocabulary import EOS, PAD, SPECIALS, World
 
 PHRASE, WORD = "phrase", "word"
@@ -50,7 +51,7 @@ class Encoding:
     @cached_property
     def tokenizer(self):
         """The PreTrainedTokenizerFast of these tokens."""
-        return hugging_face.fast_tokenizer(self.world)
+        return hf_tokenizer.fast_tokenizer(self.world)
 
     def vocabulary(self) -> list[str]:
         """Each token id as text; in another tokenizer as that spells it."""
@@ -282,8 +283,8 @@ def encoding(tokens: str, world: World) -> Encoding:
     if tokens == PHRASE:
         return Encoding(PHRASE, world)
     if tokens == WORD:
-        return TextEncoding(WORD, world, hugging_face.word_tokenizer(world), range(len(SPECIALS)))
-    return TextEncoding(tokens, world, *hugging_face.load_folder(tokens))
+        return TextEncoding(WORD, world, hf_tokenizer.word_tokenizer(world), range(len(SPECIALS)))
+    return TextEncoding(tokens, world, *hf_tokenizer.load_folder(tokens))
 
 
 class Retokenised(Source):

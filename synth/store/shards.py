@@ -7,46 +7,21 @@ DIR/shard-00000/problems.npy, records.parquet     the truth of the same problems
 shards = read_shards("med/", verify=True); documents = shards[0]; documents.prompt_tokens(3)
 """
 
-import hashlib
-import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from synth.dataset import Documents
+from synth.dataset import Source
+from synth.documents import Documents
 from synth.problem import arrays as P
 from synth.spec import Spec
+from synth.store.files import atomic_path, read_json, sha256, sync, write_json
+from synth.store.records import record
 
 SHARD_ARRAYS = ("tokens", "segment", "step", "param", "mistake", "loss", "logp", "offsets", "prompt")
 MANIFEST, PARTIAL, WORLD_FILE, PARQUET = "manifest.json", "manifest.partial.json", "world.json", "records.parquet"
 PROBLEM = np.dtype([(name, np.int16, a.shape[1:]) for name, a in zip(P.Problems._fields, P.empty(1), strict=True)])
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_json(path: Path, data: object) -> None:
-    """Write JSON under a temporary name, flush it to the disk and rename it."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-
-
-def read_json(path: Path) -> dict:
-    """A JSON object. Raises ValueError naming the file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); accepted: a file written by synth.generate") from None
 
 
 def join(parts: list[Documents]) -> Documents:
@@ -63,37 +38,28 @@ def write_shard(folder: Path, first: int, documents: Documents, table: object | 
 
     first: index of its first document in the stream; table: the same documents as `synth.store.parquet` has them, or None.
     """
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    for name in SHARD_ARRAYS:
-        np.save(temporary / f"{name}.npy", getattr(documents, name))
-    packed = np.empty(len(documents), dtype=PROBLEM)
-    for name, array in zip(P.Problems._fields, documents.problems, strict=True):
-        if array.max(initial=0) > np.iinfo(np.int16).max:
-            raise ValueError(f"{name} has a number above {np.iinfo(np.int16).max}; accepted: a world of fewer names")
-        packed[name] = array
-    np.save(temporary / "problems.npy", packed)
-    if table is not None:
-        from synth.store.parquet import write_table
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        for name in SHARD_ARRAYS:
+            np.save(temporary / f"{name}.npy", getattr(documents, name))
+        packed = np.empty(len(documents), dtype=PROBLEM)
+        for name, array in zip(P.Problems._fields, documents.problems, strict=True):
+            if array.max(initial=0) > np.iinfo(np.int16).max:
+                raise ValueError(
+                    f"{name} has a number above {np.iinfo(np.int16).max}; accepted: a world of fewer names"
+                )
+            packed[name] = array
+        np.save(temporary / "problems.npy", packed)
+        if table is not None:
+            from synth.store.parquet import write_table
 
-        write_table(table, temporary / PARQUET)
-    entry = {"name": folder.name, "first": first, "documents": len(documents), "tokens": len(documents.tokens)}
-    entry["sha256"] = {f.name: sha256(f) for f in sorted(temporary.iterdir())}
-    write_json(temporary / "shard.json", entry)
-    for file in temporary.iterdir():
-        _flush(file)
-    temporary.rename(folder)
-    _flush(folder.parent)
+            write_table(table, temporary / PARQUET)
+        entry = {"name": folder.name, "first": first, "documents": len(documents), "tokens": len(documents.tokens)}
+        entry["sha256"] = {f.name: sha256(f) for f in sorted(temporary.iterdir())}
+        write_json(temporary / "shard.json", entry)
+        for file in temporary.iterdir():
+            sync(file)
     return entry
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def check_shard(folder: Path, hashes: dict[str, str]) -> None:
@@ -149,9 +115,6 @@ class Shards:
 
     def records(self) -> Iterator[dict]:
         """The JSON record of every document, its text rendered from the tokens of the shard."""
-        from synth.dataset import Source
-        from synth.store.writers import record
-
         if "encoding" in self.manifest:
             raise ValueError(f"{self.folder} holds other tokens than its world's; accepted: its {PARQUET} files")
         source = Source(self.spec, self.manifest["seed"], self.manifest["split"])
@@ -170,9 +133,8 @@ def read_shards(folder: str | Path, verify: bool = False) -> Shards:
     if not (folder / MANIFEST).is_file():
         state = "is not finished" if (folder / PARTIAL).is_file() else f"holds no {MANIFEST}"
         raise ValueError(f"{folder} {state}; accepted: a folder that synth.generate --out has finished")
-    manifest = read_json(folder / MANIFEST)
     try:
-        shards = Shards(folder, manifest)
+        shards = Shards(folder, read_json(folder / MANIFEST))
         len(shards)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder / MANIFEST} is no manifest of token shards ({error})") from None

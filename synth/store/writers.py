@@ -23,65 +23,20 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from synth.contexts.privileged import recipes
-from synth.contexts.sections import CONTEXT, render
-from synth.dataset import Documents, Source
-from synth.problem.arrays import to_record
+from synth.dataset import Source
+from synth.documents import Documents
 from synth.spec import Spec
 from synth.store import data_card, shards
 from synth.store.encodings import PHRASE, encoding
+from synth.store.files import read_json, sha256, write_json
+from synth.store.records import CHUNK, record, records, spec_hash
 from synth.store.shards import Shards, read_shards
-from synth.world.vocabulary import BACK, path_of
-from synth.write.document import STEP_SEGMENT
+from synth.world.vocabulary import path_of
 
 __all__ = ["read_shards", "record", "records", "spec_hash", "stream", "write_lines", "write_parquet", "write_shards"]
 
-CHUNK = 500  # documents made at a time
 SHARD = 10_000  # documents in a shard
 WAITING = 4  # chunks made ahead for each worker
-
-
-def spec_hash(spec: Spec) -> str:
-    """Ten hex digits that name a spec; a world file counts with what is in it, wherever it lies."""
-    settings = dataclasses.asdict(spec)
-    if spec.world.endswith(".json"):
-        settings["world"] = shards.sha256(path_of(spec.world))
-    return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=5).hexdigest()
-
-
-def record(source: Source, documents: Documents, i: int, index: int) -> dict:
-    """JSON record (design section 6) of document i of `documents`, whose index in the stream is `index`."""
-    world, spec = source.world, source.spec
-    span = slice(documents.offsets[i], documents.offsets[i + 1])
-    tokens, segment = documents.tokens[span], documents.segment[span]
-    problem = documents.problems.take(i)
-    names = problem.slot_names()[0]
-    mistakes: dict[int, dict] = {}
-    columns = (tokens, documents.step[span], documents.param[span], documents.mistake[span])
-    for token, step, slot, wrong in zip(*columns, strict=True):
-        if wrong:
-            entry = {"step": int(step), "kind": spec.retry_kind, "parameter": world.name_of(*names[slot])}
-            mistakes.setdefault(int(step), entry | {"corrected": False})
-            mistakes[int(step)]["corrected"] |= bool(token == world.phrases[BACK])
-    head = {
-        "id": f"{spec_hash(spec)}-{source.seed}-{source.stream}-{source.split}-{index}",
-        "problem": world.decode(tokens[: documents.prompt[i]][segment[: documents.prompt[i]] != CONTEXT]),
-        "solution": world.decode(tokens[segment == STEP_SEGMENT]),
-    }
-    tail = {"mistakes": list(mistakes.values())}
-    if world.name != "english":
-        tail["world"] = world.name
-    if spec.contexts:
-        tail |= {"context": render(world, tokens[segment == CONTEXT]), "context_recipe": recipes(source, [index])[0]}
-    return head | to_record(problem, world, spec.order) | tail
-
-
-def records(source: Source, start: int, stop: int) -> Iterator[dict]:
-    """Records of documents start..stop-1."""
-    for first in range(start, stop, CHUNK):
-        documents = source.documents(range(first, min(first + CHUNK, stop)))
-        for i in range(len(documents)):
-            yield record(source, documents, i, first + i)
 
 
 def _source(job: tuple[Spec, int, str, int, int]) -> tuple[Source, Documents]:
@@ -246,7 +201,7 @@ def write_shards(
             written.tokenizer.save_pretrained(folder / "tokenizer")
         if spec.world.endswith(".json"):
             shutil.copyfile(path_of(spec.world), folder / shards.WORLD_FILE)
-        shards.write_json(folder / "vocabulary.json", written.vocabulary())
+        write_json(folder / "vocabulary.json", written.vocabulary())
         entries = _write_missing(folder, spec, plan, workers, tokens)
         manifest = plan | {"tokens": sum(e["tokens"] for e in entries), "shards": entries}
         data_card.write(folder, manifest, Shards(folder, manifest))
@@ -254,8 +209,8 @@ def write_shards(
             f for f in folder.rglob("*") if f.is_file() and not f.relative_to(folder).parts[0].startswith("shard-")
         ]
         names = sorted(f.relative_to(folder).as_posix() for f in files if f.name != shards.PARTIAL)
-        manifest["sha256"] = {name: shards.sha256(folder / name) for name in names}
-        shards.write_json(folder / shards.MANIFEST, manifest)
+        manifest["sha256"] = {name: sha256(folder / name) for name in names}
+        write_json(folder / shards.MANIFEST, manifest)
         (folder / shards.PARTIAL).unlink()
 
 
@@ -265,12 +220,12 @@ def begin(folder: Path, plan: dict, parquet: bool | None) -> None:
         temporary = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        shards.write_json(temporary / shards.PARTIAL, plan)
+        write_json(temporary / shards.PARTIAL, plan)
         temporary.rename(folder)
     found = next((folder / name for name in (shards.MANIFEST, shards.PARTIAL) if (folder / name).is_file()), None)
     if found is None:
         raise ValueError(f"--out {folder} exists already; accepted: a new folder, or one that was begun with --out")
-    there = shards.read_json(found)
+    there = read_json(found)
     if parquet is None and plan["parquet"]:  # without pyarrow it cannot go on with parquet, with it it can without
         plan["parquet"] = there.get("parquet", plan["parquet"])
     for key, value in json.loads(json.dumps(plan)).items():
@@ -294,9 +249,9 @@ def _write_missing(folder: Path, spec: Spec, plan: dict, workers: int, tokens: s
     for n in range(len(spans)):
         path = folder / f"shard-{n:05d}"
         try:
-            entries[n] = shards.read_json(path / "shard.json")
+            entries[n] = read_json(path / "shard.json")
             shards.check_shard(path, entries[n]["sha256"])
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             entries.pop(n, None)
             shutil.rmtree(path, ignore_errors=True)
     todo = [n for n in range(len(spans)) if n not in entries]

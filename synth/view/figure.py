@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from synth.dataset import Documents, Source
+from synth.dataset import Source
+from synth.documents import SOLUTION_SEGMENT, Documents
 from synth.problem import arrays as P
 from synth.problem.arrays import INSTANCES, Problems, dependencies
 from synth.world.vocabulary import DOES, HAVE, HOW_MANY, World
-from synth.write.document import STEP_SEGMENT
 
 COLUMN, ROW, VIRTUAL_ROW = 2.55, 0.76, 0.3  # inches between layers, nodes, and edges that only pass by
 BOX = (1.85, 0.56)
@@ -40,7 +40,7 @@ class Layout(NamedTuple):
 def draw_document(source: Source, documents: Documents, i: int, path: str) -> None:
     """Write the picture of document i of `documents` to `path`, its steps numbered as its solution has them."""
     span = slice(documents.offsets[i], documents.offsets[i + 1])
-    steps = (documents.segment[span] == STEP_SEGMENT) & (documents.mistake[span] == 0)
+    steps = (documents.segment[span] == SOLUTION_SEGMENT) & (documents.mistake[span] == 0)
     draw(documents.problems.take(i), source.world, list(dict.fromkeys(documents.param[span][steps].tolist())), path)
 
 

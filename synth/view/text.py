@@ -5,7 +5,8 @@ import textwrap
 import numpy as np
 
 from synth.contexts.sections import cut, render
-from synth.dataset import Documents, Source
+from synth.dataset import Source
+from synth.documents import Documents
 from synth.problem import arrays as P
 from synth.problem.arrays import INSTANCES, SLOTS, dependencies
 from synth.world.vocabulary import BACK

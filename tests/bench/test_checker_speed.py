@@ -12,7 +12,7 @@ import pytest
 
 from synth.dataset import Source
 from synth.judge.checker import check
-from synth.problem.arrays import to_record
+from synth.problem.records import to_record
 from synth.spec import preset
 from synth.world import vocabulary as W
 

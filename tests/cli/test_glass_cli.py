@@ -18,7 +18,7 @@ from probes import glass
 from probes.runs import open_checkpoint
 from probes.viewer.problem_json import Solution, log_probabilities, of_model, of_problem
 from synth.judge.checker import check
-from synth.problem.arrays import to_record
+from synth.problem.records import to_record
 from train.config.compose import run_entry
 from train.core import checkpoint
 from train.core.state import TrainState

@@ -14,7 +14,8 @@ import pytest
 
 from synth.dataset import Source
 from synth.judge.checker import ENDED, ENDINGS, KINDS, MALFORMED, RETRY, UNNEEDED, Verdicts, check
-from synth.problem.arrays import Problems, to_record
+from synth.problem.arrays import Problems
+from synth.problem.records import to_record
 from synth.spec import preset
 from synth.world import vocabulary as W
 

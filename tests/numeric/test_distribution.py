@@ -139,11 +139,11 @@ def test_hyper_parameters_given_the_operations(name):
 def test_law_of_sizes_before_any_rejection():
     """Depth and widths follow softmax(-(relative - x)^2): kernels drawn alone, relative = (op - 1) / (ip - 1)."""
     from synth.draw.problems import _draw_size
-    from synth.kernel.rng import states
+    from synth.kernel.rng import generators
 
     for relative in (0.0, 0.4, 1.0):
         weights = np.exp(-((relative - np.array([0.2, 0.5, 0.8])) ** 2))
-        sizes = [_draw_size(s, relative, 4) for s in states(1, "sizes", range(FIXED))]
+        sizes = [_draw_size(s, relative, 4) for s in generators(1, "sizes", range(FIXED))]
         expected = FIXED * weights / weights.sum()
         assert stats.chisquare(np.bincount(sizes, minlength=5)[2:], expected).pvalue > 1e-4
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from synth.dataset import Documents, Source
+from synth.dataset import Source
+from synth.documents import Documents
 from synth.problem.arrays import N_NEEDED, Problems, dependencies
 from synth.spec import Spec, preset
 from synth.world import vocabulary as W

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from synth.contexts.privileged import judge
 from synth.dataset import Source
+from synth.judge.checker import check_responses
 from synth.world import vocabulary as W
 from synth.world.vocabulary import EOS
 from train.opd.checks import Schedule
@@ -186,13 +186,13 @@ def test_forks_are_where_the_futures_differ_and_their_futures_are_the_teacher_s(
 def test_the_state_of_a_text_is_what_it_has_derived(source):
     documents = source.documents(range(6))
     responses = [documents.response(i) for i in range(6)]
-    verdicts = judge(documents.problems, source.world, responses)
+    verdicts = check_responses(documents.problems, source.world, responses)
     lengths = np.array([len(r) for r in responses])
     whole = states(verdicts, lengths, np.ones(6, dtype=bool))
     for i, (params, wrong, answered) in enumerate(whole):
         assert params == set(verdicts.param[i, : verdicts.steps[i]].tolist()) and not wrong and answered
     halves = [r[: len(r) // 2] for r in responses]
-    half = states(judge(documents.problems, source.world, halves), lengths // 2, np.zeros(6, dtype=bool))
+    half = states(check_responses(documents.problems, source.world, halves), lengths // 2, np.zeros(6, dtype=bool))
     assert all(a[0] <= b[0] and not a[1] for a, b in zip(half, whole, strict=True))
 
 

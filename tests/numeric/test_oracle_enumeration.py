@@ -12,7 +12,8 @@ import pytest
 
 from synth.dataset import Source
 from synth.oracle.next_token import EXACT, Oracle
-from synth.problem.arrays import Problems, to_record
+from synth.problem.arrays import Problems
+from synth.problem.records import to_record
 from synth.spec import Spec
 from synth.world import vocabulary as W
 
@@ -230,7 +231,7 @@ def test_every_prefix_of_every_solution(name):
                 seen.add(row[:t])
                 j = law.rows[i] + t
                 here = slice(law.starts[j], law.starts[j + 1])
-                said = dict(zip(law.ids[here].tolist(), law.p[here].tolist(), strict=True))
+                said = dict(zip(law.ids[here].tolist(), law.probs[here].tolist(), strict=True))
                 total = sum(after[row[:t]].values())
                 wanted = {token: p / total for token, p in after[row[:t]].items()}
                 assert law.status[j] == EXACT

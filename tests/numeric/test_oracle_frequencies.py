@@ -71,7 +71,9 @@ def test_probabilities_are_frequencies(name, place):
             j = law.rows[u] + t
             assert law.status[j] == EXACT
             here = slice(law.starts[j], law.starts[j + 1])
-            cell = cells.setdefault(tuple(row[:t]), {"p": dict(zip(law.ids[here], law.p[here], strict=True)), "n": {}})
+            cell = cells.setdefault(
+                tuple(row[:t]), {"p": dict(zip(law.ids[here], law.probs[here], strict=True)), "n": {}}
+            )
             cell["n"][row[t]] = cell["n"].get(row[t], 0) + times[u]
     statistic, freedom = 0.0, 0
     for cell in cells.values():

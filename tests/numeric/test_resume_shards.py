@@ -16,8 +16,8 @@ def files_of(folder) -> dict[str, bytes]:
 def test_a_writer_that_is_killed_again_and_again_ends_byte_for_byte_the_same(tmp_path, root):
     """SIGKILL at random moments; then no document is lost, none is there twice, and no trace of the kills is left."""
     code = (
-        "import sys; from synth import export; from synth.spec import preset; writers.CHUNK = 5;"
-        "export.write_shards(preset('med', retry_rate=0.3), 5, 'train', 10, 50, 1, sys.argv[1], shard=8)"
+        "import sys; from synth.store import writers; from synth.spec import preset; writers.CHUNK = 5;"
+        "writers.write_shards(preset('med', retry_rate=0.3), 5, 'train', 10, 50, 1, sys.argv[1], shard=8)"
     )
     environment = {**os.environ, "PYTHONPATH": str(root), "GLASSHOUSE_JIT": "0"}
 

@@ -4,8 +4,9 @@ import numpy as np
 
 from models.gpt import GPT, GPTConfig
 from probes.analyses.responses import Written
-from synth.contexts.peers import failures, judge
+from synth.contexts.peers import failures
 from synth.dataset import Source
+from synth.judge.checker import check_responses
 from synth.spec import preset
 
 SOURCE = Source(preset("tiny", letter_order="random"), 3, "test", "analyses")
@@ -20,7 +21,7 @@ def written(*groups):
     row = np.repeat(np.arange(30), len(groups))
     responses = [list(map(int, group[i])) for i in range(30) for group in groups]
     problems = type(DOCUMENTS.problems)(*(a[row] for a in DOCUMENTS.problems))
-    return Written(DOCUMENTS, row, responses, judge(problems, WORLD, responses))
+    return Written(DOCUMENTS, row, responses, check_responses(problems, WORLD, responses))
 
 
 def model(seed=0):

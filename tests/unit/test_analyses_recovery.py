@@ -18,8 +18,7 @@ from probes.analyses.parts import Parts
 from probes.analyses.responses import Written, draw
 from probes.analyses.steering import DIRECTION, RANDOM, push
 from probes.settings import ProbeConfig, QueryConfig
-from synth.contexts.peers import judge
-from synth.judge.checker import UNDETERMINED
+from synth.judge.checker import UNDETERMINED, check_responses
 from synth.oracle.next_token import Oracle
 from synth.world.vocabulary import ANSWER, EOS, STOP
 from train.data.batches import DataConfig
@@ -42,7 +41,7 @@ def test_the_oracle_recovers_from_every_sound_prefix():
         sound = recovery.soundness(oracle, DOCUMENTS.problems, prefixes)
         ends = recovery.finish(oracle, DOCUMENTS, np.arange(30), prefixes, 200, 1.0, 0)
         texts = [[*prefix, *end] for prefix, end in zip(prefixes, ends, strict=True)]
-        verdicts = judge(DOCUMENTS.problems, WORLD, texts)
+        verdicts = check_responses(DOCUMENTS.problems, WORLD, texts)
         assert sound.any() and verdicts.right[sound].all(), cut
         assert recovery.clean_behind(verdicts, np.zeros(30, dtype=int))[verdicts.right].all()
     assert sound.mean() < 0.7, "by then many a mistake is written"
@@ -134,7 +133,7 @@ def test_twins_differ_in_one_premise_and_a_perfect_abstainer_has_perfect_rates()
     pair = []
     for documents in (missing, whole):
         responses = [documents.response(i).tolist() for i in rows]
-        pair.append(Written(documents, rows, responses, judge(documents.problems, WORLD, responses)))
+        pair.append(Written(documents, rows, responses, check_responses(documents.problems, WORLD, responses)))
     found = {name: cell["value"] for name, cell in premise.behaviour(*pair).items()}
     assert found["abstains"] == found["precision"] == found["right_missing"] == found["right_whole"] == 1.0
     assert found["false_alarms"] == found["cut_off_missing"] == found["repeats_whole"] == 0.0
@@ -148,10 +147,10 @@ def test_who_abstains_before_all_is_derived_is_too_early():
     config = SimpleNamespace(data=DataConfig("tiny", {"ops": 8, "edges": 14}), premise=SimpleNamespace(problems=300))
     missing = premise.twins(config)[1]
     rows, gold = np.arange(len(missing)), [missing.response(i).tolist() for i in range(len(missing))]
-    v = judge(missing.problems, WORLD, gold)
+    v = check_responses(missing.problems, WORLD, gold)
     some = v.steps > 0  # the generator derives what it can
     hasty = [g[: v.start[i, 0]] + g[v.stop[i, v.steps[i] - 1] :] if some[i] else g for i, g in enumerate(gold)]
-    found = premise.suspicion(Written(missing, rows, hasty, judge(missing.problems, WORLD, hasty)))[0]
+    found = premise.suspicion(Written(missing, rows, hasty, check_responses(missing.problems, WORLD, hasty)))[0]
     early = int(some.sum())
     assert 5 < early < len(rows)
     assert found == {"abstained": len(rows), "too_early": early, "in_time": len(rows) - early}

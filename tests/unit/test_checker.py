@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synth.judge.checker import EARLY, ENDED, ENDINGS, KINDS, LATE, NEVER, Verdicts, check, check_text
-from synth.problem.arrays import read_record
+from synth.problem.records import read_record
 from synth.world import vocabulary as W
 
 ENGLISH = W.load("english", 23, 4, 5, 20, 104)

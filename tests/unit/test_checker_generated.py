@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from synth.dataset import Source
 from synth.judge.checker import EARLY, KINDS, LATE, MALFORMED, NEVER, RIGHT, Verdicts, check, check_text
-from synth.problem.arrays import from_record, to_record
+from synth.problem.records import from_record, to_record
 from synth.spec import preset
 from synth.world import vocabulary as W
 

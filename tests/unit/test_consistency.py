@@ -8,7 +8,7 @@ import pytest
 
 from synth.dataset import Source
 from synth.judge.checker import check_text
-from synth.problem.arrays import from_record, to_record, world_of
+from synth.problem.records import from_record, to_record, world_of
 from synth.spec import preset
 from synth.store import writers
 from synth.write.document import CAPACITY, write_prompt

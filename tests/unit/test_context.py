@@ -14,8 +14,8 @@ from synth.contexts import peers
 from synth.contexts import privileged as C
 from synth.contexts import sections as S
 from synth.dataset import Source
-from synth.judge.checker import KINDS, check, reason
-from synth.kernel.rng import states
+from synth.judge.checker import KINDS, check, check_responses, reason
+from synth.kernel.rng import generators
 from synth.spec import preset
 from synth.world import vocabulary as W
 from train.data.batches import DataConfig, collate
@@ -135,7 +135,7 @@ def test_concise_asks_for_the_shortest_solution_and_nothing_else_does():
     needed = short.problems.scalars[:, 4]
     for documents, at_most in ((short, True), (long, False)):
         rows = [documents.response(i) for i in range(COUNT)]
-        judged = peers.judge(documents.problems, source("none").world, rows)
+        judged = check_responses(documents.problems, source("none").world, rows)
         assert judged.right.all()
         assert (judged.steps == needed).all() if at_most else (judged.unneeded > 0).mean() > 0.3
     assert np.array_equal(short.problems.value, long.problems.value)
@@ -236,13 +236,13 @@ def group(i, recipe="success2+failure1", size=8):
     wrong, _ = peers.failures(PLAIN, many, np.arange(size), "group")
     responses = [*right[: size // 2], *wrong[: size // 2], right[0], wrong[0][:-1]]
     everyone = type(problem)(*(np.repeat(a, len(responses), axis=0) for a in problem))
-    return problem, responses, peers.judge(everyone, PLAIN.world, responses)
+    return problem, responses, check_responses(everyone, PLAIN.world, responses)
 
 
 @given(st.integers(0, 29), st.integers(0, 9))
 def test_the_response_that_is_scored_is_never_its_own_peer(i, own):
     problem, responses, verdicts = group(i)
-    made = C.material(PLAIN.world, problem, responses, verdicts, own, states(0, "peers", [i])[0])
+    made = C.material(PLAIN.world, problem, responses, verdicts, own, generators(0, "peers", [i])[0])
     mine = S.written(responses[own])
     texts = [S.written(r) for r in responses]
     assert mine not in made.success and mine not in made.failure
@@ -264,23 +264,23 @@ def test_teachers_and_pretraining_write_a_section_alike():
         context, prompt = S.cut(documents.prompt_tokens(i))
         attempt = [*cut_sections(context)[0][1][:-1], W.EOS]
         problem = documents.problems.take(i)
-        judged = peers.judge(problem, PLAIN.world, [attempt])
-        made = C.material(PLAIN.world, problem, [attempt], judged, 0, states(0, "x", [i])[0])
+        judged = check_responses(problem, PLAIN.world, [attempt])
+        made = C.material(PLAIN.world, problem, [attempt], judged, 0, generators(0, "x", [i])[0])
         assert S.compose(S.build("attempt+feedback", made), prompt) == documents.prompt_tokens(i).tolist()
 
 
 def test_a_group_without_what_is_asked_for_gives_no_section():
     problem, responses, _ = group(3)
     right = responses[:1]
-    judged = peers.judge(problem, PLAIN.world, right)
-    made = C.material(PLAIN.world, problem, right, judged, 0, states(0, "x", [0])[0], gold=responses[1])
+    judged = check_responses(problem, PLAIN.world, right)
+    made = C.material(PLAIN.world, problem, right, judged, 0, generators(0, "x", [0])[0], gold=responses[1])
     assert S.build("success2+failure1", made) == [] == S.build("feedback", made)
     assert S.build("gold", made) == [[W.GOLD, *S.written(responses[1])]]
     with pytest.raises(ValueError, match=r"own=1 is no row of a group of 1; accepted: 0 to 0"):
-        C.material(PLAIN.world, problem, right, judged, 1, states(0, "x", [0])[0])
+        C.material(PLAIN.world, problem, right, judged, 1, generators(0, "x", [0])[0])
     wrong = [*responses[0][:-2], W.EOS]
     with pytest.raises(ValueError, match=r"gold response is wrong.*accepted: a right one"):
-        C.material(PLAIN.world, problem, right, judged, 0, states(0, "x", [0])[0], gold=wrong)
+        C.material(PLAIN.world, problem, right, judged, 0, generators(0, "x", [0])[0], gold=wrong)
 
 
 # --- recipes and text ---------------------------------------------------------------------------------------------

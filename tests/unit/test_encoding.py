@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synth.documents import SOLUTION_SEGMENT
 from synth.judge.checker import check_text
 from synth.spec import preset
 from synth.store.encodings import PHRASE, Encoding, TextEncoding, encoding, encoding_of, source
-from synth.tokenizer import GPT2_PAD, added_markers
+from synth.store.hf_tokenizer import GPT2_PAD, added_markers
 from synth.world.vocabulary import ANSWER, EOS, PAD, PROBLEM, SOLUTION, SPECIALS
-from synth.write.document import STEP_SEGMENT
 
 made = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tokenizers_made.py"))))
 SOURCE, SPEC, WORLD = made.SOURCE, made.SPEC, made.WORLD
@@ -61,8 +61,8 @@ def test_text_spans_and_log_probabilities_are_those_of_phrase_tokens(ways, kind)
         assert way.phrases(d.prompt_tokens(i)) == DOCUMENTS.prompt_tokens(i).tolist()
         before = slice(DOCUMENTS.offsets[i], DOCUMENTS.offsets[i + 1])
         for step in range(DOCUMENTS.step[before].max() + 1):
-            mine = (d.segment[span] == STEP_SEGMENT) & (d.step[span] == step)
-            theirs = (DOCUMENTS.segment[before] == STEP_SEGMENT) & (DOCUMENTS.step[before] == step)
+            mine = (d.segment[span] == SOLUTION_SEGMENT) & (d.step[span] == step)
+            theirs = (DOCUMENTS.segment[before] == SOLUTION_SEGMENT) & (DOCUMENTS.step[before] == step)
             assert way.decode(d.tokens[span][mine]) == WORLD.decode(DOCUMENTS.tokens[before][theirs])
             assert len(set(d.param[span][mine])) <= 1
         assert by_step(d, i, d.logp) == pytest.approx(by_step(DOCUMENTS, i, DOCUMENTS.logp), abs=1e-9)

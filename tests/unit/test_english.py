@@ -10,8 +10,9 @@ import re
 import numpy as np
 import pytest
 
-from synth.kernel.rng import states
-from synth.problem.arrays import Problems, read_record
+from synth.kernel.rng import generators
+from synth.problem.arrays import Problems
+from synth.problem.records import read_record
 from synth.world import vocabulary as worlds
 from synth.world.vocabulary import ANSWER, EOS, FOLDER, PROBLEM, SOLUTION
 from synth.write.document import CAPACITY, write_prompt, write_solution
@@ -65,7 +66,7 @@ def write(problem: Problems, world, *, question_first=False, published=True, see
     n = int(write_prompt(problem, question_first, world.phrases, world.first_number, out))
     law = np.array([published, 0, 0, 0, world.modulus, 1])
     layout = (world.phrases, world.first_number, world.first_letter, world.n_letters)
-    end = int(write_solution(states(seed, "test", [0])[0], problem, law, *layout, np.zeros(2), out, logp, n))
+    end = int(write_solution(generators(seed, "test", [0])[0], problem, law, *layout, np.zeros(2), out, logp, n))
     return out[0, :n].copy(), out[0, n:end].copy()
 
 

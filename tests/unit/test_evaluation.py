@@ -112,7 +112,7 @@ class Generator(torch.nn.Module):
     def __init__(self, source, documents, power=1.0):
         super().__init__()
         law, self.config = Oracle(source.spec).documents(documents), MODEL.config
-        dense, self.logits = power * torch.from_numpy(law.dense(len(source.world.vocabulary))).clamp(min=-80.0), {}
+        dense, self.logits = power * torch.from_numpy(law.log_probs(len(source.world.vocabulary))).clamp(min=-80.0), {}
         for i in range(len(documents)):
             whole = documents.tokens[documents.offsets[i] : documents.offsets[i + 1]].tolist()
             for t in range(len(documents.response(i))):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from synth.dataset import Source
+from synth.documents import SOLUTION_SEGMENT
 from synth.spec import preset
 from synth.store import writers
 from synth.store.shards import SHARD_ARRAYS, join
-from synth.write.document import STEP_SEGMENT
 
 # design, section 6: these keys are a promise to users
 RECORD = [
@@ -211,5 +211,5 @@ def test_solution_segment_is_what_is_exported():
     source = Source(SPEC, 0, "train")
     documents = source.documents([4])
     record = writers.record(source, documents, 0, 4)
-    assert record["solution"] == source.world.decode(documents.tokens[documents.segment == STEP_SEGMENT])
+    assert record["solution"] == source.world.decode(documents.tokens[documents.segment == SOLUTION_SEGMENT])
     assert record["id"].endswith("-0-data-train-4")

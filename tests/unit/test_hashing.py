@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from synth.kernel.rng import below, half_normal, key, mix, next32, sha256_mod, shuffle, states, uniform
+from synth.kernel.rng import below, generators, half_normal, key, mix, next32, sha256_mod, shuffle, uniform
 
 # xoshiro128++ from state (1, 2, 3, 4), the reference vector that other implementations are tested with
 XOSHIRO = [
@@ -17,7 +17,7 @@ XOSHIRO = [
 
 
 def fresh(index: int = 0, stream: str = "test") -> np.ndarray:
-    return states(5, stream, [index])[0]
+    return generators(5, stream, [index])[0]
 
 
 @given(st.binary(max_size=300), st.sampled_from([2, 23, 997, 2**31 - 1]))
@@ -49,20 +49,20 @@ def test_key_is_pure_and_fits_every_seed_argument(seed, stream, index):
 
 def test_seed_and_index_do_not_add_up():
     """The usual mistake, seed + index, would make (0, 7) and (7, 0) the same, and neighbours overlap."""
-    drawn = {tuple(row) for seed in range(20) for row in states(seed, "data", range(20))}
+    drawn = {tuple(row) for seed in range(20) for row in generators(seed, "data", range(20))}
     assert len(drawn) == 400
     assert key(0, "data", 7) != key(7, "data", 0)
     assert key(1, "1", 1) != key(11, "", 1) != key(1, "", 11)
 
 
 def test_states_do_not_depend_on_the_batch():
-    whole = states(3, "data", range(10))
+    whole = generators(3, "data", range(10))
     assert whole.shape == (10, 4)
     assert whole.dtype == np.int64
     assert ((whole >= 0) & (whole < 2**32)).all()
-    assert np.array_equal(states(3, "data", [7, 2]), whole[[7, 2]])
-    assert np.array_equal(states(3, "data", np.array([7], dtype=np.int32)), whole[[7]])
-    assert states(3, "data", []).shape == (0, 4)
+    assert np.array_equal(generators(3, "data", [7, 2]), whole[[7, 2]])
+    assert np.array_equal(generators(3, "data", np.array([7], dtype=np.int32)), whole[[7]])
+    assert generators(3, "data", []).shape == (0, 4)
 
 
 def chi_square(counts, expected) -> float:

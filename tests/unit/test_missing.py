@@ -8,7 +8,8 @@ from synth.dataset import Source
 from synth.judge.checker import EARLY, ENDED, LATE, MALFORMED, NEVER, NOT_READY, UNDETERMINED, check, check_text
 from synth.judge.sympy_audit import audit_record
 from synth.problem import arrays as P
-from synth.problem.arrays import INSTANCES, MISSING, SPLIT_BIN, dependencies, from_record, to_record
+from synth.problem.arrays import INSTANCES, MISSING, SPLIT_BIN, dependencies
+from synth.problem.records import from_record, to_record
 from synth.spec import preset
 from synth.store import writers
 from synth.view.text import show

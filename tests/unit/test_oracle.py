@@ -45,7 +45,7 @@ def flat(documents) -> np.ndarray:
 def ids_at(law, row: int, position: int) -> dict[int, float]:
     j = law.rows[row] + position
     entries = slice(law.starts[j], law.starts[j + 1])
-    return dict(zip(law.ids[entries].tolist(), law.p[entries].tolist(), strict=True))
+    return dict(zip(law.ids[entries].tolist(), law.probs[entries].tolist(), strict=True))
 
 
 def text_ids(world, text: str) -> list[int]:
@@ -88,10 +88,10 @@ def test_any_tokens_get_laws_that_sum_to_one(policy, data):
         else:
             row = np.concatenate([row[:at], documents.response(data.draw(st.integers(0, COUNT - 1)))])
     law = oracle(documents.problems.take(0), [row])
-    total = np.bincount(law._positions(), law.p, minlength=len(law.status))
+    total = np.bincount(law._positions(), law.probs, minlength=len(law.status))
     answered = law.status != ABSTAINED
     np.testing.assert_allclose(total[answered], 1.0, atol=1e-12)
-    assert (total[~answered] == 0).all() and (law.p > 0).all()
+    assert (total[~answered] == 0).all() and (law.probs > 0).all()
     assert ((law.ids >= 0) & (law.ids < world.size)).all()
     first = np.argmax(law.status != EXACT)
     assert (law.status[first:] != EXACT).all()
@@ -220,7 +220,7 @@ def test_where_no_letter_is_left_a_step_can_only_be_taken_back():
         for k in range(6):  # a step that gives its letter no value leaves it used
             name += [world.first_letter + k, world.first_number, stop, define, *response[1:3], as_]
         law = Oracle(spec)(documents.problems.take(i), [name])
-        total = np.bincount(law._positions(), law.p, minlength=len(law.status))
+        total = np.bincount(law._positions(), law.probs, minlength=len(law.status))
         np.testing.assert_allclose(total[law.status != ABSTAINED], 1.0, atol=1e-12)
 
 
@@ -240,11 +240,11 @@ def test_dense_rows_and_divergence_agree_with_the_entries():
     oracle, _, documents = made("retry")
     law = oracle.documents(documents)
     size = oracle.world.size
-    dense = law.dense(size)
+    dense = law.log_probs(size)
     answered = law.status != ABSTAINED
     np.testing.assert_allclose(np.exp(dense[answered].astype(np.float64)).sum(1), 1.0, atol=1e-6)
     assert np.isneginf(dense[~answered]).all()
-    np.testing.assert_array_equal(law.dense(size, slice(5, 50)), dense[5:50])
+    np.testing.assert_array_equal(law.log_probs(size, slice(5, 50)), dense[5:50])
     uniform = np.full((len(law.status), size), -np.log(size))
     np.testing.assert_allclose(law.kl(uniform)[answered], np.log(size) - law.entropy()[answered], atol=1e-9)
     np.testing.assert_allclose(law.kl(dense), 0.0, atol=1e-6)

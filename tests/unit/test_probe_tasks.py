@@ -10,7 +10,7 @@ from probes.queries import dependencies
 from probes.queries.labels import TASKS
 from probes.queries.table import defined_at, draw
 from synth.dataset import Source
-from synth.problem.arrays import to_record
+from synth.problem.records import to_record
 from synth.spec import preset
 from synth.world.vocabulary import BACK, SOLUTION
 

@@ -28,7 +28,7 @@ from probes.tasks.layers import Part, parts
 from probes.tasks.results import margin, rows, select
 from probes.tasks.resume_log import Journal
 from synth.dataset import Source
-from synth.problem.arrays import to_record
+from synth.problem.records import to_record
 from synth.spec import preset
 from synth.world.vocabulary import END, MID, SOLUTION, START, STOP
 

@@ -16,7 +16,8 @@ from scipy import stats
 from synth.dataset import Source
 from synth.judge.sympy_audit import audit_record
 from synth.problem import arrays as P
-from synth.problem.arrays import Problems, dependencies, from_record, to_record
+from synth.problem.arrays import Problems, dependencies
+from synth.problem.records import from_record, to_record
 from synth.spec import preset
 from synth.store import writers
 

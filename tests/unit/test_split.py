@@ -10,7 +10,8 @@ import pytest
 
 from synth.dataset import Source
 from synth.draw.split import MAX_TEXT, problem_bin, template_bin, write_template
-from synth.problem.arrays import INSTANCES, MULTIPLY, SLOTS, SPLIT_BIN, SUM, from_record, to_record
+from synth.problem.arrays import INSTANCES, MULTIPLY, SLOTS, SPLIT_BIN, SUM
+from synth.problem.records import from_record, to_record
 from synth.spec import preset
 from synth.store import writers
 

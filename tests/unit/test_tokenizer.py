@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from synth.dataset import Source
 from synth.spec import preset
-from synth.tokenizer import WORD, fast_tokenizer, gpt2_markers, word_tokenizer
+from synth.store.hf_tokenizer import WORD, fast_tokenizer, gpt2_markers, word_tokenizer
 from synth.world.vocabulary import EOS, PAD, SPECIALS
 
 SOURCES = [

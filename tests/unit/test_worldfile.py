@@ -8,7 +8,7 @@ import pytest
 
 from synth.dataset import Source
 from synth.judge.sympy_audit import audit_record
-from synth.problem.arrays import from_record
+from synth.problem.records import from_record
 from synth.spec import Spec, preset
 from synth.store import writers
 from synth.world import validate_world, vocabulary

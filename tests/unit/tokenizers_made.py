@@ -5,9 +5,10 @@ import json
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from synth.dataset import Documents, Source
+from synth.dataset import Source
+from synth.documents import Documents
 from synth.spec import preset
-from synth.tokenizer import GPT2_SIZE, train_bpe
+from synth.store.hf_tokenizer import GPT2_SIZE, train_bpe
 
 SPEC = preset("med", retry_rate=0.3, mask_mistakes="name", names=4)
 SOURCE = Source(SPEC, 0, "train", "tokenizers")

@@ -28,8 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synth.contexts.sections import CONTEXT
-from synth.dataset import Documents, Source
+from synth.dataset import Source
+from synth.documents import CONTEXT_SEGMENT, Documents
 from synth.kernel.rng import key
 from synth.spec import Spec, preset
 from synth.store.encodings import PHRASE, Encoding, Retokenised, encoding
@@ -193,7 +193,9 @@ def collate(documents: Documents, rows: np.ndarray, loss_on: str = "solution", f
     if loss_on == "all":
         position_T = np.arange(tokens_BT.shape[1])
         prompt_BT = (position_T > 0) & (position_T < documents.prompt[rows][:, None])
-        loss_BT = solution_BT | (prompt_BT & (pad(documents.segment, offsets, rows, CONTEXT) != CONTEXT))
+        loss_BT = solution_BT | (
+            prompt_BT & (pad(documents.segment, offsets, rows, CONTEXT_SEGMENT) != CONTEXT_SEGMENT)
+        )
     floor = abs(float(logp_BT[solution_BT].sum())) / max(1, int(solution_BT.sum()))  # abs: no minus zero
     tensors = [torch.from_numpy(array) for array in (tokens_BT, loss_BT, solution_BT)]
     return Batch(*tensors, floor, int(lengths.sum()), torch.from_numpy(lengths))
@@ -228,7 +230,7 @@ def collate_packed(
     targets = solution
     if config.loss_on == "all":
         prompt = (at_T > 0) & (at_T < np.repeat(np.asarray(documents.prompt)[rows], lengths))
-        targets = solution | (prompt & (documents.segment[source] != CONTEXT))
+        targets = solution | (prompt & (documents.segment[source] != CONTEXT_SEGMENT))
     # a row's first token is nobody's target, so it does not count against the floor either
     logp_BT, counted_BT = rows_of(documents.logp[source], 0.0)[:, 1:], solution_BT[:, 1:]
     floor = abs(float(logp_BT[counted_BT].sum())) / max(1, int(counted_BT.sum()))

@@ -14,11 +14,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from synth.dataset import Documents
+from synth.documents import SOLUTION_SEGMENT, Documents
 from synth.kernel.rng import key
 
 KINDS = ("none", "repeat", "mask_end")
-SOLUTION_SEGMENT = 3
 KEY_RANGE = 2.0**63  # synth.kernel.rng.key is below this
 
 

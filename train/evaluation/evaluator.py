@@ -21,7 +21,8 @@ from torch import Tensor
 from models.decode.beam import beam_search
 from models.decode.sampling import Samples, finish_reason, sample
 from models.gpt import GPT
-from synth.dataset import Documents, Source
+from synth.dataset import Source
+from synth.documents import Documents
 from synth.judge.checker import MALFORMED, Verdicts
 from synth.kernel.rng import key
 from synth.oracle.next_token import Oracle
@@ -230,7 +231,7 @@ def kl_sum(oracle: Oracle, documents: Documents, rows: np.ndarray, logp_NV: Tens
     wanted[law.rows[1:] - 1] = False  # the position after a response's last token
     entry = np.repeat(wanted, np.diff(law.starts))
     n = np.repeat(np.cumsum(wanted) - 1, np.diff(law.starts))[entry]
-    p = law.p[entry]
+    p = law.probs[entry]
     at = (torch.from_numpy(n).to(logp_NV.device), torch.from_numpy(law.ids[entry].astype(np.int64)).to(logp_NV.device))
     return float((p * (np.log(p) - logp_NV[at].double().cpu().numpy())).sum())
 

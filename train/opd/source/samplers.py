@@ -15,7 +15,8 @@ from torch import Tensor
 
 from models.decode.sampling import sample
 from models.gpt import GPT
-from synth.dataset import Documents, Source
+from synth.dataset import Source
+from synth.documents import Documents
 from synth.kernel.rng import key
 from synth.problem.arrays import Problems
 from synth.store.encodings import Encoding, encoding_of

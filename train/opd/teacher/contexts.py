@@ -63,7 +63,7 @@ def told(rollouts: Rollouts, recipe: str, prompts: Prompts, step: int, room: int
         rows = np.flatnonzero(group_B == group_B[first_G[g]])
         group = [responses[row] for row in rows]
         verdicts = type(rollouts.verdicts)(*(field[rows] for field in rollouts.verdicts))
-        states = rng.states(prompts.seed, f"told {step} {g}", range(len(rows)))
+        states = rng.generators(prompts.seed, f"told {step} {g}", range(len(rows)))
         for own, row in enumerate(rows):
             known = material(world, problems.take(g), group, verdicts, own, states[own], golds[g])
             tokens = tuple(int(t) for section in build(recipe, known) for t in section)

@@ -250,7 +250,7 @@ class Exact(Frozen):
 
         def at(part: slice) -> Tensor:
             first, last = place_N[part][0], place_N[part][-1] + 1
-            dense_nV = law.dense(size, slice(first, last))
+            dense_nV = law.log_probs(size, slice(first, last))
             dense_nV[law.status[first:last] == ABSTAINED] = -np.log(size)
             dense_nV = torch.from_numpy(dense_nV[inside[first:last]]).clamp(min=IMPOSSIBLE)
             return dense_nV.to(rollouts.prompt_B.device)

@@ -1,0 +1,41 @@
+"""`Documents`: problems and solutions as tokens, with the truth about every token.
+
+    [sections] <problem> sentences question <solution> steps <answer> 4 <eos>
+
+Everything that reads documents (models, probes, shards) takes this one class; `synth.dataset.Source` makes them.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from synth.problem.arrays import Problems
+
+# the parts of a document, numbered as in `Documents.segment`
+CONTEXT_SEGMENT, SENTENCE_SEGMENT, QUESTION_SEGMENT, SOLUTION_SEGMENT, ANSWER_SEGMENT = range(5)
+
+
+class Documents(NamedTuple):
+    """N documents end to end, T tokens in all; document i is columns offsets[i]:offsets[i+1]."""
+
+    tokens: np.ndarray  # int32[T]
+    segment: np.ndarray  # int32[T] which part of the document: one of the segments above
+    step: np.ndarray  # int32[T] sentence or step number inside its segment, -1 none
+    param: np.ndarray  # int32[T] slot the sentence or step is about, -1 none
+    mistake: np.ndarray  # int32[T] 1 on the tokens of an inserted mistake
+    loss: np.ndarray  # int32[T] 1 where the token is a target: the response, less masked mistakes
+    logp: np.ndarray  # float64[T] generator's log-probability of a response token (nan where it has no closed form)
+    offsets: np.ndarray  # int64[N+1]
+    prompt: np.ndarray  # int32[N] length of the prompt, context and `<solution>` included
+    problems: Problems
+
+    def __len__(self) -> int:  # type: ignore[override]
+        return len(self.prompt)
+
+    def response(self, i: int) -> np.ndarray:
+        """Tokens of document i after `<solution>`."""
+        return self.tokens[self.offsets[i] + self.prompt[i] : self.offsets[i + 1]]
+
+    def prompt_tokens(self, i: int) -> np.ndarray:
+        """Tokens of document i up to and including `<solution>`."""
+        return self.tokens[self.offsets[i] : self.offsets[i] + self.prompt[i]]
