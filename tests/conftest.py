@@ -6,19 +6,19 @@ test stays red. Try: `make unit`.
 """
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.helpers import commands
+from tests.helpers.paths import ROOT
+
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[_variable] = "1"
 os.environ["MPLBACKEND"] = "Agg"
-
-ROOT = Path(__file__).resolve().parent.parent
 
 settings.register_profile(
     "house", deadline=None, derandomize=True, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
@@ -33,17 +33,6 @@ def root() -> Path:
 
 
 @pytest.fixture
-def command() -> Callable[..., subprocess.CompletedProcess[str]]:
+def command() -> Callable[..., CompletedProcess[str]]:
     """Runs `python -m MODULE ARGS...` from the repository as a user would, and returns code, stdout and stderr."""
-
-    def run(module: str, *arguments: str, timeout: float = 120, cwd: Path = ROOT, **environment: str):
-        return subprocess.run(
-            [sys.executable, "-m", module, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        )
-
-    return run
+    return commands.command

@@ -5,7 +5,7 @@ in the rest.
 
 The invariant that matters: each equals the modules of `models/gpt.py` on one token a row, to float32 rounding.
 
-Try it:  python -m pytest tests/unit/test_cpu_step.py
+Try it:  python -m pytest tests/unit/models/decode/test_cpu_step.py
 
 Legend: A rows in use, R rows of the cache, H heads, K columns, D channels of one head, C channels of the residual
         stream, S earlier tokens, V vocabulary, E channels of queries and keys and values, P rotated pairs of a head.

@@ -5,7 +5,7 @@ three loops, a softmax and the MLP's activation. `make bench` has what rollouts 
 
 The invariant that matters: logits and cache are those of `model.forward(token_A1, cache)`, to float32 rounding.
 
-Try it:  python -m pytest tests/unit/test_cpu_step.py
+Try it:  python -m pytest tests/unit/models/decode/test_cpu_step.py
 
 Legend: A rows in use, C channels of the residual stream, V vocabulary, H heads, K columns, E queries, keys and values.
 """

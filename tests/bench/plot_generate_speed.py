@@ -1,6 +1,6 @@
 """Cost of a problem against its operations, kernels and object graph, as a table and a figure.
 
-    python tests/bench/plot_generate_speed.py [--out .readme/generate-speed.png]
+    python -m tests.bench.plot_generate_speed [--out .readme/generate-speed.png]
 
 Process time of one core, best of three (kernels) or once (object graph), documents with tokens, fixed operations.
 """
@@ -8,15 +8,12 @@ Process time of one core, best of three (kernels) or once (object graph), docume
 import argparse
 import math
 import random
-import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from object_graph import generate
-
 from synth.dataset import Source
 from synth.spec import Spec, preset
+from tests.bench.object_graph import generate
 
 OPS = (2, 4, 8, 16, 24, 32, 48, 64)
 

@@ -4,9 +4,6 @@ The peer is the independent judge of the unit tests: regular expressions and dic
 Nothing about time is asserted; a line with the rates and their ratio is printed.
 """
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -15,9 +12,9 @@ from synth.judge.checker import check
 from synth.problem.records import to_record
 from synth.spec import preset
 from synth.world import vocabulary as W
+from tests.helpers.paired_timing import line, ratios
+from tests.helpers.reference_solutions import is_right
 
-is_right = runpy.run_path(str(Path(__file__).parents[1] / "unit" / "solution_oracle.py"))["is_right"]
-pairs = runpy.run_path(str(Path(__file__).with_name("pairs.py")))
 MANY, FEW = 4096, 256
 
 
@@ -47,5 +44,5 @@ def test_checker_speed(name):
         check(problems, world, tokens, lengths)
         return MANY
 
-    found = pairs["ratios"](ours, lambda: peer() * FEW, rounds=5)
-    print("\n" + pairs["line"](f"checker, {name} (peer: plain Python on text)", "solutions", *found))
+    found = ratios(ours, lambda: peer() * FEW, rounds=5)
+    print("\n" + line(f"checker, {name} (peer: plain Python on text)", "solutions", *found))

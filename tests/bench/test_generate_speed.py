@@ -5,7 +5,7 @@ The presets (20,000 med and 12,000 hard problems per second are wanted) beside t
 of operations up to 64 (wanted: no faster than linear: the exponent between 8 and 64 must not pass one); and the first
 page a person sees. Times are of the process, best of three; nothing about time is asserted.
 
-    python tests/bench/plot_generate_speed.py        # the figure of cost against operations
+    python -m tests.bench.plot_generate_speed        # the figure of cost against operations
 """
 
 import json
@@ -13,17 +13,14 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from synth.dataset import Source
 from synth.spec import preset
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "bench"))  # no package
-from pairs import line, ratios  # noqa: E402
-from plot_generate_speed import OPS, exponent, kernels, objects, seconds_each  # noqa: E402
+from tests.bench.plot_generate_speed import OPS, exponent, kernels, objects, seconds_each
+from tests.helpers.paired_timing import line, ratios
+from tests.helpers.paths import ROOT
 
 PLAIN = """
 import json, sys, time

@@ -4,10 +4,8 @@ The matrix rate is measured in the same pairs (8192 x 8192 products); the FLOPs 
 (`models.gpt.flops_per_token`, three forward passes). Times are wall seconds with the card waited for: `make bench`.
 """
 
-import runpy
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,13 +16,12 @@ from models.gpt import GPT
 from models.huggingface.export import to_hugging_face
 from models.sizes import FOLDER, read_size
 from synth.world.vocabulary import EOS, PAD
+from tests.helpers.paired_timing import line, ratios
 from train.core.optimizer import OptimConfig, Optimizer
 from train.core.torch_setup import set_up
 from train.data.batches import BatchConfig, Batches, DataConfig
 from train.pretrain import NextToken
 
-pairs = runpy.run_path(str(Path(__file__).with_name("pairs.py")))
-line, ratios = pairs["line"], pairs["ratios"]
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
 
 DATA = DataConfig("med")

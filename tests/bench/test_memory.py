@@ -1,21 +1,22 @@
 """Peak memory of training and rollouts beside `transformers`, each in a process of its own. Try: `make bench`."""
 
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-pairs = runpy.run_path(str(Path(__file__).with_name("pairs.py")))
-ROOT, SHAPE = Path(__file__).resolve().parents[2], "llama, mini"
+from tests.helpers.paired_timing import line
+from tests.helpers.paths import ROOT
+
+SHAPE = "llama, mini"
 
 
 def peak(who: str, what: str) -> float:
     """MiB above what was there before the work."""
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("memory.py"), who, what, SHAPE],
+        [sys.executable, "-m", "tests.helpers.peak_memory", who, what, SHAPE],
         check=True, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     return float(done.stdout)
@@ -28,4 +29,4 @@ def test_memory(what):
     both = [(peak("ours", what), peak("theirs", what)) for _ in range(2)]
     ours, theirs = (sum(side) / len(both) for side in zip(*both, strict=True))
     each = sorted(b / a for a, b in both)
-    print("\n" + pairs["line"](f"peak memory, {what}, {SHAPE} (peer over ours)", "MiB", ours, theirs, each, per=""))
+    print("\n" + line(f"peak memory, {what}, {SHAPE} (peer over ours)", "MiB", ours, theirs, each, per=""))

@@ -6,9 +6,6 @@ sides: weights at the start, batches (right padded, loss on the solution), float
 settings of `train.core.torch_setup` (denormals, allocator), which hold for the process. Nothing is asserted about time.
 """
 
-import runpy
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -17,13 +14,11 @@ from models.decode.sampling import sample
 from models.gpt import GPT, GPTConfig
 from models.huggingface.export import to_hugging_face
 from synth.world.vocabulary import EOS, PAD
+from tests.helpers.paired_timing import line, ratios
 from train.core.optimizer import OptimConfig, Optimizer
 from train.core.torch_setup import set_up
 from train.data.batches import BatchConfig, Batches, DataConfig
 from train.pretrain import NextToken
-
-pairs = runpy.run_path(str(Path(__file__).with_name("pairs.py")))
-line, ratios = pairs["line"], pairs["ratios"]
 
 LLAMA = {"mlp": "swiglu", "mlp_ratio": 8 / 3, "tied": False}
 GPT2 = {"norm": "layernorm", "mlp": "gelu", "bias": True, "tied": True}

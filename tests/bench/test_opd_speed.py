@@ -8,7 +8,6 @@ and asks the checker. Memory is what a step adds to a process of its own. Nothin
 
 import gc
 import os
-import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +19,9 @@ import torch
 from models.gpt import GPT, GPTConfig
 from models.huggingface.export import to_hugging_face
 from synth.world.vocabulary import EOS, PAD
+from tests.bench.test_model_speed import learned
+from tests.helpers.paired_timing import line, ratios
+from tests.helpers.paths import ROOT
 from train.core.optimizer import OptimConfig, Optimizer
 from train.core.torch_setup import set_up
 from train.data.batches import DataConfig
@@ -31,9 +33,6 @@ from train.opd.source.samplers import Prompts, SourceConfig, gold
 from train.opd.teacher.targets import Teacher, TeacherConfig
 from train.opd.teacher.teacher_models import Frozen
 
-pairs, speed = (runpy.run_path(str(Path(__file__).with_name(name))) for name in ("pairs.py", "test_model_speed.py"))
-line, ratios = pairs["line"], pairs["ratios"]
-
 DATA = DataConfig("tiny", {"ops": 3})
 SHAPES = {  # layers, heads, channels, vocabulary (0: the world's own), prompts of a step, tokens of a response
     "llama of nano's size": (4, 2, 64, 0, 64, 96),
@@ -41,7 +40,6 @@ SHAPES = {  # layers, heads, channels, vocabulary (0: the world's own), prompts 
     "the vocabulary of GPT-2": (2, 2, 64, 50257, 16, 24),
 }
 RATE, FASTER = 1e-4, 3.0
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def models(shape: str, fresh: bool = False) -> tuple[GPT, GPT]:
@@ -49,7 +47,7 @@ def models(shape: str, fresh: bool = False) -> tuple[GPT, GPT]:
     layers, heads, width, size, *_ = SHAPES[shape]
     config = GPTConfig(size or DATA.encoding().size, layers, heads, width, 512, mlp="swiglu", tied=False)
     student = GPT(config, 0)
-    return student if fresh or size else speed["learned"](student), GPT(config, 1)
+    return student if fresh or size else learned(student), GPT(config, 1)
 
 
 def ours(shape: str, fresh: bool = False) -> Callable[[], int]:

@@ -5,12 +5,10 @@ Nothing about time is asserted; lines with the rates and their ratio are printed
 """
 
 import os
-import runpy
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +16,8 @@ import pytest
 from synth.dataset import Source
 from synth.oracle.next_token import Oracle
 from synth.spec import preset
+from tests.helpers.paired_timing import line
 
-pairs = runpy.run_path(str(Path(__file__).with_name("pairs.py")))
 MANY, BLOCK = 1024, 4096
 PLAIN = (
     "import sys, time; from synth.dataset import Source\n"
@@ -53,7 +51,7 @@ def test_oracle_speed(name):
     peers = [float(rate) for rate in plain.stdout.split()]
     each = sorted(a / b for a, b in zip(rates, peers, strict=True))
     found = statistics.median(rates), statistics.median(peers), each
-    print("\n" + pairs["line"](f"oracle, {name} (peer: the same without the JIT)", "laws", *found))
+    print("\n" + line(f"oracle, {name} (peer: the same without the JIT)", "laws", *found))
     rows = positions / (positions / max(rates) + dense)
     print(f"{positions} positions; {rows:,.0f} rows of {oracle.world.size} log-probabilities a second and core")
     assert np.isfinite(law.entropy()).all()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers.paths import ROOT
+
 ROOMS = ("synth", "models", "train", "probes")
 MAX_LINES = 400
 NAMELESS = {"utils.py", "util.py", "helpers.py", "misc.py", "common.py"}

@@ -1,0 +1,48 @@
+"""Every method of configs/method on small random models: its objective and its verdicts, for tests of invariances."""
+
+import numpy as np
+import torch
+
+from models import GPT
+from synth.dataset import Source
+from synth.judge.checker import check
+from tests.helpers.opd_batches import model
+from train.config.compose import CONFIGS, load
+from train.core.distributed import Group
+from train.core.loop import SINGLE_PROCESS
+from train.opd.method import Method
+from train.opd.objective import Objective
+from train.opd.run import OpdConfig, cast
+from train.opd.source.samplers import Prompts
+
+NAMES = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
+PROMPTS, MAX_NEW = 4, 16
+
+
+def method(name: str, *words: str) -> Method:
+    """The method of a file, as the command reads it."""
+    text = (CONFIGS / "method" / f"{name}.yaml").read_text(encoding="utf-8")
+    needs = ["teacher=t"] if "params: external" in text else []
+    needs += ["teachers=[u]"] if "route: ops" in text else []
+    return load("opd", OpdConfig, ["student=s", f"method={name}", *needs, *words]).method
+
+
+def objective(
+    method: Method, source: Source, student: GPT, micro_batch: int = 0, group: Group = SINGLE_PROCESS
+) -> Objective:
+    external = [model(source, 1, width=24), model(source, 2, width=24)]
+    count = 0 if not method.needs_teacher else 2 if method.teacher.route else 1
+    teacher, author = cast(method, student, external[:count], source.spec)
+    return Objective(method, Prompts(source, PROMPTS, MAX_NEW, 0), teacher, author, micro_batch, group=group)
+
+
+def descend(student: GPT, rate: float = 0.02) -> None:
+    with torch.no_grad():
+        for p in student.parameters():
+            p -= rate * p.grad.clamp(-1.0, 1.0)
+
+
+def judged(problems, world, tokens, lengths):
+    verdicts = check(problems, world, tokens, lengths)
+    right = np.array([int(sum(map(int, row[:n]))) % 2 == 1 for row, n in zip(tokens, lengths, strict=True)])
+    return verdicts._replace(right=right)

@@ -1,0 +1,153 @@
+"""Losses in blocks of positions: equal to one pass for every kind of loss, and far smaller at a large vocabulary."""
+
+import weakref
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from models.gpt import GPT, GPTConfig
+from tests.helpers.opd_batches import FOUR, STUDENT, gradient, model, objective
+from train.opd import chunked_loss
+from train.opd.chunked_loss import blocks, fused
+from train.opd.divergence.divergence import DivergenceConfig, divergence
+from train.opd.divergence.kl import KINDS, RESTS
+from train.opd.method import Method, Term
+from train.opd.outcome import OutcomeConfig
+from train.opd.regularizer import RegularizerConfig
+from train.opd.teacher.targets import Scored, TeacherConfig
+from train.opd.teacher.teacher_models import logprobs
+from train.opd.weight.weight import WeightConfig
+
+N, C, V = 11, 5, 40
+LENGTHS = torch.tensor([4, 1, 6])
+
+
+def of_kind(kind: str, **more) -> DivergenceConfig:
+    return DivergenceConfig(kind, beta=0.3 if kind == "jsd" else None, alpha=0.1 if "skew" in kind else None, **more)
+
+
+PG = {"support": "sampled", "estimator": "pg"}
+LOSSES = [
+    *(of_kind(kind) for kind in KINDS),
+    *(of_kind(kind, support=support, k=3, rest=rest)
+      for kind in ("fkl", "jsd") for support in ("student_topk", "teacher_topk") for rest in RESTS),
+    *(DivergenceConfig(support="sampled", estimator=estimator) for estimator in ("pg", "k2", "k3")),
+    DivergenceConfig(**PG, baseline="rkl"), DivergenceConfig(**PG, gamma=0.9, length_norm=True, decompose=True),
+    DivergenceConfig("fkl", entry_clip=0.05), DivergenceConfig("nll"), DivergenceConfig("ranking", k=4),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("config", LOSSES, ids=str)
+def test_a_loss_in_blocks_has_the_value_and_gradients_of_one_pass(config, monkeypatch):
+    dice = torch.Generator().manual_seed(0)
+    states_NC, weight_VC = (torch.randn(n, C, generator=dice).requires_grad_() for n in (N, V))
+    teacher_NV = torch.randn(N, V, generator=dice).log_softmax(-1)
+    token_N, count_N = torch.randint(V, (N,), generator=dice), torch.rand(N, generator=dice)
+    behaviour_N = -torch.rand(N, generator=dice)
+    row_N = torch.repeat_interleave(torch.arange(3), LENGTHS)
+    time_N = torch.cat([torch.arange(int(n)) for n in LENGTHS])
+
+    def loss_of(at, states_nC, weight):
+        tracks = (track_N[at] for track_N in (token_N, behaviour_N, row_N, time_N))
+        scored = Scored(logprobs(states_nC, weight), teacher_NV[at], None, *tracks)
+        return (count_N[at] * divergence(scored, config)).sum()
+
+    whole = loss_of(slice(None), states_NC, weight_VC)
+    wanted = torch.autograd.grad(3.0 * whole, (states_NC, weight_VC))
+    monkeypatch.setitem(chunked_loss.ENTRIES, "cpu", 2 * V)
+    parts = blocks(LENGTHS, V, whole_rows=config.gamma is not None)
+    assert len(parts) == (3 if config.gamma else 6)
+    cut = fused(states_NC, weight_VC, parts, loss_of)
+    torch.testing.assert_close(cut, whole)
+    for found, right in zip(torch.autograd.grad(3.0 * cut, (states_NC, weight_VC)), wanted, strict=True):
+        assert right.abs().max() > 1e-4
+        torch.testing.assert_close(found, right, atol=1e-6, rtol=1e-4)
+
+
+def test_blocks_cover_all_positions_once_and_hold_whole_responses_where_asked(monkeypatch):
+    monkeypatch.setitem(chunked_loss.ENTRIES, "cpu", 5 * V)
+    assert [(s.start, s.stop) for s in blocks(LENGTHS, V)] == [(0, 5), (5, 10), (10, 11)]
+    assert [(s.start, s.stop) for s in blocks(LENGTHS, V, whole_rows=True)] == [(0, 5), (5, 11)]
+    assert [(s.start, s.stop) for s in blocks(LENGTHS, 10 * V, whole_rows=True)] == [(0, 4), (4, 5), (5, 11)]
+    assert blocks(LENGTHS, 1) == [slice(0, 11)]
+
+
+METHODS = {
+    "transformed": Method("m", STUDENT, TeacherConfig(transform="power", power=1.25), DivergenceConfig("rkl"),
+                          WeightConfig(token=["tip"], share=0.5), RegularizerConfig(ref_kl=0.1, gold_nll=0.1)),
+    "future": Method("m", FOUR, divergence=DivergenceConfig(**PG, gamma=1.0), outcome=OutcomeConfig("grpo")),
+    "terms": Method("m", STUDENT, TeacherConfig("trust", rate=0.5, context="gold"), DivergenceConfig("fkl"),
+                    also=[Term(DivergenceConfig("nll"), WeightConfig(token=["opener"], share=0.2))]),
+    "oracle": Method("m", STUDENT, TeacherConfig("oracle", policy="continue"), DivergenceConfig("fkl")),
+    "routed": Method("m", STUDENT, TeacherConfig(route="ops", bounds=[1])),
+    "likeliest": Method("m", STUDENT, TeacherConfig(route="likeliest")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_in_blocks_is_a_step_in_one_piece(name, source, prompts, monkeypatch):
+    method, student = METHODS[name], model(source, 0)
+    count = 0 if not method.needs_teacher else 2 if method.teacher.route else 1
+    external = [model(source, 1), model(source, 2)][:count]
+    with torch.no_grad():
+        student.blocks[0].mlp.up.weight += 0.1  # no longer the student that `trust` starts from
+    found = []
+    for entries in (2**22, 3 * student.config.vocab_size):
+        monkeypatch.setitem(chunked_loss.ENTRIES, "cpu", entries)
+        o = objective(method, prompts, student, *external)
+        found.append((*gradient(o, student), dict(o(student, 0).metrics)))
+    assert found[0][1].norm() > 1e-4
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-5, abs=1e-6)
+    torch.testing.assert_close(found[1][1], found[0][1], atol=1e-6, rtol=1e-3)
+    assert found[0][2].pop("accuracy_by_ops") == found[1][2].pop("accuracy_by_ops")
+    assert found[1][2] == pytest.approx(found[0][2], rel=1e-4, abs=1e-6)
+
+
+class Peak(TorchDispatchMode):
+    """The most bytes that tensors made inside held at one time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in self.seen:
+                storage = tensor.untyped_storage()
+                self.seen.add(storage._cdata)
+                self.now += storage.nbytes()
+                weakref.finalize(storage, self.freed, storage._cdata, storage.nbytes())
+        self.most = max(self.most, self.now)
+        return out
+
+    def freed(self, at: int, size: int) -> None:
+        self.seen.discard(at)
+        self.now -= size
+
+
+@pytest.mark.parametrize("config", [DivergenceConfig("jsd", beta=0.5), DivergenceConfig(
+    "jsd", "student_topk", beta=0.5, k=20, rest="tail")], ids=["full", "tail"])  # fmt: skip
+def test_at_gpt2_s_vocabulary_less_lives_than_one_copy_of_the_log_probabilities(config):
+    size, positions = 50257, 1536
+    model = GPT(GPTConfig(size, n_layer=1, n_head=1, n_embd=8, context=8))
+    weight_VC = model.embed.weight
+    states_NC = torch.randn(positions, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    teacher_NC = states_NC.detach() + 1.0
+    at_N = torch.zeros(positions, dtype=torch.long)
+
+    def loss_of(at, states_nC, weight):
+        with torch.no_grad():
+            target_nV = logprobs(teacher_NC[at], weight)
+        scored = Scored(logprobs(states_nC, weight), target_nV, None, at_N[at], at_N[at], at_N[at], at_N[at])
+        return divergence(scored, config).mean()
+
+    with Peak() as peak:
+        fused(states_NC, weight_VC, blocks(torch.tensor([positions]), size), loss_of).backward()
+    one_copy = 4 * positions * size
+    print(f"peak {peak.most / 2**20:.0f} MB, one copy {one_copy / 2**20:.0f} MB")
+    assert states_NC.grad.abs().max() > 0 and weight_VC.grad.abs().max() > 0
+    assert 2 * 4 * chunked_loss.ENTRIES["cpu"] < peak.most < one_copy

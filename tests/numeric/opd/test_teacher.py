@@ -1,0 +1,241 @@
+"""Teachers that follow the student, are told something, are routed, or are exact."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from synth.contexts.sections import cut, written
+from synth.oracle.next_token import Oracle
+from synth.world import vocabulary as W
+from tests.helpers import opd_batches
+from tests.helpers.opd_batches import FOUR, GOLD, STUDENT, gradient, model, objective, right_rows
+from train.opd.divergence.divergence import DivergenceConfig, divergence
+from train.opd.method import Method
+from train.opd.objective import weigh
+from train.opd.rollouts import positions
+from train.opd.source.rollout_buffer import SOURCES
+from train.opd.source.samplers import SourceConfig, gold
+from train.opd.teacher.contexts import longest, told
+from train.opd.teacher.targets import TeacherConfig, make
+from train.opd.teacher.teacher_models import IMPOSSIBLE, Frozen
+from train.opd.weight.weight import WeightConfig
+
+# --- parameters ---------------------------------------------------------------------------------------------------
+
+
+def test_an_averaged_teacher_follows_by_its_rate_and_a_synced_one_by_its_period(source):
+    student = model(source, 0)
+    first = deepcopy(student.embed.weight.data if hasattr(student.embed, "weight") else None)
+    ema, sync = (make(TeacherConfig(p, **s), student) for p, s in (("ema", {"rate": 0.25}), ("sync", {"every": 2})))
+    wanted = first.clone()
+    for step in range(1, 5):
+        with torch.no_grad():
+            student.embed.weight += 1.0
+        for params in (ema, sync):
+            params.follow(student, step)
+            params.follow(student, step)  # a step that is begun again changes nothing
+        wanted = 0.75 * wanted + 0.25 * student.embed.weight.data
+        torch.testing.assert_close(ema.models[0].embed.weight.data, wanted)
+        torch.testing.assert_close(sync.models[0].embed.weight.data, first + (step // 2 * 2))
+    assert all(not p.requires_grad for m in (ema.models[0], sync.models[0]) for p in m.parameters())
+
+
+def test_a_trust_region_lies_between_the_first_student_and_the_present_one(source, prompts):
+    student = model(source, 0)
+    rollouts, _ = SOURCES["student"](prompts, STUDENT, 0, student, None)
+    trust, first, now = make(TeacherConfig("trust", rate=0.3), student), deepcopy(student), model(source, 3)
+    with torch.no_grad():
+        p_NV, a_NV, b_NV = (
+            params.law(rollouts, now)(slice(None)) for params in (trust, Frozen(first), Frozen(deepcopy(now)))
+        )
+    wanted = a_NV.exp() ** 0.7 * b_NV.exp() ** 0.3
+    torch.testing.assert_close(p_NV.exp(), wanted / wanted.sum(-1, keepdim=True))
+
+
+@pytest.mark.parametrize("params", ["init", "live", "ema", "trust", "sync"])
+def test_a_student_that_teaches_itself_without_context_has_nothing_to_learn_at_first(params, source, prompts):
+    settings = {"ema": {"rate": 0.1}, "trust": {"rate": 0.1}, "sync": {"every": 3}}.get(params, {})
+    student = model(source, 0)
+    loss, slope = gradient(
+        objective(Method("x", STUDENT, TeacherConfig(params, **settings)), prompts, student), student
+    )
+    assert abs(loss) < 1e-6 and slope.abs().max() < 1e-5
+
+
+def test_a_told_teacher_has_something_to_teach_and_hands_on_no_gradient(source, prompts):
+    student = model(source, 0)
+    o = objective(Method("x", STUDENT, TeacherConfig("init", context="gold")), prompts, student)
+    loss, slope = gradient(o, student)
+    assert loss > 1e-3 and slope.norm() > 1e-3
+    assert all(p.grad is None for p in o.teacher.params.models[0].parameters())
+
+
+def test_problems_go_to_the_teacher_of_their_size(source, prompts):
+    student, models = model(source, 0), [model(source, 1), model(source, 2, width=24)]
+    rollouts, _ = SOURCES["student"](prompts, STUDENT, 0, student, None)
+    routed = make(TeacherConfig(route="ops", bounds=[2]), student, models)
+    assert len(set(rollouts.problems.ops.tolist())) > 1
+    row_N, _ = positions(rollouts.length_B)
+    with torch.no_grad():
+        got, each = (
+            routed.law(rollouts, student)(slice(None)),
+            [Frozen(m).law(rollouts, student)(slice(None)) for m in models],
+        )
+    small_N = torch.as_tensor(rollouts.problems.ops <= 2)[row_N]
+    torch.testing.assert_close(got, torch.where(small_N[:, None], *each), atol=1e-5, rtol=1e-4)
+    assert [int(rows.sum()) for _, rows in routed.reads(rollouts, student)] == [
+        int((rollouts.problems.ops <= 2).sum()), int((rollouts.problems.ops > 2).sum())]  # fmt: skip
+
+
+def test_the_likeliest_teacher_is_the_one_that_wrote_the_response(source, prompts):
+    models = [model(source, seed) for seed in (1, 2, 3)]
+    routed = make(TeacherConfig(route="likeliest"), models[0], models)
+    for author in models:
+        rollouts, _ = SOURCES["teacher"](prompts, SourceConfig("teacher", 1, 1.0), 0, models[0], author)
+        with torch.no_grad():
+            got, own = (
+                routed.law(rollouts, models[0])(slice(None)),
+                Frozen(author).law(rollouts, models[0])(slice(None)),
+            )
+        row_N, _ = positions(rollouts.length_B)
+        same = [torch.allclose(got[row_N == row], own[row_N == row], atol=1e-5) for row in range(len(rollouts))]
+        assert sum(same) >= len(same) - 1
+
+
+def test_the_number_of_checkpoints_must_be_the_route_s(source):
+    student = model(source, 0)
+    with pytest.raises(ValueError, match=r"1 checkpoints with teacher.route=ops; accepted: 2"):
+        make(TeacherConfig(route="ops", bounds=[2]), student, [student])
+    with pytest.raises(ValueError, match=r"2 checkpoints with teacher.route=None; accepted: 1"):
+        make(TeacherConfig(), student, [student, student])
+
+
+# --- the oracle ---------------------------------------------------------------------------------------------------
+
+
+def test_the_oracle_gives_gold_its_own_law_and_knows_the_entropy_of_the_data(source, prompts):
+    student = model(source, 0)
+    rollouts, _ = gold(prompts, GOLD, 0, student, None)
+    params = make(TeacherConfig("oracle", policy="abstain"), student, (), source.spec)
+    p_NV = params.law(rollouts, student)(slice(None))
+    torch.testing.assert_close(p_NV.exp().sum(-1), torch.ones(len(p_NV)))
+    assert params.known(rollouts).sum() == rollouts.length_B.sum()
+    row_N, time_N = positions(rollouts.length_B)
+    token_N = rollouts.response_BR[row_N, time_N]
+    own_N = p_NV.gather(-1, token_N[:, None]).squeeze(-1)
+    torch.testing.assert_close(own_N, rollouts.behaviour_BR[row_N, time_N], atol=1e-5, rtol=1e-5)
+
+
+def test_what_follows_an_impossible_token_is_not_learned_where_the_oracle_abstains(source, prompts):
+    student = model(source, 0)
+    rollouts, _ = SOURCES["student"](prompts, STUDENT, 0, student, None)
+    lost = {}
+    for policy in ("continue", "abstain"):
+        m = Method("x", STUDENT, TeacherConfig("oracle", policy=policy), DivergenceConfig("fkl"))
+        o = objective(m, prompts, student)
+        known_BR = o.teacher.known(rollouts)
+        law = Oracle(source.spec, policy)(rollouts.problems, [r[:n] for r, n in zip(rollouts.response_BR.numpy(),
+              rollouts.length_B.tolist(), strict=True)])  # fmt: skip
+        for row in range(len(rollouts)):
+            n = int(rollouts.length_B[row])
+            status = law.status[law.rows[row] : law.rows[row + 1] - 1]
+            assert known_BR[row, :n].tolist() == (status != 3).tolist() and not known_BR[row, n:].any()
+        counts_BR = weigh(m, rollouts, 24, known_BR=known_BR).terms[0]
+        assert ((counts_BR > 0) == known_BR).all() and counts_BR.sum().item() == pytest.approx(1.0)
+        lost[policy] = int((~known_BR).sum())
+        output = o(student, 0)
+        assert output.loss.item() > 0 and output.flops["teacher"] == 0.0 and 0 < output.metrics["known"] <= 1
+    assert lost["abstain"] > lost["continue"]
+
+
+def test_the_oracle_s_forward_kl_falls_to_zero_for_a_student_that_knows_the_law(source, prompts):
+    student = model(source, 0)
+    rollouts, _ = gold(prompts, GOLD, 0, student, None)
+    params = make(TeacherConfig("oracle", policy="continue"), student, (), source.spec)
+    law = params.law(rollouts, student)
+    p_NV = law(slice(None))
+    torch.testing.assert_close(torch.cat([law(slice(0, 7)), law(slice(7, len(p_NV)))]), p_NV, rtol=0, atol=0)
+    assert p_NV.min() == IMPOSSIBLE and (p_NV.exp() * (p_NV - p_NV)).sum() == 0
+    scored = opd_batches.scored(student, (law, None), rollouts)
+    assert torch.isfinite(divergence(scored, DivergenceConfig("fkl"))).all()
+    assert torch.isfinite(divergence(scored, DivergenceConfig("jsd", beta=0.5))).all()
+
+
+# --- contexts -----------------------------------------------------------------------------------------------------
+
+
+def test_peers_are_the_others_never_the_response_itself(source, prompts):
+    student = model(source, 0)
+    rollouts, _ = SOURCES["student"](prompts, FOUR, 0, student, None)
+    rollouts = right_rows(rollouts, [0, 1, 2, 5])
+    shown = told(rollouts, "success2+failure1", prompts, 0, 10_000)
+    responses = [written(r) for r in rollouts.response_BR.tolist()]
+    for row, context in enumerate(shown.context):
+        group = [i for i in range(4 * (row // 4), 4 * (row // 4) + 4) if responses[i] != responses[row]]
+        parts, right = split(context, responses), rollouts.verdicts.right
+        peers = {W.SUCCESS: [i for i in group if right[i]], W.FAILURE: [i for i in group if not right[i]]}
+        for marker, text in parts:
+            assert text in [responses[i] for i in peers[marker]] and text != responses[row]
+        assert sum(m == W.SUCCESS for m, _ in parts) == min(2, len(peers[W.SUCCESS]))
+        assert sum(m == W.FAILURE for m, _ in parts) == min(1, len(peers[W.FAILURE]))
+    assert shown.told_B.tolist() == [len(c) > 0 for c in shown.context]
+
+
+def split(context: tuple[int, ...], texts: list[list[int]]) -> list[tuple[int, list[int]]]:
+    """(marker, tokens) of peer sections, of which the tokens are known texts (which may hold markers themselves)."""
+    parts, rest = [], list(context)
+    while rest:
+        marker, text = rest[0], max((t for t in texts if rest[1 : 1 + len(t)] == t), key=len)
+        parts.append((marker, text))
+        rest = rest[1 + len(text) :]
+    return parts
+
+
+def test_an_attempt_is_the_scored_response_and_gold_is_right_and_the_same_every_time(source, prompts):
+    student = model(source, 0)
+    rollouts, _ = SOURCES["student"](prompts, FOUR, 3, student, None)
+    attempts = told(rollouts, "attempt", prompts, 3, 10_000).context
+    for row, context in enumerate(attempts):
+        response = written(rollouts.response_BR[row].tolist())
+        flag = W.RIGHT if rollouts.verdicts.right[row] else W.WRONG
+        assert list(context) == [W.ATTEMPT, *response, flag]
+    golds = told(rollouts, "gold", prompts, 3, 10_000)
+    assert golds.context == told(rollouts, "gold", prompts, 3, 10_000).context
+    assert all(c[0] == W.GOLD for c in golds.context) and len(set(golds.context)) == 5
+    other = told(SOURCES["student"](prompts, FOUR, 4, student, None)[0], "gold", prompts, 4, 10_000)
+    assert set(other.context) != set(golds.context)
+    limit = longest("gold", 24, max(len(c) for c in golds.context) - 1)
+    assert max(len(c) for c in golds.context) <= limit
+    assert max(len(c) for c in attempts) <= longest("attempt", 24, 0)
+
+
+def test_the_teacher_reads_the_context_at_the_same_response_positions(source, prompts):
+    student, teacher = model(source, 0), model(source, 1)
+    rollouts = told(SOURCES["student"](prompts, STUDENT, 0, student, None)[0], "gold", prompts, 0, 10_000)
+    with torch.no_grad():
+        got_NV, n = Frozen(teacher).law(rollouts, student)(slice(None)), 0
+        for row, context in enumerate(rollouts.context):
+            p, length = int(rollouts.prompt_B[row]), int(rollouts.length_B[row])
+            text = torch.tensor([[*context, *rollouts.tokens_BT[row, : p + length].tolist()]])
+            alone_TV = torch.log_softmax(teacher(text)[0], dim=-1)
+            start = len(context) + p - 1
+            torch.testing.assert_close(got_NV[n : n + length], alone_TV[start : start + length], atol=1e-5, rtol=1e-4)
+            n += length
+    prompt = rollouts.tokens_BT[0, : rollouts.prompt_B[0]].tolist()
+    assert cut(prompt)[0] == [], "the student's own prompt has no context"
+
+
+def test_a_row_that_was_told_nothing_or_has_no_room_counts_nothing(source, prompts):
+    student = model(source, 0)
+    m = Method("x", FOUR, TeacherConfig("init", context="success1"), weight=WeightConfig(sample=["success"]))
+    rollouts = right_rows(SOURCES["student"](prompts, FOUR, 0, student, None)[0], [0])
+    shown = told(rollouts, "success1", prompts, 0, 10_000)
+    assert shown.told_B.tolist() == [False, True, True, True] + [False] * 16
+    o = objective(m, prompts, student)
+    counts_BR = weigh(m, shown, 24, known_BR=o.teacher.known(shown)).terms[0]
+    assert (counts_BR.sum(1) > 0).tolist() == shown.told_B.tolist()
+    plain = weigh(replace(m, weight=WeightConfig()), shown, 24, known_BR=o.teacher.known(shown)).terms[0]
+    assert torch.equal(plain, counts_BR)
+    assert not told(rollouts, "success1", prompts, 0, 60).told_B.any()

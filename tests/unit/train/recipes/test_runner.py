@@ -1,0 +1,342 @@
+"""Recipes: the graph of stages, references, seeds, what is skipped, what a failure or a kill leaves behind.
+
+Stages here are a stand-in command that makes a run folder as the real ones do, at once and without torch.
+Try: `python -m pytest tests/unit/train/recipes/test_runner.py`.
+"""
+
+import copy
+import functools
+import importlib
+import inspect
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hydra import compose
+
+from train.config.compose import CONFIGS, load
+from train.recipe import RecipeConfig, entry, stages_of
+from train.recipes.fork_server import Forge
+from train.recipes.progress import last_line, state
+from train.recipes.runner import Record, Stage, StageFailed, check_graph, code_digest, run
+from train.runs import results
+
+STAND_IN = '''
+"""A stage that takes `seconds`, writes when it ran, and prints its folder. `mode`: ok, fail, refuse, silent."""
+import hashlib, json, os, sys, time
+from pathlib import Path
+
+words = dict(word.split("=", 1) for word in sys.argv[1:])
+out, name = Path(words.pop("out.root")), words.pop("out.name")
+if words.get("mode") == "refuse":
+    print("error: mode=refuse: accepted: ok", file=sys.stderr)
+    sys.exit(2)
+folder = out / f"{name}-{hashlib.sha256(json.dumps(words).encode()).hexdigest()[:8]}"
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "config.yaml").write_text(json.dumps(words))
+with (folder / "runs").open("a") as file:
+    file.write(f"{os.getpid()}\\n")
+if not (folder / "summary.json").exists():
+    start = time.time()
+    time.sleep(float(words.get("seconds", 0)))
+    if words.get("mode") == "fail":
+        print("the reason it failed")
+        sys.exit(3)
+    threads = os.environ["OMP_NUM_THREADS"]
+    (folder / "summary.json").write_text(json.dumps({"start": start, "end": time.time(), "threads": threads}))
+if words.get("mode") != "silent":
+    print(folder)
+'''
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    """A folder for runs, with the stand-in importable by the processes of stages."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "stand_in.py").write_text(STAND_IN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"))
+    monkeypatch.setattr("train.recipes.runner.code_digest", lambda: "as it is")
+    return tmp_path / "runs" / "demo"
+
+
+def stage(name: str, *needs: str, **settings) -> Stage:
+    return Stage(name, "stand_in", settings, needs)
+
+
+def go(root: Path, stages: list[Stage], seed: int = 0, slots: int = 2) -> dict[str, Path]:
+    return run(stages, Record(root / f"plan-seed{seed}.json", {"seed": seed}, stages), seed, slots)
+
+
+def starts(folder: Path) -> int:
+    return len((folder / "runs").read_text().splitlines())
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has asked about yet does not."""
+    if not Path("/proc/self").exists():
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_stages_run_in_order_two_at_a_time_on_one_thread(bench):
+    stages = [stage("a", seconds=0.4), stage("b", seconds=0.4), stage("c", seconds=0.4), stage("d", "a", "c", x="@b")]
+    folders = go(bench, stages)
+    spans = {name: json.loads((folder / "summary.json").read_text()) for name, folder in folders.items()}
+    for moment in (span["start"] + 0.01 for span in spans.values()):
+        assert sum(span["start"] <= moment <= span["end"] for span in spans.values()) <= 2
+    assert spans["a"]["start"] < spans["b"]["end"] and spans["b"]["start"] < spans["a"]["end"], "a and b side by side"
+    assert spans["d"]["start"] >= max(spans[name]["end"] for name in "abc")
+    assert {span["threads"] for span in spans.values()} == {"1"}
+    assert json.loads((folders["d"] / "config.yaml").read_text())["x"] == str(folders["b"])
+
+
+def test_values_become_words_and_references_are_resolved():
+    one = Stage(
+        "s", "e", {"a": 1, "b": None, "c": "@t", "d": "@seed", "e": "@seed/x", "f": True, "g": [1, 2], "h": "text"}
+    )
+    words = dict(word.split("=", 1) for word in one.words({"t": Path("runs/q/t-1")}, 7))
+    derived = words.pop("e")
+    assert words == {"a": "1", "b": "null", "c": "runs/q/t-1", "d": "7", "f": "true", "g": "[1, 2]", "h": "text"}
+    assert one.inputs == {"t"}
+    other = {seed: dict(w.split("=", 1) for w in one.words({"t": Path("t")}, seed))["e"] for seed in range(50)}
+    assert other[7] == derived and len(set(other.values())) == 50
+
+
+def test_what_is_complete_is_not_started_again_and_what_changed_is(bench):
+    stages = [stage("a"), stage("b", x="@a"), stage("c", x="@b")]
+    first = go(bench, stages)
+    assert go(bench, stages) == first
+    assert [starts(folder) for folder in first.values()] == [1, 1, 1]
+    changed = go(bench, [stages[0], stage("b", x="@a", y=1), stages[2]])
+    assert changed["a"] == first["a"] and starts(first["a"]) == 1
+    assert changed["b"] != first["b"] and changed["c"] != first["c"], "a change reaches everything built on it"
+
+
+def test_a_stage_whose_summary_is_gone_runs_again(bench):
+    stages = [stage("a"), stage("b", x="@a")]
+    folders = go(bench, stages)
+    (folders["a"] / "summary.json").unlink()
+    go(bench, stages)
+    assert starts(folders["a"]) == 2 and starts(folders["b"]) == 1
+
+
+def test_changed_code_has_every_stage_look_again(bench, monkeypatch):
+    stages = [stage("a"), stage("b", x="@a")]
+    folders = go(bench, stages)
+    monkeypatch.setattr("train.recipes.runner.code_digest", lambda: "edited")
+    assert go(bench, stages) == folders and [starts(folder) for folder in folders.values()] == [2, 2]
+
+
+def test_the_digest_of_the_code_sees_sources_and_configs(tmp_path, monkeypatch):
+    monkeypatch.setattr("train.recipes.runner.ROOT", tmp_path)
+    (tmp_path / "train").mkdir()
+    digests = [code_digest()]
+    for name, text in (("a.py", "1"), ("a.py", "2"), ("a.yaml", "2"), ("a.txt", "2")):
+        (tmp_path / "train" / name).write_text(text)
+        digests.append(code_digest())
+    assert len(set(digests)) == 4 and digests[3] == digests[4]
+
+
+def test_two_seeds_do_not_collide(bench):
+    stages = [stage("a", seed="@seed"), stage("b", x="@a")]
+    zero, one = go(bench, stages, seed=0), go(bench, stages, seed=1)
+    assert not set(zero.values()) & set(one.values())
+    assert go(bench, stages, seed=0) == zero
+    assert sorted(p.name for p in bench.glob("plan-*.json")) == ["plan-seed0.json", "plan-seed1.json"]
+
+
+def test_a_failure_ends_the_others_and_shows_the_end_of_the_log(bench):
+    with pytest.raises(StageFailed, match="the reason it failed") as failed:
+        go(bench, [stage("slow", seconds=60), stage("bad", seconds=0.2, mode="fail")])
+    assert not failed.value.usage and "stage bad ended with code 3" in str(failed.value)
+    assert not alive(int(next(bench.glob("slow-*/runs")).read_text()))
+
+
+def test_a_refused_setting_is_the_users_line(bench):
+    with pytest.raises(StageFailed, match=r"^stage bad: mode=refuse: accepted: ok$") as failed:
+        go(bench, [stage("bad", mode="refuse")])
+    assert failed.value.usage
+
+
+def test_a_stage_that_names_no_folder_is_a_failure(bench):
+    with pytest.raises(StageFailed, match="without naming its run folder"):
+        go(bench, [stage("bad", mode="silent")])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not end the children of a killed process")
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_recipe_leaves_no_process_and_continues(bench, root, blow):
+    stages = "[Stage('a', 'stand_in', {}), Stage('b', 'stand_in', {'x': '@a', 'seconds': 1.5})]"
+    code = (
+        "import sys; from pathlib import Path; from train.recipe import _interrupt; import signal;"
+        "signal.signal(signal.SIGTERM, _interrupt); from train.recipes.runner import *;"
+        "import train.recipes.runner; train.recipes.runner.code_digest = lambda: 'as it is';"
+        f"stages = {stages}; run(stages, Record(Path(sys.argv[1]) / 'plan-seed0.json', {{}}, stages), 0, 2)"
+    )
+    path = os.pathsep.join([str(root), os.environ["PYTHONPATH"]])
+    process = subprocess.Popen([sys.executable, "-c", code, str(bench)], env={**os.environ, "PYTHONPATH": path})
+    deadline = time.time() + 240  # cores are not always free
+    while not (found := list(bench.glob("b-*/runs"))) and time.time() < deadline:
+        time.sleep(0.02)
+    child = int(found[0].read_text())
+    process.send_signal(blow)
+    process.wait(timeout=30)
+    deadline = time.time() + 5
+    while alive(child) and time.time() < deadline:
+        time.sleep(0.02)
+    assert not alive(child)
+    folders = go(bench, [stage("a"), stage("b", x="@a", seconds=1.5)])
+    assert starts(folders["a"]) == 1 and starts(folders["b"]) == 2
+
+
+def test_a_graph_that_cannot_run_is_refused():
+    with pytest.raises(ValueError, match="stage a needs techer, which the recipe lacks; accepted: a, teacher"):
+        check_graph([stage("a", x="@techer"), stage("teacher")])
+    with pytest.raises(ValueError, match="stages a, b need each other in a circle"):
+        check_graph([stage("a", "b"), stage("b", x="@a"), stage("c")])
+
+
+def test_progress_is_read_from_the_newest_line(tmp_path):
+    folder = tmp_path / "teacher-0123abcd"
+    folder.mkdir()
+    assert state(tmp_path, "teacher", 0.0) == (0.0, "")
+    (folder / "config.yaml").write_text("budget: {tokens: 200, steps: null}")
+    (folder / "metrics.jsonl").write_text(
+        '{"step": 1, "tokens": 20}\n{"step": 5, "tokens": 100, "smooth_loss": 0.5}\n{"st'
+    )
+    assert state(tmp_path, "teacher", 0.0) == (0.5, "step 5, loss 0.500")
+    assert state(tmp_path, "teacher", time.time() + 60) == (0.0, ""), "an older run of the same stage is not this one"
+    (folder / "metrics.jsonl").write_text("")
+    assert last_line(folder / "metrics.jsonl") == {}
+
+
+RECIPES = sorted(p.stem for p in (CONFIGS / "recipe").glob("*.yaml"))
+DISTILLING = [name for name in RECIPES if "train.opd.run" in (CONFIGS / "recipe" / f"{name}.yaml").read_text()]
+SCALES = sorted(p.stem for p in (CONFIGS / "scale").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def composed_once():
+    """Hydra puts the files of each choice together once, which is nearly all of what loading settings takes."""
+    whole = functools.cache(lambda name, choices: compose(name, overrides=list(choices)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "train.config.compose.compose", lambda name, overrides: copy.deepcopy(whole(name, tuple(overrides)))
+        )
+        yield
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_setting_of_every_recipe_is_accepted_by_its_stage(recipe, scale, composed_once):
+    config = load("recipe", RecipeConfig, [f"recipe={recipe}", f"scale={scale}"])
+    # A scale treats all copies of a stage alike, so one stands for them beside the recipe's own scale.
+    first = {name: items[:1] for name, items in config.recipe.lists.items()} if scale != "cpu" else {}
+    stages = stages_of(config, first)
+    folders = {one.name: Path(f"runs/{recipe}/run-0123abcd") for one in stages}
+    commands = {(one.entry, *one.words(folders, 0)) for one in stages}  # copies that differ in their input are one
+    for entry_of, *words in commands:
+        module = importlib.import_module(entry_of)
+        name, schema = re.search(r'run_entry\(\s*"(\w+)", (\w+), main', inspect.getsource(module)).groups()
+        load(name, getattr(module, schema), words)
+
+
+# Recipes whose arms differ in more: in who the student or the teacher is, in the budget of a response.
+OTHER_QUESTIONS = ("capability", "premise", "collapse_search")
+OWN = ("method", "teacher", "prompts", "optim.lr", "optim.muon.lr", "skill.stop")  # of an arm; all else is shared
+
+
+@pytest.mark.parametrize("recipe", [recipe for recipe in DISTILLING if recipe not in OTHER_QUESTIONS])
+def test_the_arms_of_a_recipe_differ_in_method_and_learning_rate_alone(recipe):
+    stages = stages_of(load("recipe", RecipeConfig, [f"recipe={recipe}"]))
+    arms = [dict(one.settings) for one in stages if one.entry == "train.opd.run"]
+    assert len(arms) >= 3 and len({json.dumps(arm, sort_keys=True) for arm in arms}) == len(arms)
+    shared = [{k: v for k, v in arm.items() if k not in OWN and not k.startswith("method.")} for arm in arms]
+    assert all(one == shared[0] for one in shared)
+    assert shared[0]["budget.flops"] or shared[0].get("budget.steps"), "arms are compared at equal compute or steps"
+    assert shared[0]["student"] and shared[0]["data.seed"].startswith("@seed/")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_smoke_makes_no_claims(recipe):
+    assert not load("recipe", RecipeConfig, [f"recipe={recipe}", "scale=smoke"]).scale.claims
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["recipe=nope"], "recipe=nope: no such option"),
+        (["scale=huge"], "scale=huge: no such option"),
+        (["seed=-1"], "seed=-1: accepted: 0 or more"),
+        (["slots=0"], "slots=0: accepted: 1 or more"),
+        (["sed=1"], "did you mean seed?"),
+        (["recipe.stages.techer.set=1"], "unknown setting (did you mean teacher?)"),
+        (["recipe.stages.opd.set.student='@stdent'"], "stage opd needs stdent, which the recipe lacks"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(words, said, tmp_path, capsys):
+    assert entry([*words, f"out={tmp_path / 'runs'}"]) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_checkpoint_from_elsewhere_stands_for_a_stage(bench):
+    """It is not run, the stages that point at it get its path as it was given, and the report finds its folder."""
+    elsewhere = bench.parent / "elsewhere" / "model-3"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "config.yaml").write_text("{}")
+    stages = [Stage("a", "stand_in", {"mode": "fail"}), Stage("b", "stand_in", {"x": "@a"}, label="after a")]
+    record = Record(bench / "plan-seed0.json", {"seed": 0}, stages)
+    folders = run(stages, record, 0, 1, {"a": elsewhere})
+    assert json.loads((folders["b"] / "config.yaml").read_text()) == {"x": str(elsewhere)}
+    (experiment,) = results.load([bench])
+    assert experiment.runs["a"].folder == elsewhere and experiment.runs["a"].name == "a"
+    assert experiment.input(experiment.runs["b"], "x") is experiment.runs["a"]
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("start.nobody=zoo/tiny-teacher-0", "start.nobody: is no stage"), ("start.teacher=zoo/none", "accepted: zoo/")],
+)
+def test_starting_points_are_checked_before_anything_runs(word, expected, tmp_path, capsys):
+    assert entry(["recipe=quickstart", word, f"out={tmp_path / 'runs'}"]) == 2
+    assert expected in capsys.readouterr().err and not (tmp_path / "runs").exists()
+
+
+def test_a_recipe_that_goes_on_leaves_out_what_needs_a_failed_stage(bench):
+    # `last` is listed before what it needs, so losing it takes a second look
+    stages = [stage("last", x="@next"), stage("bad", mode="fail"), stage("next", x="@bad"), stage("good", seconds=0.3)]
+    stages.append(stage("wrong", mode="refuse"))
+    failed: dict[str, StageFailed] = {}
+    record = Record(bench / "plan-seed0.json", {"seed": 0}, stages)
+    assert list(run(stages, record, 0, 1, failed=failed)) == ["good"]
+    assert [(name, failure.usage) for name, failure in failed.items()] == [
+        ("bad", False), ("next", False), ("last", False), ("wrong", True),
+    ]  # fmt: skip
+    assert "the reason it failed" in str(failed["bad"]) and "needs next, which failed" in str(failed["last"])
+
+
+def test_a_stage_of_the_house_starts_without_importing_again(bench, tmp_path):
+    # the second finds what the import of the first one left, and neither sees the words of the other
+    log = [tmp_path / "one.log", tmp_path / "two.log"]
+    with Forge({**os.environ, "PYTHONPATH": str(CONFIGS.parent)}) as forge:
+        jobs = [forge.start("train.compare", [f"nowhere{i}/*"], log[i]) for i in range(2)]
+        deadline = time.time() + 240
+        while any(job.poll() is None for job in jobs) and time.time() < deadline:
+            time.sleep(0.05)
+    assert [job.returncode for job in jobs] == [2, 2]
+    assert [f"no run folder matches nowhere{i}/*" in log[i].read_text() for i in range(2)] == [True, True]
