@@ -1,7 +1,7 @@
 """On a CUDA card: training as a share of the card's own bf16 matrix rate, and rollouts beside continuous batching.
 
 The matrix rate is measured in the same pairs (8192 x 8192 products); the FLOPs of a step are those of the ledger
-(`models.gpt.flops_per_token`, three forward passes). Times are wall seconds with the card waited for: `make bench`.
+(`models.flops.flops_per_token`, three forward passes). Times are wall seconds with the card waited for: `make bench`.
 """
 
 import time

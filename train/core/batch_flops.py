@@ -1,6 +1,6 @@
 """The compute of a batch, so that methods can be compared at equal cost.
 
-Counted are the multiply-adds of matrix products and attention over real tokens (`models.gpt.flops_per_token`), as two
+Counted are the multiply-adds of matrix products and attention over real tokens (`models.flops.flops_per_token`), as two
 each; padding and element-wise work are not. A training step costs three forward passes.
 
 Legend: B sequences.
