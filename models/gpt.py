@@ -11,14 +11,15 @@ Legend: B batch, T tokens, C channels (n_embd), H heads, D channels of one head,
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from models.decode.cache import KVCache
 from models.ops import RopeTables, apply_rope, causal_conv, relu2, rms_norm, rope_tables, swiglu
 from models.packing import Packing
 
@@ -30,10 +31,7 @@ NORM_EPS = 1e-5
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """Everything that determines the shape of a model and the law of its initial weights.
-
-    `ValueError` names the setting, its value and what is accepted.
-    """
+    """The shape of a model and the distribution of its initial weights; ValueError for a setting out of range."""
 
     vocab_size: int
     n_layer: int
@@ -96,8 +94,30 @@ class GPTConfig:
         return max(1, round(self.mlp_ratio * self.n_embd))
 
 
+class Cache(Protocol):
+    """What a forward pass that continues stored tokens asks of their store (`models.decode.cache.KVCache`).
+
+    The model calls `begin`, then `previous_tokens`, then `update_conv` and `attend` once for each layer, then `commit`.
+    """
+
+    def begin(self, tokens_BT: Tensor, /) -> slice | Tensor:
+        """The positions of the new tokens: a slice, or int64[B, T]."""
+
+    def previous_tokens(self, n: int, /) -> tuple[Tensor, Tensor]:
+        """Ids [B, S] of the n tokens before the new ones, oldest first, and which of them exist."""
+
+    def update_conv(self, layer: int, part: int, x_BTC: Tensor, /) -> Tensor | None:
+        """Stores what a convolution reads at the new tokens; returns what it read at the S tokens before, [B, S, C]."""
+
+    def attend(self, layer: int, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, /) -> Tensor:
+        """Stores keys and values; attention [B, H, T, D] of each new token over all tokens up to itself."""
+
+    def commit(self, tokens_BT: Tensor, /) -> None:
+        """The pass is complete: the new tokens count as stored."""
+
+
 class Linear(nn.Linear):
-    """`nn.Linear` that leaves its weights to `init_weights`: building a model draws from no global generator."""
+    """`nn.Linear` without initialisation (see `init_weights`): building a model draws from no global generator."""
 
     def reset_parameters(self) -> None:
         pass
@@ -114,15 +134,15 @@ class RMSNorm(nn.Module):
         return rms_norm(x, self.weight, NORM_EPS)
 
 
-def build_norm(config: GPTConfig) -> nn.Module:
+def build_norm(config: GPTConfig) -> RMSNorm | nn.LayerNorm:
     return RMSNorm(config.n_embd) if config.norm == "rmsnorm" else nn.LayerNorm(config.n_embd, eps=NORM_EPS)
 
 
 class Embed(nn.Module):
-    """Token embedding, optionally mixed with the embeddings of the previous S tokens.
+    """Token embedding, optionally with a causal depthwise convolution over the embeddings of the previous S tokens.
 
-    x[t] = E[t] + sum_j w_j * E[t-j], j = 1..S, w_j per channel, E[t] = 0 before the start (a causal depthwise
-    convolution; ours, after RWKV's token shift, Peng et al. 2023).
+    x[t] = E[t] + sum_j w_j * E[t-j], j = 1..S, w_j per channel, E[t] = 0 before the start (ours, after RWKV's token
+    shift, Peng et al. 2023).
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -130,7 +150,7 @@ class Embed(nn.Module):
         self.weight = nn.Parameter(torch.empty(config.vocab_size, config.n_embd))
         self.shift = nn.Parameter(torch.empty(config.token_shift, config.n_embd)) if config.token_shift else None
 
-    def forward(self, tokens_BT: Tensor, cache: KVCache | None, packing: Packing | None = None) -> Tensor:
+    def forward(self, tokens_BT: Tensor, cache: Cache | None, packing: Packing | None = None) -> Tensor:
         x_BTC = F.embedding(tokens_BT, self.weight)
         if self.shift is None:
             return x_BTC
@@ -141,10 +161,9 @@ class Embed(nn.Module):
 
 
 class Conv(nn.Module):
-    """Mixes what a part of block `layer` reads with what it read at the previous S tokens, per channel.
+    """Causal depthwise convolution with a residual, on what attention (`part` 0) or the MLP (`part` 1) reads.
 
-    y[t] = x[t] + sum_j w_j * x[t-j], j = 1..S (Canon layers, Allen-Zhu 2025, "Physics of Language Models" 4.1). `part`
-    0 is the attention's, 1 the MLP's.
+    y[t] = x[t] + sum_j w_j * x[t-j], j = 1..S (Canon layers, Allen-Zhu 2025, "Physics of Language Models" 4.1).
     """
 
     def __init__(self, config: GPTConfig, layer: int, part: int) -> None:
@@ -152,7 +171,7 @@ class Conv(nn.Module):
         self.layer, self.part = layer, part
         self.shift = nn.Parameter(torch.empty(config.conv, config.n_embd))
 
-    def forward(self, x_BTC: Tensor, cache: KVCache | None, packing: Packing | None = None) -> Tensor:
+    def forward(self, x_BTC: Tensor, cache: Cache | None, packing: Packing | None = None) -> Tensor:
         past_BSC = None if cache is None else cache.update_conv(self.layer, self.part, x_BTC)
         return causal_conv(x_BTC, self.shift, past_BSC, None if packing is None else packing.position_BT)
 
@@ -172,7 +191,7 @@ class Attention(nn.Module):
         self,
         x_BTC: Tensor,
         rope: RopeTables,
-        cache: KVCache | None,
+        cache: Cache | None,
         packing: Packing | None = None,
         at_N: Tensor | None = None,
     ) -> Tensor:
@@ -193,7 +212,7 @@ class Attention(nn.Module):
             y_BHTD = F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, is_causal=True)
         else:
             y_BHTD = cache.attend(self.layer, q_BHTD, k_BHTD, v_BHTD)
-        return self.out(_at(y_BHTD.transpose(1, 2).reshape(x_BTC.shape), at_N))
+        return self.out(_select(y_BHTD.transpose(1, 2).reshape(x_BTC.shape), at_N))
 
 
 class MLP(nn.Module):
@@ -201,13 +220,13 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.kind = config.mlp
+        self.activation = config.mlp
         gates = 2 if config.mlp == "swiglu" else 1  # swiglu rows: all gates, then all ups
         self.up = Linear(config.n_embd, gates * config.hidden, bias=config.bias)
         self.down = Linear(config.hidden, config.n_embd, bias=config.bias)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        return self.down(ACTIVATIONS[self.kind](self.up(x_BTC)))
+        return self.down(ACTIVATIONS[self.activation](self.up(x_BTC)))
 
 
 class Block(nn.Module):
@@ -223,29 +242,29 @@ class Block(nn.Module):
         self,
         x_BTC: Tensor,
         rope: RopeTables,
-        cache: KVCache | None,
+        cache: Cache | None,
         packing: Packing | None = None,
         at_N: Tensor | None = None,
     ) -> Tensor:
-        """[B, T, C], or [N, C] at the flat positions `at_N`: what nobody reads at the others is not computed."""
+        """[B, T, C], or [N, C] at the flat positions `at_N` only: the others are skipped where possible."""
         h_BTC = self.norm_attn(x_BTC)
         if self.conv_attn is not None:
             h_BTC = self.conv_attn(h_BTC, cache, packing)
         if self.conv_mlp is None:
-            x = _at(x_BTC, at_N) + self.attn(h_BTC, rope, cache, packing, at_N)
+            x = _select(x_BTC, at_N) + self.attn(h_BTC, rope, cache, packing, at_N)
             return x + self.mlp(self.norm_mlp(x))
         x_BTC = x_BTC + self.attn(h_BTC, rope, cache, packing)
-        h_BTC = self.conv_mlp(self.norm_mlp(x_BTC), cache, packing)  # reads the positions before those wanted
-        return _at(x_BTC, at_N) + self.mlp(_at(h_BTC, at_N))
+        h_BTC = self.conv_mlp(self.norm_mlp(x_BTC), cache, packing)  # a convolution needs the positions before `at_N`
+        return _select(x_BTC, at_N) + self.mlp(_select(h_BTC, at_N))
 
 
-def _at(x_BTC: Tensor, at_N: Tensor | None) -> Tensor:
+def _select(x_BTC: Tensor, at_N: Tensor | None) -> Tensor:
     return x_BTC if at_N is None else x_BTC.flatten(0, 1).index_select(0, at_N)
 
 
 def has_hooks(*modules: nn.Module) -> bool:
-    """Whether anybody watches what passes these modules, or any of theirs, forward or backward."""
-    return _has_any_global_hook() or any(
+    """Whether these modules, or modules inside them, have forward or backward hooks, or global hooks are on."""
+    return bool(_has_any_global_hook()) or any(
         m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
         for module in modules
         for m in module.modules()
@@ -259,25 +278,25 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.embed = Embed(config)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.blocks = cast(Sequence[Block], nn.ModuleList(Block(config, layer) for layer in range(config.n_layer)))
         self.ln_final = build_norm(config)
         self.unembed = None if config.tied else Linear(config.n_embd, config.vocab_size, bias=False)
-        self.rope_tables: Tensor | None = None  # made when first needed; no buffer, for it must stay float32
+        self.rope_tables: Tensor | None = None  # built on first use; not a buffer, because it must stay float32
         init_weights(self, seed)
 
     def forward(
         self,
         tokens_BT: Tensor,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         at_N: Tensor | None = None,
         segments_BT: Tensor | None = None,
     ) -> Tensor:
         """Next-token logits, float32: [B, T, V], or [N, V] at the flat positions `at_N` = b * T + t only.
 
-        Without a cache the tokens start at position 0. With one, row b of `tokens_BT` continues row b of the cache,
-        which afterwards holds it too. Right padding needs no mask here: it cannot reach the positions before it.
-        `segments_BT` (without a cache) numbers the documents of each row, which then do not see each other
-        (`models.packing`). Raises ValueError if a sequence would outgrow `config.context` or the cache.
+        Without a cache the tokens start at position 0. With one, row b of `tokens_BT` continues row b of the cache and
+        is stored there. Right padding needs no mask: attention is causal. `segments_BT` (without a cache) numbers the
+        documents of each row, which then do not attend to each other (`models.packing`). Raises ValueError if a
+        sequence would be longer than `config.context` or the cache.
         """
         x = self.hidden(tokens_BT, cache, segments_BT, at_N)
         return F.linear(x, self.unembedding).float()
@@ -285,11 +304,11 @@ class GPT(nn.Module):
     def hidden(
         self,
         tokens_BT: Tensor,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         segments_BT: Tensor | None = None,
         at_N: Tensor | None = None,
     ) -> Tensor:
-        """What the unembedding reads: the residual stream after the final norm, [B, T, C], or [N, C] at `at_N`."""
+        """Final hidden states, the input of the unembedding, [B, T, C], or [N, C]; arguments as in `forward`."""
         n_tokens = tokens_BT.shape[1]
         if n_tokens > self.config.context:
             raise ValueError(f"context={self.config.context}: too short for {n_tokens} tokens")
@@ -303,19 +322,19 @@ class GPT(nn.Module):
         *blocks, last = self.blocks
         for block in blocks:
             x_BTC = block(x_BTC, rope, cache, packing)
-        narrow = at_N is not None and not has_hooks(last, self.ln_final)  # who watches sees all positions
+        narrow = at_N is not None and not has_hooks(last, self.ln_final)  # hooks must see every position
         x = self.ln_final(last(x_BTC, rope, cache, packing, at_N if narrow else None))
         if cache is not None:
             cache.commit(tokens_BT)
-        return x if narrow else _at(x, at_N)
+        return x if narrow else _select(x, at_N)
 
     @property
     def unembedding(self) -> Tensor:
-        """The matrix [V, C] that makes logits of the residual stream."""
+        """The matrix [V, C] from final hidden states to logits."""
         return self.embed.weight if self.unembed is None else self.unembed.weight
 
     def rope(self, positions: slice | Tensor, device: torch.device) -> RopeTables:
-        """What `models.ops.apply_rope` needs at these positions."""
+        """The tables of `models.ops.apply_rope` at these positions."""
         c = self.config
         if self.rope_tables is None or self.rope_tables.device != device:
             self.rope_tables = rope_tables(c.context, c.head_dim, c.rotated, c.rope_base, 2 * c.n_head).to(device)
@@ -325,24 +344,24 @@ class GPT(nn.Module):
 
 @torch.no_grad()
 def init_weights(model: GPT, seed: int) -> None:
-    """Fill every tensor from (seed, its name), so that a new part never changes the initial weights of the others.
+    """Fill every parameter from (seed, its name), so that adding a part never changes the initial weights of others.
 
     embed.weight, unembed.weight, *.qkv.weight, *.up.weight   normal, std init_std
     *.out.weight, *.down.weight                               normal, std init_std / sqrt(2 n_layer)   (GPT-2)
     norm weights, q_scale, k_scale                            one
-    biases, embed.shift, conv_*.shift                         zero (a mix starts as no mix)
+    biases, embed.shift, conv_*.shift                         zero (a convolution starts as the identity)
     """
     config = model.config
     for name, tensor in model.named_parameters():
-        kind = name.removesuffix(".weight").rsplit(".", 1)[-1]
+        part = name.removesuffix(".weight").rsplit(".", 1)[-1]
         if tensor.is_meta:
             continue
-        if kind in ("bias", "shift"):
+        if part in ("bias", "shift"):
             tensor.zero_()
         elif tensor.ndim == 1:
             tensor.fill_(1.0)
         else:
-            std = config.init_std / math.sqrt(2 * config.n_layer) if kind in ("out", "down") else config.init_std
+            std = config.init_std / math.sqrt(2 * config.n_layer) if part in ("out", "down") else config.init_std
             digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
             tensor.copy_(torch.randn(tensor.shape, generator=generator) * std)

@@ -1,7 +1,7 @@
-"""Element-wise parts of the model in few passes over memory: RMS norm, rotary positions, gates, causal mixing.
+"""Element-wise operations of the model in few passes over memory: RMS norm, RoPE, gated MLPs, causal convolution.
 
-Written as plain tensor arithmetic, these cost a small model on a CPU as much time as its matrix products; with the
-gradients below, written by hand, about a third of that.
+As plain tensor arithmetic they cost a small model on a CPU as much time as its matrix products; with the hand-written
+gradients below about a third of that.
 
 The invariant that matters: value and gradient equal the definition in each docstring.
 
@@ -21,8 +21,8 @@ from torch.autograd import Function
 RopeTables = tuple[Tensor, Tensor, Tensor]
 
 
-def _by_hand() -> bool:
-    """Whether to use the gradients written by hand: not where none are wanted, nor in code that is compiled anyway."""
+def _use_autograd_function() -> bool:
+    """Whether to use the hand-written gradients: only where gradients are on and `torch.compile` is not at work."""
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
@@ -41,7 +41,7 @@ class _ReLU2(Function):
 
 def relu2(x: Tensor) -> Tensor:
     """max(x, 0)^2 (So et al. 2021, Primer)."""
-    return _ReLU2.apply(x) if _by_hand() else F.relu(x).square()
+    return _ReLU2.apply(x) if _use_autograd_function() else F.relu(x).square()
 
 
 class _SwiGLU(Function):
@@ -67,7 +67,7 @@ class _SwiGLU(Function):
 
 def swiglu(x: Tensor) -> Tensor:
     """silu(first half of the channels) * second half (Shazeer 2020); the exponential is taken once, not twice."""
-    if _by_hand():
+    if _use_autograd_function():
         return _SwiGLU.apply(x)
     gate, up = x.chunk(2, dim=-1)
     return F.silu(gate) * up
@@ -105,7 +105,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def rope_tables(context: int, head_dim: int, rotated: int, base: float, n_heads: int) -> Tensor:
-    """Tables keep, ahead and behind, [3, context, E], with which `apply_rope` turns `rotated` channels of each head."""
+    """The tables keep, ahead and behind of `apply_rope`, [3, context, E], for `rotated` channels of each head."""
     rest = head_dim - rotated
     frequency_R = base ** (-torch.arange(0, rotated, 2, dtype=torch.float64) / max(rotated, 1))
     angle_TR = torch.arange(context, dtype=torch.float64)[:, None] * frequency_R
@@ -117,7 +117,7 @@ def rope_tables(context: int, head_dim: int, rotated: int, base: float, n_heads:
     return torch.stack((keep, ahead, behind)).float().repeat(1, 1, n_heads)
 
 
-def _turn(x: Tensor, keep: Tensor, ahead: Tensor, behind: Tensor, half: int) -> Tensor:
+def _rotate(x: Tensor, keep: Tensor, ahead: Tensor, behind: Tensor, half: int) -> Tensor:
     y = x * keep
     y[..., :-half].addcmul_(x[..., half:], ahead[..., :-half])
     y[..., half:].addcmul_(x[..., :-half], behind[..., half:])
@@ -129,7 +129,7 @@ class _Rotate(Function):
     def forward(ctx: Any, x: Tensor, keep: Tensor, ahead: Tensor, behind: Tensor, half: int) -> Tensor:
         ctx.save_for_backward(keep, ahead, behind)
         ctx.half = half
-        return _turn(x, keep, ahead, behind, half)
+        return _rotate(x, keep, ahead, behind, half)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
@@ -148,35 +148,35 @@ def apply_rope(x_BTE: Tensor, rope: RopeTables, half: int) -> Tensor:
     Rather than splitting every head, the whole row is shifted by R: y[i] = keep[i] x[i] + ahead[i] x[i+R] + behind[i]
     x[i-R], where `ahead` is -sin on first halves, `behind` is sin on second halves, and both are 0 elsewhere.
     """
-    return (_Rotate.apply if _by_hand() else _turn)(x_BTE, *rope, half)
+    return (_Rotate.apply if _use_autograd_function() else _rotate)(x_BTE, *rope, half)
 
 
-def _reaching(x: Tensor, j: int, position_BT: Tensor | None) -> Tensor:
-    """`x`, which belongs to columns j.. of a row, with 0 where the token j places before is of another document."""
+def _inside(x: Tensor, j: int, position_BT: Tensor | None) -> Tensor:
+    """`x` at columns j.. of a row, with 0 where the token j columns before is of another document."""
     return x if position_BT is None else x * (position_BT[:, j:, None] >= j)
 
 
-def _mix(x: Tensor, weight: Tensor, position_BT: Tensor | None = None) -> Tensor:
+def _convolve(x: Tensor, weight: Tensor, position_BT: Tensor | None = None) -> Tensor:
     out = x.clone()
     for j in range(1, min(len(weight), x.shape[1] - 1) + 1):
-        out[:, j:].addcmul_(_reaching(x[:, :-j], j, position_BT), weight[j - 1])
+        out[:, j:].addcmul_(_inside(x[:, :-j], j, position_BT), weight[j - 1])
     return out
 
 
-class _CausalMix(Function):
+class _CausalConv(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, position_BT: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight, position_BT)
-        return _mix(x, weight, position_BT)
+        return _convolve(x, weight, position_BT)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, position_BT = ctx.saved_tensors
         grad_x, grad_weight = grad.clone(), torch.zeros_like(weight)
         for j in range(1, min(len(weight), x.shape[1] - 1) + 1):
-            reaching = _reaching(grad[:, j:], j, position_BT)
-            grad_x[:, :-j].addcmul_(reaching, weight[j - 1])
-            grad_weight[j - 1] = (reaching * x[:, :-j]).sum((0, 1))
+            inside = _inside(grad[:, j:], j, position_BT)
+            grad_x[:, :-j].addcmul_(inside, weight[j - 1])
+            grad_weight[j - 1] = (inside * x[:, :-j]).sum((0, 1))
         return grad_x, grad_weight, None
 
 
@@ -185,11 +185,11 @@ def causal_conv(
 ) -> Tensor:
     """x[t] + sum_j weight[j - 1] * x[t - j], j = 1..S: a causal depthwise convolution.
 
-    Before the start x is `past_BSC`, oldest first, or 0. `position_BT`, where a row holds several documents, is the
-    place of each token in its own: x before a document's start is 0.
+    Before the start x is `past_BSC`, oldest first, or 0. `position_BT` is given where a row holds several documents:
+    the position of each token in its own document, before whose start x is 0.
     """
     if past_BSC is None:
-        return (_CausalMix.apply if _by_hand() else _mix)(x_BTC, weight_SC, position_BT)
+        return (_CausalConv.apply if _use_autograd_function() else _convolve)(x_BTC, weight_SC, position_BT)
     if x_BTC.shape[1] == 1:
         return x_BTC + (past_BSC * weight_SC.flip(0)).sum(1, keepdim=True)
-    return _mix(torch.cat((past_BSC, x_BTC), dim=1), weight_SC)[:, len(weight_SC) :]
+    return _convolve(torch.cat((past_BSC, x_BTC), dim=1), weight_SC)[:, len(weight_SC) :]

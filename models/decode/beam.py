@@ -1,10 +1,10 @@
 """Beam search: the most likely continuations of each prompt, by keeping the K best unfinished ones at every step.
 
-Scores and stopping follow `transformers`' `generate(num_beams=K)`, which is the peer in the tests: a finished text
-competes by its log-probability / length ** length_penalty (new tokens, eos counted), and a prompt is done when it has K
-finished texts and no unfinished one can still beat the worst of them. With a generator it is their beam sampling, used
-in Part 2.1 and 2.2 (K = 4): the 2K candidates of a step are drawn without replacement with probability proportional to
-the exponential of their scores, instead of being the 2K best.
+Scores and stopping follow `generate(num_beams=K)` of `transformers`, which the tests compare with: a finished text has
+the score log-probability / length ** length_penalty (new tokens, eos included), and a prompt is done when it has K
+finished texts and no unfinished one can still beat the worst of them. With a generator it is the beam sampling of
+Part 2.1 and 2.2 (K = 4): the 2K candidates of a step are drawn without replacement with probability proportional to the
+exponential of their scores, instead of being the 2K best.
 
 Legend: P prompts, K beams, V vocabulary, T new tokens.
 """
@@ -13,9 +13,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from models.decode.cache import KVCache
-from models.decode.decoder import Decoder
+from models.decode.decoder import Decoder, prefill
 from models.decode.sampling import Samples, check_prompts
 from models.gpt import GPT
 
@@ -35,9 +36,8 @@ def beam_search(
 ) -> Samples:
     """The best continuation of every prompt, in the form of `models.decode.sampling.sample`.
 
-    `sampling_logprobs_BT` is zero: a beam's text has no probability of being drawn in closed form. `max_rows` bounds
-    the rows of a batch (prompts x beams). Raises ValueError for beams below 1 or above max_rows, and for prompts as
-    `sample` does.
+    `sampling_logprobs_BT` is zero: the probability of drawing a beam's text has no closed form. `max_rows` bounds the
+    rows of a batch (prompts x beams). Raises ValueError for beams below 1 or above max_rows, and as `sample` does.
     """
     check_prompts(model, prompts, max_new_tokens)
     if not 1 <= beams <= max_rows:
@@ -58,20 +58,18 @@ def beam_search(
 class _Search:
     """The beams of some prompts: row p * K + k of the cache holds beam k of prompt p."""
 
-    def __init__(self, model, prompts, max_new_tokens, beams, length_penalty, eos) -> None:
+    def __init__(
+        self, model: GPT, prompts: list[list[int]], max_new_tokens: int, beams: int, length_penalty: float, eos: int
+    ) -> None:
         self.beams, self.penalty, self.eos = beams, length_penalty, eos
         self.max_new_tokens, n = max_new_tokens, len(prompts)
-        device, width = model.embed.weight.device, max(map(len, prompts))
-        lengths_P = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        tokens_PT = torch.tensor([prompt + [0] * (width - len(prompt)) for prompt in prompts], device=device)
-        read = KVCache(model, n, width)
-        logits_PV = model.forward(tokens_PT, read, at_N=lengths_P - 1 + width * torch.arange(n, device=device))
-        read.truncate(lengths_P)
-        self.cache = KVCache(model, n * beams, width + max_new_tokens - 1, empty=True)
+        device = model.embed.weight.device
+        read, logits_PV = prefill(model, prompts)
+        self.cache = KVCache(model, n * beams, read.capacity + max_new_tokens - 1, empty=True)
         self.cache.append_rows(read, torch.arange(n, device=device).repeat_interleave(beams))
         self.decode = Decoder(model, self.cache)
         self.logp_PKV = F.log_softmax(logits_PV, -1)[:, None].expand(-1, beams, -1)
-        # All beams of a prompt are the same at first, so only one of them may be continued.
+        # All beams of a prompt are equal at first, so only one of them may be continued.
         self.score_PK = torch.full((n, beams), -1e9, device=device)
         self.score_PK[:, 0] = 0.0
         self.text_PKT = torch.zeros(n, beams, 0, dtype=torch.long, device=device)
@@ -85,7 +83,7 @@ class _Search:
         total_PC = (self.score_PK[..., None] + self.logp_PKV).flatten(1)
         if generator is None:
             score_PC, chosen_PC = total_PC.topk(2 * beams, dim=-1)
-        else:  # adding Gumbel noise and taking the largest draws without replacement
+        else:  # the largest after adding Gumbel noise: a draw without replacement
             uniform_PC = torch.rand(total_PC.shape, generator=generator, device=generator.device).to(total_PC.device)
             noisy_PC = total_PC - (-uniform_PC.clamp(1e-20, 1 - 1e-7).log()).log()
             chosen_PC = noisy_PC.topk(2 * beams, dim=-1).indices
@@ -112,7 +110,9 @@ class _Search:
         self.logp_PKV = F.log_softmax(logits_RV, -1).view(n, beams, vocabulary)
         return True
 
-    def _finish(self, score_PC, text_PCT, logp_PCT, ends_PC, length: int, last: bool) -> None:
+    def _finish(
+        self, score_PC: Tensor, text_PCT: Tensor, logp_PCT: Tensor, ends_PC: Tensor, length: int, last: bool
+    ) -> None:
         """Keep the K best finished texts of each prompt; at the last step unfinished beams count as finished."""
         for p in range(len(self.finished)):
             if self.done_P[p]:

@@ -1,7 +1,8 @@
-"""What lies between the matrix products of a decoding step, as compiled loops: one pass over memory for each.
+"""Compiled loops of `models.decode.cpu_step`: what lies between the matrix products of a decoding step.
 
-Every row adds one token to its sequence. Loops read the columns that a row holds and no others, whatever is
-in the rest.
+Each is one pass over memory; every row appends one token. A loop reads the columns that a row uses and no others, so
+the rest of the cache may hold anything. Nothing else in the house uses this file: read `models/gpt.py` for what the
+model computes, and this only to make it faster.
 
 The invariant that matters: each equals the modules of `models/gpt.py` on one token a row, to float32 rounding.
 
@@ -18,20 +19,26 @@ from pathlib import Path
 
 import numba
 import numpy as np
+from numba.core import config
 
-COMPILED = os.environ.get("GLASSHOUSE_JIT", "1") != "0"  # the generator's switch, too: without it torch's kernels serve
-# Sums may be reordered and fused, which vector instructions need; infinities keep their meaning.
-FAST = {"reassoc", "contract", "nsz"}
+COMPILED = (
+    os.environ.get("GLASSHOUSE_JIT", "1") != "0"
+)  # the switch of `synth.kernel.jit`; off: the model takes the step
+FAST = {
+    "reassoc",
+    "contract",
+    "nsz",
+}  # sums may be reordered and fused, as vector instructions do; infinities stay valid
 
 
 def compiled(loops: Callable) -> Callable:
-    """Machine code, cached in one place whatever else is compiled by numba in the process."""
-    here, before = Path(__file__).parent, numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(here / "__pycache__" if os.access(here, os.W_OK) else Path(tempfile.gettempdir()))
+    """`numba.njit`, with the machine code cached beside this file, whatever `synth.kernel.jit` has set."""
+    here, before = Path(__file__).parent, getattr(config, "CACHE_DIR", "")
+    config.CACHE_DIR = str(here / "__pycache__" if os.access(here, os.W_OK) else tempfile.gettempdir())
     try:
         return numba.njit(fastmath=FAST, cache=True)(loops)
     finally:
-        numba.config.CACHE_DIR = before
+        config.CACHE_DIR = before
 
 
 @compiled
@@ -51,8 +58,8 @@ def embed(token_A, embed_VC, shift_SC, tokens_RK, lengths_A, x_AC):
 
 @compiled
 def add_norm_mix(x_AC, add_AC, weight_C, bias_C, centred, eps, shift_SC, inputs_RKC, lengths_A, h_AC):
-    """x += add (if any); h = norm(x), about its mean if `centred`; where `shift_SC` is not empty, h is stored in
-    `inputs_RKC` and mixed with what stands there of the tokens before."""
+    """x += add (if any); h = norm(x), layer norm if `centred`, else RMS norm; then, where `shift_SC` is not empty, the
+    convolution: h is stored in `inputs_RKC`, and the stored rows of the S tokens before are added under `shift_SC`."""
     n_rows, width = x_AC.shape
     for a in range(n_rows):
         if len(add_AC):
@@ -102,9 +109,9 @@ def _prepare(row_E, start, scale_D, cos_KP, sin_KP, at, eps, out_D):
 
 @compiled
 def score(qkv_AE, q_scale_D, k_scale_D, cos_KP, sin_KP, eps, scale, k_RHKD, v_RHKD, lengths_A, scores_AHK):
-    """Store the new key and value of each row behind its columns; scores of its query with all of them, -inf beyond.
+    """Append each row's new key and value; the scores of its query with all its columns, -inf behind them.
 
-    Eight columns at a time: the sums of one column alone would wait for each other.
+    Eight columns at a time, because the additions of a single sum would wait for each other.
     """
     n_rows, n_heads, most = scores_AHK.shape
     width = k_RHKD.shape[3]
@@ -151,7 +158,7 @@ def score(qkv_AE, q_scale_D, k_scale_D, cos_KP, sin_KP, eps, scale, k_RHKD, v_RH
 
 @compiled
 def mix(weights_AHK, v_RHKD, lengths_A, out_AC):
-    """The values of each row's columns, the new one included, summed under the weights."""
+    """Each row's values, the new one included, summed under the attention weights; eight columns at a time."""
     n_rows, n_heads, _ = weights_AHK.shape
     width = v_RHKD.shape[3]
     for a in range(n_rows):

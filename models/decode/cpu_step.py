@@ -1,7 +1,10 @@
-"""The step that grows every row by one token, on one CPU thread: matrix products of torch, compiled loops in between.
+"""The decoding step on one CPU thread: matrix products of torch, compiled loops (`cpu_kernels`) in between.
 
-A small model's step is a hundred short operations, each of which costs its dispatch; here a layer is four products,
-three loops, a softmax and the MLP's activation. `make bench` has what rollouts gain.
+Why it is here: a small model's step is a hundred short torch operations, each of which costs its dispatch; here a layer
+is four products, three loops, a softmax and the MLP's activation ("rollouts" in tests/bench/README.md). It is a second
+implementation of `GPT.forward` behind one door: `Decoder` uses it where `is_supported` allows, GLASSHOUSE_JIT=0 turns
+it off, and tests/unit/test_cpu_step.py compares it with the model. A change of `models/gpt.py` must be made here as
+well, or be refused by `is_supported`.
 
 The invariant that matters: logits and cache are those of `model.forward(token_A1, cache)`, to float32 rounding.
 
@@ -11,7 +14,7 @@ Legend: A rows in use, C channels of the residual stream, V vocabulary, H heads,
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,14 +25,15 @@ from models.decode import cpu_kernels as kernels
 from models.decode.cache import KVCache
 from models.gpt import ACTIVATIONS, GPT, MLP, NORM_EPS, Attention, Block, Conv, Embed, Linear, RMSNorm, has_hooks
 
-PLAIN = (GPT, Embed, Block, Attention, MLP, Conv, RMSNorm, nn.LayerNorm, Linear, nn.ModuleList)  # known by heart below
+# The modules that are implemented below; any other (LoRA's, say) goes through the model.
+IMPLEMENTED = (GPT, Embed, Block, Attention, MLP, Conv, RMSNorm, nn.LayerNorm, Linear, nn.ModuleList)
 NONE = np.empty(0, np.float32)
 NONE_2 = np.empty((0, 0), np.float32)
 
 
 def is_supported(model: GPT, cache: KVCache) -> bool:
-    """Whether the fused step can stand for the modules: float32 on one CPU thread, no gradients, every module plain and
-    without hooks (`models.hooks` attaches them, LoRA puts modules of its own in their place)."""
+    """Whether `CPUStep` computes what the model does: float32 on one CPU thread, no gradients, no hooks, and no module
+    but those implemented here."""
     return (
         kernels.COMPILED
         and model.embed.weight.device.type == "cpu"
@@ -39,19 +43,19 @@ def is_supported(model: GPT, cache: KVCache) -> bool:
         and torch.get_num_threads() == 1
         and not torch.is_grad_enabled()
         and not has_hooks(model)
-        and all(map(_plain, model.modules()))
+        and all(map(_is_implemented, model.modules()))
         and [block.attn.layer for block in model.blocks] == list(range(model.config.n_layer))
     )
 
 
-def _plain(module: nn.Module) -> bool:
+def _is_implemented(module: nn.Module) -> bool:
     if isinstance(module, nn.LayerNorm) and (module.eps != NORM_EPS or module.weight is None):
         return False
-    return type(module) in PLAIN and not {"forward", "hidden"} & vars(module).keys()
+    return type(module) in IMPLEMENTED and not {"forward", "hidden"} & vars(module).keys()
 
 
 class _Norm(NamedTuple):
-    """A norm and the mixing behind it, as arguments of `add_norm_mix`."""
+    """A norm and the convolution behind it, as arguments of `add_norm_mix`."""
 
     weight: np.ndarray
     bias: np.ndarray
@@ -62,7 +66,7 @@ class _Norm(NamedTuple):
 
 
 class CPUStep:
-    """Steps of one model on one cache, under `torch.no_grad()`. The weights must not change meanwhile."""
+    """Decoding steps of one model on one cache, under `torch.no_grad()`. The weights must not change meanwhile."""
 
     def __init__(self, model: GPT, cache: KVCache) -> None:
         config = model.config
@@ -72,13 +76,12 @@ class CPUStep:
         self.tokens_RK, self.lengths_R = cache.tokens_RK.numpy(), cache.lengths_R.numpy()
         kv_L2RHKD, inputs_L2RKC = cache.kv_L2RHKD.numpy(), cache.inputs_L2RKC.numpy()
         self.k, self.v = kv_L2RHKD[:, 0], kv_L2RHKD[:, 1]
-        none = np.empty((0, 0, 0), np.float32)
-        self.norms: list[tuple[_Norm, _Norm]] = []
         self.scales = [(_array(b.attn.q_scale), _array(b.attn.k_scale)) for b in model.blocks]
-        for block, inputs_2RKC in zip(model.blocks, inputs_L2RKC, strict=True):
-            pair = (block.norm_attn, block.conv_attn, inputs_2RKC[0]), (block.norm_mlp, block.conv_mlp, inputs_2RKC[1])
-            self.norms.append(tuple(_norm(*part) for part in pair))
-        self.last = _norm(model.ln_final, None, none)
+        self.norms = [
+            (_norm(b.norm_attn, b.conv_attn, inputs_2RKC[0]), _norm(b.norm_mlp, b.conv_mlp, inputs_2RKC[1]))
+            for b, inputs_2RKC in zip(model.blocks, inputs_L2RKC, strict=True)
+        ]
+        self.norm_final = _norm(model.ln_final, None, np.empty((0, 0, 0), np.float32))
         pairs = config.rotated // 2
         keep_KE, _, behind_KE = model.rope(slice(config.context), torch.device("cpu"))
         self.cos = np.ascontiguousarray(keep_KE[:, :pairs])
@@ -87,7 +90,7 @@ class CPUStep:
     def __call__(self, token_A1: Tensor) -> Tensor:
         """Logits [A, V] of the token after `token_A1`.
 
-        Raises ValueError for other rows than the cache has, or if it has no more columns; IndexError for no token.
+        Raises ValueError if the cache has other rows or no free column; IndexError for an id outside the vocabulary.
         """
         model, cache, n = self.model, self.cache, len(token_A1)
         if token_A1.shape != (cache.n_rows, 1):
@@ -106,9 +109,9 @@ class CPUStep:
             kernels.add_norm_mix(x, add, *before_attn, lengths, h)
             add = self._attend(layer, block.attn, h_AC, scores_AHK, lengths)
             kernels.add_norm_mix(x, add, *before_mlp, lengths, h)
-            up, down, activation = block.mlp.up, block.mlp.down, ACTIVATIONS[block.mlp.kind]
+            up, down, activation = block.mlp.up, block.mlp.down, ACTIVATIONS[block.mlp.activation]
             add = F.linear(activation(F.linear(h_AC, up.weight, up.bias)), down.weight, down.bias).numpy()
-        kernels.add_norm_mix(x, add, *self.last, lengths, h)
+        kernels.add_norm_mix(x, add, *self.norm_final, lengths, h)
         cache.lengths_R[:n] += 1
         cache.longest += 1
         return F.linear(h_AC, model.unembedding)
@@ -127,7 +130,7 @@ def _array(tensor: Tensor | None, none: np.ndarray = NONE) -> np.ndarray:
     return none if tensor is None else tensor.detach().numpy()
 
 
-def _norm(norm: Any, conv: Conv | None, inputs_RKC: np.ndarray) -> _Norm:
-    centred, eps = isinstance(norm, nn.LayerNorm), np.float32(NORM_EPS)
+def _norm(norm: RMSNorm | nn.LayerNorm, conv: Conv | None, inputs_RKC: np.ndarray) -> _Norm:
+    centred, bias = isinstance(norm, nn.LayerNorm), norm.bias if isinstance(norm, nn.LayerNorm) else None
     shift = NONE_2 if conv is None else _array(conv.shift)
-    return _Norm(_array(norm.weight), _array(norm.bias) if centred else NONE, centred, eps, shift, inputs_RKC)
+    return _Norm(_array(norm.weight), _array(bias), centred, np.float32(NORM_EPS), shift, inputs_RKC)

@@ -1,14 +1,15 @@
-"""The step that grows every row by one token; on a GPU with fixed shapes, recorded once as a graph and replayed.
+"""The two forward passes of generation: `prefill` reads prompts, `Decoder` appends one token to every row.
 
-A step of a small model is a hundred launches of kernels that each take less time than their launch. So on a GPU rows
-and columns are rounded up, each shape is recorded the first time that it comes, and afterwards costs one launch.
-Elsewhere the step has the shapes of the rows in use.
+A decoding step of a small model is a hundred kernel launches that each take longer than the kernel. So on a GPU rows
+and columns are rounded up, each shape is recorded as a CUDA graph on first use, and afterwards costs one launch. On one
+CPU thread `models.decode.cpu_step` takes the step, elsewhere the model itself.
 
-The invariant that matters: the logits of the rows in use are those of `model.forward(token_A1, cache)`, and so is what
-the cache holds of them afterwards.
+The invariant that matters: logits and cache of the rows in use are those of `model.forward(token_A1, cache)`.
 
-Legend: A rows in use, R rows of the cache, V vocabulary.
+Legend: A rows in use, B prompts, R rows of the cache, T tokens of the longest prompt, V vocabulary.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,33 +18,51 @@ from models.decode.cache import KVCache
 from models.decode.cpu_step import CPUStep, is_supported
 from models.gpt import GPT
 
-STATIC_ON = ("cuda",)  # kinds of device on which shapes are rounded up
+STATIC_ON = ("cuda",)  # device types on which shapes are rounded up
 ROWS, COLUMNS = 32, 64  # to multiples of these
 
 
-class Decoder:
-    """Steps of one model on one cache, under `torch.no_grad()`.
+def prefill(model: GPT, prompts: Sequence[Sequence[int]]) -> tuple[KVCache, Tensor]:
+    """Read prompts in one pass: their cache, one row each, and the logits [B, V] of the token after each.
 
-    What serves them is decided here, once: hooks, threads, weights and precision must not change while it lives."""
+    Raises FloatingPointError for logits that are not finite.
+    """
+    device, width = model.embed.weight.device, max(map(len, prompts))
+    lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    tokens_BT = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in prompts], device=device)
+    cache = KVCache(model, len(prompts), width)
+    last_B = lengths_B - 1 + width * torch.arange(len(prompts), device=device)
+    logits_BV = model.forward(tokens_BT, cache, at_N=last_B)
+    if not logits_BV.isfinite().all():
+        raise FloatingPointError("the model's logits are not finite: its training has diverged")
+    cache.truncate(lengths_B)
+    return cache, logits_BV
+
+
+class Decoder:
+    """Decoding steps of one model on one cache, under `torch.no_grad()`.
+
+    The implementation is chosen once, here: hooks, threads, weights and precision must not change afterwards.
+    """
 
     def __init__(self, model: GPT, cache: KVCache) -> None:
         self.model, self.cache, self.device = model, cache, model.embed.weight.device
         self.token_R1 = torch.zeros(len(cache.lengths_R), 1, dtype=torch.long, device=self.device)
-        self.fused = CPUStep(model, cache) if is_supported(model, cache) else None
+        self.cpu_step = CPUStep(model, cache) if is_supported(model, cache) else None
         self.graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
     def __call__(self, token_A1: Tensor) -> Tensor:
         """Logits [A, V] of the token after `token_A1`, valid until the next call."""
-        if self.fused is not None:
-            return self.fused(token_A1)
+        if self.cpu_step is not None:
+            return self.cpu_step(token_A1)
         if self.device.type not in STATIC_ON:
-            # forward, not __call__: a compiled model would be compiled anew for every shape of batch and cache
+            # forward, not __call__: torch.compile would recompile for every shape of batch and cache
             return self.model.forward(token_A1, self.cache)[:, 0]
         cache, n, longest = self.cache, len(token_A1), self.cache.longest
-        rows = min(_up(n, ROWS), len(self.token_R1))
-        columns = min(_up(longest + 1, COLUMNS), cache.capacity)
+        rows = min(_round_up(n, ROWS), len(self.token_R1))
+        columns = min(_round_up(longest + 1, COLUMNS), cache.capacity)
         self.token_R1[:n] = token_A1
-        cache.lengths_R[n:rows] = 0  # rows not in use write into their first column, which nobody reads
+        cache.lengths_R[n:rows] = 0  # unused rows write into their first column, which is never read
         cache.n_rows, cache.least_columns = rows, columns
         logits_RV = self._replayed(rows, columns) if self.device.type == "cuda" else self._step(rows)
         cache.n_rows, cache.least_columns, cache.longest = n, 0, longest + 1
@@ -60,7 +79,7 @@ class Decoder:
         return logits_RV
 
     def _recorded(self, rows: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        """The step as a graph. It is run once before, for what libraries set up on their first call, and undone."""
+        """The step as a CUDA graph. A warm-up run, for what libraries set up on first use, is undone before."""
         cache, lengths_R, longest = self.cache, self.cache.lengths_R.clone(), self.cache.longest
         stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
         stream.wait_stream(torch.cuda.current_stream())
@@ -74,5 +93,5 @@ class Decoder:
         return graph, logits_RV
 
 
-def _up(number: int, step: int) -> int:
+def _round_up(number: int, step: int) -> int:
     return -(-number // step) * step

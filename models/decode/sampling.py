@@ -1,10 +1,9 @@
-"""Sampling continuations: prompts are read once, then every row in the batch grows by one token a step.
+"""Sampling with continuous batching: prompts are prefilled once, then every row of the batch grows by one token a step.
 
-Rows that have finished leave the batch and waiting prompts take their places: no step is spent on a nearly empty batch.
+Finished rows leave the batch and waiting prompts take their places, so no step is spent on a nearly empty batch.
 
-The invariant that matters: what is drawn for a prompt depends on the model, the settings, the generator and the
-prompt's place in the list, not on its neighbours; and each log-probability is the one that a forward pass over the
-finished text gives.
+The invariant that matters: the sample of a prompt depends on the model, the settings, the generator and the prompt's
+place in the list, not on its neighbours; and each log-probability is that of a forward pass over the finished text.
 
 Try it:  sample(model, [[5, 2, 9]] * 8, 32, eos=1, pad=0, generator=torch.Generator().manual_seed(0)).tokens_BT
 
@@ -20,15 +19,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.decode.cache import KVCache
-from models.decode.decoder import Decoder
+from models.decode.decoder import Decoder, prefill
 from models.gpt import GPT
 
-PREFILL_ROWS = 32  # different prompts of similar length that are read together: more would read more padding
+PREFILL_ROWS = 32  # different prompts of similar length in one prefill: more would read more padding
 LEAVE_SHARE = 1 / 16  # finished rows leave the batch once they are this share of it, at the cost of moving as many
 
 
 class Samples(NamedTuple):
-    """Continuations on the model's device. Behind a row's end: `pad` and zero log-probabilities."""
+    """Continuations, on the model's device; behind a row's end `pad` and log-probabilities of 0."""
 
     tokens_BT: Tensor  # int64; new tokens only, with the final eos; T is the longest row's length
     lengths_B: Tensor  # int64; new tokens of each row, eos included
@@ -38,12 +37,12 @@ class Samples(NamedTuple):
 
     @property
     def finish_reasons(self) -> list[str]:
-        """Of each row, `stop` or `length`."""
+        """`stop` or `length` for each row."""
         return [finish_reason(bool(finished)) for finished in self.finished_B.tolist()]
 
 
 def finish_reason(finished: bool) -> str:
-    """`stop`: ended by eos; `length`: cut at max_new_tokens (the words of the servers that speak OpenAI's protocol)."""
+    """`stop`: ended by eos; `length`: cut at max_new_tokens (the names of the OpenAI API)."""
     return "stop" if finished else "length"
 
 
@@ -63,34 +62,33 @@ def sample(
 ) -> Samples:
     """Continue every prompt until `eos` or for `max_new_tokens`.
 
-    For several samples of a prompt, repeat it: repeats that enter the batch together are read once. temperature 0 takes
-    the most likely token and needs no generator. top_k keeps the k most likely tokens (and ties; 0 keeps all), then
-    top_p the fewest likeliest ones that together have this probability (Holtzman et al. 2020). The generator advances
-    by one draw per prompt and possible new token, whatever is drawn. `max_rows` bounds the rows of the batch, hence
-    memory; it changes no result beyond rounding. Raises ValueError for a setting out of range, an empty prompt, or one
-    that leaves no room for `max_new_tokens` in the model's context; FloatingPointError for logits that are not finite.
+    For several samples of a prompt, repeat it: repeats that enter the batch together are prefilled once. temperature 0
+    takes the most likely token and needs no generator. top_k keeps the k most likely tokens (and ties; 0 keeps all),
+    then top_p the smallest set of most likely tokens with this probability (Holtzman et al. 2020). The generator always
+    advances by one draw per prompt and possible new token. `max_rows` bounds the rows of the batch, hence memory; it
+    changes results only by rounding. Raises ValueError for a setting out of range, an empty prompt, or a prompt too
+    long for `max_new_tokens` in the model's context; FloatingPointError for logits that are not finite.
     """
     _check(temperature, top_k, top_p, generator, max_rows)
     check_prompts(model, prompts, max_new_tokens)
-    if temperature > 0:
-        assert generator is not None  # checked above
+    if generator is not None and temperature > 0:
         uniform_BT = torch.rand(len(prompts), max_new_tokens, generator=generator, device=generator.device)
         uniform_BT = uniform_BT.to(model.embed.weight.device)
-    law = (temperature, top_k, top_p)
+    settings = (temperature, top_k, top_p)
     batch = _Batch(model, prompts, max_new_tokens, eos, min(max_rows, len(prompts)))
     while batch.fill():
         logp_AV = F.log_softmax(batch.logits_AV, dim=-1)
         if temperature == 0:
-            law_AV, token_A1 = None, logp_AV.argmax(-1, keepdim=True)
+            sampling_AV, token_A1 = None, logp_AV.argmax(-1, keepdim=True)
         else:
-            law_AV = logp_AV if law == (1, 0, 1) else sampling_logprobs(logp_AV, *law)
-            token_A1 = inverse_cdf_sample(law_AV, uniform_BT[batch.row_A, batch.step_A])
-        batch.advance(token_A1, logp_AV, law_AV)
+            sampling_AV = logp_AV if settings == (1, 0, 1) else sampling_logprobs(logp_AV, *settings)
+            token_A1 = inverse_cdf_sample(sampling_AV, uniform_BT[batch.row_A, batch.step_A])
+        batch.advance(token_A1, logp_AV, sampling_AV)
     return _blank_behind_eos(batch, eos, pad)
 
 
 class _Batch:
-    """The rows being continued: the cache, what each row is, the logits of its next token; and the results so far."""
+    """The rows in the batch: the cache, which prompt each continues, the logits of its next token; and the results."""
 
     def __init__(
         self, model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, eos: int, max_rows: int
@@ -98,8 +96,8 @@ class _Batch:
         self.model, self.max_new_tokens, self.eos, self.max_rows = model, max_new_tokens, eos, max_rows
         self.device = model.embed.weight.device
         self.prompts = [tuple(prompt) for prompt in prompts]
-        # Popped from the end, so longest first and equal ones together: rows that are neighbours in time need about as
-        # many columns of the cache, and a repeated prompt is read once.
+        # Popped from the end, so longest first and equal prompts together: rows of one prefill need about as many
+        # columns of the cache, and a repeated prompt is read once.
         self.waiting = sorted(range(len(prompts)), key=lambda row: (len(self.prompts[row]), self.prompts[row]))
         self.cache = KVCache(model, max_rows, len(self.prompts[self.waiting[-1]]) + max_new_tokens - 1, empty=True)
         self.decode = Decoder(model, self.cache)
@@ -111,9 +109,9 @@ class _Batch:
         self.logits_AV = torch.zeros(0, model.config.vocab_size, device=self.device)
 
     def fill(self) -> bool:
-        """Let waiting prompts in where there is room for a good many. False when nothing is left to do."""
+        """Admit waiting prompts while enough rows are free. False when nothing is left to do."""
         while self.waiting and self.max_rows - self.cache.n_rows >= min(len(self.waiting), PREFILL_ROWS, self.max_rows):
-            self._read()
+            self._prefill()
         return self.cache.n_rows > 0
 
     def _next_rows(self) -> tuple[list[int], dict[tuple[int, ...], int]]:
@@ -128,17 +126,9 @@ class _Batch:
             rows.append(self.waiting.pop())
         return rows, place
 
-    def _read(self) -> None:
+    def _prefill(self) -> None:
         rows, place = self._next_rows()
-        unique, width = list(place), len(self.prompts[rows[0]])
-        lengths_U = torch.tensor([len(prompt) for prompt in unique], device=self.device)
-        tokens_UT = torch.tensor([prompt + (0,) * (width - len(prompt)) for prompt in unique], device=self.device)
-        last_U = lengths_U - 1 + width * torch.arange(len(unique), device=self.device)
-        read = KVCache(self.model, len(unique), width)
-        logits_UV = self.model.forward(tokens_UT, read, at_N=last_U)
-        if not logits_UV.isfinite().all():
-            raise FloatingPointError("the model's logits are not finite: its training has diverged")
-        read.truncate(lengths_U)
+        read, logits_UV = prefill(self.model, list(place))
         source_M = torch.tensor([place[self.prompts[row]] for row in rows], device=self.device)
         self.cache.append_rows(read, source_M)
         self.row_A = torch.cat((self.row_A, torch.tensor(rows, device=self.device)))
@@ -146,15 +136,15 @@ class _Batch:
         self.open_A = torch.cat((self.open_A, torch.ones_like(source_M, dtype=torch.bool)))
         self.logits_AV = torch.cat((self.logits_AV, logits_UV[source_M]))
 
-    def advance(self, token_A1: Tensor, logp_AV: Tensor, law_AV: Tensor | None) -> None:
+    def advance(self, token_A1: Tensor, logp_AV: Tensor, sampling_AV: Tensor | None) -> None:
         """Record one token per row, let finished rows leave, and run the model on the others."""
         at = self.row_A, self.step_A
         self.tokens_BT[at] = token_A1[:, 0]
         self.logprobs_BT[at] = logp_AV.gather(1, token_A1)[:, 0]
-        if law_AV is not None:
-            self.sampling_logprobs_BT[at] = law_AV.gather(1, token_A1)[:, 0]
+        if sampling_AV is not None:
+            self.sampling_logprobs_BT[at] = sampling_AV.gather(1, token_A1)[:, 0]
         self.step_A = self.step_A + 1
-        full_A = self.step_A == self.max_new_tokens  # such a row has no column left in the cache: it must go now
+        full_A = self.step_A == self.max_new_tokens  # such a row has no column left in the cache: it must leave now
         self.open_A = self.open_A & (token_A1[:, 0] != self.eos) & ~full_A
         n_finished = len(token_A1) - int(self.open_A.sum())
         if n_finished and (n_finished >= LEAVE_SHARE * len(token_A1) or full_A.any()):
@@ -165,7 +155,7 @@ class _Batch:
 
 
 def sampling_logprobs(logits_BV: Tensor, temperature: float, top_k: int = 0, top_p: float = 1.0) -> Tensor:
-    """Log-probabilities to draw from: temperature above 0, then top-k, then top-p; -inf for removed tokens."""
+    """Log-probabilities of the sampling distribution: temperature (above 0), top-k, then top-p; -inf where removed."""
     logits_BV = logits_BV / temperature
     if 0 < top_k < logits_BV.shape[-1]:
         least_B1 = logits_BV.topk(top_k, dim=-1).values[:, -1:]
@@ -182,7 +172,7 @@ def sampling_logprobs(logits_BV: Tensor, temperature: float, top_k: int = 0, top
 def inverse_cdf_sample(logp_BV: Tensor, uniform_B: Tensor) -> Tensor:
     """One token per row, [B, 1]: the first whose cumulative probability exceeds a float32 uniform from [0, 1).
 
-    In float64, so that rounding can neither draw a removed token nor run past the last one.
+    In float64, so that rounding can neither select a removed token nor run past the last one.
     """
     cumulative_BV = logp_BV.double().exp_().cumsum(-1)
     target_B1 = uniform_B.double()[:, None] * cumulative_BV[:, -1:]
@@ -195,7 +185,7 @@ def token_logprobs(model: GPT, tokens_BT: Tensor) -> Tensor:
     return logp_BTV.gather(-1, tokens_BT[:, 1:, None])[..., 0]
 
 
-def _check(temperature, top_k, top_p, generator, max_rows) -> None:
+def _check(temperature: float, top_k: int, top_p: float, generator: torch.Generator | None, max_rows: int) -> None:
     if not (temperature >= 0 and math.isfinite(temperature)):
         raise ValueError(f"temperature={temperature}: expected 0 (greedy) or more")
     if top_k < 0:
@@ -209,7 +199,7 @@ def _check(temperature, top_k, top_p, generator, max_rows) -> None:
 
 
 def check_prompts(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
-    """Raise ValueError unless every prompt has tokens, and room for `max_new_tokens` behind them."""
+    """Raise ValueError unless every prompt has tokens and leaves `max_new_tokens` positions of the model's context."""
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens}: expected at least 1")
     if not prompts:
@@ -225,7 +215,7 @@ def check_prompts(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: 
 
 
 def _blank_behind_eos(batch: _Batch, eos: int, pad: int) -> Samples:
-    """Also blanks what a finished row went on to write before it left."""
+    """The results, without what finished rows wrote between their eos and leaving the batch."""
     is_eos_BT = batch.tokens_BT == eos
     behind_BT = (is_eos_BT.cumsum(1) - is_eos_BT.long()) > 0
     lengths_B = (~behind_BT).sum(1)

@@ -42,7 +42,6 @@ ALLOWED = {
 }
 # Cycles of imports that only type annotations need. A new one is not accepted.
 FOR_TYPES = [
-    ["models.decode.cache", "models.gpt"],
     ["train.opd.divergence.divergence", "train.opd.divergence.estimators"],
     ["train.opd.teacher.targets", "train.opd.teacher.transforms"],
     ["train.opd.weight.sample_weights", "train.opd.weight.token_weights", "train.opd.weight.weight"],

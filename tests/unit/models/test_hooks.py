@@ -107,7 +107,7 @@ def test_gradients_flow_through_a_recorded_site():
 
 def test_errors_say_what_is_accepted():
     model = GPT(CONFIG)
-    with pytest.raises(ValueError, match=r"site='blocks.2.hook_mlp_out': expected one of hook_embed, blocks.0"):
+    with pytest.raises(ValueError, match=r"hook='blocks.2.hook_mlp_out': expected one of hook_embed, blocks.0"):
         capture(model, ["blocks.2.hook_mlp_out"]).__enter__()
     with pytest.raises(ValueError, match="_orig_mod"):
         capture(torch.nn.Sequential(model), ["hook_embed"]).__enter__()

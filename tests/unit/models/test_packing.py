@@ -49,7 +49,7 @@ def test_one_document_in_a_row_is_the_model_without_packing():
 def test_positions_start_again_and_the_mask_is_block_diagonal():
     packing = Packing(torch.tensor([[0, 0, 0, 1, 2, 2], [4, 4, 4, 4, 4, 4]]), 8)
     assert packing.position_BT.tolist() == [[0, 1, 2, 0, 0, 1], [0, 1, 2, 3, 4, 5]]
-    assert packing.mask[0, 0].int().tolist() == [
+    assert packing.mask_B1TT[0, 0].int().tolist() == [
         [1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0],
         [0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 1, 1],
     ]  # fmt: skip

@@ -203,9 +203,9 @@ def test_elsewhere_than_on_a_cpu_all_memory_is_filled_at_once(monkeypatch):
 @torch.no_grad()
 def test_a_decoder_takes_it_or_the_modules(monkeypatch):
     model = model_of()
-    assert Decoder(model, KVCache(model, 2, 4)).fused is not None
+    assert Decoder(model, KVCache(model, 2, 4)).cpu_step is not None
     monkeypatch.setattr(cpu_kernels, "COMPILED", False)
-    assert Decoder(model, KVCache(model, 2, 4)).fused is None
+    assert Decoder(model, KVCache(model, 2, 4)).cpu_step is None
 
 
 def test_machine_code_is_cached_beside_the_file_and_leaves_the_generators_folder_alone():

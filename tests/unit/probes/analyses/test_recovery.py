@@ -170,7 +170,7 @@ def test_an_edit_changes_what_passes_and_only_inside():
                 pushed = m(tokens)
             assert not torch.allclose(pushed, plain)
         assert torch.equal(m(tokens), plain)
-    with pytest.raises(ValueError, match="site='x'"), edit(m, "x", lambda x: x):
+    with pytest.raises(ValueError, match="hook='x'"), edit(m, "x", lambda x: x):
         pass
 
 
