@@ -14,16 +14,18 @@ import numpy as np
 
 from synth.documents import Documents
 from synth.draw.lengths import SCALE, costs
-from synth.draw.problems import draw
+from synth.draw.missing_premise import drop_premise
+from synth.draw.problems import DrawSettings, draw
 from synth.draw.split import template_residue
 from synth.kernel import rng
 from synth.kernel.jit import jit
 from synth.kernel.rng import uniform
-from synth.problem import arrays as P
-from synth.problem.arrays import Problems, one
+from synth.problem.arrays import Problems, empty, one
 from synth.spec import BINS, CHOICES, TRAIN_BINS, WITHHELD, Spec
-from synth.write.document import CAPACITY, write_prompt, write_solution
-from synth.write.mistakes import KINDS, drop_premise
+from synth.write.prompt import write_prompt
+from synth.write.solution import MAX_DOCUMENT, write_solution
+from synth.write.step_distribution import KINDS
+from synth.write.tokens import WriteSettings
 
 SPLITS = {"train": (0, TRAIN_BINS - 1), "test": (TRAIN_BINS, BINS - 1), "all": (0, BINS - 1)}
 # settings of how a given problem is written down, which `Source.solve` may change
@@ -31,7 +33,9 @@ WRITING = (
     "order", "letter_order", "solution_order", "retry_rate", "retry_kind", "mask_mistakes", "uncorrected", "shortest",
 )  # fmt: skip
 ENOUGH_TEMPLATES, SMALL_CELL, CELL = 20, 4, "cell"  # a test cell of fewer templates says little
-MISTAKELESS = 8192  # longest document without mistakes: 48 sentences of up to 15 tokens, 72 steps, 64 clauses of 13
+MAX_WITHOUT_MISTAKES = (
+    8192  # longest document without mistakes: 48 sentences of up to 15 tokens, 72 steps, 64 clauses of 13
+)
 
 
 @jit
@@ -41,42 +45,38 @@ def _templates(problems, published, out):
 
 
 @jit
-def _draw_problems(states, law, costs, pool, categories, problems, missing):
-    """Draw problem i from states[i]; returns the number drawn (fewer than asked means the settings admit none).
+def _draw_problems(generators, settings, costs, pool, categories, missing_rate, problems):
+    """Draw problem i from generators[i]; returns the number drawn (fewer than asked means the settings admit none).
 
-    With probability `missing` it then loses a premise; the split is that of the complete problem.
+    With probability `missing_rate` it then loses a premise; the split is that of the complete problem.
     """
-    for i in range(states.shape[0]):
-        if not draw(states[i], law, costs, pool, categories, one(problems, i)):
+    for i in range(generators.shape[0]):
+        if not draw(generators[i], settings, costs, pool, categories, one(problems, i)):
             return i
-        if missing > 0.0 and uniform(states[i]) < missing:
-            drop_premise(states[i], one(problems, i))
-    return states.shape[0]
+        if missing_rate > 0.0 and uniform(generators[i]) < missing_rate:
+            drop_premise(generators[i], one(problems, i))
+    return generators.shape[0]
 
 
 @jit
-def _write_documents(
-    states, problems, law, rates, question_first, phrases, first_number, first_letter, n_letters, offsets, prompt
-):
+def _write_documents(generators, problems, settings, ids, offsets, prompt):
     """Documents of drawn problems; returns (truth int32[6, T], logp float64[T])."""
-    count, room = states.shape[0], CAPACITY if rates[0] > 0.0 else MISTAKELESS
-    width = min(count * 64, CAPACITY) + room
+    count, capacity = generators.shape[0], MAX_DOCUMENT if settings.retry_rate > 0.0 else MAX_WITHOUT_MISTAKES
+    width = min(count * 64, MAX_DOCUMENT) + capacity
     truth, logp = np.empty((6, width), dtype=np.int32), np.empty(width)
-    chances = np.zeros(room)
+    token_logp = np.zeros(capacity)
     total = 0
     for i in range(count):
-        if total + room > width:  # memory is dear to touch: once a few are written, their mean says how much to take
-            width = max(2 * total, int(1.05 * total / i * count)) + room
+        if total + capacity > width:  # touching memory is slow: once some are written, their mean says how much to take
+            width = max(2 * total, int(1.05 * total / i * count)) + capacity
             larger, larger_logp = np.empty((6, width), dtype=np.int32), np.empty(width)
             larger[:, :total], larger_logp[:total] = truth[:, :total], logp[:total]
             truth, logp = larger, larger_logp
         p, out = one(problems, i), truth[:, total:]
-        prompt[i] = write_prompt(p, question_first, phrases, first_number, out)
-        n = write_solution(
-            states[i], p, law, phrases, first_number, first_letter, n_letters, rates, out, chances, prompt[i]
-        )
-        logp[total : total + n] = chances[:n]
-        chances[:n] = 0.0
+        prompt[i] = write_prompt(p, settings.question_first, ids, out)
+        n = write_solution(generators[i], p, settings, ids, out, token_logp, prompt[i])
+        logp[total : total + n] = token_logp[:n]
+        token_logp[:n] = 0.0
         total += n
         offsets[i + 1] = total
     return truth[:, :total], logp[:total]
@@ -113,15 +113,11 @@ class ProblemSource:
             raise ValueError(f"split={split!r} is unknown; accepted: {', '.join(SPLITS)}")
         self.spec, self.seed, self.split, self.stream = spec, seed, split, stream
         self.world = spec.load_world()
-        published = spec.solution_order == "published"
-        self._law = np.array(
-            [
-                spec.ops, spec.exact_ops, spec.edges, spec.max_depth, spec.max_width, spec.modulus,
-                -1 if spec.perm_level is None else spec.perm_level, published, spec.split_by == "problem",
-                *SPLITS[split], spec.reask, SCALE * (spec.max_length or 0), spec.letters,
-                WITHHELD.index(spec.withheld),
-            ],
-            dtype=np.int64,
+        self._draw_settings = DrawSettings(
+            spec.ops, spec.exact_ops, spec.edges, spec.max_depth, spec.max_width, spec.modulus,
+            -1 if spec.perm_level is None else spec.perm_level, spec.solution_order == "published",
+            spec.split_by == "problem", *SPLITS[split], spec.reask, SCALE * (spec.max_length or 0), spec.letters,
+            WITHHELD.index(spec.withheld),
         )  # fmt: skip
         self._costs = costs(self.world, spec.length_unit)
         if spec.exact_ops and split == "test" and stream != CELL and (few := test_cell_templates(spec)) is not None:
@@ -132,17 +128,19 @@ class ProblemSource:
             )
 
     def _draw(self, indices: Sequence[int]) -> tuple[np.ndarray, Problems]:
-        states = rng.generators(self.seed, f"{self.stream}/{self.split}", indices)
-        problems = P.empty(len(states))
-        missing, world = float(self.spec.missing_premise), self.world
-        drawn = _draw_problems(states, self._law, self._costs, world.pool, world.categories, problems, missing)
-        if drawn < len(states):
+        generators = rng.generators(self.seed, f"{self.stream}/{self.split}", indices)
+        problems = empty(len(generators))
+        world, missing_rate = self.world, float(self.spec.missing_premise)
+        drawn = _draw_problems(
+            generators, self._draw_settings, self._costs, world.pool, world.categories, missing_rate, problems
+        )
+        if drawn < len(generators):
             raise ValueError(
                 f"no problem found for ops={self.spec.ops}, edges={self.spec.edges}, max_depth={self.spec.max_depth}, "
                 f"max_width={self.spec.max_width}, max_length={self.spec.max_length}, split={self.split!r}; accepted: "
                 "more edges, or fewer ops, or a larger max_length"
             )
-        return states, problems
+        return generators, problems
 
     def problems(self, indices: Sequence[int]) -> Problems:
         """Problems at the given indices, without documents."""
@@ -166,22 +164,16 @@ class ProblemSource:
         n = len(problems.scalars)
         if indices is not None and len(indices) != n:
             raise ValueError(f"{len(indices)} indices for {n} problems; accepted: one index for each problem")
-        states = rng.generators(self.seed, stream, range(n) if indices is None else indices)
-        return self._write(states, problems, dataclasses.replace(self.spec, contexts=(), **changes))
+        generators = rng.generators(self.seed, stream, range(n) if indices is None else indices)
+        return self._write(generators, problems, dataclasses.replace(self.spec, contexts=(), **changes))
 
-    def _write(self, states: np.ndarray, problems: Problems, spec: Spec) -> Documents:
-        law = np.array(
-            [
-                spec.solution_order == "published", spec.letter_order == "random", KINDS.index(spec.retry_kind),
-                CHOICES["mask_mistakes"].index(spec.mask_mistakes), spec.modulus, spec.shortest,
-            ],
-            dtype=np.int64,
+    def _write(self, generators: np.ndarray, problems: Problems, spec: Spec) -> Documents:
+        settings = WriteSettings(
+            spec.order == "qp", spec.solution_order == "published", spec.letter_order == "random", spec.shortest,
+            KINDS.index(spec.retry_kind), float(spec.retry_rate), float(spec.uncorrected),
+            CHOICES["mask_mistakes"].index(spec.mask_mistakes),
         )  # fmt: skip
-        rates = np.array([spec.retry_rate, spec.uncorrected], dtype=np.float64)
-        n, w = len(states), self.world
-        offsets, prompt = np.zeros(n + 1, dtype=np.int64), np.zeros(n, dtype=np.int32)
-        truth, logp = _write_documents(
-            states, problems, law, rates, spec.order == "qp", w.phrases, w.first_number, w.first_letter,
-            w.n_letters, offsets, prompt,
-        )  # fmt: skip
+        offsets = np.zeros(len(generators) + 1, dtype=np.int64)
+        prompt = np.zeros(len(generators), dtype=np.int32)
+        truth, logp = _write_documents(generators, problems, settings, self.world.ids, offsets, prompt)
         return Documents(*truth, logp, offsets, prompt, problems)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synth.contexts import sections
-from synth.world import vocabulary as worlds
+from synth.world import vocabulary as vocab
 
 PRESETS = Path(__file__).parent / "world" / "presets.json"
 MAX_EDGES, MAX_OPS, BINS, TRAIN_BINS = 48, 64, 23, 17  # bins 0..16 train, 17..22 test (Part 2.1, both places)
@@ -115,15 +115,15 @@ class Spec:
         object.__setattr__(self, "contexts", sections.mixture(self.contexts))
         if self.shortest and any("concise" in dict(sections.parse(recipe)) for recipe, _ in self.contexts):
             raise ValueError("contexts: concise asks for nothing with shortest=True; accepted: shortest=False")
-        if self.load_world().phrases[worlds.UNDETERMINED] < 0 and self.missing_premise > 0.0:
+        if self.load_world().phrases[vocab.UNDETERMINED] < 0 and self.missing_premise > 0.0:
             raise ValueError(
                 f"missing_premise={self.missing_premise} is not possible in world {self.world!r}; "
                 "accepted: 0, or a world whose phrase `undetermined` is not empty"
             )
 
-    def load_world(self) -> worlds.World:
+    def load_world(self) -> vocab.World:
         """The spec's world; ValueError when the data file does not hold it."""
-        return worlds.load(self.world, self.modulus, self.categorisations, self.subcategories, self.names, self.letters)
+        return vocab.load(self.world, self.modulus, self.categorisations, self.subcategories, self.names, self.letters)
 
 
 def presets() -> dict[str, dict]:

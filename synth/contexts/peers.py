@@ -13,33 +13,33 @@ The checker finds every failure wrong and every success right before it is used.
 
 import numpy as np
 
-from synth.contexts import sections as S
+from synth.contexts import sections
 from synth.judge.checker import Verdicts, check_responses
 from synth.kernel import rng
 from synth.problem.arrays import Problems
 from synth.problem_source import ProblemSource
-from synth.world import vocabulary as W
+from synth.world import vocabulary as vocab
 
 FAILURES = ("slip", "early", "skipped", "renamed", "answer")  # what goes wrong in the peers and attempts made here
 SLIP_RATE = 0.4  # of each step, where a slip was chosen
 
 
-def steps(verdicts: Verdicts, i: int, response: S.Tokens) -> list[list[int]]:
+def steps(verdicts: Verdicts, i: int, response: sections.Tokens) -> list[list[int]]:
     """The sentences of response i."""
     spans = zip(verdicts.start[i], verdicts.stop[i], strict=True)
     return [[int(t) for t in response[a:b]] for a, b in spans if a >= 0]
 
 
-def other_number(state: np.ndarray, world: W.World, token: int) -> int:
+def other_number(state: np.ndarray, world: vocab.World, token: int) -> int:
     """Token of a number other than `token`, uniform."""
     numbers = [n for n in range(world.first_number, world.first_number + world.modulus) if n != token]
     return numbers[rng.below(state, len(numbers))]
 
 
-def answer_token(response: S.Tokens) -> int:
+def answer_token(response: sections.Tokens) -> int:
     """Token after `<answer>` of a complete response."""
     tokens = [int(t) for t in response]
-    return tokens[tokens.index(W.ANSWER) + 1]
+    return tokens[tokens.index(vocab.ANSWER) + 1]
 
 
 def stream(source: ProblemSource, what: str) -> str:
@@ -56,26 +56,26 @@ def solutions(source: ProblemSource, problems: Problems, indices: np.ndarray, wh
     return responses, verdicts
 
 
-def _broken(kind: str, state: np.ndarray, world: W.World, names: np.ndarray, response, sentences) -> list[int]:
+def _broken(kind: str, state: np.ndarray, world: vocab.World, names: np.ndarray, response, sentences) -> list[int]:
     """A right response with one thing made wrong; sometimes the result is right after all."""
-    tokens, n = S.written(response), len(sentences)
+    tokens, n = sections.written(response), len(sentences)
     answer = answer_token(response)
     if kind == "early" and n > 1:  # stops with the value of the step it has come to
         kept = sentences[: 1 + rng.below(state, n - 1)]
         number = kept[-1][-2]
         if not world.first_number <= number < world.first_number + world.modulus:
             number = other_number(state, world, answer)
-        return [*(t for s in kept for t in s), W.ANSWER, number, W.EOS]
+        return [*(t for s in kept for t in s), vocab.ANSWER, number, vocab.EOS]
     if kind == "skipped" and n > 1:  # uses a letter that nothing defines
         gone = rng.below(state, n - 1)
         start = sum(map(len, sentences[:gone]))
-        return [*tokens[:start], *tokens[start + len(sentences[gone]) :], W.EOS]
+        return [*tokens[:start], *tokens[start + len(sentences[gone]) :], vocab.EOS]
     if kind == "renamed" and n > 0:  # one step is written for another parameter
         step = rng.below(state, n)
         at = sum(map(len, sentences[:step])) + next(i for i, t in enumerate(sentences[step]) if t >= world.first_name)
         names = names[(names != tokens[at : at + 2]).any(axis=1)]
-        return [*tokens[:at], *map(int, names[rng.below(state, len(names))]), *tokens[at + 2 :], W.EOS]
-    return [*tokens[:-1], other_number(state, world, answer), W.EOS]
+        return [*tokens[:at], *map(int, names[rng.below(state, len(names))]), *tokens[at + 2 :], vocab.EOS]
+    return [*tokens[:-1], other_number(state, world, answer), vocab.EOS]
 
 
 def failures(source: ProblemSource, problems: Problems, indices: np.ndarray, what: str) -> tuple[list, Verdicts]:

@@ -17,14 +17,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from synth.contexts import sections as S
+from synth.contexts import sections
 from synth.contexts.peers import failures, other_number, solutions, steps, stream
 from synth.documents import CONTEXT_SEGMENT, Documents
 from synth.judge.checker import Verdicts, check_responses, reason
 from synth.kernel import rng
 from synth.problem.arrays import Problems
 from synth.problem_source import ProblemSource
-from synth.world import vocabulary as W
+from synth.world import vocabulary as vocab
 
 TRACKS = ("tokens", "segment", "step", "param", "mistake", "loss", "logp")  # the per-token arrays of Documents
 
@@ -41,12 +41,12 @@ def feedback(problem: Problems, verdicts: Verdicts, i: int) -> list[int]:
     first = int(verdicts.first_mistake[i])
     slot = int(verdicts.param[i, first]) if first >= 0 else -1
     name = [int(t) for t in problem.slot_names()[0, slot]] if slot >= 0 else []
-    return [*name, W.SPECIALS.index(f"<{why.removeprefix('ends ')}>")]
+    return [*name, vocab.SPECIALS.index(f"<{why.removeprefix('ends ')}>")]
 
 
-def final_token(world: W.World, value: int) -> int:
+def final_token(world: vocab.World, value: int) -> int:
     """Token of a problem's answer; a value of -1 is undetermined."""
-    return world.first_number + value if value >= 0 else int(world.phrases[W.UNDETERMINED])
+    return world.first_number + value if value >= 0 else int(world.phrases[vocab.UNDETERMINED])
 
 
 def first_steps(state: np.ndarray, sentences: Sequence[Sequence[int]]) -> list[int]:
@@ -59,14 +59,14 @@ def first_steps(state: np.ndarray, sentences: Sequence[Sequence[int]]) -> list[i
 
 
 def material(
-    world: W.World,
+    world: vocab.World,
     problem: Problems,
-    responses: Sequence[S.Tokens],
+    responses: Sequence[sections.Tokens],
     verdicts: Verdicts,
     own: int,
     state: np.ndarray,
-    gold: S.Tokens | None = None,
-) -> S.Material:
+    gold: sections.Tokens | None = None,
+) -> sections.Material:
     """What a teacher may read while it scores response `own` of a group of responses to one problem.
 
     Args:
@@ -78,7 +78,7 @@ def material(
     """
     if not 0 <= own < len(responses):
         raise ValueError(f"own={own} is no row of a group of {len(responses)}; accepted: 0 to {len(responses) - 1}")
-    texts = [S.written(r) for r in responses]
+    texts = [sections.written(r) for r in responses]
     rows = np.array([i for i in range(len(texts)) if texts[i] != texts[own]], dtype=np.int64)
     rng.shuffle(state, rows, len(rows))
     shown = None
@@ -88,7 +88,7 @@ def material(
             raise ValueError(f"the gold response is wrong ({reason(golds, 0)}); accepted: a right one")
         shown = first_steps(state, steps(golds, 0, gold))
     final = final_token(world, int(problem.answer[0]))
-    return S.Material(
+    return sections.Material(
         gold=gold,
         partial=shown,
         success=[texts[i] for i in rows if verdicts.right[i]],
@@ -105,7 +105,7 @@ def material(
 
 
 def _rows(problems: Problems, rows: np.ndarray) -> Problems:
-    return Problems(*(a[rows] for a in problems))
+    return problems.take(rows)
 
 
 def recipes(source: ProblemSource, indices: Sequence[int]) -> list[str]:
@@ -118,10 +118,12 @@ def recipes(source: ProblemSource, indices: Sequence[int]) -> list[str]:
     return [names[np.searchsorted(edges, rng.uniform(s), side="right")] for s in states]
 
 
-def draw(source: ProblemSource, problems: Problems, indices: Sequence[int], chosen: Sequence[str]) -> list[S.Material]:
+def draw(
+    source: ProblemSource, problems: Problems, indices: Sequence[int], chosen: Sequence[str]
+) -> list[sections.Material]:
     """Fresh material for N problems, as much as their recipes ask for; a pure function of (source, index, recipe)."""
     at, world = np.asarray(indices, dtype=np.int64), source.world
-    wanted = [dict(S.parse(recipe)) for recipe in chosen]
+    wanted = [dict(sections.parse(recipe)) for recipe in chosen]
     made: list[dict] = [{} for _ in wanted]
     states = rng.generators(source.seed, stream(source, "detail"), indices)
     tries_right = [rng.below(s, 2) == 1 and "feedback" not in w for s, w in zip(states, wanted, strict=True)]
@@ -142,7 +144,7 @@ def draw(source: ProblemSource, problems: Problems, indices: Sequence[int], chos
 
     fill("gold", [i for i, w in enumerate(wanted) if {"gold", "partial"} & w.keys()], solutions, use_gold)
     for name, make in (("success", solutions), ("failure", failures)):
-        for k in range(S.MOST[name]):
+        for k in range(sections.MOST[name]):
             rows = [i for i, w in enumerate(wanted) if w.get(name, 0) > k]
             fill(f"{name} {k}", rows, make, lambda m, row, r, v, j, name=name: m.setdefault(name, []).append(r))
     tries = [i for i, w in enumerate(wanted) if {"attempt", "feedback"} & w.keys()]
@@ -151,20 +153,20 @@ def draw(source: ProblemSource, problems: Problems, indices: Sequence[int], chos
     for i, m in enumerate(made):
         m["final"] = final_token(world, int(problems.answer[i]))
         m["wrong"] = other_number(states[i], world, m["final"])
-    return [S.Material(**m) for m in made]
+    return [sections.Material(**m) for m in made]
 
 
 def add_contexts(source: ProblemSource, indices: Sequence[int], documents: Documents) -> Documents:
     """The documents of a stream with the contexts that its spec asks for; `documents` are those without."""
     chosen = recipes(source, indices)
-    concise = np.array([i for i, r in enumerate(chosen) if "concise" in dict(S.parse(r))], dtype=np.int64)
+    concise = np.array([i for i, r in enumerate(chosen) if "concise" in dict(sections.parse(r))], dtype=np.int64)
     if len(concise):
         at = np.asarray(indices, dtype=np.int64)[concise]
         problems = _rows(documents.problems, concise)
         short = source.solve(problems, stream(source, "concise"), at, shortest=True)
         documents = _replace(documents, concise, short)
     drawn = draw(source, documents.problems, indices, chosen)
-    parts = [[t for section in S.build(r, m) for t in section] for r, m in zip(chosen, drawn, strict=True)]
+    parts = [[t for section in sections.build(r, m) for t in section] for r, m in zip(chosen, drawn, strict=True)]
     return _before(documents, parts)
 
 
@@ -187,7 +189,7 @@ def _replace(documents: Documents, rows: np.ndarray, others: Documents) -> Docum
     return Documents(**tracks, offsets=cuts, prompt=prompt, problems=documents.problems)
 
 
-def _before(documents: Documents, contexts: Sequence[S.Tokens]) -> Documents:
+def _before(documents: Documents, contexts: Sequence[sections.Tokens]) -> Documents:
     """`documents` with the tokens of a context before each: segment `CONTEXT_SEGMENT`, no step, no loss."""
     added = np.array([len(c) for c in contexts], dtype=np.int64)
     offsets = documents.offsets + np.append(0, np.cumsum(added))

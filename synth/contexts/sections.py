@@ -23,11 +23,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from synth.world import vocabulary as W
+from synth.world import vocabulary as vocab
 
 MARKERS = {
-    "gold": W.GOLD, "final": W.FINAL, "partial": W.PARTIAL, "success": W.SUCCESS, "failure": W.FAILURE,
-    "attempt": W.ATTEMPT, "feedback": W.FEEDBACK, "hint": W.HINT, "wrong_hint": W.HINT, "concise": W.CONCISE,
+    "gold": vocab.GOLD, "final": vocab.FINAL, "partial": vocab.PARTIAL, "success": vocab.SUCCESS, "failure": vocab.FAILURE,
+    "attempt": vocab.ATTEMPT, "feedback": vocab.FEEDBACK, "hint": vocab.HINT, "wrong_hint": vocab.HINT, "concise": vocab.CONCISE,
 }  # fmt: skip
 MOST = {"success": 3, "failure": 2}
 ACCEPTED = "none, or sections joined by +: " + ", ".join(
@@ -87,7 +87,7 @@ def mixture(setting: Mapping[str, float] | Sequence) -> tuple[tuple[str, float],
 def written(response: Tokens) -> list[int]:
     """A response without its end: what stands before the first `<eos>` or `<pad>`."""
     tokens = [int(t) for t in response]
-    ends = [tokens.index(end) for end in (W.EOS, W.PAD) if end in tokens]
+    ends = [tokens.index(end) for end in (vocab.EOS, vocab.PAD) if end in tokens]
     return tokens[: min(ends)] if ends else tokens
 
 
@@ -108,14 +108,14 @@ def build(recipe: str, material: Material) -> list[list[int]]:
             peers = material.success if name == "success" else material.failure
             sections += [[marker, *written(peer)] for peer in peers[:count]]
         elif name == "attempt" and material.attempt is not None:
-            flag = W.RIGHT if material.attempt_right else W.WRONG
+            flag = vocab.RIGHT if material.attempt_right else vocab.WRONG
             sections.append([marker, *written(material.attempt), flag])
         elif name == "feedback" and len(material.feedback):
             sections.append([marker, *map(int, material.feedback)])
         elif name in ("final", "hint", "wrong_hint"):
             claimed = material.wrong if name == "wrong_hint" else material.final
             if claimed is not None:
-                sections.append([marker, W.ANSWER, int(claimed)])
+                sections.append([marker, vocab.ANSWER, int(claimed)])
         elif name == "concise":
             sections.append([marker])
     return sections
@@ -124,7 +124,7 @@ def build(recipe: str, material: Material) -> list[list[int]]:
 def compose(sections: Sequence[Tokens], problem_tokens: Tokens) -> list[int]:
     """A prompt `[sections] <problem> ... <solution>`; ValueError when `problem_tokens` is no prompt without context."""
     prompt = [int(t) for t in problem_tokens]
-    if not prompt or prompt[0] != W.PROBLEM:
+    if not prompt or prompt[0] != vocab.PROBLEM:
         raise ValueError("problem_tokens do not begin with <problem>; accepted: a prompt without context")
     return [int(t) for section in sections for t in section] + prompt
 
@@ -132,26 +132,28 @@ def compose(sections: Sequence[Tokens], problem_tokens: Tokens) -> list[int]:
 def cut(prompt: Tokens) -> tuple[list[int], list[int]]:
     """(tokens of the sections, prompt without them); the inverse of `compose`."""
     tokens = [int(t) for t in prompt]
-    start = len(tokens) - 1 - tokens[::-1].index(W.PROBLEM) if W.PROBLEM in tokens else 0  # a rollout may hold one too
+    start = (
+        len(tokens) - 1 - tokens[::-1].index(vocab.PROBLEM) if vocab.PROBLEM in tokens else 0
+    )  # a rollout may hold one too
     return tokens[:start], tokens[start:]
 
 
-def render(world: W.World, tokens: Tokens) -> str:
+def render(world: vocab.World, tokens: Tokens) -> str:
     """Text of sections with the names of the markers, a line each: `<gold> Define ... so a = 4. <answer> 4`."""
     text, plain = "", []
     for token in map(int, tokens):
-        if token >= len(W.SPECIALS):
+        if token >= len(vocab.SPECIALS):
             plain.append(token)
             continue
-        text += world.decode(plain) + ("\n" if token in MARKERS.values() else " ") + W.SPECIALS[token]
+        text += world.decode(plain) + ("\n" if token in MARKERS.values() else " ") + vocab.SPECIALS[token]
         plain = []
     return (text + world.decode(plain)).strip()
 
 
-def read(world: W.World, text: str) -> list[int]:
+def read(world: vocab.World, text: str) -> list[int]:
     """Token ids of what `render` wrote; ValueError where it is no text of the world."""
     ids: list[int] = []
-    special = "|".join(map(re.escape, W.SPECIALS))
+    special = "|".join(map(re.escape, vocab.SPECIALS))
     for piece in filter(None, (p.strip() for p in re.split(f"({special})", text))):
-        ids += [W.SPECIALS.index(piece)] if piece in W.SPECIALS else world.encode(" " + piece)
+        ids += [vocab.SPECIALS.index(piece)] if piece in vocab.SPECIALS else world.encode(" " + piece)
     return ids

@@ -6,7 +6,7 @@ code differ, the code's behaviour is followed; each place says so.
 
 import numpy as np
 
-from synth.draw.structure import lowest, pick_bit
+from synth.kernel.bits import lowest, pick_bit
 from synth.kernel.jit import jit
 from synth.kernel.rng import below, shuffle, uniform
 from synth.problem.arrays import ADD, DIFFERENCE, INSTANCES, MULTIPLY, SLOTS, SUM

@@ -1,6 +1,6 @@
 """Length of a problem's error-free document, in this lab's tokens or in estimated GPT-2 pieces.
 
-`tokens` counts exactly what `synth.write.document` writes without mistakes. `gpt2` counts the same document as GPT-2's
+`tokens` counts exactly what `synth.write` writes without mistakes. `gpt2` counts the same document as GPT-2's
 byte-pair encoding would: every word, number, letter and mark of a template is one piece, `Define` and only it two
 (section 6 of the specification), so all but the names is exact. GPT-2's vocabulary cannot be had from the package
 index; a name counts `NAME_PIECES`, the one constant fitted: it makes the mean of 50,000 med documents the published
@@ -14,33 +14,10 @@ import re
 import numpy as np
 
 from synth.kernel.jit import jit
-from synth.problem import arrays as P
-from synth.problem.arrays import ADD, DIFFERENCE, SLOTS, Problems
-from synth.problem.clauses import COPY, MINUS, NUMBER, OPERATION, expand
-from synth.problem.clauses import PLUS as ADDITION
-from synth.world.vocabulary import (
-    AND_EACH,
-    AS,
-    COMMA_EACH,
-    DEFINE,
-    DOES,
-    EQUALS,
-    EQUALS_EACH,
-    HAVE,
-    HOW_MANY,
-    IS,
-    MORE_EACH,
-    PLUS,
-    ROLES,
-    SEMICOLON,
-    SO,
-    STOP,
-    THE_NUMBER,
-    TIMES,
-    TIMES_EACH,
-    World,
-)
-from synth.world.vocabulary import MINUS as MINUS_SIGN
+from synth.problem.arrays import ADD, DIFFERENCE, N_NEEDED, N_SENTENCES, SLOTS, Problems, one
+from synth.problem.clauses import CLAUSE_COLUMNS, COPY, MAX_CLAUSES, NUMBER, OPERATION, expand, sign_role
+from synth.world import vocabulary as vocab
+from synth.world.vocabulary import ROLES, World
 
 UNITS = ("tokens", "gpt2")
 NAME_PIECES = 2.80  # GPT-2 pieces of an item or category name, the mean
@@ -73,20 +50,20 @@ def costs(world: World, unit: str) -> np.ndarray:
 @jit
 def prompt_length(p, costs):
     """`<problem>` ... `<solution>` of a batch of one."""
-    total = 2 * costs[MARK] + costs[HOW_MANY] + costs[DOES] + costs[HAVE] + 2 * costs[NAME]
-    for i in range(p.scalars[0, P.N_SENTENCES]):
+    total = 2 * costs[MARK] + costs[vocab.HOW_MANY] + costs[vocab.DOES] + costs[vocab.HAVE] + 2 * costs[NAME]
+    for i in range(p.scalars[0, N_SENTENCES]):
         x = p.sentences[0, i]
         n = p.n_terms[0, x]
         kind = 0 if n == 1 else (2 if p.combine[0, x] == DIFFERENCE else 1)
-        total += costs[THE_NUMBER] + costs[STOP] + (n + 1) * costs[PARAMETER]
+        total += costs[vocab.THE_NUMBER] + costs[vocab.STOP] + (n + 1) * costs[PARAMETER]
         if p.constant[0, x] >= 0:
-            total += costs[EQUALS] + costs[MARK]
+            total += costs[vocab.EQUALS] + costs[MARK]
             if n > 0:
-                total += costs[(MORE_EACH if p.constant_op[0, x] == ADD else TIMES_EACH) + kind]
+                total += costs[(vocab.MORE_EACH if p.constant_op[0, x] == ADD else vocab.TIMES_EACH) + kind]
         else:
-            total += costs[EQUALS_EACH + kind]
+            total += costs[vocab.EQUALS_EACH + kind]
         if n > 1:
-            total += costs[AND_EACH] + (n - 2) * costs[COMMA_EACH]
+            total += costs[vocab.AND_EACH] + (n - 2) * costs[vocab.COMMA_EACH]
     return total
 
 
@@ -96,20 +73,19 @@ def solution_length(p, costs):
     total = 0
     letter = np.zeros(SLOTS, dtype=np.int64)
     zeros = np.zeros(SLOTS, dtype=np.int64)
-    rows = np.zeros((8, 7), dtype=np.int64)
-    for i in range(p.scalars[0, P.N_NEEDED]):
+    rows = np.zeros((MAX_CLAUSES, CLAUSE_COLUMNS), dtype=np.int64)
+    for i in range(p.scalars[0, N_NEEDED]):
         x = p.topo[0, i]
-        total += costs[DEFINE] + costs[PARAMETER] + costs[AS] + costs[MARK] + costs[STOP]
+        total += costs[vocab.DEFINE] + costs[PARAMETER] + costs[vocab.AS] + costs[MARK] + costs[vocab.STOP]
         n, _ = expand(x, p.n_terms[0], p.terms[0], p.combine[0], zeros, p.constant_op[0], zeros, 2, letter, 0, rows)
-        total += (n - 1) * costs[SEMICOLON] + costs[SO]
+        total += (n - 1) * costs[vocab.SEMICOLON] + costs[vocab.SO]
         for c in range(n):
             operation = rows[c, OPERATION]
-            total += 2 * costs[MARK] + costs[IS]
+            total += 2 * costs[MARK] + costs[vocab.IS]
             if operation == COPY:
-                total += costs[MARK] + costs[IS]
+                total += costs[MARK] + costs[vocab.IS]
             elif operation != NUMBER:
-                sign = PLUS if operation == ADDITION else (MINUS_SIGN if operation == MINUS else TIMES)
-                total += 2 * (2 * costs[MARK] + costs[sign] + costs[IS])
+                total += 2 * (2 * costs[MARK] + costs[sign_role(operation)] + costs[vocab.IS])
     return total
 
 
@@ -120,14 +96,9 @@ def length(p, costs):
 
 
 @jit
-def _lengths(a, costs, out):
+def _lengths(problems, costs, out):
     for i in range(out.shape[0]):
-        p = P.Problems(
-            a.scalars[i : i + 1], a.widths[i : i + 1], a.items[i : i + 1], a.categories[i : i + 1],
-            a.exists[i : i + 1], a.constant[i : i + 1], a.constant_op[i : i + 1], a.combine[i : i + 1],
-            a.n_terms[i : i + 1], a.terms[i : i + 1], a.value[i : i + 1], a.needed[i : i + 1],
-            a.sentences[i : i + 1], a.topo[i : i + 1],
-        )  # fmt: skip
+        p = one(problems, i)
         out[i, 0], out[i, 1] = length(p, costs), solution_length(p, costs)
 
 

@@ -7,11 +7,10 @@ caller hashes after this: a train template never comes back as a reasked test pr
 
 import numpy as np
 
-from synth.draw.structure import pick
+from synth.kernel.bits import pick
 from synth.kernel.jit import jit
 from synth.kernel.rng import below
-from synth.problem import arrays as P
-from synth.problem.arrays import SLOTS, ready
+from synth.problem.arrays import N_NEEDED, OPS, QUERY, SLOTS, ready
 
 
 @jit
@@ -24,7 +23,7 @@ def operations(p, x):
 
 
 @jit
-def ask_again(s, p):
+def resample_query(s, p):
     """Redraw the query of `p` (a batch of one), with `needed`, `topo` and the scalars that depend on it."""
     count = 0
     for x in range(SLOTS):
@@ -62,4 +61,4 @@ def ask_again(s, p):
         x = pick(s, free)
         known[x] = 1
         p.topo[0, i] = x
-    p.scalars[0, P.QUERY], p.scalars[0, P.OPS], p.scalars[0, P.N_NEEDED] = query, ops, n
+    p.scalars[0, QUERY], p.scalars[0, OPS], p.scalars[0, N_NEEDED] = query, ops, n

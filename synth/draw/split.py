@@ -13,8 +13,7 @@ import numpy as np
 
 from synth.kernel.jit import jit
 from synth.kernel.rng import mix, sha256_mod
-from synth.problem import arrays as P
-from synth.problem.arrays import DIFFERENCE, INSTANCES, SLOTS
+from synth.problem.arrays import CHILD, DIFFERENCE, INSTANCES, LAYER, N_NEEDED, N_SENTENCES, OWNER, QUERY, SLOTS, TARGET
 from synth.problem.clauses import COPY, MINUS, NUMBER, PLUS, expand
 
 BINS = 23
@@ -104,7 +103,7 @@ def _canonical(p, order, terms):
     height = np.zeros(SLOTS, dtype=np.int64)
     same = np.zeros(SLOTS, dtype=np.int64)  # representative of each slot
     count = 0
-    for i in range(p.scalars[0, P.N_NEEDED]):
+    for i in range(p.scalars[0, N_NEEDED]):
         x = p.topo[0, i]
         n = p.n_terms[0, x]
         h = mix(17 if x < INSTANCES else 29, int(p.constant_op[0, x]))
@@ -172,7 +171,7 @@ def template_residue(p, published, modulus):
     text = np.empty(MAX_TEXT, dtype=np.uint8)
     if published:
         n = write_template(
-            p.topo[0], p.scalars[0, P.N_NEEDED], p.n_terms[0], p.terms[0], p.combine[0], p.constant_op[0], text
+            p.topo[0], p.scalars[0, N_NEEDED], p.n_terms[0], p.terms[0], p.combine[0], p.constant_op[0], text
         )
     else:
         order = np.zeros(SLOTS, dtype=np.int32)
@@ -190,17 +189,17 @@ def template_bin(p, published):
 
 @jit
 def _name_hash(p, x):
-    owner = p.items[0, P.LAYER[x] * 4 + P.OWNER[x]]
+    owner = p.items[0, LAYER[x] * 4 + OWNER[x]]
     if x < INSTANCES:
-        return mix(mix(61, int(owner)), int(p.items[0, (P.LAYER[x] + 1) * 4 + P.CHILD[x]]))
-    return mix(mix(61, int(owner)), int(p.categories[0, P.TARGET[x]]))
+        return mix(mix(61, int(owner)), int(p.items[0, (LAYER[x] + 1) * 4 + CHILD[x]]))
+    return mix(mix(61, int(owner)), int(p.categories[0, TARGET[x]]))
 
 
 @jit
 def problem_bin(p):
     """Bin of the whole problem of a batch of one, whatever the order of sentences and of the operands of a sum."""
     total = 0
-    for i in range(p.scalars[0, P.N_SENTENCES]):
+    for i in range(p.scalars[0, N_SENTENCES]):
         x = p.sentences[0, i]
         h = mix(mix(_name_hash(p, x), int(p.constant_op[0, x])), int(p.constant[0, x]) + 1)
         h = mix(h, int(p.combine[0, x]))
@@ -211,4 +210,4 @@ def problem_bin(p):
                 operand = mix(operand, t)
             operands += mix(71, operand)
         total += mix(h, operands & 0xFFFFFFFF)
-    return mix(mix(83, total & 0xFFFFFFFF), _name_hash(p, p.scalars[0, P.QUERY])) % BINS
+    return mix(mix(83, total & 0xFFFFFFFF), _name_hash(p, p.scalars[0, QUERY])) % BINS

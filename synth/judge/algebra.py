@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from synth.judge import grammar as G
+from synth.judge import grammar
 from synth.kernel.jit import jit
-from synth.problem import clauses as C
+from synth.problem import clauses
 from synth.problem.arrays import ADD, DIFFERENCE, INSTANCES, MAX_TERMS, MULTIPLY, SLOTS
 
 # a normal form: HAS_FORM 0 or 1, number of terms, 0 | ADD | MULTIPLY, the constant, then one signed key per term
@@ -68,14 +68,14 @@ def _join(a, b, operation, out):
     """Normal form of a + b or a - b."""
     count = a[N_TERMS] + b[N_TERMS]
     constants = a[CONSTANT_OP] + b[CONSTANT_OP]
-    if count > MAX_TERMS or constants > ADD or (operation == C.MINUS and b[CONSTANT_OP] != 0):
+    if count > MAX_TERMS or constants > ADD or (operation == clauses.MINUS and b[CONSTANT_OP] != 0):
         return
     out[HAS_FORM], out[N_TERMS], out[CONSTANT_OP] = 1, count, constants
     out[CONSTANT] = a[CONSTANT] + b[CONSTANT]
     for t in range(a[N_TERMS]):
         out[FIRST_KEY + t] = a[FIRST_KEY + t]
     for t in range(b[N_TERMS]):
-        out[FIRST_KEY + a[N_TERMS] + t] = -b[FIRST_KEY + t] if operation == C.MINUS else b[FIRST_KEY + t]
+        out[FIRST_KEY + a[N_TERMS] + t] = -b[FIRST_KEY + t] if operation == clauses.MINUS else b[FIRST_KEY + t]
 
 
 @jit
@@ -93,7 +93,7 @@ def combine(a, b, operation, out):
     _clear(out)
     if a[HAS_FORM] == 0 or b[HAS_FORM] == 0:
         return
-    if operation != C.TIMES:
+    if operation != clauses.TIMES:
         _join(a, b, operation, out)
         return
     if a[N_TERMS] == 0 or b[N_TERMS] == 0:
@@ -148,35 +148,31 @@ def _operand(letters, letter, number, scratch):
 
 
 @jit
-def _arithmetic(operation, a, b, modulus):
-    if operation == C.PLUS:
-        return (a + b) % modulus
-    return (a - b) % modulus if operation == C.MINUS else (a * b) % modulus
-
-
-@jit
 def _work_clause(letters, row, modulus):
     """Meaning of one clause into the row for the clause at work; returns its faults as bits."""
     scratch = letters.value.shape[0] - 4
     out = scratch + 2
-    operation = row[C.OPERATION]
-    letters.value[out] = row[C.RESULT]
-    left = _operand(letters, row[C.LEFT], row[G.LEFT_NUMBER], scratch)
+    operation = row[clauses.OPERATION]
+    letters.value[out] = row[clauses.RESULT]
+    left = _operand(letters, row[clauses.LEFT], row[grammar.LEFT_NUMBER], scratch)
     letters.used[left] = 1
-    if operation in (C.NUMBER, C.COPY):
+    if operation in (clauses.NUMBER, clauses.COPY):
         _copy(letters.form[left], letters.form[out])
         _copy(letters.reach[left], letters.reach[out])
-        return REFERENCE if letters.value[left] != row[C.RESULT] else 0
-    right = _operand(letters, row[C.RIGHT], row[G.RIGHT_NUMBER], scratch + 1)
+        return REFERENCE if letters.value[left] != row[clauses.RESULT] else 0
+    right = _operand(letters, row[clauses.RIGHT], row[grammar.RIGHT_NUMBER], scratch + 1)
     letters.used[right] = 1
     for c in range(2):
         letters.reach[out, c] = letters.reach[left, c] | letters.reach[right, c]
     combine(letters.form[left], letters.form[right], operation, letters.form[out])
     faults = 0
-    put_in = letters.value[left] == row[C.LEFT_VALUE] and letters.value[right] == row[C.RIGHT_VALUE]
-    if not put_in or operation != row[G.SECOND_OPERATION]:
+    put_in = letters.value[left] == row[clauses.LEFT_VALUE] and letters.value[right] == row[clauses.RIGHT_VALUE]
+    if not put_in or operation != row[grammar.SECOND_OPERATION]:
         faults |= REFERENCE
-    if _arithmetic(row[G.SECOND_OPERATION], row[C.LEFT_VALUE], row[C.RIGHT_VALUE], modulus) != row[C.RESULT]:
+    if (
+        clauses.apply(row[grammar.SECOND_OPERATION], row[clauses.LEFT_VALUE], row[clauses.RIGHT_VALUE], modulus)
+        != row[clauses.RESULT]
+    ):
         faults |= ARITHMETIC
     return faults
 
@@ -200,11 +196,11 @@ def work_step(letters, rows, count, modulus):
     for c in range(count):
         faults |= _work_clause(letters, rows[c], modulus)
         if c < count - 1:
-            faults |= _bind(letters, rows[c, C.TARGET_LETTER])
+            faults |= _bind(letters, rows[c, clauses.TARGET_LETTER])
     for c in range(count - 1):
-        if letters.used[rows[c, C.TARGET_LETTER]] == 0:
+        if letters.used[rows[c, clauses.TARGET_LETTER]] == 0:
             faults |= UNUSED
-    return faults | (REUSED if letters.value[rows[count - 1, C.TARGET_LETTER]] >= 0 else 0)
+    return faults | (REUSED if letters.value[rows[count - 1, clauses.TARGET_LETTER]] >= 0 else 0)
 
 
 @jit

@@ -46,12 +46,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from synth.judge import algebra as E
-from synth.judge import grammar as G
+from synth.judge import algebra, grammar
 from synth.kernel.jit import jit
 from synth.problem.arrays import CHILD, DEPTH_, LAYER, MISSING, OWNER, SLOTS, TARGET, Problems
 from synth.problem.clauses import RESULT
-from synth.world import vocabulary as W
+from synth.world import vocabulary as vocab
 
 KINDS = (
     "right", "unneeded", "retry", "malformed", "unknown parameter", "repeated", "not ready", "wrong dependencies",
@@ -97,7 +96,7 @@ class _Work(NamedTuple):
     head: np.ndarray  # int64[4] head of the step at work
     rows: np.ndarray  # int64[T + 1, columns] its clauses
     defined: np.ndarray  # int64[72] 1 where a step defined the parameter
-    letters: E.Letters
+    letters: algebra.Letters
 
 
 def _facts(problems: Problems) -> np.ndarray:
@@ -134,14 +133,14 @@ def _kind(fact, s, terms, letters, defined, faults, reached, value):
     for t in range(fact[_N_TERMS]):
         if not defined[terms[t, 0]] or (terms[t, 1] >= 0 and not defined[terms[t, 1]]):
             return NOT_READY
-    if not reached or faults & E.UNUSED:
+    if not reached or faults & algebra.UNUSED:
         return WRONG_DEPENDENCIES
-    if faults & (E.REFERENCE | E.REUSED):
+    if faults & (algebra.REFERENCE | algebra.REUSED):
         return WRONG_REFERENCE
     form = letters.form[letters.form.shape[0] - 2]
-    if not E.equals_problem(form, fact[_N_TERMS], terms, fact[_COMBINE], fact[_CONSTANT], fact[_CONSTANT_OP]):
+    if not algebra.equals_problem(form, fact[_N_TERMS], terms, fact[_COMBINE], fact[_CONSTANT], fact[_CONSTANT_OP]):
         return WRONG_EXPRESSION
-    if faults & E.ARITHMETIC:
+    if faults & algebra.ARITHMETIC:
         return WRONG_ARITHMETIC
     if value != fact[_VALUE]:
         return WRONG_VALUE if fact[_N_TERMS] == 0 else UNCORRECTED
@@ -149,25 +148,25 @@ def _kind(fact, s, terms, letters, defined, faults, reached, value):
 
 
 @jit
-def _judge_step(facts, terms, s, parsed, g, work):
+def _judge_step(facts, terms, s, parsed, ids, work):
     """Judge the parsed sentence for slot s and note what it defines: (kind, whether it passes as published)."""
-    letter, count = work.head[G.LETTER], work.head[G.COUNT]
+    letter, count = work.head[grammar.LETTER], work.head[grammar.COUNT]
     exists = s >= 0 and facts[s, _STATUS] == _EXISTS
-    if parsed == G.MALFORMED_STEP or (letter < 0 and parsed == G.UNSTOPPED):
+    if parsed == grammar.MALFORMED_STEP or (letter < 0 and parsed == grammar.UNSTOPPED):
         return MALFORMED, False
     if letter < 0:
         return RETRY if exists else UNKNOWN, True
     fact, factors = facts[max(s, 0)], terms[max(s, 0)]
-    faults = E.work_step(work.letters, work.rows, count, g[G.MODULUS])
-    reached = E.reaches(work.letters, fact[_N_TERMS] if exists else 0, factors)
-    passes = s >= 0 and reached and faults & (E.REFERENCE | E.REUSED | E.ARITHMETIC) == 0
+    faults = algebra.work_step(work.letters, work.rows, count, ids.modulus)
+    reached = algebra.reaches(work.letters, fact[_N_TERMS] if exists else 0, factors)
+    passes = s >= 0 and reached and faults & (algebra.REFERENCE | algebra.REUSED | algebra.ARITHMETIC) == 0
     kind = MALFORMED
-    if parsed == G.COMPLETE:
+    if parsed == grammar.COMPLETE:
         kind = UNKNOWN
         if exists:
             value = work.rows[count - 1, RESULT]
             kind = _kind(fact, s, factors, work.letters, work.defined, faults, reached, value)
-    E.define(work.letters, letter, s if exists else -1)
+    algebra.define(work.letters, letter, s if exists else -1)
     if exists:
         work.defined[s] = 1
     return kind, passes
@@ -177,15 +176,15 @@ def _judge_step(facts, terms, s, parsed, g, work):
 def _read_answer(tokens, end, length):
     """Read what follows the steps: (position of the answer's number or -1, goes on after it, ended by `<eos>`)."""
     at, number, goes_on = end, -1, False
-    if at < length and tokens[at] == W.ANSWER:
+    if at < length and tokens[at] == vocab.ANSWER:
         number = at + 1 if at + 1 < length else -1
         at += 1
-        if number >= 0 and tokens[at] != W.EOS and tokens[at] != W.PAD:
+        if number >= 0 and tokens[at] != vocab.EOS and tokens[at] != vocab.PAD:
             at += 1
-        while at < length and tokens[at] != W.EOS and tokens[at] != W.PAD:
+        while at < length and tokens[at] != vocab.EOS and tokens[at] != vocab.PAD:
             goes_on = True
             at += 1
-    return number, goes_on, at < length and tokens[at] == W.EOS
+    return number, goes_on, at < length and tokens[at] == vocab.EOS
 
 
 @jit
@@ -208,41 +207,45 @@ def _complete(facts, query, missing, defined):
 
 
 @jit
-def _answer_of(g, token):
-    if token >= 0 and token == g[W.UNDETERMINED]:
+def _answer_of(ids, token):
+    if token >= 0 and token == ids.phrases[vocab.UNDETERMINED]:
         return UNDETERMINED
-    return G.number_of(g, token)
+    return grammar.number_of(ids, token)
 
 
 @jit
-def _judge(facts, terms, query, missing, g, tokens, length, bare, steps, work, summary):
+def _judge(facts, terms, query, missing, ids, tokens, length, bare, steps, work, summary):
     """Judge one response: writes its steps int32[S, 4] and its summary."""
     work.defined[:] = 0
-    E.forget(work.letters)
-    end = G.solution_end(tokens, length)
+    algebra.forget(work.letters)
+    end = grammar.solution_end(tokens, length)
     n, at, first, retries, unneeded = 0, 0, -1, 0, 0
     late, published, unstopped, last_slot, last_value = False, True, False, -1, -1
     said, in_time = False, False  # whether it says Undetermined, and if so once all that can be derived is
     while at < end:
-        after = G.step_end(tokens, at, end, g)
+        after = grammar.step_end(tokens, at, end, ids)
         late = late or work.defined[query] > 0 or said
         published = published and not unstopped
-        says = G.says_undetermined(tokens, at, after, g)
+        says = grammar.says_undetermined(tokens, at, after, ids)
         if says > 0:
             published = published and missing >= 0
             in_time = not said and _complete(facts, query, missing, work.defined)
             said, last_slot, last_value = True, -1, UNDETERMINED
-        if says == G.COMPLETE:
+        if says == grammar.COMPLETE:
             at = after
             continue
-        parsed = G.parse_step(tokens, at, after, g, work.head, work.rows)
-        s = _find(facts, work.head[G.OWNER_TOKEN], work.head[G.THING_TOKEN]) if work.head[G.OWNER_TOKEN] >= 0 else -1
-        kind, passes = _judge_step(facts, terms, s, parsed, g, work)
+        parsed = grammar.parse_step(tokens, at, after, ids, work.head, work.rows)
+        s = (
+            _find(facts, work.head[grammar.OWNER_TOKEN], work.head[grammar.THING_TOKEN])
+            if work.head[grammar.OWNER_TOKEN] >= 0
+            else -1
+        )
+        kind, passes = _judge_step(facts, terms, s, parsed, ids, work)
         # the published checker splits at full stops, so only the last may lack, and skips whatever contains BACK
-        published = published and (passes or says > 0 or _contains(tokens, at, after, g[W.BACK]))
-        if parsed != G.MALFORMED_STEP and work.head[G.LETTER] >= 0:
-            last_slot, last_value = s, work.rows[work.head[G.COUNT] - 1, RESULT]
-        unstopped = parsed == G.UNSTOPPED
+        published = published and (passes or says > 0 or _contains(tokens, at, after, ids.phrases[vocab.BACK]))
+        if parsed != grammar.MALFORMED_STEP and work.head[grammar.LETTER] >= 0:
+            last_slot, last_value = s, work.rows[work.head[grammar.COUNT] - 1, RESULT]
+        unstopped = parsed == grammar.UNSTOPPED
         exists = s >= 0 and facts[s, _STATUS] == _EXISTS
         steps[n, _KIND], steps[n, _PARAM], steps[n, _START], steps[n, _STOP] = kind, s if exists else -1, at, after
         retries += 1 if kind == RETRY else 0
@@ -259,8 +262,8 @@ def _judge(facts, terms, query, missing, g, tokens, length, bare, steps, work, s
     if not bare:
         number, goes_on, ended = _read_answer(tokens, end, length)
         late = late or goes_on
-        answer = _answer_of(g, tokens[number]) if number >= 0 else -1
-        published = published and (end == length or tokens[end] != W.ANSWER or answer == truth)
+        answer = _answer_of(ids, tokens[number]) if number >= 0 else -1
+        published = published and (end == length or tokens[end] != vocab.ANSWER or answer == truth)
     ending = ENDED
     if not ended:
         ending = NEVER
@@ -277,21 +280,21 @@ def _judge(facts, terms, query, missing, g, tokens, length, bare, steps, work, s
 
 
 @jit
-def _judge_all(facts, terms, queries, missing, g, tokens, lengths, bare, steps, work, summary):
+def _judge_all(facts, terms, queries, missing, ids, tokens, lengths, bare, steps, work, summary):
     for i in range(tokens.shape[0]):
-        _judge(facts[i], terms[i], queries[i], missing[i], g, tokens[i], lengths[i], bare, steps[i], work, summary[i])
+        _judge(facts[i], terms[i], queries[i], missing[i], ids, tokens[i], lengths[i], bare, steps[i], work, summary[i])
 
 
-def _most_steps(tokens: np.ndarray, world: W.World) -> int:
+def _most_steps(tokens: np.ndarray, world: vocab.World) -> int:
     """An upper bound on the number of steps in any row: each ends at a full stop, or where the next begins."""
-    marks = world.phrases[[W.DEFINE, W.UNDETERMINED, W.STOP]]
+    marks = world.phrases[[vocab.DEFINE, vocab.UNDETERMINED, vocab.STOP]]
     if marks[0] < 0:
         return tokens.shape[1]
     return int(sum((tokens == mark).sum(axis=1) for mark in marks if mark >= 0).max(initial=0)) + 1
 
 
 def check(
-    problems: Problems, world: W.World, tokens: np.ndarray, lengths: np.ndarray, *, bare: bool = False
+    problems: Problems, world: vocab.World, tokens: np.ndarray, lengths: np.ndarray, *, bare: bool = False
 ) -> Verdicts:
     """Judge N responses, the tokens after `<solution>`: int[N, T] of which the first lengths[i] count.
 
@@ -306,11 +309,13 @@ def check(
         raise ValueError(f"tokens {tokens.shape} and lengths {lengths.shape} do not belong to {n} problems")
     missing = problems.scalars[:, MISSING]
     terms, queries, missing = (np.require(a, np.int32, ["C", "W"]) for a in (problems.terms, problems.query, missing))
-    rows = np.zeros((tokens.shape[1] + 1, G.CLAUSE_COLUMNS), dtype=np.int64)
-    work = _Work(np.zeros(4, dtype=np.int64), rows, np.zeros(SLOTS, dtype=np.int64), E.letters_buffer(world.n_letters))
+    rows = np.zeros((tokens.shape[1] + 1, grammar.CLAUSE_COLUMNS), dtype=np.int64)
+    work = _Work(
+        np.zeros(4, dtype=np.int64), rows, np.zeros(SLOTS, dtype=np.int64), algebra.letters_buffer(world.n_letters)
+    )
     steps = np.full((n, _most_steps(tokens, world), 4), -1, dtype=np.int32)
     summary = np.zeros((n, 7), dtype=np.int32)
-    _judge_all(_facts(problems), terms, queries, missing, G.layout(world), tokens, lengths, bare, steps, work, summary)
+    _judge_all(_facts(problems), terms, queries, missing, world.ids, tokens, lengths, bare, steps, work, summary)
     steps = steps[:, : summary[:, _STEPS].max(initial=0)]
     answer_right = summary[:, _ANSWER] == np.where(missing < 0, problems.answer, UNDETERMINED)
     return Verdicts(
@@ -330,10 +335,10 @@ def check(
     )
 
 
-def check_responses(problems: Problems, world: W.World, responses: Sequence[Sequence[int]]) -> Verdicts:
+def check_responses(problems: Problems, world: vocab.World, responses: Sequence[Sequence[int]]) -> Verdicts:
     """`check` on N responses of different lengths, the tokens after `<solution>`."""
     lengths = np.array([len(r) for r in responses], dtype=np.int64)
-    tokens = np.full((len(responses), max(1, lengths.max(initial=0))), W.PAD, dtype=np.int64)
+    tokens = np.full((len(responses), max(1, lengths.max(initial=0))), vocab.PAD, dtype=np.int64)
     for row, response in zip(tokens, responses, strict=True):
         row[: len(response)] = response
     return check(problems, world, tokens, lengths)
@@ -349,12 +354,12 @@ def reason(verdicts: Verdicts, i: int) -> str:
     return "right" if verdicts.answer_right[i] else "wrong answer"
 
 
-def tokenize(text: str, world: W.World) -> tuple[list[int], list[int]]:
+def tokenize(text: str, world: vocab.World) -> tuple[list[int], list[int]]:
     """Tokens of a text and the character at which each begins, and the text's length at the end.
 
     A sentence that is no text of the world becomes one token that nothing accepts, and its full stop.
     """
-    stop = int(world.phrases[W.STOP])
+    stop = int(world.phrases[vocab.STOP])
     full_stop = world.vocabulary[stop] if stop >= 0 else ""
     sentences = re.split(f"(?<={re.escape(full_stop)})(?= )", text) if full_stop else [text]
     tokens: list[int] = []
@@ -367,7 +372,7 @@ def tokenize(text: str, world: W.World) -> tuple[list[int], list[int]]:
             ids = None
         if ids is None or world.decode(ids) != sentence:
             closed = bool(full_stop) and sentence.endswith(full_stop)
-            tokens += [W.PAD - 1, stop] if closed else [W.PAD - 1]
+            tokens += [vocab.PAD - 1, stop] if closed else [vocab.PAD - 1]
             starts += [position, position + len(sentence) - len(full_stop)] if closed else [position]
         else:
             tokens += ids
@@ -381,7 +386,7 @@ def tokenize(text: str, world: W.World) -> tuple[list[int], list[int]]:
     return tokens, [*starts, position]
 
 
-def check_text(problem: Problems, world: W.World, text: str, answer: int | None = None) -> Verdicts:
+def check_text(problem: Problems, world: vocab.World, text: str, answer: int | None = None) -> Verdicts:
     """Judge a solution's text (without the answer) for a batch of one problem; spans are in characters of the text.
 
     Without `answer` the value of the last step is the answer, or UNDETERMINED, which may be given as an answer, too. A
@@ -391,8 +396,8 @@ def check_text(problem: Problems, world: W.World, text: str, answer: int | None 
     tokens, starts = tokenize(missing + text, world)
     if answer is not None:
         inside = isinstance(answer, int | np.integer) and 0 <= answer < world.modulus
-        word = int(world.phrases[W.UNDETERMINED]) if answer == UNDETERMINED else W.PAD - 1
-        tokens += [W.ANSWER, world.first_number + int(answer) if inside else word, W.EOS]
+        word = int(world.phrases[vocab.UNDETERMINED]) if answer == UNDETERMINED else vocab.PAD - 1
+        tokens += [vocab.ANSWER, world.first_number + int(answer) if inside else word, vocab.EOS]
     verdicts = check(problem, world, np.array([tokens], dtype=np.int64), np.array([len(tokens)]), bare=answer is None)
     places = np.maximum(np.array(starts, dtype=np.int32) - len(missing), 0)
     return verdicts._replace(start=places[verdicts.start], stop=places[verdicts.stop])

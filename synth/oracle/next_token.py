@@ -24,14 +24,22 @@ from typing import NamedTuple
 import numpy as np
 
 from synth.documents import Documents
-from synth.judge import grammar as G
 from synth.kernel.jit import jit
-from synth.oracle.solution_state import POSSIBLE, SHORTEST, State, consume, emit, restart, state_buffer, to_take_back
+from synth.oracle.solution_state import (
+    POSSIBLE,
+    OracleSettings,
+    State,
+    consume,
+    emit,
+    restart,
+    state_buffer,
+    to_take_back,
+)
 from synth.problem.arrays import Problems, one
 from synth.spec import Spec
-from synth.world import vocabulary as W
+from synth.world import vocabulary as vocab
 from synth.world.vocabulary import CONCISE, World
-from synth.write.mistakes import KINDS
+from synth.write.step_distribution import KINDS
 
 POLICIES = ("continue", "correct", "abstain")
 STATUSES = ("exact", "continued", "corrected", "abstained")
@@ -81,7 +89,7 @@ class NextTokenProbs(NamedTuple):
 
 
 @jit
-def _room(array, n):
+def _with_capacity(array, n):
     """`array`, or a copy of twice its size when n entries do not fit."""
     if n <= array.shape[0]:
         return array
@@ -91,36 +99,35 @@ def _room(array, n):
 
 
 @jit
-def _laws(problems, tokens, offsets, shortest, g, rules, abstain, st, starts, status):
-    """Walk through every response i, as short as it can be where shortest[i]; fills `starts` and `status`.
+def _walk(problems, tokens, offsets, shortest, ids, settings, abstain, state, starts, status):
+    """Walk through every response i, which is as short as it can be where shortest[i]; fills `starts` and `status`.
 
-    Changes that column of the rules; returns (ids, p).
+    Returns (token ids, their probabilities).
     """
-    ids = np.zeros(4 * status.shape[0] + 1024, dtype=np.int32)
-    chances = np.zeros(ids.shape[0])
+    entries = np.zeros(4 * status.shape[0] + 1024, dtype=np.int32)
+    probs = np.zeros(entries.shape[0])
     total, j = 0, 0
     for i in range(offsets.shape[0] - 1):
         p = one(problems, i)
-        rules[SHORTEST] = shortest[i]
-        restart(st, p, rules)
+        restart(state, p, settings, shortest[i])
         for t in range(offsets[i], offsets[i + 1] + 1):
-            n = emit(st, p, g, rules)
-            kept = 0 if abstain and st.scalars[POSSIBLE] == 0 else n
+            n = emit(state, p, ids, settings)
+            kept = 0 if abstain and state.scalars[POSSIBLE] == 0 else n
             if kept == 0:
                 status[j] = ABSTAINED
-            elif to_take_back(st, rules):
+            elif to_take_back(state, settings):
                 status[j] = CORRECTED
             else:
-                status[j] = EXACT if st.scalars[POSSIBLE] else CONTINUED
-            ids, chances = _room(ids, total + kept), _room(chances, total + kept)
-            ids[total : total + kept] = st.ids[:kept]
-            chances[total : total + kept] = st.chances[:kept]
+                status[j] = EXACT if state.scalars[POSSIBLE] else CONTINUED
+            entries, probs = _with_capacity(entries, total + kept), _with_capacity(probs, total + kept)
+            entries[total : total + kept] = state.ids[:kept]
+            probs[total : total + kept] = state.token_probs[:kept]
             total += kept
             j += 1
             starts[j] = total
             if t < offsets[i + 1]:
-                consume(st, p, g, rules, tokens[t], n)
-    return ids[:total].copy(), chances[:total].copy()
+                consume(state, p, ids, settings, tokens[t], n)
+    return entries[:total].copy(), probs[:total].copy()
 
 
 class Oracle:
@@ -143,18 +150,14 @@ class Oracle:
                 f"modulus={spec.modulus}, letters={spec.letters} do not fit the world given; accepted: "
                 f"modulus={self.world.modulus}, at most {self.world.n_letters} letters"
             )
-        if self.world.phrases[W.STOP] < 0:
+        if self.world.phrases[vocab.STOP] < 0:
             raise ValueError(
                 f"world={self.world.name!r} has no oracle, since its phrase `stop` is empty; accepted: a world that "
                 "writes the end of a sentence"
             )
-        self._g = G.layout(self.world)
-        self._rules = np.array(
-            [
-                KINDS.index(spec.retry_kind), spec.retry_rate, spec.uncorrected, spec.letters,
-                spec.letter_order == "random", spec.shortest, policy == "correct",
-            ],
-            dtype=np.float64,
+        self._settings = OracleSettings(
+            KINDS.index(spec.retry_kind), float(spec.retry_rate), float(spec.uncorrected), spec.letters,
+            spec.letter_order == "random", policy == "correct",
         )  # fmt: skip
         self._state: State = state_buffer(self.world.n_letters, self.world.modulus)
 
@@ -183,10 +186,10 @@ class Oracle:
         abstain = self.policy == "abstain"
         if shortest is None:
             shortest = np.full(len(offsets) - 1, self.spec.shortest)
-        ids, p = _laws(
-            problems, tokens, offsets, shortest, self._g, self._rules, abstain, self._state, starts, status
+        ids, probs = _walk(
+            problems, tokens, offsets, shortest, self.world.ids, self._settings, abstain, self._state, starts, status
         )  # fmt: skip
-        return NextTokenProbs(ids, p, starts, status, offsets + np.arange(len(offsets)))
+        return NextTokenProbs(ids, probs, starts, status, offsets + np.arange(len(offsets)))
 
     def documents(self, documents: Documents) -> NextTokenProbs:
         """The law along the solutions of documents; those that a context asks to be concise are the shortest."""

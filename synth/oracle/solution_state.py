@@ -9,31 +9,39 @@ from typing import NamedTuple
 
 import numpy as np
 
-from synth.judge import grammar as G
+from synth.judge import grammar
 from synth.kernel.jit import jit
-from synth.oracle import step_plan as PL
+from synth.oracle import step_plan
 from synth.oracle.step_plan import Plan, plan_buffer
-from synth.problem import arrays as P
-from synth.problem.arrays import SLOTS
-from synth.world import vocabulary as W
-from synth.write.mistakes import SLIP, branch_law, name_tokens, next_needed
+from synth.problem.arrays import QUERY, SLOTS, name_tokens
+from synth.world import vocabulary as vocab
+from synth.write.step_distribution import SLIP, next_needed, next_sentence_probs
 
 # where the walk stands: at the start of a sentence, after `Define`, after each name, after `as`, inside the clauses,
 # after them, after BACK, inside a sentence that is none, after `Undetermined`, after its full stop, after `<answer>`,
 # after the answer, after `<eos>`
 BEGIN, OWNER, THING, NAMED, CHOOSE, CLAUSE, WHOLE, BACKED, LOST, DENIED, CLOSED, ANSWERING, ANSWERED, OVER = range(14)
 # columns of `scalars`: the phase; whether the prefix is possible so far; whether the sentence at hand is; owner token,
-# slot and letter of that sentence (-1 none); its last number; whether that is a slip
-PHASE, POSSIBLE, SOUND, OWNER_TOKEN, SLOT, LETTER, LAST_NUMBER, SLIPPED = range(8)
-# columns of the rules, all as floats: mistake kind, its rate, share left uncorrected, number of letters, whether they
-# are random, whether only the shortest solution is written, whether an impossible step is to be taken back
-KIND, RATE, UNCORRECTED, LETTERS, RANDOM_LETTERS, SHORTEST, TAKE_BACK = range(7)
+# slot and letter of that sentence (-1 none); its last number; whether that is a slip;
+# and of the whole solution: how many letters it may use for steps that are not needed, 0 where it is the shortest
+PHASE, POSSIBLE, SOUND, OWNER_TOKEN, SLOT, LETTER, LAST_NUMBER, SLIPPED, SPARE_LETTERS = range(9)
+
+
+class OracleSettings(NamedTuple):
+    """What the walk needs to know of a `Spec` and of the policy."""
+
+    retry_kind: int  # index into `synth.write.step_distribution.KINDS`
+    retry_rate: float
+    uncorrected: float
+    letters: int
+    random_letters: bool
+    take_back: bool  # whether an impossible step is to be taken back
 
 
 class State(NamedTuple):
-    """Scratch of one walk; int64 but for `law` and `chances`."""
+    """Scratch of one walk; int64 but for `probs` and `token_probs`."""
 
-    scalars: np.ndarray  # [8]
+    scalars: np.ndarray  # [9]
     done: np.ndarray  # [72] 1 where a step has defined the parameter
     tried: np.ndarray  # [72] 1 where a mistake since the last definition named it
     slot_letter: np.ndarray  # [72] letter index of each defined parameter, or -1
@@ -41,327 +49,338 @@ class State(NamedTuple):
     used: np.ndarray  # [letters] 1 where the letter has a meaning
     before: np.ndarray  # [letters] `used` when the sentence began
     mask: np.ndarray  # [72]
-    law: np.ndarray  # float64[2, 72] this sentence's right and wrong parameters (`branch_law`)
+    probs: np.ndarray  # float64[2, 72] this sentence's right and wrong parameters (`next_sentence_probs`)
     plan: Plan
     ids: np.ndarray  # [capacity] tokens that can come next
-    chances: np.ndarray  # float64[capacity] their probabilities
+    token_probs: np.ndarray  # float64[capacity] their probabilities
 
 
 def state_buffer(n_letters: int, modulus: int) -> State:
     """Room for one walk."""
     capacity = max(SLOTS, n_letters, modulus) + 2
-    arrays = [np.zeros(n, dtype=np.int64) for n in (8, SLOTS, SLOTS, SLOTS, n_letters, n_letters, n_letters, SLOTS)]
+    arrays = [np.zeros(n, dtype=np.int64) for n in (9, SLOTS, SLOTS, SLOTS, n_letters, n_letters, n_letters, SLOTS)]
     ids = np.zeros(capacity, dtype=np.int64)
     return State(*arrays, np.zeros((2, SLOTS)), plan_buffer(), ids, np.zeros(capacity))
 
 
 @jit
-def restart(st, p, rules):
-    """Stand at the start of the solution of problem p."""
-    st.scalars[:] = -1
-    st.scalars[POSSIBLE] = 1
-    st.done[:] = 0
-    st.tried[:] = 0
-    st.slot_letter[:] = -1
-    st.values[:] = -1
-    st.used[:] = 0
-    _begin(st, p, rules)
+def restart(state, p, settings, shortest):
+    """Stand at the start of the solution of problem p; shortest: whether it has no step that is not needed."""
+    state.scalars[:] = -1
+    state.scalars[SPARE_LETTERS] = 0 if shortest else settings.letters
+    state.scalars[POSSIBLE] = 1
+    state.done[:] = 0
+    state.tried[:] = 0
+    state.slot_letter[:] = -1
+    state.values[:] = -1
+    state.used[:] = 0
+    _begin(state, p, settings)
 
 
 @jit
-def _begin(st, p, rules):
-    """Stand at the start of a sentence and work out its law."""
-    s = st.scalars
+def _begin(state, p, settings):
+    """Stand at the start of a sentence and work out the distribution of what it says."""
+    s = state.scalars
     s[PHASE], s[SOUND], s[OWNER_TOKEN], s[SLOT], s[LETTER], s[LAST_NUMBER], s[SLIPPED] = BEGIN, 1, -1, -1, -1, -1, 0
-    st.before[:] = st.used
-    st.law[:] = 0.0
-    if not _ends(st, p, rules):
-        branch_law(int(rules[KIND]), rules[RATE], p, st.done, st.tried, st.law[0], st.law[1], _room(rules))
+    state.before[:] = state.used
+    state.probs[:] = 0.0
+    if not _ends(state, p, settings):
+        next_sentence_probs(
+            settings.retry_kind,
+            settings.retry_rate,
+            p,
+            state.done,
+            state.tried,
+            state.probs[0],
+            state.probs[1],
+            state.scalars[SPARE_LETTERS],
+        )
 
 
 @jit
-def _room(rules):
-    return 0 if rules[SHORTEST] > 0 else int(rules[LETTERS])
-
-
-@jit
-def _ends(st, p, rules):
+def _ends(state, p, settings):
     """Whether no further step is to come: the query is defined, or nothing that it needs can be."""
-    return st.done[p.scalars[0, P.QUERY]] > 0 or next_needed(p, st.done, st.mask, _room(rules)) == 0
+    return (
+        state.done[p.scalars[0, QUERY]] > 0 or next_needed(p, state.done, state.mask, state.scalars[SPARE_LETTERS]) == 0
+    )
 
 
 @jit
-def _one(st, token, chance=1.0):
-    st.ids[0], st.chances[0] = token, chance
+def _one(state, token, chance=1.0):
+    state.ids[0], state.token_probs[0] = token, chance
     return 1
 
 
 @jit
-def _add(st, n, token, chance):
+def _add(state, n, token, chance):
     """Add probability to a token among the n entries; returns the number of entries."""
     for i in range(n):
-        if st.ids[i] == token:
-            st.chances[i] += chance
+        if state.ids[i] == token:
+            state.token_probs[i] += chance
             return n
-    st.ids[n], st.chances[n] = token, chance
+    state.ids[n], state.token_probs[n] = token, chance
     return n + 1
 
 
 @jit
-def _emit_begin(st, p, g, rules):
-    if not _ends(st, p, rules):
-        return _one(st, g[W.DEFINE]) if g[W.DEFINE] >= 0 else _emit_name(st, p, -1)
-    if st.done[p.scalars[0, P.QUERY]]:
-        return _one(st, W.ANSWER)
-    return _one(st, g[W.UNDETERMINED])
+def _emit_begin(state, p, ids, settings):
+    if not _ends(state, p, settings):
+        return _one(state, ids.phrases[vocab.DEFINE]) if ids.phrases[vocab.DEFINE] >= 0 else _emit_name(state, p, -1)
+    if state.done[p.scalars[0, QUERY]]:
+        return _one(state, vocab.ANSWER)
+    return _one(state, ids.phrases[vocab.UNDETERMINED])
 
 
 @jit
-def _emit_name(st, p, owner):
+def _emit_name(state, p, owner):
     """Owner tokens by their total probability, or the thing tokens that go with `owner`."""
     n, total = 0, 0.0
     for x in range(SLOTS):
-        chance = st.law[0, x] + st.law[1, x]
+        chance = state.probs[0, x] + state.probs[1, x]
         if chance > 0.0:
             a, b = name_tokens(p, x)
             if owner < 0 or a == owner:
-                n = _add(st, n, a if owner < 0 else b, chance)
+                n = _add(state, n, a if owner < 0 else b, chance)
                 total += chance
     for i in range(n):
-        st.chances[i] /= total
+        state.token_probs[i] /= total
     return n
 
 
 @jit
-def _emit_letters(st, n, g, rules, chance):
+def _emit_letters(state, n, ids, settings, chance):
     """Any unused letter with the same probability, or the first unused one where letters come in order."""
-    free, letters = 0, int(rules[LETTERS])
+    free, letters = 0, settings.letters
     for i in range(letters):
-        free += 1 if st.used[i] == 0 else 0
+        free += 1 if state.used[i] == 0 else 0
     for i in range(letters):
-        if st.used[i] == 0:
-            st.ids[n] = g[G.FIRST_LETTER] + i
-            st.chances[n] = chance / free if rules[RANDOM_LETTERS] > 0 else chance
+        if state.used[i] == 0:
+            state.ids[n] = ids.first_letter + i
+            state.token_probs[n] = chance / free if settings.random_letters else chance
             n += 1
-            if rules[RANDOM_LETTERS] == 0:
+            if not settings.random_letters:
                 break
     return n
 
 
 @jit
-def _defined(st):
+def _defined(state):
     """P(the named parameter is defined | its name); 1 where the name could not have been written."""
-    x = st.scalars[SLOT]
-    total = st.law[0, x] + st.law[1, x] if x >= 0 else 0.0
-    return st.law[0, x] / total if total > 0.0 else 1.0
+    x = state.scalars[SLOT]
+    total = state.probs[0, x] + state.probs[1, x] if x >= 0 else 0.0
+    return state.probs[0, x] / total if total > 0.0 else 1.0
 
 
 @jit
-def _emit_choice(st, g, rules):
-    defined = _defined(st)
-    n = _one(st, g[W.BACK], 1.0 - defined) if defined < 1.0 else 0
-    total = _emit_letters(st, n, g, rules, defined) if defined > 0.0 else n
+def _emit_choice(state, ids, settings):
+    defined = _defined(state)
+    n = _one(state, ids.phrases[vocab.BACK], 1.0 - defined) if defined < 1.0 else 0
+    total = _emit_letters(state, n, ids, settings, defined) if defined > 0.0 else n
     if total == n:  # no letter is left
-        st.chances[0] = 1.0
+        state.token_probs[0] = 1.0
     return total
 
 
 @jit
-def _emit_clause(st, g, rules):
-    token = PL.expected(st.plan, st.values, g)
-    if token == PL.FRESH:
-        return _emit_letters(st, 0, g, rules, 1.0)
-    if token == PL.UNKNOWN:
+def _emit_clause(state, ids, settings):
+    token = step_plan.expected(state.plan, state.values, ids)
+    if token == step_plan.FRESH:
+        return _emit_letters(state, 0, ids, settings, 1.0)
+    if token == step_plan.UNKNOWN:
         return 0
-    if rules[KIND] != SLIP or rules[RATE] <= 0.0 or not PL.at_result(st.plan):
-        return _one(st, token)
-    n = _one(st, token, 1.0 - rules[RATE])
-    for i in range(g[G.MODULUS]):
-        number = g[G.FIRST_NUMBER] + i
+    if settings.retry_kind != SLIP or settings.retry_rate <= 0.0 or not step_plan.at_result(state.plan):
+        return _one(state, token)
+    n = _one(state, token, 1.0 - settings.retry_rate)
+    for i in range(ids.modulus):
+        number = ids.first_number + i
         if number != token:
-            n = _add(st, n, number, rules[RATE] / (g[G.MODULUS] - 1))
+            n = _add(state, n, number, settings.retry_rate / (ids.modulus - 1))
     return n
 
 
 @jit
-def _emit_whole(st, g, rules):
-    if st.scalars[SLIPPED] == 0:
-        return _one(st, g[W.STOP])
+def _emit_whole(state, ids, settings):
+    if state.scalars[SLIPPED] == 0:
+        return _one(state, ids.phrases[vocab.STOP])
     n = 0
-    if rules[UNCORRECTED] < 1.0:
-        n = _add(st, n, g[W.BACK], 1.0 - rules[UNCORRECTED])
-    if rules[UNCORRECTED] > 0.0:
-        n = _add(st, n, g[W.STOP], rules[UNCORRECTED])
+    if settings.uncorrected < 1.0:
+        n = _add(state, n, ids.phrases[vocab.BACK], 1.0 - settings.uncorrected)
+    if settings.uncorrected > 0.0:
+        n = _add(state, n, ids.phrases[vocab.STOP], settings.uncorrected)
     return n
 
 
 @jit
-def _emit_answer(st, p, g, rules):
-    query = p.scalars[0, P.QUERY]
-    if st.done[query]:
-        letter = st.slot_letter[query]
-        value = st.values[letter] if letter >= 0 else -1
-        return _one(st, g[G.FIRST_NUMBER] + value) if value >= 0 else 0
-    return _one(st, g[W.UNDETERMINED]) if next_needed(p, st.done, st.mask, _room(rules)) == 0 else 0
+def _emit_answer(state, p, ids, settings):
+    query = p.scalars[0, QUERY]
+    if state.done[query]:
+        letter = state.slot_letter[query]
+        value = state.values[letter] if letter >= 0 else -1
+        return _one(state, ids.first_number + value) if value >= 0 else 0
+    return (
+        _one(state, ids.phrases[vocab.UNDETERMINED])
+        if next_needed(p, state.done, state.mask, state.scalars[SPARE_LETTERS]) == 0
+        else 0
+    )
 
 
 @jit
-def to_take_back(st, rules):
+def to_take_back(state, settings):
     """Whether the sentence at hand cannot be and the policy is to take it back here."""
-    phase = st.scalars[PHASE]
+    phase = state.scalars[PHASE]
     inside = phase in (CHOOSE, CLAUSE, WHOLE, LOST)
-    return rules[TAKE_BACK] > 0 and rules[RATE] > 0.0 and st.scalars[SOUND] == 0 and inside
+    return settings.take_back and settings.retry_rate > 0.0 and state.scalars[SOUND] == 0 and inside
 
 
 @jit
-def emit(st, p, g, rules):
-    """Write the distribution of the next token to `ids` and `chances`; returns its size, 0 where none is determined."""
-    phase = st.scalars[PHASE]
-    if to_take_back(st, rules):
-        return _one(st, g[W.BACK])
+def emit(state, p, ids, settings):
+    """Write the distribution of the next token to `ids` and `token_probs`; returns its size, 0 where none is determined."""
+    phase = state.scalars[PHASE]
+    if to_take_back(state, settings):
+        return _one(state, ids.phrases[vocab.BACK])
     if phase == BEGIN:
-        return _emit_begin(st, p, g, rules)
+        return _emit_begin(state, p, ids, settings)
     if phase == OWNER:
-        return _emit_name(st, p, -1)
+        return _emit_name(state, p, -1)
     if phase == THING:
-        return _emit_name(st, p, st.scalars[OWNER_TOKEN])
+        return _emit_name(state, p, state.scalars[OWNER_TOKEN])
     if phase == NAMED:
-        return _one(st, g[W.AS])
+        return _one(state, ids.phrases[vocab.AS])
     if phase == CHOOSE:
-        return _emit_choice(st, g, rules)
+        return _emit_choice(state, ids, settings)
     if phase == CLAUSE:
-        return _emit_clause(st, g, rules)
+        return _emit_clause(state, ids, settings)
     if phase == WHOLE:
-        return _emit_whole(st, g, rules)
+        return _emit_whole(state, ids, settings)
     if phase in (BACKED, DENIED):
-        return _one(st, g[W.STOP])
+        return _one(state, ids.phrases[vocab.STOP])
     if phase == CLOSED:
-        return _one(st, W.ANSWER)
+        return _one(state, vocab.ANSWER)
     if phase == ANSWERING:
-        return _emit_answer(st, p, g, rules)
-    return _one(st, W.EOS) if phase == ANSWERED else 0
+        return _emit_answer(state, p, ids, settings)
+    return _one(state, vocab.EOS) if phase == ANSWERED else 0
 
 
 @jit
-def consume(st, p, g, rules, token, n):
+def consume(state, p, ids, settings, token, n):
     """Believe `token`, whose distribution (n entries) `emit` has just written, and go on."""
-    s = st.scalars
+    s = state.scalars
     found = False
     for i in range(n):
-        found = found or (st.ids[i] == token and st.chances[i] > 0.0)
+        found = found or (state.ids[i] == token and state.token_probs[i] > 0.0)
     if not found:
         s[POSSIBLE], s[SOUND] = 0, 0
-    if G.number_of(g, token) >= 0:
-        s[LAST_NUMBER] = G.number_of(g, token)
+    if grammar.number_of(ids, token) >= 0:
+        s[LAST_NUMBER] = grammar.number_of(ids, token)
     phase = s[PHASE]
-    if phase == OVER or token == W.EOS or token == W.PAD:
+    if phase == OVER or token == vocab.EOS or token == vocab.PAD:
         s[PHASE] = OVER
-    elif token == W.ANSWER:
-        _leave(st, p)
+    elif token == vocab.ANSWER:
+        _leave(state, p)
         s[PHASE] = ANSWERING
     elif phase in (ANSWERING, ANSWERED):
         s[PHASE] = ANSWERED if phase == ANSWERING else LOST
-    elif token == g[W.UNDETERMINED]:
+    elif token == ids.phrases[vocab.UNDETERMINED]:
         s[PHASE] = DENIED
-    elif token == g[W.STOP]:
-        _stop(st, p, rules)
-    elif token == g[W.BACK] and phase in (CHOOSE, CLAUSE, WHOLE, LOST):
-        _take_back(st)
-    elif token == g[W.DEFINE] or (g[W.DEFINE] < 0 and phase == BEGIN):
+    elif token == ids.phrases[vocab.STOP]:
+        _stop(state, p, settings)
+    elif token == ids.phrases[vocab.BACK] and phase in (CHOOSE, CLAUSE, WHOLE, LOST):
+        _take_back(state)
+    elif token == ids.phrases[vocab.DEFINE] or (ids.phrases[vocab.DEFINE] < 0 and phase == BEGIN):
         if phase != BEGIN:
-            _leave(st, p)
-            _begin(st, p, rules)
+            _leave(state, p)
+            _begin(state, p, settings)
         s[PHASE] = OWNER
-        if token != g[W.DEFINE]:
-            _consume_step(st, p, g, rules, token)
+        if token != ids.phrases[vocab.DEFINE]:
+            _consume_step(state, p, ids, settings, token)
     else:
-        _consume_step(st, p, g, rules, token)
+        _consume_step(state, p, ids, settings, token)
 
 
 @jit
-def _consume_step(st, p, g, rules, token):
+def _consume_step(state, p, ids, settings, token):
     """Go on inside a sentence that defines something."""
-    s = st.scalars
+    s = state.scalars
     phase = s[PHASE]
     s[PHASE] = LOST
-    if phase == OWNER and token >= g[G.FIRST_NAME]:
+    if phase == OWNER and token >= ids.first_name:
         s[OWNER_TOKEN], s[PHASE] = token, THING
-    elif phase == THING and token >= g[G.FIRST_NAME]:
+    elif phase == THING and token >= ids.first_name:
         for x in range(SLOTS):
             if p.exists[0, x]:
                 a, b = name_tokens(p, x)
                 if a == s[OWNER_TOKEN] and b == token:
                     s[SLOT] = x
-        s[PHASE] = NAMED if g[W.AS] >= 0 else CHOOSE
-    elif phase == NAMED and token == g[W.AS]:
+        s[PHASE] = NAMED if ids.phrases[vocab.AS] >= 0 else CHOOSE
+    elif phase == NAMED and token == ids.phrases[vocab.AS]:
         s[PHASE] = CHOOSE
-    elif phase == CHOOSE and G.letter_of(g, token) >= 0:
-        _name_letter(st, p, g, G.letter_of(g, token))
+    elif phase == CHOOSE and grammar.letter_of(ids, token) >= 0:
+        _name_letter(state, p, ids, grammar.letter_of(ids, token))
     elif phase == CLAUSE:
-        _consume_clause(st, g, rules, token)
+        _consume_clause(state, ids, settings, token)
 
 
 @jit
-def _name_letter(st, p, g, letter):
-    s, x = st.scalars, st.scalars[SLOT]
+def _name_letter(state, p, ids, letter):
+    s, x = state.scalars, state.scalars[SLOT]
     s[LETTER] = letter
-    st.used[letter] = 1
+    state.used[letter] = 1
     given = x >= 0 and not (p.n_terms[0, x] > 0 and p.terms[0, x, 0, 0] == x)  # a missing premise has no expression
     if given:
-        PL.build(st.plan, p, x, letter, st.slot_letter, g)
+        step_plan.build(state.plan, p, x, letter, state.slot_letter, ids)
         s[PHASE] = CLAUSE
 
 
 @jit
-def _consume_clause(st, g, rules, token):
-    s = st.scalars
-    wanted = PL.expected(st.plan, st.values, g)
-    last = PL.at_result(st.plan)
-    if PL.take(st.plan, token, st.values, st.used, g):
-        s[PHASE] = WHOLE if PL.finished(st.plan) else CLAUSE
-        s[SLIPPED] = 1 if last and rules[KIND] == SLIP and wanted >= 0 and token != wanted else 0
+def _consume_clause(state, ids, settings, token):
+    s = state.scalars
+    wanted = step_plan.expected(state.plan, state.values, ids)
+    last = step_plan.at_result(state.plan)
+    if step_plan.take(state.plan, token, state.values, state.used, ids):
+        s[PHASE] = WHOLE if step_plan.finished(state.plan) else CLAUSE
+        s[SLIPPED] = 1 if last and settings.retry_kind == SLIP and wanted >= 0 and token != wanted else 0
 
 
 @jit
-def _define(st):
+def _define(state):
     """Believe the step at hand: its letter stands for its parameter, with the last number it gave."""
-    s = st.scalars
+    s = state.scalars
     x, letter = s[SLOT], s[LETTER]
     if letter >= 0 and s[LAST_NUMBER] >= 0:
-        st.values[letter] = s[LAST_NUMBER]
+        state.values[letter] = s[LAST_NUMBER]
         if x >= 0:
-            st.done[x] = 1
-            st.slot_letter[x] = letter
-            st.tried[:] = 0
+            state.done[x] = 1
+            state.slot_letter[x] = letter
+            state.tried[:] = 0
 
 
 @jit
-def _leave(st, p):
+def _leave(state, p):
     """A sentence is left without its full stop: what it defined is believed all the same."""
-    phase = st.scalars[PHASE]
+    phase = state.scalars[PHASE]
     if phase in (CLAUSE, WHOLE, LOST):
-        _define(st)
+        _define(state)
 
 
 @jit
-def _stop(st, p, rules):
-    s = st.scalars
+def _stop(state, p, settings):
+    s = state.scalars
     if s[PHASE] == DENIED:
         s[PHASE] = CLOSED
         return
-    _leave(st, p)
-    _begin(st, p, rules)
+    _leave(state, p)
+    _begin(state, p, settings)
 
 
 @jit
-def _take_back(st):
+def _take_back(state):
     """The letters of the sentence are free again; a mistaken name that was taken back at once counts as tried."""
-    s = st.scalars
-    for i in range(len(st.used)):
-        if st.used[i] and not st.before[i]:
-            st.used[i] = 0
-            st.values[i] = -1
-    if s[PHASE] == CHOOSE and s[SLOT] >= 0 and st.law[1, s[SLOT]] > 0.0:  # else it could have been a right step
-        st.tried[s[SLOT]] = 1
+    s = state.scalars
+    for i in range(len(state.used)):
+        if state.used[i] and not state.before[i]:
+            state.used[i] = 0
+            state.values[i] = -1
+    if s[PHASE] == CHOOSE and s[SLOT] >= 0 and state.probs[1, s[SLOT]] > 0.0:  # else it could have been a right step
+        state.tried[s[SLOT]] = 1
     s[LETTER] = -1
     s[PHASE] = BACKED

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from synth.judge import grammar as G
+from synth.judge import grammar
 from synth.kernel.jit import jit
-from synth.problem import clauses as C
+from synth.problem import clauses
 from synth.problem.arrays import SLOTS
 from synth.problem.clauses import MAX_CLAUSES, expand
-from synth.world import vocabulary as W
+from synth.world import vocabulary as vocab
 
 FIXED, TARGET, LEFT, OPERATION, RIGHT, LEFT_NUMBER, SECOND_OPERATION, RIGHT_NUMBER, RESULT = range(9)  # kinds of item
 # A letter's code: its index in the world; LOCAL + i for letter i of this step (0: the parameter's own) while it may
@@ -56,12 +56,12 @@ def _add(plan, kind, argument):
 
 
 @jit
-def build(plan, p, x, own, slot_letter, g):
+def build(plan, p, x, own, slot_letter, ids):
     """Plan the step that defines slot x of problem p with letter index `own`; slot_letter[y] < 0 where undefined."""
     for y in range(SLOTS):
         plan.letter[y] = slot_letter[y] if slot_letter[y] >= 0 else UNDEFINED
     count, _ = expand(
-        x, p.n_terms[0], p.terms[0], p.combine[0], p.constant[0], p.constant_op[0], p.value[0], g[G.MODULUS],
+        x, p.n_terms[0], p.terms[0], p.combine[0], p.constant[0], p.constant_op[0], p.value[0], ids.modulus,
         plan.letter, LOCAL, plan.rows,
     )  # fmt: skip
     plan.scalars[ITEMS], plan.scalars[AT], plan.scalars[CLAUSES] = 0, 0, count
@@ -71,23 +71,23 @@ def build(plan, p, x, own, slot_letter, g):
     for c in range(count):
         row, live = plan.rows[c], plan.live[c]
         live[:] = -1
-        live[_LEFT], live[_RIGHT], live[_SIGN] = row[C.LEFT], row[C.RIGHT], row[C.OPERATION]
-        live[_SECOND_SIGN] = row[C.OPERATION]
-        if row[C.LEFT] == CONSTANT:
-            live[_LEFT_CONSTANT] = row[C.LEFT_VALUE]
-        _add(plan, FIXED, g[W.SO] if c == count - 1 else g[W.SEMICOLON])
+        live[_LEFT], live[_RIGHT], live[_SIGN] = row[clauses.LEFT], row[clauses.RIGHT], row[clauses.OPERATION]
+        live[_SECOND_SIGN] = row[clauses.OPERATION]
+        if row[clauses.LEFT] == CONSTANT:
+            live[_LEFT_CONSTANT] = row[clauses.LEFT_VALUE]
+        _add(plan, FIXED, ids.phrases[vocab.SO] if c == count - 1 else ids.phrases[vocab.SEMICOLON])
         _add(plan, TARGET, c)
-        _add(plan, FIXED, g[W.IS])
-        if row[C.OPERATION] != C.NUMBER:
+        _add(plan, FIXED, ids.phrases[vocab.IS])
+        if row[clauses.OPERATION] != clauses.NUMBER:
             _add(plan, LEFT, c)
-            if row[C.OPERATION] != C.COPY:
+            if row[clauses.OPERATION] != clauses.COPY:
                 _add(plan, OPERATION, c)
                 _add(plan, RIGHT, c)
-                _add(plan, FIXED, g[W.IS])
+                _add(plan, FIXED, ids.phrases[vocab.IS])
                 _add(plan, LEFT_NUMBER, c)
                 _add(plan, SECOND_OPERATION, c)
                 _add(plan, RIGHT_NUMBER, c)
-            _add(plan, FIXED, g[W.IS])
+            _add(plan, FIXED, ids.phrases[vocab.IS])
         _add(plan, RESULT, c)
 
 
@@ -104,12 +104,12 @@ def at_result(plan):
 
 
 @jit
-def _letter_token(plan, code, constant, g):
+def _letter_token(plan, code, constant, ids):
     if code == CONSTANT:
-        return g[G.FIRST_NUMBER] + constant if constant >= 0 else UNKNOWN
+        return ids.first_number + constant if constant >= 0 else UNKNOWN
     if code >= LOCAL:
         code = plan.bound[code - LOCAL]
-    return g[G.FIRST_LETTER] + code if code >= 0 else UNKNOWN
+    return ids.first_letter + code if code >= 0 else UNKNOWN
 
 
 @jit
@@ -123,57 +123,46 @@ def _number(plan, code, constant, values):
 
 
 @jit
-def _sign(operation, g):
-    if operation == C.PLUS:
-        return g[W.PLUS]
-    return g[W.MINUS] if operation == C.MINUS else g[W.TIMES]
-
-
-@jit
 def _result(plan, c, values, modulus):
     row, live = plan.rows[c], plan.live[c]
-    if row[C.OPERATION] == C.NUMBER:
-        return row[C.RESULT]
-    if row[C.OPERATION] == C.COPY:
+    if row[clauses.OPERATION] == clauses.NUMBER:
+        return row[clauses.RESULT]
+    if row[clauses.OPERATION] == clauses.COPY:
         return _number(plan, live[_LEFT], live[_LEFT_CONSTANT], values)
     a, b = live[_LEFT_NUMBER], live[_RIGHT_NUMBER]
-    if live[_SECOND_SIGN] == C.PLUS:
-        return (a + b) % modulus
-    return (a - b) % modulus if live[_SECOND_SIGN] == C.MINUS else (a * b) % modulus
+    return clauses.apply(live[_SECOND_SIGN], a, b, modulus)
 
 
 @jit
-def expected(plan, values, g):
+def expected(plan, values, ids):
     """Token of the item at hand, or UNKNOWN, or FRESH; values[letter index] are the believed values of letters."""
     kind, c = plan.items[plan.scalars[AT]]
     if kind == FIXED:
         return c
     live = plan.live[c]
     if kind == TARGET:
-        letter = plan.bound[plan.rows[c, C.TARGET_LETTER] - LOCAL]
-        return g[G.FIRST_LETTER] + letter if letter >= 0 else FRESH
+        letter = plan.bound[plan.rows[c, clauses.TARGET_LETTER] - LOCAL]
+        return ids.first_letter + letter if letter >= 0 else FRESH
     if kind == LEFT:
-        return _letter_token(plan, live[_LEFT], live[_LEFT_CONSTANT], g)
+        return _letter_token(plan, live[_LEFT], live[_LEFT_CONSTANT], ids)
     if kind == RIGHT:
-        return _letter_token(plan, live[_RIGHT], live[_RIGHT_CONSTANT], g)
-    if kind == OPERATION:
-        return _sign(live[_SIGN], g)
-    if kind == SECOND_OPERATION:
-        return _sign(live[_SIGN], g)
+        return _letter_token(plan, live[_RIGHT], live[_RIGHT_CONSTANT], ids)
+    if kind in (OPERATION, SECOND_OPERATION):
+        return ids.phrases[clauses.sign_role(live[_SIGN])]
     if kind == LEFT_NUMBER:
         number = _number(plan, live[_LEFT], live[_LEFT_CONSTANT], values)
     elif kind == RIGHT_NUMBER:
         number = _number(plan, live[_RIGHT], live[_RIGHT_CONSTANT], values)
     else:
-        number = _result(plan, c, values, g[G.MODULUS])
-    return g[G.FIRST_NUMBER] + number if number >= 0 else UNKNOWN
+        number = _result(plan, c, values, ids.modulus)
+    return ids.first_number + number if number >= 0 else UNKNOWN
 
 
 @jit
-def _take_operand(plan, c, left, token, g):
+def _take_operand(plan, c, left, token, ids):
     """Believe an operand; when it is the other side's of a sum or product, that side gets this one's."""
     live = plan.live[c]
-    code, constant = G.letter_of(g, token), G.number_of(g, token)
+    code, constant = grammar.letter_of(ids, token), grammar.number_of(ids, token)
     if code < 0 and constant < 0:
         return False
     if code < 0:
@@ -182,7 +171,7 @@ def _take_operand(plan, c, left, token, g):
         if code >= 0 and plan.bound[i] == code:
             code = LOCAL + i
     side, side_constant = (_LEFT, _LEFT_CONSTANT) if left else (_RIGHT, _RIGHT_CONSTANT)
-    if left and live[_SIGN] != C.MINUS and code == live[_RIGHT] and constant == live[_RIGHT_CONSTANT]:
+    if left and live[_SIGN] != clauses.MINUS and code == live[_RIGHT] and constant == live[_RIGHT_CONSTANT]:
         live[_RIGHT], live[_RIGHT_CONSTANT] = live[_LEFT], live[_LEFT_CONSTANT]
     if code != live[side]:
         live[side], live[side_constant] = code, constant
@@ -192,18 +181,17 @@ def _take_operand(plan, c, left, token, g):
 
 
 @jit
-def _take_sign(live, column, token, g):
-    for operation in (C.PLUS, C.MINUS, C.TIMES):
-        if token == _sign(operation, g):
-            live[column] = operation
-            if column == _SIGN:
-                live[_SECOND_SIGN] = operation
-            return True
-    return False
+def _take_sign(live, column, token, ids):
+    operation = grammar.sign_of(ids, token)
+    if operation >= 0:
+        live[column] = operation
+        if column == _SIGN:
+            live[_SECOND_SIGN] = operation
+    return operation >= 0
 
 
 @jit
-def take(plan, token, values, used, g):
+def take(plan, token, values, used, ids):
     """Believe `token` at the item at hand and go on; False when it cannot stand there (the step is lost).
 
     Binds letters and their values: writes values[letter] and used[letter].
@@ -214,19 +202,19 @@ def take(plan, token, values, used, g):
         return token == c
     live = plan.live[c]
     if kind in (LEFT, RIGHT):
-        return _take_operand(plan, c, kind == LEFT, token, g)
+        return _take_operand(plan, c, kind == LEFT, token, ids)
     if kind == OPERATION:
-        return _take_sign(live, _SIGN, token, g)
+        return _take_sign(live, _SIGN, token, ids)
     if kind == SECOND_OPERATION:
-        return _take_sign(live, _SECOND_SIGN, token, g)
-    target = plan.rows[c, C.TARGET_LETTER] - LOCAL
+        return _take_sign(live, _SECOND_SIGN, token, ids)
+    target = plan.rows[c, clauses.TARGET_LETTER] - LOCAL
     if kind == TARGET:
-        letter = G.letter_of(g, token)
+        letter = grammar.letter_of(ids, token)
         if letter >= 0 and plan.bound[target] < 0:
             plan.bound[target] = letter
             used[letter] = 1
         return letter >= 0
-    number = G.number_of(g, token)
+    number = grammar.number_of(ids, token)
     if kind == LEFT_NUMBER:
         live[_LEFT_NUMBER] = number
     elif kind == RIGHT_NUMBER:

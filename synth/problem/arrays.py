@@ -13,6 +13,7 @@ depends on itself, so nothing finds it or what rests on it ready; their values a
 derived of the query's ancestors.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,9 +56,14 @@ class Problems(NamedTuple):
     sentences: np.ndarray  # [N, 48] instance slots in the order of their sentences
     topo: np.ndarray  # [N, 72] needed slots in the order of construction, query last
 
-    def take(self, i: int) -> "Problems":
-        """View of problem i as a batch of one."""
-        return Problems(*(a[i : i + 1] for a in self))
+    def take(self, which: int | slice | Sequence[int] | np.ndarray) -> "Problems":
+        """The problems at some rows; a single row gives a batch of one (a view)."""
+        rows = slice(which, which + 1) if isinstance(which, int | np.integer) else which
+        return Problems(*(a[rows] for a in self))
+
+    def repeat(self, times: int | np.ndarray) -> "Problems":
+        """Every problem `times` times, one after the other."""
+        return self.repeat(times)
 
     @property
     def query(self) -> np.ndarray:
@@ -124,3 +130,12 @@ def dependencies(problem: Problems, slot: int) -> list[int]:
     """Direct dependencies of a slot in a batch of one, in the order of its expression."""
     n = max(int(problem.n_terms[0, slot]), 0)
     return [int(s) for s in problem.terms[0, slot, :n].ravel() if s >= 0]
+
+
+@jit
+def name_tokens(p, x):
+    """(owner, thing) name tokens of slot x."""
+    owner = p.items[0, LAYER[x] * 4 + OWNER[x]]
+    if x < INSTANCES:
+        return owner, p.items[0, (LAYER[x] + 1) * 4 + CHILD[x]]
+    return owner, p.categories[0, TARGET[x]]

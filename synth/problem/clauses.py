@@ -7,19 +7,25 @@ folded from the left; an abstract sum of products is written product, product, s
 applied last (spec section 2, the published code's order).
 """
 
-import numpy as np
-
 from synth.kernel.jit import jit
 from synth.problem.arrays import DIFFERENCE, MULTIPLY
+from synth.world import vocabulary as vocab
 
 # columns of a clause row; operation NUMBER has only a result, COPY has a left letter
 TARGET_LETTER, OPERATION, LEFT, RIGHT, LEFT_VALUE, RIGHT_VALUE, RESULT = range(7)
 NUMBER, COPY, PLUS, MINUS, TIMES = range(5)
-MAX_CLAUSES = 8
+MAX_CLAUSES, CLAUSE_COLUMNS = 8, 7
 
 
 @jit
-def _apply(operation, a, b, modulus):
+def sign_role(operation):
+    """Role of the phrase that writes PLUS, MINUS or TIMES."""
+    return vocab.PLUS + operation - PLUS
+
+
+@jit
+def apply(operation, a, b, modulus):
+    """`a operation b`, modulo `modulus`."""
     if operation == PLUS:
         return (a + b) % modulus
     if operation == MINUS:
@@ -40,7 +46,7 @@ def _term(terms, x, t, letter, value, modulus, target, rows, n):
     b = terms[x, t, 1]
     if b < 0:
         return letter[a], int(value[a]), n
-    result = _apply(TIMES, int(value[a]), int(value[b]), modulus)
+    result = apply(TIMES, int(value[a]), int(value[b]), modulus)
     _put(rows, n, target, TIMES, letter[a], letter[b], value[a], value[b], result)
     return target, result, n + 1
 
@@ -77,14 +83,14 @@ def expand(x, n_terms, terms, combine, constant, constant_op, value, modulus, le
             target = used
             used += 1
         operation = MINUS if combine[x] == DIFFERENCE else PLUS
-        result = _apply(operation, acc_value, other_value, modulus)
+        result = apply(operation, acc_value, other_value, modulus)
         _put(rows, n, target, operation, acc, other, acc_value, other_value, result)
         n += 1
         acc, acc_value = target, result
     if with_constant:
         operation = TIMES if constant_op[x] == MULTIPLY else PLUS
         number = int(constant[x])
-        _put(rows, n, v, operation, -1, acc, number, acc_value, _apply(operation, number, acc_value, modulus))
+        _put(rows, n, v, operation, -1, acc, number, acc_value, apply(operation, number, acc_value, modulus))
         n += 1
     return n, used
 
@@ -97,8 +103,3 @@ def clause_count(x, n_terms, terms, constant_op):
         if terms[x, t, 1] >= 0:
             count += 1
     return max(count, 1)
-
-
-def rows_buffer() -> np.ndarray:
-    """A buffer for `expand`."""
-    return np.zeros((MAX_CLAUSES, 7), dtype=np.int64)

@@ -20,7 +20,7 @@ from synth.problem.arrays import (
     Problems,
     empty,
 )
-from synth.world import vocabulary as worlds
+from synth.world import vocabulary as vocab
 from synth.world.vocabulary import World
 
 
@@ -76,12 +76,12 @@ def world_of(record: dict, language: str | None = None) -> World:
     pool. Raises ValueError when there is no such world, or a name cannot be read back from a text.
     """
     name = language or _language(record)
-    whole = worlds.load(name, _modulus(record), **worlds.offered(name), letters=104)
+    whole = vocab.load(name, _modulus(record), **vocab.offered(name), letters=104)
     try:
         layers = [(layer["category"], layer["items"]) for layer in record["layers"]]
         if all(whole.is_name(text) for category, items in layers for text in [category, *items]):
             return whole
-        return worlds.of_layers(name, whole.modulus, layers)
+        return vocab.of_layers(name, whole.modulus, layers)
     except (KeyError, TypeError) as error:
         validate_record.refuse(record, f"bad or missing field {error}")
     except ValueError as error:
@@ -93,7 +93,7 @@ def _language(record: dict) -> str:
     try:
         if not isinstance(name, str):
             raise ValueError(f"world={name!r}; accepted: the name of a world")
-        worlds.read(name)
+        vocab.read(name)
     except ValueError as error:
         validate_record.refuse(record, f"bad or missing field 'world': {error}")
     return name
@@ -115,7 +115,7 @@ def from_record(record: dict, world: World | None = None) -> Problems:
     """
     if not isinstance(record, dict):
         raise ValueError(f"record ?: {type(record).__name__}; accepted: an object")
-    possessive = world.possessive if world else worlds.read(_language(record)).get("possessive", worlds.POSSESSIVE)
+    possessive = world.possessive if world else vocab.read(_language(record)).get("possessive", vocab.POSSESSIVE)
     validate_record.check_record(record, possessive)
     return read_record(record, world or world_of(record))
 

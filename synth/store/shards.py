@@ -14,14 +14,14 @@ import numpy as np
 
 from synth.dataset import Source
 from synth.documents import Documents
-from synth.problem import arrays as P
+from synth.problem.arrays import Problems, concatenate, empty
 from synth.spec import Spec
 from synth.store.files import atomic_path, read_json, sha256, sync, write_json
 from synth.store.records import record
 
 SHARD_ARRAYS = ("tokens", "segment", "step", "param", "mistake", "loss", "logp", "offsets", "prompt")
 MANIFEST, PARTIAL, WORLD_FILE, PARQUET = "manifest.json", "manifest.partial.json", "world.json", "records.parquet"
-PROBLEM = np.dtype([(name, np.int16, a.shape[1:]) for name, a in zip(P.Problems._fields, P.empty(1), strict=True)])
+PROBLEM = np.dtype([(name, np.int16, a.shape[1:]) for name, a in zip(Problems._fields, empty(1), strict=True)])
 
 
 def join(parts: list[Documents]) -> Documents:
@@ -30,7 +30,7 @@ def join(parts: list[Documents]) -> Documents:
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     arrays = [np.concatenate([getattr(p, name) for p in parts]) for name in SHARD_ARRAYS[:-2]]
     prompt = np.concatenate([p.prompt for p in parts])
-    return Documents(*arrays, offsets, prompt, P.concatenate([p.problems for p in parts]))
+    return Documents(*arrays, offsets, prompt, concatenate([p.problems for p in parts]))
 
 
 def write_shard(folder: Path, first: int, documents: Documents, table: object | None) -> dict:
@@ -43,7 +43,7 @@ def write_shard(folder: Path, first: int, documents: Documents, table: object | 
         for name in SHARD_ARRAYS:
             np.save(temporary / f"{name}.npy", getattr(documents, name))
         packed = np.empty(len(documents), dtype=PROBLEM)
-        for name, array in zip(P.Problems._fields, documents.problems, strict=True):
+        for name, array in zip(Problems._fields, documents.problems, strict=True):
             if array.max(initial=0) > np.iinfo(np.int16).max:
                 raise ValueError(
                     f"{name} has a number above {np.iinfo(np.int16).max}; accepted: a world of fewer names"
@@ -84,7 +84,7 @@ def read_shard(folder: Path) -> Documents:
     packed = arrays.pop("problems")
     if packed.dtype != PROBLEM:
         raise ValueError(f"shard {folder} was written by another version of the code; accepted: shards of this one")
-    problems = P.Problems(*(packed[name].astype(np.int32) for name in P.Problems._fields))
+    problems = Problems(*(packed[name].astype(np.int32) for name in Problems._fields))
     return Documents(**arrays, problems=problems)
 
 

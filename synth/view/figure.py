@@ -13,8 +13,7 @@ import numpy as np
 
 from synth.dataset import Source
 from synth.documents import SOLUTION_SEGMENT, Documents
-from synth.problem import arrays as P
-from synth.problem.arrays import INSTANCES, Problems, dependencies
+from synth.problem.arrays import INSTANCES, MISSING, N_SENTENCES, Problems, dependencies
 from synth.world.vocabulary import DOES, HAVE, HOW_MANY, World
 
 COLUMN, ROW, VIRTUAL_ROW = 2.55, 0.76, 0.3  # inches between layers, nodes, and edges that only pass by
@@ -247,7 +246,7 @@ def _draw_box(axes, problem: Problems, slot: int, kind: str, at: tuple, world: W
     for text, dy in ((owner + world.possessive, LINE_HEIGHT), (thing, -LINE_HEIGHT)):
         size = min(7.6, 7.6 * 22 / max(len(text), 1))
         axes.text(x - width / 2 + 0.12, y + dy, text, fontsize=size, color=ink, va="center", ha="left", zorder=4)
-    missing = slot == problem.scalars[0, P.MISSING]
+    missing = slot == problem.scalars[0, MISSING]
     text, size = (str(value), 11) if value >= 0 else ("not\ngiven", 7) if missing else ("?", 11)
     axes.text(x + width / 2 - 0.1, y, text, fontsize=size, color=ink, va="center", ha="right", weight="bold", zorder=4)
     if step is not None:
@@ -263,7 +262,7 @@ def _draw_title(axes, problem: Problems, world: World, at: tuple[float, float]) 
     answer = int(problem.answer[0])
     text = f"{question}  {answer if answer >= 0 else 'undetermined'}"
     axes.text(*at, text, fontsize=11, color=INK, va="center", ha="left", weight="bold")
-    ops, sentences = int(problem.ops[0]), int(problem.scalars[0, P.N_SENTENCES])
+    ops, sentences = int(problem.ops[0]), int(problem.scalars[0, N_SENTENCES])
     counts = f"{ops} operation{'s' * (ops != 1)}, {sentences} sentence{'s' * (sentences != 1)}, modulo {world.modulus}"
     axes.text(at[0], at[1] - 0.23, counts, fontsize=8, color="#5b6875", va="center", ha="left")
 

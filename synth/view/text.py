@@ -7,8 +7,18 @@ import numpy as np
 from synth.contexts.sections import cut, render
 from synth.dataset import Source
 from synth.documents import Documents
-from synth.problem import arrays as P
-from synth.problem.arrays import INSTANCES, SLOTS, dependencies
+from synth.problem.arrays import (
+    ADD,
+    DIFFERENCE,
+    EDGES,
+    INSTANCES,
+    MISSING,
+    OPS,
+    SLOTS,
+    SPLIT_BIN,
+    Problems,
+    dependencies,
+)
 from synth.world.vocabulary import BACK
 
 WIDTH = 100
@@ -35,23 +45,23 @@ def _sentences(text: str) -> list[str]:
     return [s for s in out if s]
 
 
-def expression(problem: P.Problems, slot: int, names: dict[int, str]) -> str:
+def expression(problem: Problems, slot: int, names: dict[int, str]) -> str:
     """The right-hand side of a parameter in plain arithmetic."""
-    if slot == problem.scalars[0, P.MISSING]:
+    if slot == problem.scalars[0, MISSING]:
         return "not given"
     n = int(problem.n_terms[0, slot])
     constant = int(problem.constant[0, slot])
     if n == 0:
         return str(constant) if constant >= 0 else "nothing below it"
     terms = [" x ".join(names[int(f)] for f in term if f >= 0) for term in problem.terms[0, slot, :n]]
-    text = (" - " if problem.combine[0, slot] == P.DIFFERENCE else " + ").join(terms)
+    text = (" - " if problem.combine[0, slot] == DIFFERENCE else " + ").join(terms)
     if problem.constant_op[0, slot] == 0:
         return text
-    sign = "+" if problem.constant_op[0, slot] == P.ADD else "x"
+    sign = "+" if problem.constant_op[0, slot] == ADD else "x"
     return f"{constant} {sign} ({text})" if n > 1 else f"{constant} {sign} {text}"
 
 
-def graph(problem: P.Problems, names: dict[int, str], paint: Printer) -> list[str]:
+def graph(problem: Problems, names: dict[int, str], paint: Printer) -> list[str]:
     """The query and what it depends on as an indented list, then what it does not need."""
     lines: list[str] = []
     seen: set[int] = set()
@@ -76,12 +86,12 @@ def graph(problem: P.Problems, names: dict[int, str], paint: Printer) -> list[st
     return lines
 
 
-def _number(problem: P.Problems, slot: int) -> str:
+def _number(problem: Problems, slot: int) -> str:
     value = int(problem.value[0, slot])
     return str(value) if value >= 0 else "undetermined"
 
 
-def _why(problem: P.Problems, slot: int, done: set[int], names: dict[int, str]) -> str:
+def _why(problem: Problems, slot: int, done: set[int], names: dict[int, str]) -> str:
     missing = [names[s] for s in dependencies(problem, slot) if s not in done]
     if missing:
         return f"{missing[0]} is not known yet"
@@ -104,11 +114,11 @@ def show(source: Source, documents: Documents, i: int, index: int, colour: bool)
     slot_names = problem.slot_names()[0]
     names = {s: world.name_of(*slot_names[s]) for s in range(SLOTS) if problem.exists[0, s]}
     scalars = problem.scalars[0]
-    side = "train" if scalars[P.SPLIT_BIN] < 17 else "test"
-    ops, most = int(scalars[P.OPS]), source.spec.ops
+    side = "train" if scalars[SPLIT_BIN] < 17 else "test"
+    ops, most = int(scalars[OPS]), source.spec.ops
     drawn = "" if source.spec.exact_ops else f" (drawn from 1 to {most}; --exact-ops: always {most})"
-    counts = f"{ops} operation{'s' * (ops != 1)}{drawn}, {scalars[P.EDGES]} edges, arithmetic modulo {world.modulus}"
-    lines = [paint(f"Problem {index}", "bold") + f"   {counts}, split bin {scalars[P.SPLIT_BIN]} ({side})", ""]
+    counts = f"{ops} operation{'s' * (ops != 1)}{drawn}, {scalars[EDGES]} edges, arithmetic modulo {world.modulus}"
+    lines = [paint(f"Problem {index}", "bold") + f"   {counts}, split bin {scalars[SPLIT_BIN]} ({side})", ""]
     context, prompt = cut(documents.prompt_tokens(i))
     lines += context_lines(world, context, paint)
     text = world.decode(prompt)
@@ -125,7 +135,7 @@ def show(source: Source, documents: Documents, i: int, index: int, colour: bool)
 
 
 def _solution_lines(
-    world, documents: Documents, span: slice, problem: P.Problems, names: dict[int, str], paint: Printer
+    world, documents: Documents, span: slice, problem: Problems, names: dict[int, str], paint: Printer
 ) -> list[str]:
     tokens, step = documents.tokens[span], documents.step[span]
     inside = documents.segment[span] == 3

@@ -16,8 +16,9 @@ import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -56,6 +57,18 @@ FOLDER = Path(__file__).parent / "files"
 POSSESSIVE = validate_world.POSSESSIVE
 
 
+class TokenIds(NamedTuple):
+    """The token ids of a world as the kernels read them."""
+
+    phrases: np.ndarray  # int64[roles]: token id of each phrase, -1 where the world writes nothing
+    first_number: int
+    modulus: int
+    first_letter: int
+    n_letters: int
+    first_name: int
+    size: int
+
+
 @dataclass(frozen=True, eq=False)
 class World:
     """A world cut to size. Token ids: specials, phrases (in `ROLES` order), numbers 0..modulus-1, letters, names."""
@@ -78,6 +91,14 @@ class World:
     def size(self) -> int:
         """Number of token ids."""
         return len(self.vocabulary)
+
+    @cached_property
+    def ids(self) -> TokenIds:
+        """What the kernels need to know of this world."""
+        return TokenIds(
+            np.asarray(self.phrases, dtype=np.int64), self.first_number, self.modulus, self.first_letter,
+            self.n_letters, self.first_name, self.size,
+        )  # fmt: skip
 
     def decode(self, ids) -> str:
         """Text of token ids; special tokens are left out, a possessive joins two names that follow each other."""

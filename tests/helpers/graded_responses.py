@@ -20,7 +20,7 @@ def written(*groups):
     """One response of each group to every document, beside each other."""
     row = np.repeat(np.arange(30), len(groups))
     responses = [list(map(int, group[i])) for i in range(30) for group in groups]
-    problems = type(DOCUMENTS.problems)(*(a[row] for a in DOCUMENTS.problems))
+    problems = DOCUMENTS.problems.take(row)
     return Written(DOCUMENTS, row, responses, check_responses(problems, WORLD, responses))
 
 

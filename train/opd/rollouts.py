@@ -91,7 +91,7 @@ class Rollouts:
             tokens_BT=self.tokens_BT[index_M, :n_columns],
             trainable_BR=self.trainable_BR[index_M, :n_response],
             behaviour_BR=self.behaviour_BR[index_M, :n_response],
-            problems=Problems(*(field[take] for field in self.problems)),
+            problems=self.problems.take(take),
             verdicts=Verdicts(*(field[take] for field in self.verdicts)),
             context=tuple(self.context[row] for row in take) if self.context else (),
             **{name: getattr(self, name)[index_M] for name in ("prompt_B", "length_B", "group_B", "origin_B")},

@@ -18,7 +18,6 @@ from torch import Tensor
 from models.decode.sampling import sample
 from models.gpt import GPT
 from synth.judge.checker import MALFORMED, Verdicts
-from synth.problem.arrays import Problems
 from train.opd.checks import positive, unit
 from train.opd.rollouts import Rollouts, join
 from train.opd.signals import Signals
@@ -93,7 +92,7 @@ def look(
     starts, cuts = rollouts.prompt_B.tolist(), time_N.tolist()
     rows = row_N.tolist()
     prefixes = [texts_BT[row][: starts[row] + t] for row, t in zip(rows, cuts, strict=True)]
-    problems = Problems(*(field[rows] for field in rollouts.problems))
+    problems = rollouts.problems.take(rows)
     derived, flops, drawn = [], 0.0, None
     prefix_N = torch.tensor([len(prefix) for prefix in prefixes])
     for name, model in (("student", student), ("teacher", teacher)):
@@ -129,7 +128,7 @@ def look(
         behaviour_BR=drawn.sampling_logprobs_BT[fork_N, : response_FK.shape[1]],
         group_B=rollouts.group_B[at[0]],
         origin_B=rollouts.origin_B[at[0]],
-        problems=Problems(*(field[real_F] for field in problems)),
+        problems=problems.take(real_F),
         verdicts=Verdicts(*(field[real_F] for field in verdicts)),
         eos=tokens.eos,
         pad=tokens.pad,

@@ -11,7 +11,6 @@ import pytest
 
 from synth.dataset import Source
 from synth.judge.checker import ENDED, ENDINGS, KINDS, MALFORMED, RETRY, UNNEEDED, Verdicts, check
-from synth.problem.arrays import Problems
 from synth.problem.records import to_record
 from synth.spec import preset
 from synth.world import vocabulary as W
@@ -116,7 +115,7 @@ def made(spec, seed: int) -> tuple:
     random = np.random.default_rng(seed)
     source = Source(spec, seed, "all")
     few = source.problems(range(DISTINCT))
-    documents = source.solve(Problems(*(a[np.arange(WRITTEN) % DISTINCT] for a in few)), stream="fuzz")
+    documents = source.solve(few.take(np.arange(WRITTEN) % DISTINCT), stream="fuzz")
     tokens, lengths = padded(documents)
     tokens = tokens[:, : int(np.percentile(lengths, 95))]  # a few long rows would make all of it slow: these are cut
     cut = lengths > tokens.shape[1]
@@ -138,7 +137,7 @@ def made(spec, seed: int) -> tuple:
     noise = kind > 0.97
     tokens[noise] = random.integers(-3, source.world.size + 3, size=tokens[noise].shape)
     records = [to_record(few.take(i), source.world, "pq") for i in range(DISTINCT)]
-    problems = Problems(*(a[np.arange(ROWS) % DISTINCT] for a in few))
+    problems = few.take(np.arange(ROWS) % DISTINCT)
     return source.world, records, problems, tokens, np.where(change, tokens.shape[1], lengths), right & ~change
 
 

@@ -41,7 +41,7 @@ REDRAWN: dict = {}
 
 def redraw(source: Source, problem: Problems, count: int, stream: str) -> Documents:
     """`count` documents of one problem, each with solution randomness of its own."""
-    return source.solve(Problems(*(np.repeat(a, count, axis=0) for a in problem)), stream)
+    return source.solve(problem.repeat(count), stream)
 
 
 def ways(problem: Problems, shortest: bool) -> int:

@@ -7,12 +7,10 @@ there. Nothing is drawn, so the comparison is exact.
 
 from collections import defaultdict
 
-import numpy as np
 import pytest
 
 from synth.dataset import Source
 from synth.oracle.next_token import EXACT, Oracle
-from synth.problem.arrays import Problems
 from synth.problem.records import to_record
 from synth.spec import Spec
 from synth.world import vocabulary as W
@@ -221,7 +219,7 @@ def test_every_prefix_of_every_solution(name):
         for row, (_, _, p) in zip(rows, found, strict=True):
             for t, token in enumerate(row):
                 after[row[:t]][token] += p
-        problems = Problems(*(np.repeat(a, len(rows), axis=0) for a in problem))
+        problems = problem.repeat(len(rows))
         law = oracle(problems, rows)
         seen = set()
         for i, row in enumerate(rows):

@@ -32,7 +32,7 @@ WORLDS = {
 
 
 def repeated(problems: Problems, n: int) -> Problems:
-    return Problems(*(np.repeat(a, n, axis=0) for a in problems))
+    return problems.repeat(n)
 
 
 @lru_cache(maxsize=32)

@@ -5,7 +5,6 @@ import pytest
 
 from synth.dataset import Source
 from synth.judge.checker import check
-from synth.problem.arrays import Problems
 from synth.spec import preset
 
 SOURCE = Source(preset("tiny", letter_order="random"), seed=4, split="train")
@@ -29,7 +28,7 @@ def test_the_prompts_stay_and_the_solutions_are_fresh_and_right():
 
 def test_a_document_is_addressed_by_seed_stream_and_index():
     base = SOURCE.solve(PROBLEMS, stream="peers", indices=range(100, 120))
-    part = SOURCE.solve(Problems(*(a[[3, 7]] for a in PROBLEMS)), stream="peers", indices=[103, 107])
+    part = SOURCE.solve(PROBLEMS.take([3, 7]), stream="peers", indices=[103, 107])
     assert np.array_equal(part.response(0), base.response(3)) and np.array_equal(part.response(1), base.response(7))
     for other in (
         SOURCE.solve(PROBLEMS, stream="other", indices=range(100, 120)),

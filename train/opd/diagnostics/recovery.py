@@ -16,7 +16,6 @@ from models.decode.sampling import sample
 from models.gpt import GPT
 from synth.dataset import Source
 from synth.kernel.rng import key
-from synth.problem.arrays import Problems
 from synth.store.encodings import encoding_of
 from train.evaluation.callback import EvaluationCallbackConfig
 from train.evaluation.evaluator import Evaluation
@@ -120,7 +119,7 @@ class Recovery:
                 for place, b in enumerate(some):
                     written = out.tokens_BT[place, : int(out.lengths_B[place])].tolist()
                     whole[b * times + (k + place) % times] = [*prefix[b], *written][:budget]
-        problems = Problems(*(np.repeat(field, times, axis=0) for field in part.problems))
+        problems = part.problems.repeat(times)
         length_N = np.array([len(row) for row in whole])
         tokens_NR = np.full((len(whole), max(1, int(length_N.max()))), tokens.pad, dtype=np.int64)
         for row_R, row in zip(tokens_NR, whole, strict=True):

@@ -163,7 +163,7 @@ def revision(prompts: Prompts, config: SourceConfig, step: int, model: GPT, auth
         model, torch.tensor([len(prompt) for prompt in asked_again]), drawn.lengths_B.cpu(), times
     )
     device = first.prompt_B.device
-    problems = Problems(*(np.repeat(field, times, axis=0) for field in first.problems))
+    problems = first.problems.repeat(times)
     group_B = first.group_B.repeat_interleave(times)
     revised = assemble(
         prompts,

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.gpt import GPT
-from synth.problem.arrays import Problems
 from train.core.distributed import Group
 from train.core.loop import SINGLE_PROCESS
 from train.opd.checks import at_step
@@ -89,7 +88,7 @@ class Drawer:
         device, stream, tokens = next(model.parameters()).device, self.prompts.stream, self.prompts.tokens
         tracks = {name: kept[name].to(device) for name in TRACKS} | {"eos": tokens.eos, "pad": tokens.pad}
         every = stream.problems(range(kept["batch"] * self.prompts.count, (kept["batch"] + 1) * self.prompts.count))
-        problems = Problems(*(field[kept["group_B"].numpy()] for field in every))
+        problems = every.take(kept["group_B"].numpy())
         empty = Rollouts(**tracks, problems=problems, verdicts=None)  # type: ignore[arg-type]
         response_BR, length_B = empty.response_BR.cpu().numpy(), kept["length_B"].numpy()
         return Rollouts(**tracks, problems=problems, verdicts=tokens.check(problems, response_BR, length_B))

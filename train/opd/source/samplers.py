@@ -185,7 +185,7 @@ def asked(documents: Documents, times: int) -> list[list[int]]:
 
 def repeated(documents: Documents, times: int) -> Problems:
     """Every problem `times` times."""
-    return Problems(*(np.repeat(field, times, axis=0) for field in documents.problems))
+    return documents.problems.repeat(times)
 
 
 def assemble(

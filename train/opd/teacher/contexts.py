@@ -12,7 +12,6 @@ import numpy as np
 from synth.contexts.privileged import material
 from synth.contexts.sections import MOST, build, parse
 from synth.kernel import rng
-from synth.problem.arrays import Problems
 from train.opd.rollouts import Rollouts
 from train.opd.source.samplers import Prompts
 
@@ -49,7 +48,7 @@ def told(rollouts: Rollouts, recipe: str, prompts: Prompts, step: int, room: int
     wanted, world = sections(recipe), prompts.stream.world
     group_B = rollouts.group_B.cpu().numpy()
     first_G = np.unique(group_B, return_index=True)[1]
-    problems = Problems(*(field[first_G] for field in rollouts.problems))
+    problems = rollouts.problems.take(first_G)
     golds = [None] * len(first_G)
     if wanted & ABOUT_GOLD:
         at = step * prompts.count + group_B[first_G]

@@ -231,11 +231,11 @@ PROBLEMS = PLAIN.problems(range(30))
 def group(i, recipe="success2+failure1", size=8):
     """Responses to one problem, right and wrong, some of the same text."""
     problem = PROBLEMS.take(i)
-    many = type(problem)(*(np.repeat(a, size, axis=0) for a in problem))
+    many = problem.repeat(size)
     right, _ = peers.solutions(PLAIN, many, np.arange(size), "group")
     wrong, _ = peers.failures(PLAIN, many, np.arange(size), "group")
     responses = [*right[: size // 2], *wrong[: size // 2], right[0], wrong[0][:-1]]
-    everyone = type(problem)(*(np.repeat(a, len(responses), axis=0) for a in problem))
+    everyone = problem.repeat(len(responses))
     return problem, responses, check_responses(everyone, PLAIN.world, responses)
 
 

@@ -11,7 +11,8 @@ from synth.judge.checker import check_text
 from synth.problem.records import from_record, to_record, world_of
 from synth.spec import preset
 from synth.store import writers
-from synth.write.document import CAPACITY, write_prompt
+from synth.write.prompt import write_prompt
+from synth.write.solution import MAX_DOCUMENT
 
 SPECS = [
     preset("med", retry_rate=0.2),
@@ -54,8 +55,8 @@ def test_foreign_names_load_render_and_are_judged():
         other = renamed(record, FOREIGN)
         problem, world = from_record(other), world_of(other)
         assert world.pool.size == 0
-        out = np.zeros((6, CAPACITY), dtype=np.int32)
-        n = write_prompt(problem, False, world.phrases, world.first_number, out)
+        out = np.zeros((6, MAX_DOCUMENT), dtype=np.int32)
+        n = write_prompt(problem, False, world.ids, out)
         assert world.decode(out[0, :n]) == other["problem"]
         assert check_text(problem, world, other["solution"]).right[0]
         assert not check_text(problem, world, other["solution"].replace(" = ", " = 1", 1)).right[0]

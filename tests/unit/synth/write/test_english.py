@@ -15,7 +15,9 @@ from synth.problem.arrays import Problems
 from synth.problem.records import read_record
 from synth.world import vocabulary as worlds
 from synth.world.vocabulary import ANSWER, EOS, FOLDER, PROBLEM, SOLUTION
-from synth.write.document import CAPACITY, write_prompt, write_solution
+from synth.write.prompt import write_prompt
+from synth.write.solution import MAX_DOCUMENT, write_solution
+from synth.write.tokens import MASK_NONE, WriteSettings
 
 ITEMS = [
     ["Oak Park", "Pine Park", "Maple Hall", "Jar"],
@@ -62,11 +64,10 @@ def record(layers, parameters, order, query, values):
 
 def write(problem: Problems, world, *, question_first=False, published=True, seed=0):
     """(prompt tokens, response tokens) in the order of construction, letters in order of use."""
-    out, logp = np.zeros((6, CAPACITY), dtype=np.int32), np.zeros(CAPACITY)
-    n = int(write_prompt(problem, question_first, world.phrases, world.first_number, out))
-    law = np.array([published, 0, 0, 0, world.modulus, 1])
-    layout = (world.phrases, world.first_number, world.first_letter, world.n_letters)
-    end = int(write_solution(generators(seed, "test", [0])[0], problem, law, *layout, np.zeros(2), out, logp, n))
+    out, logp = np.zeros((6, MAX_DOCUMENT), dtype=np.int32), np.zeros(MAX_DOCUMENT)
+    n = int(write_prompt(problem, question_first, world.ids, out))
+    settings = WriteSettings(question_first, published, False, True, 0, 0.0, 0.0, MASK_NONE)
+    end = int(write_solution(generators(seed, "test", [0])[0], problem, settings, world.ids, out, logp, n))
     return out[0, :n].copy(), out[0, n:end].copy()
 
 

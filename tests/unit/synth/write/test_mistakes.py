@@ -1,4 +1,4 @@
-"""Inserted mistakes and the law of how a solution goes on, against definitions written out again in plain Python."""
+"""Inserted mistakes and the distribution of the next sentence, against definitions written out again in plain Python."""
 
 import math
 from itertools import groupby
@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from synth.dataset import Source
-from synth.problem.arrays import SLOTS, dependencies
+from synth.problem.arrays import SLOTS, dependencies, name_tokens
 from synth.spec import preset
-from synth.write.mistakes import KINDS, branch_law, candidates, name_law, name_tokens, next_needed
+from synth.write.step_distribution import KINDS, candidates, name_probs, next_needed, next_sentence_probs
 
 NAMED = KINDS[:3]  # those that name a wrong parameter; `test_slips.py` has the fourth
 RATE, COUNT = 0.4, 400
@@ -83,8 +83,8 @@ def test_number_of_mistakes_is_geometric_cut_at_the_candidates(kind):
     for i in range(COUNT):
         for problem, graph, done, wrong, right in positions(drawn(kind), i):
             most = len(wrong_by_definition(kind, problem, graph, done, right))
-            law = [RATE**j * (1 - RATE) if j < most else RATE**j if j == most else 0.0 for j in range(3)]
-            expected += [*law, 1 - sum(law)]
+            share = [RATE**j * (1 - RATE) if j < most else RATE**j if j == most else 0.0 for j in range(3)]
+            expected += [*share, 1 - sum(share)]
             counted[min(len(wrong), 3)] += 1
     assert stats.chisquare(counted, expected).pvalue > 1e-4
 
@@ -150,7 +150,7 @@ def walk(problem, fraction: float) -> np.ndarray:
 @given(
     st.integers(0, 39), RATES, st.sampled_from([0, 1, 2]), st.integers(0, 3), st.floats(0, 0.9, allow_subnormal=False)
 )
-def test_branch_law_sums_to_one_and_is_the_sampler(i, fraction, kind, tries, rate):
+def test_next_sentence_probs_sums_to_one_and_is_the_sampler(i, fraction, kind, tries, rate):
     """Marginal over the coming step, worked out by listing every coming step; given tries that this coming allows."""
     problem = PROBLEMS.take(i)
     done, excluded, graph = walk(problem, fraction), np.zeros(SLOTS, dtype=np.int64), below(problem)
@@ -160,29 +160,31 @@ def test_branch_law_sums_to_one_and_is_the_sampler(i, fraction, kind, tries, rat
     tried = set(sorted(options, key=lambda s: (s not in ready, s))[:tries])  # other ready ones first: the hard case
     excluded[list(tried)] = 1
     right, wrong = np.zeros((2, SLOTS))
-    branch_law(kind, rate, problem, done, excluded, right, wrong)
+    next_sentence_probs(kind, rate, problem, done, excluded, right, wrong)
     assert math.isclose(right.sum() + wrong.sum(), 1.0, rel_tol=1e-12)
     coming = [x for x in ready if x not in tried]
-    law_right, law_wrong = np.zeros((2, SLOTS))
+    expected_right, expected_wrong = np.zeros((2, SLOTS))
     for x in coming:
         left = wrong_by_definition(KINDS[kind], problem, graph, finished, x) - tried
         p = rate if left else 0.0
-        law_right[x] += (1 - p) / len(coming)
+        expected_right[x] += (1 - p) / len(coming)
         for y in left:
-            law_wrong[y] += p / len(left) / len(coming)
-    assert np.allclose(right, law_right, rtol=1e-12, atol=0)
-    assert np.allclose(wrong, law_wrong, rtol=1e-12, atol=0)
+            expected_wrong[y] += p / len(left) / len(coming)
+    assert np.allclose(right, expected_right, rtol=1e-12, atol=0)
+    assert np.allclose(wrong, expected_wrong, rtol=1e-12, atol=0)
 
 
 @given(st.integers(0, 39), RATES, st.sampled_from([0, 1, 2]))
-def test_name_law_multiplies_back_to_the_branches(i, fraction, kind):
+def test_name_probs_multiplies_back_to_the_branches(i, fraction, kind):
     problem = PROBLEMS.take(i)
-    law = np.zeros((2, SLOTS))
-    branch_law(kind, 0.3, problem, walk(problem, fraction), np.zeros(SLOTS, dtype=np.int64), law[0], law[1])
-    for x in np.flatnonzero(law.sum(axis=0)):
-        owner, thing, defined = name_law(problem, law, *name_tokens(problem, x))
-        assert math.isclose(owner * thing * defined, law[0, x], rel_tol=1e-12, abs_tol=1e-15)
-        assert math.isclose(owner * thing * (1 - defined), law[1, x], rel_tol=1e-12, abs_tol=1e-15)
+    probs = np.zeros((2, SLOTS))
+    next_sentence_probs(
+        kind, 0.3, problem, walk(problem, fraction), np.zeros(SLOTS, dtype=np.int64), probs[0], probs[1]
+    )
+    for x in np.flatnonzero(probs.sum(axis=0)):
+        owner, thing, defined = name_probs(problem, probs, *name_tokens(problem, x))
+        assert math.isclose(owner * thing * defined, probs[0, x], rel_tol=1e-12, abs_tol=1e-15)
+        assert math.isclose(owner * thing * (1 - defined), probs[1, x], rel_tol=1e-12, abs_tol=1e-15)
 
 
 @given(st.integers(0, 39), RATES)
@@ -202,7 +204,7 @@ def test_masks_and_their_counts(i, fraction):
 @given(
     st.integers(0, 39), RATES, st.integers(0, 4), st.sampled_from([0, 1, 2]), st.floats(0, 0.9, allow_subnormal=False)
 )
-def test_branch_law_of_longer_solutions_is_the_rule_of_bayes(i, fraction, tries, kind, rate):
+def test_next_sentence_probs_of_longer_solutions_is_the_rule_of_bayes(i, fraction, tries, kind, rate):
     """Any ready parameter may come next. For weak only some are candidates, so what was tried tells which it may be."""
     problem = PROBLEMS.take(i)
     done, excluded, graph = walk(problem, fraction), np.zeros(SLOTS, dtype=np.int64), below(problem)
@@ -211,8 +213,8 @@ def test_branch_law_of_longer_solutions_is_the_rule_of_bayes(i, fraction, tries,
     options = {x: wrong_by_definition(KINDS[kind], problem, graph, finished, x) for x in ready}
     tried = set(sorted(options[ready[0]])[:tries])
     excluded[list(tried)] = 1
-    law = np.zeros((2, SLOTS))
-    branch_law(kind, rate, problem, done, excluded, law[0], law[1], 1000)
+    probs = np.zeros((2, SLOTS))
+    next_sentence_probs(kind, rate, problem, done, excluded, probs[0], probs[1], 1000)
     likelihood = {
         x: math.prod(1 / (len(options[x]) - j) for j in range(len(tried))) for x in ready if tried <= options[x]
     }
@@ -223,8 +225,8 @@ def test_branch_law_of_longer_solutions_is_the_rule_of_bayes(i, fraction, tries,
         expected[0, x] += weight * (1 - p)
         for y in left:
             expected[1, y] += weight * p / len(left)
-    assert math.isclose(law.sum(), 1.0, rel_tol=1e-12)
-    assert np.allclose(law, expected, rtol=1e-12, atol=0)
+    assert math.isclose(probs.sum(), 1.0, rel_tol=1e-12)
+    assert np.allclose(probs, expected, rtol=1e-12, atol=0)
 
 
 def test_longer_solutions_take_any_ready_parameter_and_never_run_out_of_letters():
