@@ -7,7 +7,6 @@ how many problems and different templates there are; warns of test cells of few 
 something is wrong.
 """
 
-import argparse
 import json
 import sys
 from collections import Counter, defaultdict
@@ -170,10 +169,7 @@ def warn_small_cells(name: str, audit: Audit) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(
-        prog="python -m synth.audit", description=__doc__, epilog=EXAMPLE, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = Parser("synth.audit", __doc__, EXAMPLE)
     parser.add_argument("files", nargs="+", metavar="FILE", help="JSON lines, parquet, or a folder of shards")
     parser.add_argument(
         "--split-by", choices=("template", "problem"), default="template",

@@ -5,12 +5,19 @@ One line per record says right, or wrong with the first mistake and its kind (th
 last line counts. The solution's last value is its answer. Nothing is printed when any record is bad.
 """
 
-import argparse
-import os
-import sys
 from collections import Counter
+from typing import Any
 
-from synth.cli import STDIN, Parser, fail, problem_and_text, read_records, require_world
+from synth.cli import (
+    Parser,
+    fail,
+    name_of,
+    print_lines,
+    problem_and_text,
+    read_records,
+    require_world,
+    use_plain_python,
+)
 
 PLAIN_PYTHON_UP_TO = 100  # below this, starting numba takes longer than the checking
 
@@ -20,30 +27,15 @@ EXAMPLE = """examples:
   python -m synth.generate --ops 15 --count 50 --out - | python -m synth.check -"""
 
 
-def build_parser() -> Parser:
-    parser = Parser(
-        prog="python -m synth.check",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("file", metavar="FILE", help="JSON lines, or - for standard input")
-    parser.add_argument("--field", default="solution", help="the key of the text to judge (default: solution)")
-    parser.add_argument("--world", metavar="FILE", help="the world file (.json) of records whose world is not shipped")
-    parser.add_argument("--strict", action="store_true", help="exit code 1 when any solution is wrong")
-    return parser
-
-
-def judge(record: dict, field: str, own: str | None = None):
+def judge(record: dict, field: str, world_file: str | None = None) -> tuple:
     """Verdict on one record's text and the text itself; the rest as `problem_and_text`."""
-    from synth.judge.checker import check_text
+    from synth.judge.check_text import check_text
 
-    problem, known, text = problem_and_text(record, field, own)
-    return check_text(problem, known, text), text
+    problem, world, text = problem_and_text(record, field, world_file)
+    return check_text(problem, world, text), text
 
 
-def describe(verdict, text: str) -> str:
+def describe(verdict: Any, text: str) -> str:
     """The verdict on a batch of one in words."""
     from synth.judge.checker import reason
 
@@ -57,13 +49,16 @@ def describe(verdict, text: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = build_parser().parse_args(argv)
-    args.file = STDIN if args.file == "-" else args.file
+    parser = Parser("synth.check", __doc__, EXAMPLE)
+    parser.add_argument("file", metavar="FILE", help="JSON lines, or - for standard input")
+    parser.add_argument("--field", default="solution", help="the key of the text to judge (default: solution)")
+    parser.add_argument("--world", metavar="FILE", help="the world file (.json) of records whose world is not shipped")
+    parser.add_argument("--strict", action="store_true", help="exit code 1 when any solution is wrong")
+    args = parser.parse_args(argv)
     if args.world:
         require_world(args.world)
     records = read_records(args.file)
-    if len(records) <= PLAIN_PYTHON_UP_TO:
-        os.environ.setdefault("GLASSHOUSE_JIT", "0")  # must be set before the kernels are imported
+    use_plain_python(len(records) <= PLAIN_PYTHON_UP_TO)
     from tqdm import tqdm
 
     from synth.judge.checker import reason
@@ -73,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
         try:
             verdict, text = judge(record, args.field, args.world)
         except ValueError as error:
-            fail(f"{args.file} line {number}: {error}")
+            fail(f"{name_of(args.file)} line {number}: {error}")
         name = " ".join(str(record.get("id", f"line {number}")).split())
         lines.append(f"{name}: {describe(verdict, text)}")
         reasons[reason(verdict, 0)] += 1
@@ -81,11 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     right = reasons.pop("right", 0)
     first = "; first mistakes: " + ", ".join(f"{kind} {n}" for kind, n in reasons.most_common()) if reasons else ""
     lines.append(f"{len(records)} solutions, {right} right, {published} right as published{first}")
-    try:
-        sys.stdout.reconfigure(errors="backslashreplace")  # a text may hold what the terminal cannot show
-        print("\n".join(lines), flush=True)
-    except BrokenPipeError:  # the reader (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print_lines(lines)
     raise SystemExit(1 if args.strict and right < len(records) else 0)
 
 

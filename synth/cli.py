@@ -2,24 +2,52 @@
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-STDIN = "standard input"
-PLAIN_PYTHON_UP_TO = 20  # below this, starting numba takes longer than the problems
+PLAIN_PYTHON_UP_TO = 20  # problems; for fewer, starting numba takes longer than plain Python
 
 
 class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line and exit code 2."""
+
+    def __init__(self, module: str, description: str | None, examples: str) -> None:
+        super().__init__(
+            prog=f"python -m {module}", description=description, epilog=examples, allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+
     def error(self, message: str) -> NoReturn:
         fail(message.removeprefix("argument ") + ("; accepted: see --help" if "accepted" not in message else ""))
 
 
 def fail(message: str) -> NoReturn:
-    """One line on standard error, exit code 2."""
+    """Print one line on standard error and exit with code 2."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Print a report; a reader that closes the pipe early (head, less) is no error."""
+    try:
+        sys.stdout.reconfigure(errors="backslashreplace")  # a text may hold what the terminal cannot show
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:
+        ignore_closed_pipe()
+
+
+def ignore_closed_pipe() -> None:
+    """Send the rest of standard output nowhere, so that Python does not complain of the closed pipe at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def use_plain_python(few: bool) -> None:
+    """Where there is little to do, leave the kernels uncompiled; call before they are imported."""
+    if few:
+        os.environ.setdefault("GLASSHOUSE_JIT", "0")
 
 
 def require_world(name: str) -> None:
@@ -28,61 +56,51 @@ def require_world(name: str) -> None:
 
     try:
         path = vocabulary.path_of(name)
-        found = vocabulary.validate(validate_world.read(path)) if name.endswith(".json") else []
+        faults = vocabulary.validate(validate_world.read(path)) if name.endswith(".json") else []
     except ValueError as error:
         fail(str(error))
-    for fault in found:
+    for fault in faults:
         print(f"error: {name}: {' '.join(fault.split())}", file=sys.stderr)
-    if found:
+    if faults:
         raise SystemExit(2)
 
 
-def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
-    """An argparse type: a whole number of at least `low` and at most `high`."""
-    accepted = f"a whole number from {low} to {high}" if high else f"a whole number of at least {low}"
+def _number(kind: Callable[[str], float], accepts: Callable[[float], bool], accepted: str) -> Callable[[str], float]:
+    """An argparse type: a number of a kind that a test accepts; `accepted` says which, in an error."""
 
-    def convert(text: str) -> int:
+    def convert(text: str) -> float:
         try:
-            value = int(text)
+            if accepts(value := kind(text)):
+                return value
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text} is not possible; accepted: {accepted}") from None
-        if value < low or (high is not None and value > high):
-            raise argparse.ArgumentTypeError(f"{text} is not possible; accepted: {accepted}")
-        return value
+            pass
+        raise argparse.ArgumentTypeError(f"{text} is not possible; accepted: {accepted}")
 
     return convert
 
 
-def rate(text: str) -> float:
-    """An argparse type: a probability below one."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value < 1.0:
-        raise argparse.ArgumentTypeError(f"{text} is not possible; accepted: 0 <= rate < 1")
-    return value
+def whole_number(low: int, high: int | None = None) -> Callable[[str], float]:
+    """An argparse type: a whole number of at least `low` and at most `high`."""
+    accepted = f"a whole number from {low} to {high}" if high else f"a whole number of at least {low}"
+    return _number(int, lambda value: low <= value and (high is None or value <= high), accepted)
 
 
-def share(text: str) -> float:
-    """An argparse type: a probability."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value <= 1.0:
-        raise argparse.ArgumentTypeError(f"{text} is not possible; accepted: 0 <= rate <= 1")
-    return value
+rate = _number(float, lambda value: 0.0 <= value < 1.0, "0 <= rate < 1")
+share = _number(float, lambda value: 0.0 <= value <= 1.0, "0 <= rate <= 1")
 
 
 def read_records(file: str) -> list[tuple[int, dict]]:
-    """(line number, record) of every line that is not blank; exit 2 naming the first line that is no record."""
+    """(line number, record) of every line that is not blank; exit 2 naming the first line that is no record.
+
+    file: a path, or `-` for standard input.
+    """
+    name = name_of(file)
     try:
-        text = sys.stdin.read() if file == STDIN else Path(file).read_text(encoding="utf-8")
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except OSError as error:
-        fail(f"{file} cannot be read ({error.strerror}); accepted: a file of JSON lines, or -")
+        fail(f"{name} cannot be read ({error.strerror}); accepted: a file of JSON lines, or -")
     except UnicodeDecodeError:
-        fail(f"{file} is not UTF-8 text; accepted: a file of JSON lines")
+        fail(f"{name} is not UTF-8 text; accepted: a file of JSON lines")
     records = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -90,19 +108,24 @@ def read_records(file: str) -> list[tuple[int, dict]]:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            fail(f"{file} line {number} is not JSON ({error}); accepted: one JSON record per line")
+            fail(f"{name} line {number} is not JSON ({error}); accepted: one JSON record per line")
         if not isinstance(record, dict):
-            fail(f"{file} line {number} is no record; accepted: a JSON object with the keys of synth.generate --out -")
+            fail(f"{name} line {number} is no record; accepted: a JSON object with the keys of synth.generate --out -")
         records.append((number, record))
     if not records:
-        fail(f"{file} holds no record; accepted: one JSON record per line")
+        fail(f"{name} holds no record; accepted: one JSON record per line")
     return records
 
 
-def problem_and_text(record: dict, field: str, own: str | None = None):
+def name_of(file: str) -> str:
+    """How errors name a file of records."""
+    return "standard input" if file == "-" else file
+
+
+def problem_and_text(record: dict, field: str, world_file: str | None = None) -> tuple:
     """(problem, its world, the text under `field`) of a record. Raises ValueError when the record is bad.
 
-    own: the file of a world that is not shipped; names that no world has make a world of their own.
+    world_file: of a world that is not shipped; names that no world has make a world of their own.
     """
     from synth.problem.records import from_record, world_of
     from synth.problem.validate_record import MODULUS
@@ -114,6 +137,6 @@ def problem_and_text(record: dict, field: str, own: str | None = None):
     text = record.get(field)
     if not isinstance(text, str):
         raise ValueError(f"no text under the key {field!r}; accepted: --field with one of its text keys")
-    mine = own is not None and record.get("world") == vocabulary.read(own)["name"]
-    known = world_of(record, own if mine else None)
-    return from_record(record, known), known, text
+    in_file = world_file is not None and record.get("world") == vocabulary.read(world_file)["name"]
+    world = world_of(record, world_file if in_file else None)
+    return from_record(record, world), world, text

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from synth.problem.arrays import Problems
+from synth.problem.arrays import Problems, concatenate
 
 # the parts of a document, numbered as in `Documents.segment`
 CONTEXT_SEGMENT, SENTENCE_SEGMENT, QUESTION_SEGMENT, SOLUTION_SEGMENT, ANSWER_SEGMENT = range(5)
@@ -32,6 +32,14 @@ class Documents(NamedTuple):
     def __len__(self) -> int:  # type: ignore[override]
         return len(self.prompt)
 
+    def take(self, rows: np.ndarray) -> "Documents":
+        """The documents at some rows, in that order."""
+        sizes = np.diff(self.offsets)[rows]
+        offsets = np.append(0, np.cumsum(sizes))
+        columns = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], sizes)
+        tracks = (getattr(self, track)[columns] for track in TRACKS)
+        return Documents(*tracks, offsets, self.prompt[rows], self.problems.take(rows))
+
     def response(self, i: int) -> np.ndarray:
         """Tokens of document i after `<solution>`."""
         return self.tokens[self.offsets[i] + self.prompt[i] : self.offsets[i + 1]]
@@ -39,3 +47,15 @@ class Documents(NamedTuple):
     def prompt_tokens(self, i: int) -> np.ndarray:
         """Tokens of document i up to and including `<solution>`."""
         return self.tokens[self.offsets[i] : self.offsets[i] + self.prompt[i]]
+
+
+TRACKS = Documents._fields[:7]  # the arrays of one entry for each token
+
+
+def join(parts: list[Documents]) -> Documents:
+    """Several batches of documents as one."""
+    offsets = np.append(0, np.cumsum(np.concatenate([np.diff(p.offsets) for p in parts])))
+    tracks = (np.concatenate([getattr(p, track) for p in parts]) for track in TRACKS)
+    return Documents(
+        *tracks, offsets, np.concatenate([p.prompt for p in parts]), concatenate([p.problems for p in parts])
+    )

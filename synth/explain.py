@@ -3,17 +3,27 @@
 Each line of the file is a JSON record of a problem with a solution's text in it, as for `synth.check`: the generator's
 own, or a model's. For every place where more than one token could come, or where a token came that could not, it shows
 the token written, its probability and what else could have come; then the solution's probability and its entropy.
-The settings name the law of the solutions; those of the record's problem are read_records from the record.
+The settings name the expected of the solutions; those of the record's problem are read_records from the record.
 """
 
-import argparse
 import math
-import os
-import sys
 
 import numpy as np
 
-from synth.cli import PLAIN_PYTHON_UP_TO, Parser, fail, rate, require_world, share, whole_number
+from synth.cli import (
+    PLAIN_PYTHON_UP_TO,
+    Parser,
+    fail,
+    name_of,
+    print_lines,
+    problem_and_text,
+    rate,
+    read_records,
+    require_world,
+    share,
+    use_plain_python,
+    whole_number,
+)
 
 EXAMPLE = """examples:
   python -m synth.generate --ops 4 --count 1 --out - | python -m synth.explain -
@@ -22,11 +32,37 @@ EXAMPLE = """examples:
 SHOWN = 4  # alternatives of a token
 
 
+def explain(oracle, problem, text: str) -> str:
+    """The oracle's account of one solution text for a batch of one; ValueError when it is no text of the world."""
+    from synth.oracle.next_token import ABSTAINED, EXACT, STATUSES
+
+    world = oracle.world
+    tokens = np.array(world.encode(text), dtype=np.int64)
+    expected = oracle(problem, [tokens])
+    logp, entropy = expected.logp(np.append(tokens, 0))[:-1], expected.entropy()[:-1]
+    lines = []
+    for t, token in enumerate(tokens):
+        ids, probs = expected.at(t)
+        others = [(int(ids[k]), probs[k]) for k in np.argsort(-probs, kind="stable") if ids[k] != token]
+        if expected.status[t] == EXACT and not others:
+            continue
+        chance = f"{math.exp(logp[t]):8.4f}" if expected.status[t] != ABSTAINED else "       ?"
+        said = "" if expected.status[t] == EXACT else f"  ({STATUSES[expected.status[t]]})"
+        if not others and not said:
+            continue
+        rest = ", ".join(f"{world.vocabulary[i].strip()} {p:.3g}" for i, p in others[:SHOWN])
+        more = f", and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+        beside = f"   else {rest}{more}" if rest else ""
+        lines.append(f"  {t:4d} {chance}  {world.vocabulary[token].strip():24s}{said}{beside}")
+    possible = np.isfinite(logp).all()
+    total = (
+        f"log-probability {logp.sum():.3f}" if possible else f"impossible at token {int(np.argmin(np.isfinite(logp)))}"
+    )
+    return "\n".join([*lines, f"  {len(tokens)} tokens, {total}, entropy along it {entropy.sum():.3f} nats"])
+
+
 def build_parser() -> Parser:
-    parser = Parser(
-        prog="python -m synth.explain", description=__doc__, epilog=EXAMPLE, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = Parser("synth.explain", __doc__, EXAMPLE)
     parser.add_argument("file", metavar="FILE", help="JSON lines, or - for standard input")
     parser.add_argument("--field", default="solution", help="the key of the text to explain (default: solution)")
     parser.add_argument(
@@ -45,46 +81,12 @@ def build_parser() -> Parser:
     return parser
 
 
-def explain(oracle, problem, text: str) -> str:
-    """The oracle's account of one solution text for a batch of one; ValueError when it is no text of the world."""
-    from synth.oracle.next_token import ABSTAINED, EXACT, STATUSES
-
-    world = oracle.world
-    tokens = np.array(world.encode(text), dtype=np.int64)
-    law = oracle(problem, [tokens])
-    logp, entropy = law.logp(np.append(tokens, 0))[:-1], law.entropy()[:-1]
-    lines = []
-    for t, token in enumerate(tokens):
-        entries = slice(law.starts[t], law.starts[t + 1])
-        order = np.argsort(-law.probs[entries], kind="stable")
-        others = [(int(law.ids[entries][k]), law.probs[entries][k]) for k in order if law.ids[entries][k] != token]
-        if law.status[t] == EXACT and not others:
-            continue
-        chance = f"{math.exp(logp[t]):8.4f}" if law.status[t] != ABSTAINED else "       ?"
-        said = "" if law.status[t] == EXACT else f"  ({STATUSES[law.status[t]]})"
-        if not others and not said:
-            continue
-        rest = ", ".join(f"{world.vocabulary[i].strip()} {p:.3g}" for i, p in others[:SHOWN])
-        more = f", and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
-        beside = f"   else {rest}{more}" if rest else ""
-        lines.append(f"  {t:4d} {chance}  {world.vocabulary[token].strip():24s}{said}{beside}")
-    possible = np.isfinite(logp).all()
-    total = (
-        f"log-probability {logp.sum():.3f}" if possible else f"impossible at token {int(np.argmin(np.isfinite(logp)))}"
-    )
-    return "\n".join([*lines, f"  {len(tokens)} tokens, {total}, entropy along it {entropy.sum():.3f} nats"])
-
-
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    from synth.cli import STDIN, problem_and_text, read_records
-
     if args.world:
         require_world(args.world)
-    args.file = STDIN if args.file == "-" else args.file
     records = read_records(args.file)
-    if len(records) <= PLAIN_PYTHON_UP_TO:
-        os.environ.setdefault("GLASSHOUSE_JIT", "0")  # must be set before the kernels are imported
+    use_plain_python(len(records) <= PLAIN_PYTHON_UP_TO)
     from tqdm import tqdm
 
     from synth.oracle.next_token import Oracle
@@ -92,19 +94,16 @@ def main(argv: list[str] | None = None) -> None:
 
     names = ("retry_rate", "retry_kind", "uncorrected", "letter_order", "letters", "shortest")
     settings = {name: getattr(args, name) for name in names}
-    stories = []
+    lines = []
     for number, record in tqdm(records, unit="record", delay=2, disable=None, leave=False):
         try:
             problem, world, text = problem_and_text(record, args.field, args.world)
             spec = Spec(modulus=world.modulus, ops=1, **settings)
-            story = explain(Oracle(spec, args.policy, world), problem, text)
+            account = explain(Oracle(spec, args.policy, world), problem, text)
         except ValueError as error:
-            fail(f"{args.file} line {number}: {error}")
-        stories.append(f"{record.get('id', f'line {number}')}\n{story}")
-    try:
-        print("\n".join(stories), flush=True)
-    except BrokenPipeError:  # the reader (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            fail(f"{name_of(args.file)} line {number}: {error}")
+        lines += [str(record.get("id", f"line {number}")), account]
+    print_lines(lines)
 
 
 if __name__ == "__main__":

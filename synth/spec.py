@@ -1,7 +1,8 @@
 """`Spec`: the settings that determine the distribution of problems and documents, and the presets made of them.
 
-A spec is plain data. The world it names, the law of the problems, the order of sentences, the solution's order, the
-mistakes mixed in and the split rule are all here, so two sources with equal specs and seeds give equal documents.
+A spec is plain data. The world it names, the sizes of the problems, the order of sentences and of
+solutions, the mistakes mixed in and the rule of the split are all here, so two sources with equal specs and seeds give
+equal documents.
 
     >>> preset("med").modulus, preset("med", ops=5).ops
     (23, 5)
@@ -28,6 +29,11 @@ CHOICES = {
     "length_unit": ("tokens", "gpt2"),
     "withheld": WITHHELD,
 }
+RANGES = {
+    "modulus": (2, 997), "names": (2, 20), "ops": (1, MAX_OPS), "edges": (2, MAX_EDGES), "max_depth": (2, 4),
+    "max_width": (2, 4), "letters": (1, 104), "perm_level": (0, 6), "max_length": (16, 32768),
+}  # fmt: skip
+OPTIONAL = ("perm_level", "max_length")
 
 
 @dataclass(frozen=True)
@@ -64,62 +70,39 @@ class Spec:
 
     def __post_init__(self) -> None:
         for setting, accepted in CHOICES.items():
-            if getattr(self, setting) not in accepted:
-                raise ValueError(f"{setting}={getattr(self, setting)!r} is unknown; accepted: {', '.join(accepted)}")
-        for setting, low, high in (
-            ("modulus", 2, 997),
-            ("names", 2, 20),
-            ("ops", 1, MAX_OPS),
-            ("edges", 2, MAX_EDGES),
-            ("max_depth", 2, 4),
-            ("max_width", 2, 4),
-            ("letters", 1, 104),
-        ):
-            value = getattr(self, setting)
-            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise ValueError(f"{setting}={value!r} is not possible; accepted: a whole number from {low} to {high}")
-        for setting, low, high in (("perm_level", 0, 6), ("max_length", 16, 32768)):
-            value = getattr(self, setting)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if value is not None and not (whole and low <= value <= high):
-                raise ValueError(
-                    f"{setting}={value!r} is not possible; accepted: a whole number from {low} to {high}, or None"
-                )
-        if not isinstance(self.reask, bool):
-            raise ValueError(f"reask={self.reask!r} is not possible; accepted: True or False")
-        if not 0.0 <= self.retry_rate < 1.0:
-            raise ValueError(f"retry_rate={self.retry_rate} is not possible; accepted: 0 <= rate < 1")
+            self._require(setting, getattr(self, setting) in accepted, ", ".join(accepted), "is unknown")
+        for setting, (low, high) in RANGES.items():
+            value, optional = getattr(self, setting), setting in OPTIONAL
+            right = (optional and value is None) or (type(value) is int and low <= value <= high)
+            self._require(setting, right, f"a whole number from {low} to {high}" + ", or None" * optional)
+        for setting in ("exact_ops", "reask", "shortest"):
+            self._require(setting, isinstance(getattr(self, setting), bool), "True or False")
+        self._require("retry_rate", 0.0 <= self.retry_rate < 1.0, "0 <= rate < 1")
         for setting in ("uncorrected", "missing_premise"):
-            if not 0.0 <= getattr(self, setting) <= 1.0:
-                raise ValueError(f"{setting}={getattr(self, setting)} is not possible; accepted: 0 <= rate <= 1")
-        if self.uncorrected > 0.0 and self.retry_kind != "slip":
-            raise ValueError(
-                f"uncorrected={self.uncorrected} is not possible with retry_kind={self.retry_kind!r}; "
-                "accepted: 0, or retry_kind='slip'"
-            )
-        if not isinstance(self.shortest, bool) or (not self.shortest and self.solution_order == "published"):
-            raise ValueError(
-                f"shortest={self.shortest} is not possible with solution_order={self.solution_order!r}; "
-                "accepted: True, or False with solution_order='uniform'"
-            )
-        if self.letters < self.ops:
-            raise ValueError(
-                f"letters={self.letters} is too few; accepted: at least ops={self.ops} (one letter per operation)"
-            )
-        if self.names < self.max_width:
-            raise ValueError(f"names={self.names} is too few; accepted: at least max_width={self.max_width}")
-        if self.ops > 3 * self.edges:
-            raise ValueError(
-                f"ops={self.ops} cannot be reached with edges={self.edges}; accepted: edges >= {-(-self.ops // 3)}"
-            )
+            self._require(setting, 0.0 <= getattr(self, setting) <= 1.0, "0 <= rate <= 1")
+        kind, order = self.retry_kind, self.solution_order
+        why = f"is not possible with retry_kind={kind!r}"
+        self._require("uncorrected", self.uncorrected == 0.0 or kind == "slip", "0, or retry_kind='slip'", why)
+        accepted, why = "True, or False with solution_order='uniform'", f"is not possible with solution_order={order!r}"
+        self._require("shortest", self.shortest or order == "uniform", accepted, why)
+        accepted = f"at least ops={self.ops} (one letter per operation)"
+        self._require("letters", self.letters >= self.ops, accepted, "is too few")
+        self._require("names", self.names >= self.max_width, f"at least max_width={self.max_width}", "is too few")
+        accepted, why = f"edges >= {-(-self.ops // 3)}", f"cannot be reached with edges={self.edges}"
+        self._require("ops", self.ops <= 3 * self.edges, accepted, why)
         object.__setattr__(self, "contexts", sections.mixture(self.contexts))
         if self.shortest and any("concise" in dict(sections.parse(recipe)) for recipe, _ in self.contexts):
             raise ValueError("contexts: concise asks for nothing with shortest=True; accepted: shortest=False")
-        if self.load_world().phrases[vocab.UNDETERMINED] < 0 and self.missing_premise > 0.0:
-            raise ValueError(
-                f"missing_premise={self.missing_premise} is not possible in world {self.world!r}; "
-                "accepted: 0, or a world whose phrase `undetermined` is not empty"
-            )
+        says_so = self.load_world().phrases[vocab.UNDETERMINED] >= 0
+        accepted, why = (
+            "0, or a world whose phrase `undetermined` is not empty",
+            f"is not possible in world {self.world!r}",
+        )
+        self._require("missing_premise", says_so or self.missing_premise == 0.0, accepted, why)
+
+    def _require(self, setting: str, right: bool, accepted: str, why: str = "is not possible") -> None:
+        if not right:
+            raise ValueError(f"{setting}={getattr(self, setting)!r} {why}; accepted: {accepted}")
 
     def load_world(self) -> vocab.World:
         """The spec's world; ValueError when the data file does not hold it."""
@@ -136,11 +119,11 @@ def preset(name: str, **overrides) -> Spec:
 
     Raises ValueError on an unknown preset or setting, or an impossible value.
     """
-    known = presets()
-    if name not in known:
-        raise ValueError(f"preset={name!r} does not exist; accepted: {', '.join(sorted(known))}")
+    settings_of = presets()
+    if name not in settings_of:
+        raise ValueError(f"preset={name!r} does not exist; accepted: {', '.join(sorted(settings_of))}")
     fields = {f.name for f in dataclasses.fields(Spec)}
     for setting in overrides:
         if setting not in fields:
             raise ValueError(f"{setting!r} is no setting of a world; accepted: {', '.join(sorted(fields))}")
-    return Spec(**(known[name] | overrides))
+    return Spec(**(settings_of[name] | overrides))

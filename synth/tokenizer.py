@@ -7,7 +7,6 @@
 What is saved needs no code of this project: `AutoTokenizer.from_pretrained(FOLDER)` (`synth.store.hf_tokenizer`).
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,14 +23,8 @@ EXAMPLE = """examples:
   python -m synth.tokenizer --preset med --measure 2000 --tokens phrase word bpe/"""
 
 
-def build_parser():
-    parser = Parser(
-        prog="python -m synth.tokenizer",
-        description=__doc__,
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def build_parser() -> Parser:
+    parser = Parser("synth.tokenizer", __doc__, EXAMPLE)
     parser.add_argument("--preset", default="med", help="whose world: tiny, med or hard (default med)")
     parser.add_argument(
         "--tokens", nargs="+", default=["phrase"], metavar="KIND",

@@ -30,10 +30,10 @@ def steps(verdicts: Verdicts, i: int, response: sections.Tokens) -> list[list[in
     return [[int(t) for t in response[a:b]] for a, b in spans if a >= 0]
 
 
-def other_number(state: np.ndarray, world: vocab.World, token: int) -> int:
+def other_number(generator: np.ndarray, world: vocab.World, token: int) -> int:
     """Token of a number other than `token`, uniform."""
     numbers = [n for n in range(world.first_number, world.first_number + world.modulus) if n != token]
-    return numbers[rng.below(state, len(numbers))]
+    return numbers[rng.below(generator, len(numbers))]
 
 
 def answer_token(response: sections.Tokens) -> int:
@@ -56,26 +56,26 @@ def solutions(source: ProblemSource, problems: Problems, indices: np.ndarray, wh
     return responses, verdicts
 
 
-def _broken(kind: str, state: np.ndarray, world: vocab.World, names: np.ndarray, response, sentences) -> list[int]:
+def _broken(kind: str, generator: np.ndarray, world: vocab.World, names: np.ndarray, response, sentences) -> list[int]:
     """A right response with one thing made wrong; sometimes the result is right after all."""
     tokens, n = sections.written(response), len(sentences)
     answer = answer_token(response)
     if kind == "early" and n > 1:  # stops with the value of the step it has come to
-        kept = sentences[: 1 + rng.below(state, n - 1)]
+        kept = sentences[: 1 + rng.below(generator, n - 1)]
         number = kept[-1][-2]
         if not world.first_number <= number < world.first_number + world.modulus:
-            number = other_number(state, world, answer)
+            number = other_number(generator, world, answer)
         return [*(t for s in kept for t in s), vocab.ANSWER, number, vocab.EOS]
     if kind == "skipped" and n > 1:  # uses a letter that nothing defines
-        gone = rng.below(state, n - 1)
+        gone = rng.below(generator, n - 1)
         start = sum(map(len, sentences[:gone]))
         return [*tokens[:start], *tokens[start + len(sentences[gone]) :], vocab.EOS]
     if kind == "renamed" and n > 0:  # one step is written for another parameter
-        step = rng.below(state, n)
+        step = rng.below(generator, n)
         at = sum(map(len, sentences[:step])) + next(i for i, t in enumerate(sentences[step]) if t >= world.first_name)
         names = names[(names != tokens[at : at + 2]).any(axis=1)]
-        return [*tokens[:at], *map(int, names[rng.below(state, len(names))]), *tokens[at + 2 :], vocab.EOS]
-    return [*tokens[:-1], other_number(state, world, answer), vocab.EOS]
+        return [*tokens[:at], *map(int, names[rng.below(generator, len(names))]), *tokens[at + 2 :], vocab.EOS]
+    return [*tokens[:-1], other_number(generator, world, answer), vocab.EOS]
 
 
 def failures(source: ProblemSource, problems: Problems, indices: np.ndarray, what: str) -> tuple[list, Verdicts]:
@@ -85,8 +85,8 @@ def failures(source: ProblemSource, problems: Problems, indices: np.ndarray, wha
     """
     world, n = source.world, len(problems.value)
     golds, verdicts = solutions(source, problems, indices, what)
-    states = rng.generators(source.seed, stream(source, f"{what} kind"), indices)
-    kinds = [FAILURES[rng.below(s, len(FAILURES))] for s in states]
+    generators = rng.generators(source.seed, stream(source, f"{what} kind"), indices)
+    kinds = [FAILURES[rng.below(s, len(FAILURES))] for s in generators]
     slip = {"retry_kind": "slip", "retry_rate": SLIP_RATE, "uncorrected": 1.0}
     slipped = source.solve(problems, stream(source, f"{what} slip"), indices, **slip)
     names, responses = problems.slot_names(), []
@@ -96,10 +96,10 @@ def failures(source: ProblemSource, problems: Problems, indices: np.ndarray, wha
         else:
             there = names[i][problems.exists[i] > 0]
             sentences = steps(verdicts, i, golds[i])
-            responses.append(_broken(kinds[i], states[i], world, there, golds[i], sentences))
+            responses.append(_broken(kinds[i], generators[i], world, there, golds[i], sentences))
     right = np.flatnonzero(check_responses(problems, world, responses).right)
     for i in right:
-        responses[i] = _broken("answer", states[i], world, names[i], golds[i], ())
+        responses[i] = _broken("answer", generators[i], world, names[i], golds[i], ())
     verdicts = check_responses(problems, world, responses)
     assert not verdicts.right.any(), "a failure is right"
     return responses, verdicts

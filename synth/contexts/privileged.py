@@ -3,7 +3,7 @@
 Two ways to the same builder:
 
     add_contexts(source, indices, documents)    pretraining: a recipe and fresh sections for each document of a stream
-    material(world, problem, responses, verdicts, own, state)    teachers: a group of rollouts, of which `own` is scored
+    material(world, problem, responses, verdicts, own, generator)    teachers: a group of rollouts, of which `own` is scored
 
 A tiny model learns to use contexts only from documents that have them; the mixture is `contexts` of the spec. Sections
 are drawn from streams of their own, independently of the document: problem and solution are the same with and without
@@ -19,14 +19,12 @@ import numpy as np
 
 from synth.contexts import sections
 from synth.contexts.peers import failures, other_number, solutions, steps, stream
-from synth.documents import CONTEXT_SEGMENT, Documents
+from synth.documents import CONTEXT_SEGMENT, TRACKS, Documents, join
 from synth.judge.checker import Verdicts, check_responses, reason
 from synth.kernel import rng
 from synth.problem.arrays import Problems
 from synth.problem_source import ProblemSource
 from synth.world import vocabulary as vocab
-
-TRACKS = ("tokens", "segment", "step", "param", "mistake", "loss", "logp")  # the per-token arrays of Documents
 
 
 def feedback(problem: Problems, verdicts: Verdicts, i: int) -> list[int]:
@@ -49,9 +47,9 @@ def final_token(world: vocab.World, value: int) -> int:
     return world.first_number + value if value >= 0 else int(world.phrases[vocab.UNDETERMINED])
 
 
-def first_steps(state: np.ndarray, sentences: Sequence[Sequence[int]]) -> list[int]:
+def first_steps(generator: np.ndarray, sentences: Sequence[Sequence[int]]) -> list[int]:
     """The first k sentences of a solution, k uniform from 1 to one fewer than all; of a single one, that one."""
-    k = 1 + rng.below(state, max(1, len(sentences) - 1))
+    k = 1 + rng.below(generator, max(1, len(sentences) - 1))
     return [token for sentence in sentences[:k] for token in sentence]
 
 
@@ -64,7 +62,7 @@ def material(
     responses: Sequence[sections.Tokens],
     verdicts: Verdicts,
     own: int,
-    state: np.ndarray,
+    generator: np.ndarray,
     gold: sections.Tokens | None = None,
 ) -> sections.Material:
     """What a teacher may read while it scores response `own` of a group of responses to one problem.
@@ -72,7 +70,7 @@ def material(
     Args:
         problem: a batch of one. responses: of the group, with their verdicts in the same order.
         own: row of the response that is scored: the attempt, and never a peer, nor is any of the same text.
-        state: generator state int64[4] (`rng.states`), changed; it orders the peers and draws the wrong hint.
+        generator: int64[4] (`rng.generators`) (`rng.generators`), changed; it orders the peers and draws the wrong hint.
         gold: a right response, for `gold` and `partial`.
     Raises ValueError when `own` is no row of the group.
     """
@@ -80,13 +78,13 @@ def material(
         raise ValueError(f"own={own} is no row of a group of {len(responses)}; accepted: 0 to {len(responses) - 1}")
     texts = [sections.written(r) for r in responses]
     rows = np.array([i for i in range(len(texts)) if texts[i] != texts[own]], dtype=np.int64)
-    rng.shuffle(state, rows, len(rows))
+    rng.shuffle(generator, rows, len(rows))
     shown = None
     if gold is not None:
         golds = check_responses(problem, world, [gold])
         if not golds.right[0]:
             raise ValueError(f"the gold response is wrong ({reason(golds, 0)}); accepted: a right one")
-        shown = first_steps(state, steps(golds, 0, gold))
+        shown = first_steps(generator, steps(golds, 0, gold))
     final = final_token(world, int(problem.answer[0]))
     return sections.Material(
         gold=gold,
@@ -97,15 +95,11 @@ def material(
         attempt_right=bool(verdicts.right[own]),
         feedback=feedback(problem, verdicts, own),
         final=final,
-        wrong=other_number(state, world, final),
+        wrong=other_number(generator, world, final),
     )
 
 
 # --- pretraining --------------------------------------------------------------------------------------------------
-
-
-def _rows(problems: Problems, rows: np.ndarray) -> Problems:
-    return problems.take(rows)
 
 
 def recipes(source: ProblemSource, indices: Sequence[int]) -> list[str]:
@@ -114,8 +108,8 @@ def recipes(source: ProblemSource, indices: Sequence[int]) -> list[str]:
         return ["none"] * len(indices)
     names, weights = zip(*source.spec.contexts, strict=True)
     edges = np.cumsum(weights)[:-1]
-    states = rng.generators(source.seed, stream(source, "recipe"), indices)
-    return [names[np.searchsorted(edges, rng.uniform(s), side="right")] for s in states]
+    generators = rng.generators(source.seed, stream(source, "recipe"), indices)
+    return [names[np.searchsorted(edges, rng.uniform(s), side="right")] for s in generators]
 
 
 def draw(
@@ -125,18 +119,18 @@ def draw(
     at, world = np.asarray(indices, dtype=np.int64), source.world
     wanted = [dict(sections.parse(recipe)) for recipe in chosen]
     made: list[dict] = [{} for _ in wanted]
-    states = rng.generators(source.seed, stream(source, "detail"), indices)
-    tries_right = [rng.below(s, 2) == 1 and "feedback" not in w for s, w in zip(states, wanted, strict=True)]
+    generators = rng.generators(source.seed, stream(source, "detail"), indices)
+    tries_right = [rng.below(s, 2) == 1 and "feedback" not in w for s, w in zip(generators, wanted, strict=True)]
 
     def fill(what: str, rows: list[int], make, use) -> None:
         if rows:
             asked = np.array(rows)
-            responses, verdicts = make(source, _rows(problems, asked), at[asked], what)
+            responses, verdicts = make(source, problems.take(asked), at[asked], what)
             for j, row in enumerate(rows):
                 use(made[row], row, responses[j], verdicts, j)
 
     def use_gold(m, row, response, verdicts, j):
-        m |= {"gold": response, "partial": first_steps(states[row], steps(verdicts, j, response))}
+        m |= {"gold": response, "partial": first_steps(generators[row], steps(verdicts, j, response))}
 
     def use_attempt(m, row, response, verdicts, j):
         m |= {"attempt": response, "attempt_right": bool(verdicts.right[j])}
@@ -152,7 +146,7 @@ def draw(
     fill("attempt", [i for i in tries if not tries_right[i]], failures, use_attempt)
     for i, m in enumerate(made):
         m["final"] = final_token(world, int(problems.answer[i]))
-        m["wrong"] = other_number(states[i], world, m["final"])
+        m["wrong"] = other_number(generators[i], world, m["final"])
     return [sections.Material(**m) for m in made]
 
 
@@ -162,31 +156,13 @@ def add_contexts(source: ProblemSource, indices: Sequence[int], documents: Docum
     concise = np.array([i for i, r in enumerate(chosen) if "concise" in dict(sections.parse(r))], dtype=np.int64)
     if len(concise):
         at = np.asarray(indices, dtype=np.int64)[concise]
-        problems = _rows(documents.problems, concise)
-        short = source.solve(problems, stream(source, "concise"), at, shortest=True)
-        documents = _replace(documents, concise, short)
+        short = source.solve(documents.problems.take(concise), stream(source, "concise"), at, shortest=True)
+        rows = np.arange(len(documents))
+        rows[concise] = len(documents) + np.arange(len(concise))
+        documents = join([documents, short]).take(rows)
     drawn = draw(source, documents.problems, indices, chosen)
     parts = [[t for section in sections.build(r, m) for t in section] for r, m in zip(chosen, drawn, strict=True)]
     return _before(documents, parts)
-
-
-def _spans(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Columns of the given rows, one after the other."""
-    sizes = np.diff(offsets)[rows]
-    starts = np.repeat(offsets[rows] - np.cumsum(sizes) + sizes, sizes)
-    return starts + np.arange(sizes.sum())
-
-
-def _replace(documents: Documents, rows: np.ndarray, others: Documents) -> Documents:
-    """`documents` with the given rows replaced by `others`."""
-    source = np.arange(len(documents))
-    source[rows] = len(documents) + np.arange(len(rows))
-    offsets = np.concatenate([documents.offsets, documents.offsets[-1] + others.offsets[1:]])
-    columns = _spans(offsets, source)
-    tracks = {t: np.concatenate([getattr(documents, t), getattr(others, t)])[columns] for t in TRACKS}
-    prompt = np.concatenate([documents.prompt, others.prompt])[source]
-    cuts = np.append(0, np.cumsum(np.diff(offsets)[source]))
-    return Documents(**tracks, offsets=cuts, prompt=prompt, problems=documents.problems)
 
 
 def _before(documents: Documents, contexts: Sequence[sections.Tokens]) -> Documents:

@@ -13,7 +13,7 @@ from synth.draw.structure import ABSTRACTS
 from synth.kernel.bits import count_bits, lowest, pick_bit
 from synth.kernel.jit import jit
 from synth.kernel.rng import below, half_normal, uniform
-from synth.problem.arrays import INSTANCES, LAYER, TARGET
+from synth.problem.arrays import INSTANCES, LAYER, SLOTS, TARGET
 
 LEVELS = np.zeros(4, dtype=np.int64)  # word of the abstract slots of each level, TARGET - LAYER
 for _a in range(ABSTRACTS):
@@ -124,19 +124,16 @@ def draw_order(s, needed_instances, needed_abstracts, n_terms, terms, topo, inwa
     left_instances, left_abstracts = needed_instances, needed_abstracts  # not yet placed
     free_instances, free_abstracts = needed_instances, needed_abstracts  # of these, no other one depends on it
     into_instances, into_abstracts = 0, 0  # some placed slot depends on it
-    rest = needed_abstracts
-    while rest:
-        x = INSTANCES + lowest(rest)
-        rest &= rest - 1
-        for t in range(n_terms[x]):
-            y, z = int(terms[x, t, 0]), int(terms[x, t, 1])
-            waiting[y] += 1
-            free_instances &= ~(1 << y)
-            if z >= 0:
-                waiting[z] += 1
-                free_abstracts &= ~(1 << (z - INSTANCES))
-    position = count_bits(needed_instances) + count_bits(needed_abstracts)
-    count = position
+    for x in range(INSTANCES, SLOTS):
+        if (needed_abstracts >> (x - INSTANCES)) & 1:
+            for t in range(n_terms[x]):
+                y, z = int(terms[x, t, 0]), int(terms[x, t, 1])
+                waiting[y] += 1
+                free_instances &= ~(1 << y)
+                if z >= 0:
+                    waiting[z] += 1
+                    free_abstracts &= ~(1 << (z - INSTANCES))
+    count = position = count_bits(needed_instances) + count_bits(needed_abstracts)
     x = pick_slot(s, free_instances, free_abstracts)
     while True:
         position -= 1

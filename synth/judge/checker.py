@@ -39,8 +39,6 @@ right solution is always published-right.
 Try: `python -m synth.generate --out - | python -m synth.check -`.
 """
 
-import itertools
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -214,6 +212,15 @@ def _answer_of(ids, token):
 
 
 @jit
+def _ending(ended, complete, late):
+    if not ended:
+        return NEVER
+    if not complete:
+        return EARLY
+    return LATE if late else ENDED
+
+
+@jit
 def _judge(facts, terms, query, missing, ids, tokens, length, bare, steps, work, summary):
     """Judge one response: writes its steps int32[S, 4] and its summary."""
     work.defined[:] = 0
@@ -264,19 +271,13 @@ def _judge(facts, terms, query, missing, ids, tokens, length, bare, steps, work,
         late = late or goes_on
         answer = _answer_of(ids, tokens[number]) if number >= 0 else -1
         published = published and (end == length or tokens[end] != vocab.ANSWER or answer == truth)
-    ending = ENDED
-    if not ended:
-        ending = NEVER
-    elif not complete:
-        ending = EARLY
-    elif late:
-        ending = LATE
     if missing >= 0:
         published = published and in_time and not late
     else:
         published = published and last_slot == query and last_value == truth
     summary[_STEPS], summary[_FIRST], summary[_RETRIES], summary[_UNNEEDED] = n, first, retries, unneeded
-    summary[_ENDING], summary[_ANSWER], summary[_PUBLISHED] = ending, answer, 1 if published else 0
+    summary[_ENDING], summary[_ANSWER] = _ending(ended, complete, late), answer
+    summary[_PUBLISHED] = 1 if published else 0
 
 
 @jit
@@ -352,52 +353,3 @@ def reason(verdicts: Verdicts, i: int) -> str:
     if verdicts.ending[i] != ENDED:
         return f"ends {ENDINGS[verdicts.ending[i]]}"
     return "right" if verdicts.answer_right[i] else "wrong answer"
-
-
-def tokenize(text: str, world: vocab.World) -> tuple[list[int], list[int]]:
-    """Tokens of a text and the character at which each begins, and the text's length at the end.
-
-    A sentence that is no text of the world becomes one token that nothing accepts, and its full stop.
-    """
-    stop = int(world.phrases[vocab.STOP])
-    full_stop = world.vocabulary[stop] if stop >= 0 else ""
-    sentences = re.split(f"(?<={re.escape(full_stop)})(?= )", text) if full_stop else [text]
-    tokens: list[int] = []
-    starts: list[int] = []
-    position = 0
-    for sentence in filter(None, sentences):
-        try:
-            ids = world.encode(sentence)
-        except ValueError:
-            ids = None
-        if ids is None or world.decode(ids) != sentence:
-            closed = bool(full_stop) and sentence.endswith(full_stop)
-            tokens += [vocab.PAD - 1, stop] if closed else [vocab.PAD - 1]
-            starts += [position, position + len(sentence) - len(full_stop)] if closed else [position]
-        else:
-            tokens += ids
-            lengths = [
-                len(world.vocabulary[token])
-                + (len(world.possessive) if k > 0 and min(token, ids[k - 1]) >= world.first_name else 0)
-                for k, token in enumerate(ids)
-            ]
-            starts += [position + n for n in itertools.accumulate(lengths[:-1], initial=0)]
-        position += len(sentence)
-    return tokens, [*starts, position]
-
-
-def check_text(problem: Problems, world: vocab.World, text: str, answer: int | None = None) -> Verdicts:
-    """Judge a solution's text (without the answer) for a batch of one problem; spans are in characters of the text.
-
-    Without `answer` the value of the last step is the answer, or UNDETERMINED, which may be given as an answer, too. A
-    missing space at the start is forgiven; a sentence that is no text of the world is one malformed step.
-    """
-    missing = " " if text[:1].isalnum() else ""
-    tokens, starts = tokenize(missing + text, world)
-    if answer is not None:
-        inside = isinstance(answer, int | np.integer) and 0 <= answer < world.modulus
-        word = int(world.phrases[vocab.UNDETERMINED]) if answer == UNDETERMINED else vocab.PAD - 1
-        tokens += [vocab.ANSWER, world.first_number + int(answer) if inside else word, vocab.EOS]
-    verdicts = check(problem, world, np.array([tokens], dtype=np.int64), np.array([len(tokens)]), bare=answer is None)
-    places = np.maximum(np.array(starts, dtype=np.int32) - len(missing), 0)
-    return verdicts._replace(start=places[verdicts.start], stop=places[verdicts.stop])

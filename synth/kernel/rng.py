@@ -29,7 +29,7 @@ def key(seed: int, stream: str, index: int) -> int:
 
 
 def generators(seed: int, stream: str, indices) -> np.ndarray:
-    """Generator states int64[N, 4] (32-bit words), one for each index."""
+    """Generators int64[N, 4], one for each index: each row is the state of an xoshiro128++ in four 32-bit words."""
     prefix = hashlib.blake2b(f"{seed}\x1f{stream}\x1f".encode(), digest_size=16)
     digests = []
     for index in indices:
@@ -43,7 +43,7 @@ def generators(seed: int, stream: str, indices) -> np.ndarray:
 
 @jit
 def next32(s):
-    """Next 32-bit word of xoshiro128++; `s` is int64[4], changed in place."""
+    """Next 32-bit word of xoshiro128++; `s` is a generator int64[4], changed in place."""
     x = (s[0] + s[3]) & 0xFFFFFFFF
     result = ((((x << 7) | (x >> 25)) & 0xFFFFFFFF) + s[0]) & 0xFFFFFFFF
     t = (s[1] << 9) & 0xFFFFFFFF
@@ -149,14 +149,8 @@ def sha256_mod(message, length, modulus):
             majority = (a & b) | (c & (a | b))
             t2 = (s0 + majority) & 0xFFFFFFFF
             hh, g, f, e, d, c, b, a = g, f, e, (d + t1) & 0xFFFFFFFF, c, b, a, (t1 + t2) & 0xFFFFFFFF
-        h[0] = (h[0] + a) & 0xFFFFFFFF
-        h[1] = (h[1] + b) & 0xFFFFFFFF
-        h[2] = (h[2] + c) & 0xFFFFFFFF
-        h[3] = (h[3] + d) & 0xFFFFFFFF
-        h[4] = (h[4] + e) & 0xFFFFFFFF
-        h[5] = (h[5] + f) & 0xFFFFFFFF
-        h[6] = (h[6] + g) & 0xFFFFFFFF
-        h[7] = (h[7] + hh) & 0xFFFFFFFF
+        for t, word in enumerate((a, b, c, d, e, f, g, hh)):
+            h[t] = (h[t] + word) & 0xFFFFFFFF
     remainder = 0
     for t in range(8):
         remainder = ((remainder << 32) | h[t]) % modulus

@@ -61,6 +61,11 @@ class NextTokenProbs(NamedTuple):
     def _positions(self) -> np.ndarray:
         return np.repeat(np.arange(len(self.status)), np.diff(self.starts))
 
+    def at(self, position: int) -> tuple[np.ndarray, np.ndarray]:
+        """(tokens, probabilities) of one position."""
+        entries = slice(self.starts[position], self.starts[position + 1])
+        return self.ids[entries], self.probs[entries]
+
     def entropy(self) -> np.ndarray:
         """Entropy of the next token at every position, nats, float64[P]; 0 where there is no distribution."""
         return np.bincount(self._positions(), -self.probs * np.log(self.probs), minlength=len(self.status))

@@ -76,7 +76,7 @@ def world_of(record: dict, language: str | None = None) -> World:
     pool. Raises ValueError when there is no such world, or a name cannot be read back from a text.
     """
     name = language or _language(record)
-    whole = vocab.load(name, _modulus(record), **vocab.offered(name), letters=104)
+    whole = vocab.load(name, _modulus(record), **vocab.sizes_of(name), letters=104)
     try:
         layers = [(layer["category"], layer["items"]) for layer in record["layers"]]
         if all(whole.is_name(text) for category, items in layers for text in [category, *items]):

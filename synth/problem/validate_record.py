@@ -6,7 +6,7 @@ The problem is the layers, the instance parameters' sentences and the query; all
 rests on a missing premise has no value and is not needed. Plain Python on names, which may be of any world.
 """
 
-from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, NoReturn
 
 MODULUS = (2, 997)
@@ -215,22 +215,10 @@ def operations(p: dict) -> int:
 
 def _sorted(parameters: dict[str, dict]) -> list[str]:
     """The names, each after what it depends on. Raises _Fault on a circle."""
-    done: list[str] = []
-    state = dict.fromkeys(parameters, 0)  # 1: being visited, 2: done
-
-    def visit(name: str) -> None:
-        if state[name] == 1:
-            raise _Fault("terms", "it depends on itself", name)
-        if state[name] == 0:
-            state[name] = 1
-            for factor in factors(parameters[name]):
-                visit(factor)
-            state[name] = 2
-            done.append(name)
-
-    for name in parameters:
-        visit(name)
-    return done
+    try:
+        return list(TopologicalSorter({name: factors(p) for name, p in parameters.items()}).static_order())
+    except CycleError as error:
+        raise _Fault("terms", "it depends on itself", error.args[1][0]) from None
 
 
 def _values(parameters: dict[str, dict], order: list[str], modulus: int) -> dict[str, int | None]:
@@ -249,13 +237,14 @@ def _values(parameters: dict[str, dict], order: list[str], modulus: int) -> dict
     return value
 
 
-def _ancestors(parameters: dict[str, dict], query: str) -> Iterator[str]:
-    found, stack = {query}, [query]
+def _ancestors(parameters: dict[str, dict], query: str) -> set[str]:
+    """The query and everything it depends on."""
+    found, stack = set(), [query]
     while stack:
-        yield (name := stack.pop())
-        new = set(factors(parameters[name])) - found
-        found |= new
-        stack += new
+        if (name := stack.pop()) not in found:
+            found.add(name)
+            stack += factors(parameters[name])
+    return found
 
 
 def _check_needed(record: dict, parameters: dict[str, dict], query: str) -> None:

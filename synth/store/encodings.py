@@ -24,7 +24,8 @@ import numpy as np
 
 from synth.dataset import Source
 from synth.documents import Documents
-from synth.judge.checker import Verdicts, check, tokenize
+from synth.judge.check_text import tokenize
+from synth.judge.checker import Verdicts, check
 from synth.problem.arrays import Problems
 from synth.spec import Spec
 from synth.store import hf_tokenizer

@@ -14,23 +14,14 @@ import numpy as np
 
 from synth.dataset import Source
 from synth.documents import Documents
-from synth.problem.arrays import Problems, concatenate, empty
+from synth.problem.arrays import Problems, empty
 from synth.spec import Spec
 from synth.store.files import atomic_path, read_json, sha256, sync, write_json
 from synth.store.records import record
 
-SHARD_ARRAYS = ("tokens", "segment", "step", "param", "mistake", "loss", "logp", "offsets", "prompt")
+SHARD_ARRAYS = Documents._fields[:-1]  # all but the problems
 MANIFEST, PARTIAL, WORLD_FILE, PARQUET = "manifest.json", "manifest.partial.json", "world.json", "records.parquet"
 PROBLEM = np.dtype([(name, np.int16, a.shape[1:]) for name, a in zip(Problems._fields, empty(1), strict=True)])
-
-
-def join(parts: list[Documents]) -> Documents:
-    """Several batches of documents as one."""
-    lengths = np.concatenate([np.diff(p.offsets) for p in parts])
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    arrays = [np.concatenate([getattr(p, name) for p in parts]) for name in SHARD_ARRAYS[:-2]]
-    prompt = np.concatenate([p.prompt for p in parts])
-    return Documents(*arrays, offsets, prompt, concatenate([p.problems for p in parts]))
 
 
 def write_shard(folder: Path, first: int, documents: Documents, table: object | None) -> dict:

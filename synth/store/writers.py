@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from synth.dataset import Source
-from synth.documents import Documents
+from synth.documents import Documents, join
 from synth.spec import Spec
 from synth.store import data_card, shards
 from synth.store.encodings import PHRASE, encoding
@@ -266,5 +266,5 @@ def _write_missing(folder: Path, spec: Spec, plan: dict, workers: int, tokens: s
 
             table = pa.concat_tables([rows for _, rows in done])
             done = [documents for documents, _ in done]
-        entries[n] = shards.write_shard(folder / f"shard-{n:05d}", spans[n].start, shards.join(done), table)
+        entries[n] = shards.write_shard(folder / f"shard-{n:05d}", spans[n].start, join(done), table)
     return [entries[n] for n in range(len(spans))]

@@ -189,20 +189,15 @@ def _crossings(rows: list[list], near: dict) -> int:
 
 
 def _spread(row: list, wanted: list[float]) -> list[float]:
-    """Heights closest to the wanted ones (least squares) that keep the order and the room of every node."""
-    room = [(_room(a) + _room(b)) / 2 for a, b in itertools.pairwise(row)]
-    offset = np.concatenate([[0.0], np.cumsum(room)]) if row else np.zeros(0)
-    blocks: list[list[float]] = []  # [mean, weight] of the wanted heights less the offsets, made monotone
-    for value in np.array(wanted) - offset:
-        blocks.append([float(value), 1.0])
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            (a, m), (b, n) = blocks[-2:]
-            blocks[-2:] = [[(a * m + b * n) / (m + n), m + n]]
-    flat = [mean for mean, weight in blocks for _ in range(int(weight))]
-    return [float(h) for h in np.array(flat) + offset]
+    """Heights closest to the wanted ones (least squares) that keep the order of the nodes and their distances."""
+    from scipy.optimize import isotonic_regression
+
+    gaps = [(_height(a) + _height(b)) / 2 for a, b in itertools.pairwise(row)]
+    offset = np.concatenate([[0.0], np.cumsum(gaps)])
+    return (isotonic_regression(np.array(wanted) - offset).x + offset).tolist()
 
 
-def _room(node: object) -> float:
+def _height(node: object) -> float:
     return VIRTUAL_ROW if isinstance(node, tuple) else ROW
 
 

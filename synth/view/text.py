@@ -6,7 +6,7 @@ import numpy as np
 
 from synth.contexts.sections import cut, render
 from synth.dataset import Source
-from synth.documents import Documents
+from synth.documents import SOLUTION_SEGMENT, Documents
 from synth.problem.arrays import (
     ADD,
     DIFFERENCE,
@@ -19,6 +19,7 @@ from synth.problem.arrays import (
     Problems,
     dependencies,
 )
+from synth.spec import TRAIN_BINS
 from synth.world.vocabulary import BACK
 
 WIDTH = 100
@@ -114,7 +115,7 @@ def show(source: Source, documents: Documents, i: int, index: int, colour: bool)
     slot_names = problem.slot_names()[0]
     names = {s: world.name_of(*slot_names[s]) for s in range(SLOTS) if problem.exists[0, s]}
     scalars = problem.scalars[0]
-    side = "train" if scalars[SPLIT_BIN] < 17 else "test"
+    side = "train" if scalars[SPLIT_BIN] < TRAIN_BINS else "test"
     ops, most = int(scalars[OPS]), source.spec.ops
     drawn = "" if source.spec.exact_ops else f" (drawn from 1 to {most}; --exact-ops: always {most})"
     counts = f"{ops} operation{'s' * (ops != 1)}{drawn}, {scalars[EDGES]} edges, arithmetic modulo {world.modulus}"
@@ -138,7 +139,7 @@ def _solution_lines(
     world, documents: Documents, span: slice, problem: Problems, names: dict[int, str], paint: Printer
 ) -> list[str]:
     tokens, step = documents.tokens[span], documents.step[span]
-    inside = documents.segment[span] == 3
+    inside = documents.segment[span] == SOLUTION_SEGMENT
     lines, done = [], set()
     for k in np.unique(step[inside]):
         here = inside & (step == k)

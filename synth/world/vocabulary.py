@@ -175,7 +175,7 @@ def read(name: str) -> dict:
     return data
 
 
-def offered(name: str) -> dict[str, int]:
+def sizes_of(name: str) -> dict[str, int]:
     """How much the world `name` holds: its categorisations, subcategories and names."""
     groups = read(name)["categorisations"]
     lists = groups[0]["items"][0]
@@ -189,7 +189,7 @@ def load(name: str, modulus: int, categorisations: int, subcategories: int, name
     Raises ValueError when the file does not exist, has faults, or holds fewer names than asked for.
     """
     wanted = {"categorisations": categorisations, "subcategories": subcategories, "names": names}
-    for setting, most in offered(name).items():
+    for setting, most in sizes_of(name).items():
         if not 1 <= wanted[setting] <= most:
             raise ValueError(f"{setting}={wanted[setting]} is not possible in world {name!r}; accepted: 1 to {most}")
     data = read(name)
@@ -246,18 +246,8 @@ def _build(data: dict, modulus: int, letters: int, groups: list[tuple[list, list
     pool = np.array([[[[token(f" {n}") for n in s] for s in layer] for layer in layers] for _, layers in groups])
     for name in more:
         token(f" {name}")
+    pattern = re.compile("|".join(re.escape(t) for t in sorted(ids, key=len, reverse=True)))
     return World(
-        data["name"],
-        modulus,
-        tuple(vocabulary),
-        phrases,
-        first_number,
-        first_letter,
-        letters,
-        first_name,
-        pool,
-        category_ids,
-        re.compile("|".join(re.escape(t) for t in sorted(ids, key=len, reverse=True))),
-        ids,
-        data.get("possessive", POSSESSIVE),
-    )
+        data["name"], modulus, tuple(vocabulary), phrases, first_number, first_letter, letters, first_name, pool,
+        category_ids, pattern, ids, data.get("possessive", POSSESSIVE),
+    )  # fmt: skip

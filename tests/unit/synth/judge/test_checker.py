@@ -7,7 +7,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synth.judge.checker import EARLY, ENDED, ENDINGS, KINDS, LATE, NEVER, Verdicts, check, check_text
+from synth.judge.check_text import check_text
+from synth.judge.checker import EARLY, ENDED, ENDINGS, KINDS, LATE, NEVER, Verdicts, check
 from synth.problem.records import read_record
 from synth.world import vocabulary as W
 

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synth.dataset import Source
-from synth.judge.checker import EARLY, KINDS, LATE, MALFORMED, NEVER, RIGHT, Verdicts, check, check_text
+from synth.judge.check_text import check_text
+from synth.judge.checker import EARLY, KINDS, LATE, MALFORMED, NEVER, RIGHT, Verdicts, check
 from synth.problem.records import from_record, to_record
 from synth.spec import preset
 from synth.world import vocabulary as W

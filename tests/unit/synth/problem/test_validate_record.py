@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from synth.dataset import Source
-from synth.judge.checker import check_text
+from synth.judge.check_text import check_text
 from synth.problem.records import from_record, to_record, world_of
 from synth.spec import preset
 from synth.store import writers

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synth.documents import SOLUTION_SEGMENT
-from synth.judge.checker import check_text
+from synth.judge.check_text import check_text
 from synth.spec import preset
 from synth.store.encodings import PHRASE, Encoding, TextEncoding, encoding, encoding_of, source
 from synth.store.hf_tokenizer import GPT2_PAD, added_markers

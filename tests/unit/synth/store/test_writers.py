@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from synth.dataset import Source
-from synth.documents import SOLUTION_SEGMENT
+from synth.documents import SOLUTION_SEGMENT, join
 from synth.spec import preset
 from synth.store import writers
-from synth.store.shards import SHARD_ARRAYS, join
+from synth.store.shards import SHARD_ARRAYS
 
 # design, section 6: these keys are a promise to users
 RECORD = [
