@@ -1,10 +1,10 @@
 """Independent proof of data sets: `python -m synth.audit train.jsonl test.jsonl`, or folders of token shards.
 
-Every record is proved from its JSON alone (`synth.judge.sympy_audit`: exact values, needed parameters, texts, inserted mistakes);
-the records of a folder are rendered from the tokens of its shards, after their hashes. Several files must not share a
-problem nor, unless they were split by problem, a solution template. Prints a table and, for each number of operations,
-how many problems and different templates there are; warns of test cells of few templates. The exit code is 1 if
-something is wrong.
+Every record is proved from its JSON alone (`synth.judge.sympy_audit`: exact values, needed parameters, texts, inserted
+mistakes). The records of a folder are rendered from the tokens of its shards, once their hashes are verified. Several
+files must not share a problem nor, unless they were split by problem, a solution template. Prints tables, with the
+problems and different templates of each number of operations, and warns of test cells of few templates. The exit code
+is 1 if something is wrong.
 """
 
 import json

@@ -1,8 +1,9 @@
 """Judge solutions in a file: `python -m synth.check FILE.jsonl`.
 
 Each line is a JSON record of a problem (as `python -m synth.generate --out -` writes it) with a solution's text in it.
-One line per record says right, or wrong with the first mistake and its kind (the table of kinds: `synth.judge.checker`); the
-last line counts. The solution's last value is its answer. Nothing is printed when any record is bad.
+One line per record says right, or wrong with the first mistake and its kind (`synth.judge.checker` has the table of
+kinds); the last line counts. The value of a solution's last step is its answer. If any record is bad, only
+the error is printed.
 """
 
 from collections import Counter

@@ -2,8 +2,8 @@
 
 Each line of the file is a JSON record of a problem with a solution's text in it, as for `synth.check`: the generator's
 own, or a model's. For every place where more than one token could come, or where a token came that could not, it shows
-the token written, its probability and what else could have come; then the solution's probability and its entropy.
-The settings name the expected of the solutions; those of the record's problem are read_records from the record.
+the token written, its probability and what else could have come; then the solution's probability and its entropy. The
+options say how the solutions are distributed; what concerns the problem is read from the record.
 """
 
 import math

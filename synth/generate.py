@@ -30,7 +30,7 @@ EXAMPLE = """examples:
   python -m synth.generate --ops 6 --retry-rate 0.3                    with mistakes that are taken back
   python -m synth.generate --retry-kind slip --retry-rate 0.3 --uncorrected 0.5    wrong numbers, half of them left
   python -m synth.generate --missing-premise                           a needed sentence is missing
-  python -m synth.generate --ops 4 --context gold                      told another right solution before
+  python -m synth.generate --ops 4 --context gold                      another right solution before the problem
   python -m synth.generate --preset med --count 1000 --out med.jsonl   write records
   python -m synth.generate --preset med --count 100000 --workers 2 --out shards/
   python -m synth.generate --world voyage --ops 12 --figure x.png      another world, and the graph as a picture"""

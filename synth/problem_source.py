@@ -1,9 +1,6 @@
-"""Streams of problems and documents by index: document i is a pure function of (spec, seed, split, stream, i).
+"""`ProblemSource`: streams of problems and their documents, without the contexts that `synth.dataset.Source` adds.
 
-    source = Source(preset("tiny"), seed=0, split="train")
-    docs = source.documents(range(1000))          # tokens, offsets, and the truth for every token
-
-There are no files and no state, so any worker can make any part at any time, in any order.
+Problem i and document i are pure functions of (spec, seed, split, stream, i).
 """
 
 import dataclasses
@@ -32,10 +29,8 @@ SPLITS = {"train": (0, TRAIN_BINS - 1), "test": (TRAIN_BINS, BINS - 1), "all": (
 WRITING = (
     "order", "letter_order", "solution_order", "retry_rate", "retry_kind", "mask_mistakes", "uncorrected", "shortest",
 )  # fmt: skip
-ENOUGH_TEMPLATES, SMALL_CELL, CELL = 20, 4, "cell"  # a test cell of fewer templates says little
-MAX_WITHOUT_MISTAKES = (
-    8192  # longest document without mistakes: 48 sentences of up to 15 tokens, 72 steps, 64 clauses of 13
-)
+ENOUGH_TEMPLATES, SMALL_CELL, CELL = 20, 4, "cell"  # accuracy on a test cell of fewer templates says little
+MAX_WITHOUT_MISTAKES = 8192  # tokens: 48 sentences of up to 15, 72 steps, 64 clauses of 13
 
 
 @jit
@@ -102,7 +97,7 @@ def test_cell_templates(spec: Spec, draws: int = 400) -> int | None:
 
 
 class ProblemSource:
-    """An endless stream of problems of one spec.
+    """An endless stream of problems of one spec, and of their documents.
 
     split: "train", "test" or "all"; stream: a name that separates independent uses of the same seed. Raises ValueError
     on an unknown split.

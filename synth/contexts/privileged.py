@@ -1,16 +1,16 @@
-"""Privileged contexts (opd-methods 1.9): what stands in the sections of `synth.contexts.sections`, drawn or from given rollouts.
+"""Privileged contexts (opd-methods 1.9): fills the sections of `synth.contexts.sections`, fresh or from given rollouts.
 
 Two ways to the same builder:
 
     add_contexts(source, indices, documents)    pretraining: a recipe and fresh sections for each document of a stream
-    material(world, problem, responses, verdicts, own, generator)    teachers: a group of rollouts, of which `own` is scored
+    material(world, problem, responses, verdicts, own, generator)    teachers: a group of rollouts; `own` is scored
 
 A tiny model learns to use contexts only from documents that have them; the mixture is `contexts` of the spec. Sections
 are drawn from streams of their own, independently of the document: problem and solution are the same with and without
-them, and given any context the solution has the generator's law, so `logp` stays exact. A gold section can therefore
-equal the solution by chance (always where a problem has one order and letters are in order of use; see
-`letter_order`); redrawing it then would make the solution's law depend on it. Only `concise` changes the solution, to
-the law of `shortest=True`.
+them, and given any context the solution has the generator's distribution, so `logp` stays exact. A gold section can
+therefore equal the solution by chance (always where a problem has one order and letters are in order of use; see
+`letter_order`); redrawing it then would make the solution depend on it. Only `concise` changes the solution, to the
+distribution with `shortest=True`.
 """
 
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ def material(
     Args:
         problem: a batch of one. responses: of the group, with their verdicts in the same order.
         own: row of the response that is scored: the attempt, and never a peer, nor is any of the same text.
-        generator: int64[4] (`rng.generators`) (`rng.generators`), changed; it orders the peers and draws the wrong hint.
+        generator: int64[4] (`rng.generators`), changed; it orders the peers and draws the wrong hint.
         gold: a right response, for `gold` and `partial`.
     Raises ValueError when `own` is no row of the group.
     """

@@ -12,7 +12,8 @@ A recipe names sections, joined by +: `gold`, `success2+failure1`, `attempt+feed
     hint, wrong_hint  <hint> <answer> 4                 a claimed answer that is right, or is not
     concise           <concise>                         asks for the shortest solution
 
-Only token ids are handled here: the same builder serves pretraining and teachers (`synth.contexts.privileged` fills `Material`).
+Only token ids are handled here: the same builder serves pretraining and teachers (`synth.contexts.privileged` fills
+`Material`).
 Source: the contexts of M4, M5, M8a, M9 and M22 in the notes on on-policy distillation.
 
     >>> parse("success2+failure")
@@ -26,8 +27,9 @@ from typing import NamedTuple
 from synth.world import vocabulary as vocab
 
 MARKERS = {
-    "gold": vocab.GOLD, "final": vocab.FINAL, "partial": vocab.PARTIAL, "success": vocab.SUCCESS, "failure": vocab.FAILURE,
-    "attempt": vocab.ATTEMPT, "feedback": vocab.FEEDBACK, "hint": vocab.HINT, "wrong_hint": vocab.HINT, "concise": vocab.CONCISE,
+    "gold": vocab.GOLD, "final": vocab.FINAL, "partial": vocab.PARTIAL, "success": vocab.SUCCESS,
+    "failure": vocab.FAILURE, "attempt": vocab.ATTEMPT, "feedback": vocab.FEEDBACK, "hint": vocab.HINT,
+    "wrong_hint": vocab.HINT, "concise": vocab.CONCISE,
 }  # fmt: skip
 MOST = {"success": 3, "failure": 2}
 ACCEPTED = "none, or sections joined by +: " + ", ".join(
@@ -94,8 +96,8 @@ def written(response: Tokens) -> list[int]:
 def build(recipe: str, material: Material) -> list[list[int]]:
     """The sections of a recipe in its order; what the material does not hold is left out.
 
-    Of peers there are as many as at hand, up to the number asked for. A reader with no section at all was told nothing:
-    teachers give such a row no weight.
+    Of peers there are as many as at hand, up to the number asked for. Teachers give a
+    row without any section no weight.
     """
     sections: list[list[int]] = []
     for name, count in parse(recipe):

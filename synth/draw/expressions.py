@@ -1,7 +1,7 @@
-"""Operations of the instance parameters: steps C and D of the construction (Part 2.1, algorithms 4 and 5).
+"""The expression of every instance parameter: steps C and D of the construction (Part 2.1, algorithms 4 and 5).
 
-Kernels on the slot arrays of `synth.problem.arrays` and the words of slots of `synth.draw.structure`. Where paper and published
-code differ, the code's behaviour is followed; each place says so.
+Kernels on the slot arrays of `synth.problem.arrays` and the words of slots of `synth.draw.structure`. Where paper and
+published code differ, the code's behaviour is followed; each place says so.
 """
 
 import numpy as np
@@ -41,7 +41,8 @@ def draw_counts(s, topo, count, wanted, ops, place):
 def _write_expression(s, x, chosen, n, random_number, modulus, withheld, p):
     """Give instance x the terms chosen[:n], and a constant if `random_number` (section 1.6: kinds and ranges).
 
-    Bits of `withheld`: differences, products. Their coin is thrown all the same: everything else stays as it was.
+    Bits of `withheld`: differences, products. Their random numbers are drawn all the same, so
+    everything else stays as it was.
     """
     shuffle(s, chosen, n)  # operand order is random (paper; the published code keeps insertion order)
     p.n_terms[0, x] = n

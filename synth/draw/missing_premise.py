@@ -49,13 +49,13 @@ def drop_premise(s, p):
 def _derive(p):
     """What of an incomplete problem can still be derived: forget all other values, and keep of the needed parameters
     those that can and that the query still depends on."""
-    known = np.zeros(SLOTS, dtype=np.int64)
+    done = np.zeros(SLOTS, dtype=np.int64)
     progress = True
     while progress:
         progress = False
         for x in range(SLOTS):
-            if p.exists[0, x] and not known[x] and ready(p.n_terms[0], p.terms[0], known, x):
-                known[x], progress = 1, True
+            if p.exists[0, x] and not done[x] and ready(p.n_terms[0], p.terms[0], done, x):
+                done[x], progress = 1, True
     reached = np.zeros(SLOTS, dtype=np.int64)
     reached[p.scalars[0, QUERY]] = 1
     count = p.scalars[0, N_NEEDED]
@@ -66,9 +66,9 @@ def _derive(p):
                 if reached[x] and p.terms[0, x, t, f] >= 0:
                     reached[p.terms[0, x, t, f]] = 1
     for x in range(SLOTS):
-        if not known[x]:
+        if not done[x]:
             p.value[0, x] = -1
-        if not known[x] or not reached[x]:
+        if not done[x] or not reached[x]:
             p.needed[0, x] = 0
     n, ops = 0, 0
     for i in range(count):

@@ -1,8 +1,8 @@
 """Draws problems: hyper-parameters, structure, dependencies, values, names, sentence order (Part 2.1, appendix).
 
 `draw` is one compiled loop that redraws until the problem has exactly the wanted number of operations and lies in the
-wanted split. The op count is drawn first and stays (the exact op law; the published sampler draws it once per object).
-Everything is a pure function of the generator state it is given.
+wanted split. The number of operations is drawn first and kept, so its distribution is exact (the published sampler
+draws it once per object). Everything is a pure function of the generator that it is given.
 """
 
 import math

@@ -52,13 +52,13 @@ def resample_query(s, p):
                     needed[y] = 1
                     stack[left] = y
                     left += 1
-    known = np.zeros(SLOTS, dtype=np.int64)
+    done = np.zeros(SLOTS, dtype=np.int64)
     free = np.zeros(SLOTS, dtype=np.int64)
     p.topo[0, :] = -1
     for i in range(n):
         for x in range(SLOTS):
-            free[x] = 1 if needed[x] and not known[x] and ready(p.n_terms[0], p.terms[0], known, x) else 0
+            free[x] = 1 if needed[x] and not done[x] and ready(p.n_terms[0], p.terms[0], done, x) else 0
         x = pick(s, free)
-        known[x] = 1
+        done[x] = 1
         p.topo[0, i] = x
     p.scalars[0, QUERY], p.scalars[0, OPS], p.scalars[0, N_NEEDED] = query, ops, n

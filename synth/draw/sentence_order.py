@@ -26,13 +26,13 @@ def order_sentences(s, level, p, count):
                 n += 1
         shuffle(s, sentences, n)
         return
-    known = np.zeros(SLOTS, dtype=np.int64)
+    done = np.zeros(SLOTS, dtype=np.int64)
     free = np.zeros(SLOTS, dtype=np.int64)
     while n < count:
         for x in range(SLOTS):
-            free[x] = 1 if p.exists[0, x] and not known[x] and ready(p.n_terms[0], p.terms[0], known, x) else 0
+            free[x] = 1 if p.exists[0, x] and not done[x] and ready(p.n_terms[0], p.terms[0], done, x) else 0
         x = pick(s, free)
-        known[x] = 1
+        done[x] = 1
         if x < INSTANCES:
             sentences[n] = x
             n += 1

@@ -9,24 +9,24 @@ from synth.problem.arrays import DIFFERENCE, MULTIPLY, N_NEEDED, SLOTS, ready
 @jit
 def evaluate(p, modulus):
     """Values of all parameters, in dependency order (every parameter is computable: the graph has no cycle)."""
-    known = np.zeros(SLOTS, dtype=np.int64)
+    done = np.zeros(SLOTS, dtype=np.int64)
     waiting = np.zeros(SLOTS, dtype=np.int64)
     for i in range(p.scalars[0, N_NEEDED]):
         x = int(p.topo[0, i])
         p.value[0, x] = _value(p, x, modulus)
-        known[x] = 1
+        done[x] = 1
     left = 0
     for x in range(SLOTS):
-        if p.exists[0, x] and not known[x]:
+        if p.exists[0, x] and not done[x]:
             waiting[left] = x
             left += 1
     while left > 0:
         again = 0
         for i in range(left):
             x = waiting[i]
-            if ready(p.n_terms[0], p.terms[0], known, x):
+            if ready(p.n_terms[0], p.terms[0], done, x):
                 p.value[0, x] = _value(p, x, modulus)
-                known[x] = 1
+                done[x] = 1
             else:
                 waiting[again] = x
                 again += 1

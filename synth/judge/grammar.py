@@ -15,7 +15,7 @@ from synth.kernel.jit import jit
 from synth.problem import clauses
 from synth.world import vocabulary as vocab
 
-# a clause row: the columns of synth.problem.clauses (clauses.LEFT and clauses.RIGHT are -1 where the operand is a number), then
+# a clause row: the columns of synth.problem.clauses (LEFT and RIGHT are -1 where the operand is a number), then
 LEFT_NUMBER, RIGHT_NUMBER, SECOND_OPERATION = 7, 8, 9  # numbers in the letter expression, sign of the number expression
 CLAUSE_COLUMNS = 10
 OWNER_TOKEN, THING_TOKEN, LETTER, COUNT = range(4)  # a step's head; LETTER is -1 in a step that is taken back

@@ -1,11 +1,11 @@
 """One switch between compiled and plain Python: `@jit` is numba's `njit`, or nothing at all.
 
-The kernels of this room are written on small integer arrays so that both give identical output. `GLASSHOUSE_JIT=0`
+The kernels of synth are written on small integer arrays so that both give identical output. `GLASSHOUSE_JIT=0`
 in the environment selects plain Python: slower by a few hundred times, but it starts at once, which is what a person
 who wants to look at one problem needs.
 
 Numba's cache does not notice when a *called* kernel changed, so the kernels of a file are cached in a folder named by a
-hash of that file and of all it imports from this room: editing one can never run stale machine code, and recompiles
+hash of that file and of all it imports from synth: editing one can never run stale machine code, and recompiles
 only what depends on it.
 """
 
@@ -21,14 +21,14 @@ from typing import TypeVar
 F = TypeVar("F", bound=Callable)
 
 ENABLED = os.environ.get("GLASSHOUSE_JIT", "1") != "0"
-ROOM = Path(__file__).resolve().parents[1]  # the package `synth`
+PACKAGE = Path(__file__).resolve().parents[1]  # synth
 
 if ENABLED:
     import numba
 
 
 def sources(module: str) -> set[str]:
-    """The modules that `module` imports from this room, directly or not, and itself: dotted names without `synth.`."""
+    """The modules that `module` imports from synth, directly or not, and itself: dotted names without `synth.`."""
     found, stack = set(), [module]
     while stack:
         name = stack.pop()
@@ -39,19 +39,19 @@ def sources(module: str) -> set[str]:
 
 
 def _file(module: str) -> Path:
-    return (ROOM / module.replace(".", "/")).with_suffix(".py")
+    return (PACKAGE / module.replace(".", "/")).with_suffix(".py")
 
 
 @cache  # a module that many others import is read once, which is most of what starting a command takes here
 def _imported(file: Path) -> list[str]:
-    """The modules of this room that a file itself imports, inside functions too, among names that may be none."""
+    """The modules of synth that a file itself imports, inside functions too, among names that may be none."""
     found = []
     for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.Import):
             found += [alias.name.removeprefix("synth.") for alias in node.names if alias.name.startswith("synth.")]
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "synth":
-            package = node.module.removeprefix("synth").removeprefix(".")
-            found += [package, *(f"{package}.{alias.name}".removeprefix(".") for alias in node.names)]
+            base = node.module.removeprefix("synth").removeprefix(".")
+            found += [base, *(f"{base}.{alias.name}".removeprefix(".") for alias in node.names)]
     return [name for name in found if name]
 
 
@@ -60,7 +60,7 @@ def _cache_folder(module: str) -> str:
     digest = hashlib.blake2b(digest_size=6)
     for name in sorted(sources(module)):
         digest.update(_file(name).read_bytes())
-    base = ROOM / "__pycache__" if os.access(ROOM, os.W_OK) else Path(tempfile.gettempdir())
+    base = PACKAGE / "__pycache__" if os.access(PACKAGE, os.W_OK) else Path(tempfile.gettempdir())
     return str(base / f"numba-{module}-{digest.hexdigest()}")
 
 
@@ -68,7 +68,7 @@ def jit(function: F) -> F:
     """Compile `function` with numba (cached on disk), or return it unchanged when the switch is off."""
     if not ENABLED:
         return function
-    room, _, module = function.__module__.partition(".")
-    if room == "synth":
+    package, _, module = function.__module__.partition(".")
+    if package == "synth":
         numba.config.CACHE_DIR = _cache_folder(module)  # type: ignore[attr-defined]
     return numba.njit(cache=True)(function)

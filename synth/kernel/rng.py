@@ -2,7 +2,7 @@
 
 Every random thing in the lab is a pure function of (seed, stream name, index): the triple is hashed to 128 bits, which
 start a fresh generator (xoshiro128++, Blackman & Vigna 2021: 32-bit words, no multiplication, so plain Python integers
-and compiled 64-bit ones agree). Nothing is ever seeded with `seed + index`.
+and compiled 64-bit ones agree). Nothing is ever seeded with `seed + index`. In kernels a generator is called `s`.
 
     >>> key(0, "data", 7) == key(0, "data", 7), key(0, "data", 7) == key(7, "data", 0)
     (True, False)
@@ -10,6 +10,7 @@ and compiled 64-bit ones agree). Nothing is ever seeded with `seed + index`.
 
 import hashlib
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def key(seed: int, stream: str, index: int) -> int:
     return int.from_bytes(_digest(seed, stream, index, 8), "little") >> 1
 
 
-def generators(seed: int, stream: str, indices) -> np.ndarray:
+def generators(seed: int, stream: str, indices: Iterable[int]) -> np.ndarray:
     """Generators int64[N, 4], one for each index: each row is the state of an xoshiro128++ in four 32-bit words."""
     prefix = hashlib.blake2b(f"{seed}\x1f{stream}\x1f".encode(), digest_size=16)
     digests = []

@@ -1,18 +1,18 @@
-"""The exact oracle: for any problem and any prefix of a solution, the generator's law of the next token (ours).
+"""The exact oracle: the generator's distribution of the next token after any prefix of a solution (ours).
 
     oracle = Oracle(spec)
-    law = oracle(problems, responses)          # problems N, responses: N token sequences after `<solution>`
-    law.entropy(), law.logp(responses), law.log_probs(world.size), law.status
+    probs = oracle(problems, responses)        # problems N, responses: N token sequences after `<solution>`
+    probs.entropy(), probs.logp(tokens), probs.log_probs(world.size), probs.status
 
-Every choice that the problem's text does not determine has a simple law (design section 2): the next parameter and the
-mistakes before it (`synth.write.mistakes.branch_law`), a new letter uniform over the unused ones, a slip's wrong number
-uniform over the others. So the next token is determined, or has a distribution of a few dozen entries, kept sparse.
+Every choice that the problem's text does not determine has a known distribution: the next parameter and the mistakes
+before it (`synth.write.step_distribution`), a new letter uniform over the unused ones, a slip's wrong number uniform
+over the others. So the next token is determined, or has a distribution of a few dozen entries, kept sparse.
 
 A prefix that the generator cannot produce (a student's own mistake, garbage) is answered by a policy:
 
     continue   believe what is written: a wrong number is the letter's value from here on, a wrong operand the operand;
-               what is not determined any more (an operand that was never defined) is abstained from
-    correct    as continue, but a step that cannot be is taken back at once, in worlds that take mistakes back
+               where nothing is determined any more (an operand that was never defined) there is no distribution
+    correct    as continue, but an impossible step is taken back at once, in worlds that take mistakes back
     abstain    no distribution from the first impossible token on
 
 `status` says for every position which of these it is, so a loss can mask what it does not want.
@@ -140,8 +140,8 @@ class Oracle:
 
     world: of the problems, where it is not the spec's own (a record's, `synth.problem.arrays.world_of`). Raises
     ValueError when the policy is unknown, the spec's solutions have no closed form (published order), or the world's
-    sentences have no end. Exact up to documents of 16,384 tokens, which make no more slips (`synth.write.document`): no
-    setting gets there but a slip rate above 0.9.
+    sentences have no end. Exact up to documents of 16,384 tokens, which make no more slips (`synth.write.solution`):
+    only a slip rate above 0.9 gets there.
     """
 
     def __init__(self, spec: Spec, policy: str = "continue", world: World | None = None) -> None:
@@ -169,7 +169,7 @@ class Oracle:
     def __call__(
         self, problems: Problems, responses: Sequence[Sequence[int]], shortest: np.ndarray | None = None
     ) -> NextTokenProbs:
-        """The law of every next token of responses[i] to problem i (token ids of the world, after `<solution>`).
+        """The distribution of every next token of responses[i] (token ids after `<solution>`) to problem i.
 
         shortest: bool[N], which solutions have no unneeded steps; default all as the spec says.
         """
@@ -197,7 +197,7 @@ class Oracle:
         return NextTokenProbs(ids, probs, starts, status, offsets + np.arange(len(offsets)))
 
     def documents(self, documents: Documents) -> NextTokenProbs:
-        """The law along the solutions of documents; those that a context asks to be concise are the shortest."""
+        """The distributions along the solutions of documents; where a context asks for `<concise>`, of the shortest."""
         rows = range(len(documents))
         shortest = np.array([self.spec.shortest or CONCISE in documents.prompt_tokens(i) for i in rows], dtype=bool)
         return self(documents.problems, [documents.response(i) for i in rows], shortest)
@@ -208,5 +208,5 @@ class Oracle:
         Its mean is the entropy of a solution given its problem, which is also the mean negative log-probability; this
         sum varies less.
         """
-        law = self.documents(documents)
-        return np.add.reduceat(law.entropy(), law.rows[:-1])
+        probs = self.documents(documents)
+        return np.add.reduceat(probs.entropy(), probs.rows[:-1])

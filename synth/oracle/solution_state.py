@@ -1,8 +1,8 @@
-"""The oracle's walk through a solution: where it stands after each token, and what the generator would write next.
+"""Where the oracle stands in a solution after each token, and what the generator would write next.
 
 One `State` per solution. `emit` writes the distribution of the next token, `consume` believes a token and goes on; both
-are total: any token may come at any place. What a state holds is what has been written: which parameters are defined,
-which letters stand for them, with which numbers, and which names were tried since the last definition.
+are total: any token may come at any place. A state holds what has been written: which parameters are defined, which
+letters stand for them, with which numbers, and which names were tried as mistakes since the last definition.
 """
 
 from typing import NamedTuple
@@ -234,7 +234,7 @@ def to_take_back(state, settings):
 
 @jit
 def emit(state, p, ids, settings):
-    """Write the distribution of the next token to `ids` and `token_probs`; returns its size, 0 where none is determined."""
+    """Write the distribution of the next token to `state`; returns its size, 0 where none is determined."""
     phase = state.scalars[PHASE]
     if to_take_back(state, settings):
         return _one(state, ids.phrases[vocab.BACK])

@@ -1,9 +1,9 @@
 """What is left to write of a solution step, token by token, believing what has been written so far (for the oracle).
 
-Once a step's parameter and letter are known, its clauses are determined (`synth.problem.clauses`) up to the letters of its
-intermediates. The plan is the list of items that the clauses are written with; an item's token is worked out when its
-turn comes, from what stands in the clause by then. So after a wrong operand the numbers put in are that operand's, and
-after a wrong number the result is that of the numbers as written.
+Once a step's parameter and letter are known, its clauses are determined (`synth.problem.clauses`) up to the letters of
+its intermediates. The plan is the list of items that the clauses are written with; an item's token is worked out when
+its turn comes, from what stands in the clause by then. So after a wrong operand the numbers put in are that operand's,
+and after a wrong number the result is that of the numbers as written.
 """
 
 from typing import NamedTuple

@@ -116,12 +116,12 @@ def one(p, i):
 
 
 @jit
-def ready(n_terms, terms, known, a):
-    """Whether every direct dependency of a is known (arrays of one problem)."""
+def ready(n_terms, terms, done, a):
+    """Whether every direct dependency of slot a is done (arrays of one problem)."""
     for t in range(n_terms[a]):
-        if not known[terms[a, t, 0]]:
+        if not done[terms[a, t, 0]]:
             return False
-        if terms[a, t, 1] >= 0 and not known[terms[a, t, 1]]:
+        if terms[a, t, 1] >= 0 and not done[terms[a, t, 1]]:
             return False
     return True
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from synth.problem.arrays import N_SENTENCES
 from synth.spec import Spec
 from synth.store.shards import PARQUET, Shards
 from synth.world.vocabulary import SPECIALS
@@ -26,8 +27,9 @@ def statistics(shards: Shards) -> dict[str, np.ndarray]:
         p, starts = documents.problems, documents.offsets[:-1]
         response = np.diff(documents.offsets) - documents.prompt
         found = {
-            "operations": p.ops, "sentences": p.scalars[:, 3], "needed parameters": p.needed.clip(0).sum(axis=1),
-            "answer": p.answer, "prompt tokens": documents.prompt, "response tokens": response,
+            "operations": p.ops, "sentences": p.scalars[:, N_SENTENCES],
+            "needed parameters": p.needed.clip(0).sum(axis=1), "answer": p.answer,
+            "prompt tokens": documents.prompt, "response tokens": response,
             "loss": np.add.reduceat(documents.loss, starts), "logp": np.add.reduceat(documents.logp, starts),
         }  # fmt: skip
         for name, values in found.items():
@@ -67,7 +69,8 @@ def _text(manifest: dict, numbers: dict[str, np.ndarray], spec: Spec) -> str:
     ]
     code = manifest["code"]
     commit = f", commit {code['commit']}" if code["commit"] else ""
-    reading = "from synth.store.writers import read_shards\n\nshards = read_shards(DIR, verify=True)\nshards[0].prompt_tokens(0)"
+    reading = "from synth.store.shards import read_shards\n\nshards = read_shards(DIR, verify=True)\n"
+    reading += "shards[0].prompt_tokens(0)"
     if manifest["parquet"]:
         reading += "\n\nimport datasets\n\ndatasets.load_dataset(DIR)"
     figures = "\n".join(f"![{name}](figures/{name}.png)" for name in FIGURES)

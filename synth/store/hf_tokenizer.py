@@ -17,8 +17,12 @@ with its `<problem>`, without the 50256 of a document before it. GPT-2's files a
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from synth.world.vocabulary import EOS, PAD, POSSESSIVE, SPECIALS, World
+
+if TYPE_CHECKING:  # takes seconds to import
+    from transformers import PreTrainedTokenizerFast
 
 GPT2_SIZE, GPT2_EOS, GPT2_PAD = 50257, 50256, 221
 GPT2_RAW_BYTES = (*range(222, 228), *range(188, 220), *range(228, 255))  # in the order in which specials take them
@@ -26,7 +30,7 @@ LEFT, RIGHT = "\u2060", "\u2061"  # stand around a name while a text is put toge
 WORD = re.compile(rf"{POSSESSIVE}\b| ?\w+| ?[^\w\s]|\s")
 
 
-def fast_tokenizer(world: World):
+def fast_tokenizer(world: World) -> "PreTrainedTokenizerFast":
     """The phrase vocabulary as a PreTrainedTokenizerFast: `encode` is `world.encode`, `decode` is `world.decode`.
 
     Ids are the world's. `decode` leaves specials out with skip_special_tokens=True, and a text that is not of the world
@@ -52,7 +56,7 @@ def fast_tokenizer(world: World):
     )
 
 
-def word_tokenizer(world: World):
+def word_tokenizer(world: World) -> "PreTrainedTokenizerFast":
     """Words with the space before them, numbers, letters, `'s` and signs as tokens; specials have the world's ids."""
     from tokenizers import decoders
 
@@ -86,7 +90,7 @@ def _transformers(tokenizer):
     )
 
 
-def train_bpe(texts: Iterable[str], merges: int):
+def train_bpe(texts: Iterable[str], merges: int) -> "PreTrainedTokenizerFast":
     """A byte-level BPE (GPT-2's kind) with `merges` merges learnt from texts; specials have the world's ids."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -104,7 +108,7 @@ def train_bpe(texts: Iterable[str], merges: int):
     return _transformers(tokenizer)
 
 
-def load_folder(folder: str):
+def load_folder(folder: str) -> tuple["PreTrainedTokenizerFast", list[int]]:
     """The tokenizer of a folder, with a marker for every special: (PreTrainedTokenizerFast, markers int[SPECIALS]).
 
     Raises ValueError when the folder is missing, holds no tokenizer, or one without a fast form.
@@ -156,7 +160,7 @@ def gpt2_markers() -> list[int]:
     return [own[i] if i in own else next(raw) for i in range(len(SPECIALS))]
 
 
-def added_markers(tokenizer) -> list[int]:
+def added_markers(tokenizer: "PreTrainedTokenizerFast") -> list[int]:
     """Marker of each special in another tokenizer, which gets those that it lacks as added special tokens."""
     from tokenizers import AddedToken
 

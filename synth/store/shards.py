@@ -1,10 +1,10 @@
 """Token shards: folders of `.npy` arrays that are complete or absent, with the hashes that prove them.
 
-DIR/manifest.json           spec, seed, split, index range, code version; name, counts and SHA-256 of every shard
-DIR/shard-00000/tokens.npy  and one file for each other array of `synth.dataset.Documents`, by memory map
-DIR/shard-00000/problems.npy, records.parquet     the truth of the same problems, as arrays and as records
+    DIR/manifest.json            spec, seed, split, index range, code version; name, counts and SHA-256 of every shard
+    DIR/shard-00000/tokens.npy   and one file for each other array of `synth.documents.Documents`, by memory map
+    DIR/shard-00000/problems.npy, records.parquet     the truth of the same problems, as arrays and as records
 
-shards = read_shards("med/", verify=True); documents = shards[0]; documents.prompt_tokens(3)
+Try: `shards = read_shards("med/", verify=True); documents = shards[0]; documents.prompt_tokens(3)`.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,8 @@ PROBLEM = np.dtype([(name, np.int16, a.shape[1:]) for name, a in zip(Problems._f
 def write_shard(folder: Path, first: int, documents: Documents, table: object | None) -> dict:
     """Write one shard so that `folder` is complete or absent; returns its entry of the manifest.
 
-    first: index of its first document in the stream; table: the same documents as `synth.store.parquet` has them, or None.
+    first: index of its first document in the stream; table: the same documents as a table of `synth.store.parquet`, or
+    None.
     """
     with atomic_path(folder) as temporary:
         temporary.mkdir()

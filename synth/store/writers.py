@@ -21,7 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from synth.dataset import Source
 from synth.documents import Documents, join
@@ -39,68 +39,75 @@ SHARD = 10_000  # documents in a shard
 WAITING = 4  # chunks made ahead for each worker
 
 
-def _source(job: tuple[Spec, int, str, int, int]) -> tuple[Source, Documents]:
-    spec, seed, split, start, stop = job
-    source = Source(spec, seed, split)
-    return source, source.documents(range(start, stop))
+class Chunk(NamedTuple):
+    """Documents start..stop-1 of a stream, made at a time."""
+
+    spec: Spec
+    seed: int
+    split: str
+    start: int
+    stop: int
+
+    def source(self) -> Source:
+        """The stream."""
+        return Source(self.spec, self.seed, self.split)
 
 
-def _lines(job: tuple[Spec, int, str, int, int]) -> list[str]:
-    spec, seed, split, start, stop = job
-    return [json.dumps(r, ensure_ascii=False) for r in records(Source(spec, seed, split), start, stop)]
+def _chunks(spec: Spec, seed: int, split: str, start: int, stop: int) -> list[Chunk]:
+    return [Chunk(spec, seed, split, a, min(a + CHUNK, stop)) for a in range(start, stop, CHUNK)]
 
 
-def _documents(job: tuple[Spec, int, str, int, int], tokens: str = PHRASE) -> Documents:
-    source, documents = _source(job)
-    return encoding(tokens, source.world).documents(documents)
+def _lines(chunk: Chunk) -> list[str]:
+    return [json.dumps(r, ensure_ascii=False) for r in records(chunk.source(), chunk.start, chunk.stop)]
 
 
-def _rows(job: tuple[Spec, int, str, int, int], tokens: str = PHRASE) -> tuple[Documents, Any]:
+def _documents(chunk: Chunk, tokens: str = PHRASE) -> Documents:
+    source = chunk.source()
+    return encoding(tokens, source.world).documents(source.documents(range(chunk.start, chunk.stop)))
+
+
+def _rows(chunk: Chunk, tokens: str = PHRASE) -> tuple[Documents, Any]:
     """A chunk as documents in the wanted tokens, and as a table of records."""
     from synth.store.parquet import table
 
-    source, documents = _source(job)
-    written = [record(source, documents, i, job[3] + i) for i in range(len(documents))]
+    source = chunk.source()
+    documents = source.documents(range(chunk.start, chunk.stop))
+    written = [record(source, documents, i, chunk.start + i) for i in range(len(documents))]
     encoded = encoding(tokens, source.world).documents(documents)
     spans = zip(encoded.offsets, encoded.offsets[1:], strict=False)
     return encoded, table(written, [encoded.tokens[a:b] for a, b in spans])
 
 
-def _map(function: Callable, spec: Spec, seed: int, split: str, chunks: list[range], workers: int) -> Iterator:
-    """`function` over chunks of a stream, in order, in `workers` processes; a progress bar when it takes long."""
+def _map(function: Callable[[Chunk], Any], chunks: list[Chunk], workers: int) -> Iterator:
+    """`function` of every chunk, in order, in `workers` processes; a progress bar when it takes long."""
     from tqdm import tqdm
 
-    jobs = [(spec, seed, split, chunk.start, chunk.stop) for chunk in chunks]
-    bar = tqdm(total=sum(map(len, chunks)), unit="problem", delay=2, file=sys.stderr, disable=None)
+    bar = tqdm(total=sum(c.stop - c.start for c in chunks), unit="problem", delay=2, file=sys.stderr, disable=None)
     if workers == 1:
-        for job in jobs:
-            yield function(job)
-            bar.update(job[4] - job[3])
+        for chunk in chunks:
+            yield function(chunk)
+            bar.update(chunk.stop - chunk.start)
     else:
         with get_context("spawn").Pool(workers) as pool:
             waiting: deque = deque()  # bounded, so that a slow disk does not fill the memory
-            for job in [*jobs, *[None] * (workers * WAITING)]:
-                if job is not None:
-                    waiting.append((job, pool.apply_async(function, (job,))))
-                if waiting and (job is None or len(waiting) > workers * WAITING):
-                    done, result = waiting.popleft()
+            for chunk in [*chunks, *[None] * (workers * WAITING)]:
+                if chunk is not None:
+                    waiting.append((chunk, pool.apply_async(function, (chunk,))))
+                if waiting and (chunk is None or len(waiting) > workers * WAITING):
+                    first, result = waiting.popleft()
                     yield result.get()
-                    bar.update(done[4] - done[3])
+                    bar.update(first.stop - first.start)
     bar.close()
-
-
-def _chunks(start: int, stop: int) -> list[range]:
-    return [range(first, min(first + CHUNK, stop)) for first in range(start, stop, CHUNK)]
 
 
 def stream(spec: Spec, seed: int, split: str, start: int, stop: int, workers: int = 1) -> Iterator[Documents]:
     """Documents start..stop-1 in order, some hundreds at a time, made by `workers` processes; no files, no state."""
-    return _map(_documents, spec, seed, split, _chunks(start, stop), workers)
+    return _map(_documents, _chunks(spec, seed, split, start, stop), workers)
 
 
 def write_lines(spec: Spec, seed: int, split: str, start: int, stop: int, workers: int, out: str) -> None:
     """JSON lines to a file, or to standard output when `out` is "-"."""
-    chunks = _map(_lines, spec, seed, split, _chunks(start, stop), workers)
+    chunks = _map(_lines, _chunks(spec, seed, split, start, stop), workers)
     if out == "-":
         for chunk in chunks:
             sys.stdout.write("".join(line + "\n" for line in chunk))
@@ -118,7 +125,7 @@ def write_parquet(spec: Spec, seed: int, split: str, start: int, stop: int, work
     from synth.store.parquet import SCHEMA
 
     with _replacing(Path(out)) as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
-        for _, rows in _map(_rows, spec, seed, split, _chunks(start, stop), workers):
+        for _, rows in _map(_rows, _chunks(spec, seed, split, start, stop), workers):
             writer.write_table(rows)
 
 
@@ -173,7 +180,7 @@ def write_shards(
     spec: Spec, seed: int, split: str, start: int, stop: int, workers: int, out: str, tokens: str = PHRASE,
     shard: int = SHARD, parquet: bool | None = None,
 ) -> None:  # fmt: skip
-    """Token shards of `shard` documents (`synth.store.shards`) with a manifest and a data card; an unfinished folder goes on.
+    """Token shards of `shard` documents each, with a manifest and a data card; an unfinished folder is continued.
 
     parquet: also write the records of each shard as parquet, for `datasets.load_dataset`; None: when pyarrow is there.
     In other tokens than the world's own, the folder `tokenizer` holds their tokenizer and the manifest its markers.
@@ -255,9 +262,9 @@ def _write_missing(folder: Path, spec: Spec, plan: dict, workers: int, tokens: s
             entries.pop(n, None)
             shutil.rmtree(path, ignore_errors=True)
     todo = [n for n in range(len(spans)) if n not in entries]
-    chunks = [_chunks(spans[n].start, spans[n].stop) for n in todo]
+    chunks = [_chunks(spec, plan["seed"], plan["split"], spans[n].start, spans[n].stop) for n in todo]
     work = partial(_rows if plan["parquet"] else _documents, tokens=tokens)
-    made = _map(work, spec, plan["seed"], plan["split"], [c for cs in chunks for c in cs], workers)
+    made = _map(work, [c for cs in chunks for c in cs], workers)
     for n, parts in zip(todo, chunks, strict=True):
         done = [next(made) for _ in parts]
         table = None

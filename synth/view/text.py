@@ -1,4 +1,4 @@
-"""A problem as a person likes to read it: text, the graph of parameters with values, the solution with its mistakes."""
+"""A problem as text for a terminal: sentences, graph of parameters with values, solution with its mistakes."""
 
 import textwrap
 

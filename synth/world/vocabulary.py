@@ -1,10 +1,10 @@
 """Names, sentence templates and the token vocabulary of a world; text is the invertible rendering of tokens.
 
-A world is a data file (categorisations, item names, phrases; `synth.world.validate_world` says what it must be) cut to a wanted
-size: one of `synth/world/files/` by its name, or any other by its path. A token is the largest piece of text the world never
-splits: a whole name, a number, a letter, or a phrase with the words that always come with it. Each token's text begins
-with its own space; the possessive between two names is rendered, not stored. So `world.encode(world.decode(ids)) ==
-ids`, at about half the tokens of words.
+A world is a data file (categorisations, item names, phrases; `synth.world.validate_world` says what it must be) cut to
+a wanted size: one of `synth/world/files/` by its name, or any other by its path. A token is the largest piece of text
+that the world never splits: a whole name, a number, a letter, or a phrase with the words that always come with it. Each
+token's text begins with its own space; the possessive between two names is rendered, not stored. So
+`world.encode(world.decode(ids)) == ids`, at about half the tokens of words.
 
     >>> world = load("english", modulus=7, categorisations=1, subcategories=1, names=4, letters=52)
     >>> ids = world.encode(" Define Maple Hill's Supermarket as k; so k = 3.")
@@ -14,7 +14,7 @@ ids`, at about half the tokens of words.
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -100,7 +100,7 @@ class World:
             self.n_letters, self.first_name, self.size,
         )  # fmt: skip
 
-    def decode(self, ids) -> str:
+    def decode(self, ids: Iterable[int]) -> str:
         """Text of token ids; special tokens are left out, a possessive joins two names that follow each other."""
         pieces: list[str] = []
         after_name = False
@@ -155,8 +155,8 @@ def path_of(name: str) -> Path:
     """
     path = Path(name) if name.endswith(".json") else FOLDER / f"{name}.json"
     if not path.is_file():
-        known = sorted(p.stem for p in FOLDER.glob("*.json"))
-        raise ValueError(f"world={name!r} does not exist; accepted: {', '.join(known)}, or the path of a .json file")
+        shipped = sorted(p.stem for p in FOLDER.glob("*.json"))
+        raise ValueError(f"world={name!r} does not exist; accepted: {', '.join(shipped)}, or the path of a .json file")
     return path
 
 

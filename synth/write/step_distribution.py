@@ -79,9 +79,9 @@ def next_sentence_probs(kind, rate, p, done, excluded, right, wrong, letters=0):
     """P(next sentence defines x) in `right`, P(next sentence is a mistake naming x) in `wrong`; together they sum to 1.
 
     Exact for solutions whose order is redrawn step by step; both are 0 when nothing is ready. `letters` as in
-    `next_needed`. Candidates exclude the coming parameter, so the distribution averages over it. Given what was tried, it is
-    uniform over the untried ready ones, unless (weak, not the shortest) only some of them are candidates: these leave
-    fewer to choose from, and so are likelier by |candidates| / |untried candidates|.
+    `next_needed`. Candidates exclude the coming parameter, so the distribution averages over it. Given what was tried,
+    it is uniform over the untried ready ones, unless (weak, not the shortest) only some of them are candidates: these
+    leave fewer to choose from, and so are likelier by |candidates| / |untried candidates|.
     """
     ready_mask = np.zeros(SLOTS, dtype=np.int64)
     n_ready = next_needed(p, done, ready_mask, letters)

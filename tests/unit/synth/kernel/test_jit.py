@@ -18,7 +18,7 @@ def test_a_kernel_that_nobody_calls_is_in_no_other_key():
 
 
 def test_imports_of_packages_of_submodules_and_over_several_lines_count(tmp_path, monkeypatch):
-    monkeypatch.setattr("synth.kernel.jit.ROOM", tmp_path)
+    monkeypatch.setattr("synth.kernel.jit.PACKAGE", tmp_path)
     text = "from synth import b as c, d\nfrom synth.e.f import (\n    x,\n)\nfrom synth.g import h\n"
     text += "import synth.i.j\nimport numpy\n"
     for name, source in {"a": text, "b": "", "d": "", "e/f": "", "g/h": "", "i/j": ""}.items():
@@ -33,7 +33,7 @@ def test_a_file_is_read_once_however_many_import_it(tmp_path, monkeypatch):
     for name, text in texts.items():
         (tmp_path / f"{name}.py").write_text(text)
     parsed = []
-    monkeypatch.setattr(jit, "ROOM", tmp_path)
+    monkeypatch.setattr(jit, "PACKAGE", tmp_path)
     monkeypatch.setattr(jit.ast, "parse", lambda text, whole=ast.parse: parsed.append(text) or whole(text))
     assert [sources(name) for name in "abcd"] == [{"a", "b", "c", "d"}, {"b", "d"}, {"c", "d"}, {"d"}]
     assert len(parsed) == 4

@@ -1,4 +1,4 @@
-"""Inserted mistakes and the distribution of the next sentence, against definitions written out again in plain Python."""
+"""Inserted mistakes and the distribution of the next sentence, against definitions in plain Python."""
 
 import math
 from itertools import groupby
