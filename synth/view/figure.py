@@ -76,19 +76,19 @@ def draw(problem: Problems, world: World, order: list[int], path: str) -> None:
 
 def shown(problem: Problems) -> list[int]:
     """Slots in the picture: every instance parameter, the query, and the abstract parameters these depend on."""
-    found: list[int] = []
-    stack = [int(problem.query[0]), *(s for s in range(INSTANCES) if problem.exists[0, s] > 0)]
-    while stack:
-        if (slot := stack.pop()) not in found:
-            found.append(slot)
-            stack += dependencies(problem, slot)
-    return sorted(found)
+    return sorted(
+        _reached(problem, [int(problem.query[0]), *np.flatnonzero(problem.exists[0, :INSTANCES] > 0).tolist()])
+    )
 
 
 def ancestors(problem: Problems) -> set[int]:
     """The query and all it depends on, whether it can be computed or not."""
+    return _reached(problem, [int(problem.query[0])])
+
+
+def _reached(problem: Problems, slots: list[int]) -> set[int]:
     found: set[int] = set()
-    stack = [int(problem.query[0])]
+    stack = list(slots)
     while stack:
         if (slot := stack.pop()) not in found:
             found.add(slot)
