@@ -63,7 +63,7 @@ class Problems(NamedTuple):
 
     def repeat(self, times: int | np.ndarray) -> "Problems":
         """Every problem `times` times, one after the other."""
-        return self.repeat(times)
+        return Problems(*(np.repeat(a, times, axis=0) for a in self))
 
     @property
     def query(self) -> np.ndarray:
