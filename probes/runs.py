@@ -43,20 +43,21 @@ from train.plotting import (
 )  # fmt: skip
 from train.report.figures.probe_map import layer_map
 from train.report.figures.training import health
-from train.report.page import STYLE as PAGE_STYLE
-from train.report.rollouts import render
+from train.report.rollouts import fragment as rollout_fragment
 from train.report.stage_styles import label, stage_styles
+from train.runs.collapse import HEALTH, STEADY, departure
 from train.runs.results import Experiment, Run, load, run_folder_name
 from train.runs.run_folder import OutConfig, RunFolder, open_run
-from train.statistics import ClusterBootstrap, Estimate, paired_difference, wilson
+from train.statistics import ClusterBootstrap, Estimate, correlation, paired_difference, wilson
+from train.tables import Table
 
 __all__ = [
-    "BLUE", "CaptionedFigure", "check_vocabulary", "checkpoint", "ClusterBootstrap", "CYCLE", "DataConfig",
-    "derivation_states", "draw", "error_bars", "Estimate", "evaluate", "Evaluation", "Experiment", "GREEN", "GREY",
-    "health", "held_out_loss", "label", "layer_map", "legend_once", "load", "merged", "open_checkpoint", "open_run",
-    "OpenCheckpoint", "ORANGE", "OutConfig", "PAGE_STYLE", "paired_difference", "pass_at_k", "periods", "plain", "rate",
-    "RC_PARAMS", "RED", "render", "REQUIRED", "Run", "run_entry", "run_folder_name", "RunFolder", "save", "set_up",
-    "stage_styles", "wilson",
+    "BLUE", "CaptionedFigure", "check_vocabulary", "checkpoint", "ClusterBootstrap", "correlation", "CYCLE", "DataConfig",
+    "departure", "derivation_states", "draw", "error_bars", "Estimate", "evaluate", "Evaluation", "Experiment", "GREEN", "GREY",
+    "HEALTH", "health", "held_out_loss", "label", "layer_map", "legend_once", "load", "merged", "open_checkpoint", "open_run",
+    "OpenCheckpoint", "ORANGE", "OutConfig", "paired_difference", "pass_at_k", "periods", "plain", "rate",
+    "RC_PARAMS", "RED", "rollout_fragment", "REQUIRED", "Run", "run_entry", "run_folder_name", "RunFolder", "save", "set_up",
+    "stage_styles", "STEADY", "Table", "wilson",
 ]  # fmt: skip
 
 ACCEPTED = "a run folder, one of its checkpoints/step-N folders, or a Hugging Face folder"

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from train.runs.results import Run, full_accuracy, is_number, is_run
-from train.tables import format_amount, format_interval
+from train.tables import Table, format_amount, format_interval
 
 COLUMNS = ("run", "kind", "done", "steps", "tokens", "flops", "seconds", "cpu", "loss", "kl", "full", "n")
 
@@ -31,19 +31,19 @@ def row(run: Run) -> dict[str, str]:
     cpu, kl = run.total("cpu_seconds"), run.curve("kl_to_oracle")[1]
     kl += [held["kl"]] if "kl" in (held := run.summary.get("held_out", {})) else []
     cells |= {"cpu": format_amount(cpu) if cpu else "", "kl": f"{kl[-1]:.4f}" if kl else ""}
-    try:
-        rate = full_accuracy(run)
-        return cells | {"full": format_interval(rate), "n": str(rate.n)}
-    except (KeyError, TypeError):
-        return cells | {"full": "", "n": ""}
+    rate = full_accuracy(run) if run.kind == "evaluation" and run.complete else None
+    return cells | {"full": format_interval(rate) if rate else "", "n": str(rate.n) if rate else ""}
 
 
-def table(rows: Sequence[dict[str, str]]) -> str:
-    """Aligned text; columns that are empty in every row are left out."""
-    columns = [column for column in COLUMNS if any(r[column] for r in rows)]
-    width = {column: max(len(column), *(len(r[column]) for r in rows)) for column in columns}
-    lines = [{column: column for column in columns}, *rows]
-    return "\n".join("  ".join(line[c].ljust(width[c]) for c in columns).rstrip() for line in lines)
+def table(rows: Sequence[dict[str, str]]) -> Table:
+    """Columns that are empty in every row are left out."""
+    columns = [column for column in COLUMNS if any(row[column] for row in rows)]
+    return Table(columns, ([row[column] for column in columns] for row in rows))
+
+
+def _matching(pattern: str) -> list[str]:
+    """The path itself where there is one, also with signs of a pattern in its name; else what the pattern matches."""
+    return [pattern] if Path(pattern).exists() else glob.glob(pattern)  # noqa: PTH207  absolute patterns too
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("patterns", nargs="+", metavar="PATTERN", help="a run folder, or a pattern of them in quotes")
     parser.add_argument("--sort", choices=COLUMNS, default="run", help="the column to order by (default: run)")
     arguments = parser.parse_args(argv)
-    found = {Path(path) for pattern in arguments.patterns for path in glob.glob(pattern)}  # noqa: PTH207  absolute patterns too
+    found = {Path(path) for pattern in arguments.patterns for path in _matching(pattern)}
     runs = [Run(path) for path in sorted(found) if is_run(path)]
     if not runs:
         print(
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    print(table(sorted((row(run) for run in runs), key=lambda cells: cells[arguments.sort])))
+    print(table(sorted(map(row, runs), key=lambda cells: cells[arguments.sort])).text())
     return 0
 
 

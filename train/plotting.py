@@ -4,7 +4,6 @@ Colours are Okabe and Ito's (2008), which colour-blind readers tell apart. Figur
 state is left behind.
 """
 
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from synth.store.files import atomic_path
 from train.statistics import Estimate
 
 BLUE, GREY, RED, GREEN, PINK, ORANGE, SKY = "#0072B2", "#666666", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
@@ -54,12 +54,10 @@ def draw(maker: Callable[..., CaptionedFigure], *arguments: Any) -> CaptionedFig
 
 
 def save(drawn: CaptionedFigure, path: Path) -> None:
-    """Writes the PNG under a temporary name, then renames it."""
+    """Writes the PNG, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with rc_context(RC_PARAMS):
+    with rc_context(RC_PARAMS), atomic_path(path) as temporary:
         drawn.figure.savefig(temporary, format="png")
-    temporary.replace(path)
 
 
 def smooth(values: Iterable[float]) -> np.ndarray:

@@ -29,7 +29,8 @@ from train.config.compose import CONFIGS, REQUIRED, run_entry
 from train.core import checkpoint
 from train.recipes.grid import awaited, check_lists, chosen, copies, filled
 from train.recipes.runner import Record, Stage, StageFailed, check_graph, nested, run
-from train.report.verdicts import COMPARING, MEASURES, Verdict
+from train.report.verdicts import Verdict
+from train.runs.expectation import COMPARING, MEASURES
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class RecipeFile:
     """The content of configs/recipe/NAME.yaml.
 
     lists: what stages are copied over; seeds: how many it takes. controls: stages that every arm is compared with; the
-    report then ranks the arms (`train.report.studies.arena`). keep_going: whether the other stages run on when one fails.
+    report then ranks the arms (`train.report.studies.arm_ranking`). keep_going: whether the other stages run on when one fails.
     """
 
     name: str = REQUIRED

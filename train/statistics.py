@@ -1,12 +1,15 @@
-"""Intervals for counts: Wilson for one rate, simulation for what is computed from several rates.
+"""Estimates with 95% intervals: Wilson's for one rate, bootstraps for what is computed from several measurements.
 
-Every number of a report comes with n and a 95% interval, and all of them are made here. Rates measured on the same
-problems are compared problem by problem where the verdicts are at hand (`paired_*`), else as independent samples
-(`share`), which is wider and so errs on the careful side. Draws come from a fixed key: the same counts give the same
-interval. Try: `python -c "from train.statistics import wilson; print(wilson(46, 50))"`.
+Rates measured on the same problems are compared problem by problem where the verdicts are known (`paired_*`), else as
+independent samples, which gives wider intervals. Random draws come from a fixed seed: equal data give equal intervals.
+
+The invariant that matters: measurements that all agree never give an interval of width zero (`unanimous`).
+
+Legend: D draws, S seeds, Q measurements, G clusters. scipy.stats takes a second to import, so functions import it.
+Try: `python -c "from train.statistics import wilson; print(wilson(46, 50))"`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,10 +17,11 @@ import numpy as np
 Z = 1.959963984540054  # two-sided 95%
 DRAWS = 10_000
 CLUSTER_DRAWS = 2000
+SHARE, CHANGE, ANY = (0.0, 1.0), (-1.0, 1.0), (-np.inf, np.inf)  # what a rate, a difference of rates, a mean can be
 
 
 class Estimate(NamedTuple):
-    """A measured value with its 95% interval and the number of problems behind it."""
+    """A measured value with its 95% interval and the number of measurements behind it."""
 
     value: float
     low: float
@@ -30,14 +34,21 @@ def wilson(right: int, n: int) -> Estimate:
     if not 0 <= right <= n:
         raise ValueError(f"right = {right} is not a count out of n = {n}; accepted: 0 <= right <= n")
     if n == 0:
-        return Estimate(float("nan"), 0.0, 1.0, 0)
-    p = right / n
-    middle = p + Z * Z / (2 * n)
-    half = Z * np.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
-    scale = 1 + Z * Z / n
-    low = 0.0 if right == 0 else float((middle - half) / scale)
-    high = 1.0 if right == n else float((middle + half) / scale)
-    return Estimate(p, low, high, n)
+        return Estimate(float("nan"), *SHARE, 0)
+    from scipy.stats import binomtest
+
+    interval = binomtest(int(right), int(n)).proportion_ci(method="wilson")
+    return Estimate(right / n, float(interval.low), float(interval.high), n)
+
+
+def unanimous(value: float, n: int, within: tuple[float, float]) -> Estimate:
+    """The mean of a population, `within` these bounds, of which n measurements all gave `value` (ours).
+
+    Resampling them never differs. But at least a share w of the population has that value, Wilson's lower bound of n in
+    n, and the rest may lie anywhere within the bounds.
+    """
+    w = wilson(n, n).low
+    return Estimate(value, *(w * value + (1 - w) * bound for bound in within), n)
 
 
 def difference(right_a: int, n_a: int, right_b: int, n_b: int) -> Estimate:
@@ -49,7 +60,7 @@ def difference(right_a: int, n_a: int, right_b: int, n_b: int) -> Estimate:
     return Estimate(d, float(low), float(high), min(n_a, n_b))
 
 
-def share(after: tuple[int, int], before: tuple[int, int], goal: tuple[int, int]) -> Estimate:
+def gap_closed(after: tuple[int, int], before: tuple[int, int], goal: tuple[int, int]) -> Estimate:
     """Share of the gap before -> goal that `after` closes; each argument is (right, n). Ours.
 
     The interval is that of the ratio (after - before) / (goal - before) under independent Jeffreys posteriors of the
@@ -60,52 +71,87 @@ def share(after: tuple[int, int], before: tuple[int, int], goal: tuple[int, int]
     return _ratio(*(right / n for right, n in (after, before, goal)), *drawn, n=min(after[1], before[1], goal[1]))
 
 
-def paired_share(after: Sequence[bool], before: Sequence[bool], goal: Sequence[bool]) -> Estimate:
-    """`share` for verdicts on the same problems in the same order: bootstrap over problems, which keeps pairs."""
+def paired_gap_closed(after: Sequence[bool], before: Sequence[bool], goal: Sequence[bool]) -> Estimate:
+    """`gap_closed` for verdicts on the same problems in the same order: bootstrap over problems, which keeps pairs."""
     verdicts = np.asarray([after, before, goal], dtype=float)
     n = verdicts.shape[1]
     # Resampling n problems = weighting each by a multinomial count; only the 8 patterns of three verdicts differ.
     patterns, counts = np.unique(verdicts, axis=1, return_counts=True)
     drawn = np.random.default_rng(0).multinomial(n, counts / n, DRAWS) @ patterns.T / n
-    return _ratio(*verdicts.mean(axis=1), *drawn.T, n=n)
+    found = _ratio(*verdicts.mean(axis=1), *drawn.T, n=n)
+    return gap_closed(*((int(sum(v)), n) for v in verdicts)) if found.low == found.high else found
 
 
 def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> Estimate:
     """Rate a minus rate b for verdicts on the same problems in the same order: bootstrap over problems."""
-    n = len(a)
-    counts = np.array(
-        [sum(x and not y for x, y in zip(a, b, strict=True)), sum(y and not x for x, y in zip(a, b, strict=True))]
-    )
-    drawn_D2 = np.random.default_rng(0).multinomial(n, [*counts / n, 1 - counts.sum() / n], DRAWS)[:, :2]
-    low, high = np.quantile((drawn_D2[:, 0] - drawn_D2[:, 1]) / n, [0.025, 0.975])
-    return Estimate(float((counts[0] - counts[1]) / n), float(low), float(high), n)
+    n, d = len(a), np.subtract(np.asarray(a, dtype=float), np.asarray(b, dtype=float))
+    if n == 0 or (d == d[0]).all():
+        return unanimous(float(d.mean()) if n else float("nan"), n, CHANGE)
+    share = [(d > 0).mean(), (d < 0).mean(), (d == 0).mean()]
+    drawn_D3 = np.random.default_rng(0).multinomial(n, share, DRAWS)
+    low, high = np.quantile((drawn_D3[:, 0] - drawn_D3[:, 1]) / n, [0.025, 0.975])
+    return Estimate(float(d.mean()), float(low), float(high), n)
 
 
-def nested_mean(seeds: Sequence[np.ndarray]) -> Estimate:
+def nested_mean(seeds: Sequence[np.ndarray], within: tuple[float, float]) -> Estimate:
     """The mean over seeds of each seed's mean over its problems; its bootstrap draws seeds, then their problems.
 
-    seeds: what was measured on each problem (a verdict, or a difference of two), float[n] for every seed. With one seed
-    this is the bootstrap over problems. Few seeds make it narrow: three cannot show how far a fourth may lie.
+    seeds: what was measured on each problem (a verdict, or a difference of two), float[n] for every seed; within: its
+    bounds. With one seed this is the bootstrap over problems. Few seeds make it narrow: three cannot show how far a
+    fourth may lie.
     """
-    value, drawn_D = nested_draws(seeds)
-    low, high = np.quantile(drawn_D, [0.025, 0.975])
-    return Estimate(value, float(low), float(high), sum(len(seed) for seed in seeds))
+    return nested_test(seeds, within)[0]
 
 
-def nested_draws(seeds: Sequence[np.ndarray]) -> tuple[float, np.ndarray]:
-    """The value of `nested_mean` and its draws, float64[D]; the same key for all, so equal n draw alike."""
+def nested_test(seeds: Sequence[np.ndarray], within: tuple[float, float]) -> tuple[Estimate, float]:
+    """`nested_mean`, and the two-sided p-value of "the mean is 0" from the same draws; if all agree, of a sign test."""
     rng, count = np.random.default_rng(0), len(seeds)
+    value, n = float(np.mean([np.mean(seed) for seed in seeds])), sum(len(seed) for seed in seeds)
     chosen_DS = rng.integers(count, size=(DRAWS, count))
     mean_DS = np.empty((DRAWS, count))
     for s, seed in enumerate(seeds):
         entries, counts = np.unique(np.asarray(seed, dtype=float), return_counts=True)
         here = chosen_DS == s
         mean_DS[here] = rng.multinomial(len(seed), counts / len(seed), int(here.sum())) @ entries / len(seed)
-    return float(np.mean([np.mean(seed) for seed in seeds])), mean_DS.mean(axis=1)
+    drawn_D = mean_DS.mean(axis=1)
+    if len(np.unique(np.concatenate(seeds))) == 1:
+        return unanimous(value, n, within), min(1.0, 2 * 0.5**n) if value else 1.0
+    low, high = np.quantile(drawn_D, [0.025, 0.975])
+    tail = min(np.mean(drawn_D <= 0), np.mean(drawn_D >= 0))
+    return Estimate(value, float(low), float(high), n), min(1.0, 2 * max(float(tail), 1 / DRAWS))
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's step-down correction (Holm 1979), which scipy lacks: name -> adjusted p."""
+    names = sorted(p_values, key=lambda name: p_values[name])
+    steps = [min(1.0, (len(names) - i) * p_values[name]) for i, name in enumerate(names)]
+    return dict(zip(names, np.maximum.accumulate(steps).tolist(), strict=True)) if names else {}
+
+
+def correlation(x: np.ndarray, y: np.ndarray, kind: str = "pearson") -> float:
+    """Pearson's, Spearman's or Kendall's (tau-b) correlation; 0 where one of the two does not vary."""
+    from scipy import stats
+
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return 0.0
+    measure = {"pearson": stats.pearsonr, "spearman": stats.spearmanr, "kendall": stats.kendalltau}[kind]
+    return float(measure(x, y).statistic)
+
+
+def auroc(score_Q: np.ndarray, positive_Q: np.ndarray) -> float:
+    """The chance that a positive scores above a negative, ties counting half (Mann and Whitney); nan without both."""
+    positive_Q = np.asarray(positive_Q, dtype=bool)
+    positives = int(positive_Q.sum())
+    pairs = positives * (len(positive_Q) - positives)
+    if pairs == 0:
+        return float("nan")
+    from scipy.stats import rankdata
+
+    return float((rankdata(score_Q)[positive_Q].sum() - positives * (positives + 1) / 2) / pairs)
 
 
 def _ratio(after, before, goal, after_D, before_D, goal_D, n: int) -> Estimate:
-    """The ratio and the quantiles of its draws (axis D); draws without a gap count as infinitely far on their side."""
+    """The ratio and the quantiles of its draws (axis D); a draw without a gap counts as infinite, by its sign."""
     if goal <= before:
         return Estimate(float("nan"), float("-inf"), float("inf"), n)
     gap_D = goal_D - before_D
@@ -116,10 +162,10 @@ def _ratio(after, before, goal, after_D, before_D, goal_D, n: int) -> Estimate:
 
 
 class ClusterBootstrap:
-    """Bootstrap over clusters: what is measured several times on one problem is drawn together (Davison, Hinkley 1997).
+    """Bootstrap over clusters: repeated measurements of one problem are drawn together (Davison and Hinkley 1997).
 
-    `cluster_Q` tells which of Q measurements belong together. One set of draws serves every quantity that is measured
-    on them, so differences are paired. Legend: D draws, G clusters.
+    `cluster_Q` says which of Q measurements belong together. One set of draws serves every quantity that is measured
+    on them, so differences are paired. `n` of an estimate counts measurements.
     """
 
     def __init__(self, cluster_Q: np.ndarray, draws: int = CLUSTER_DRAWS) -> None:
@@ -128,26 +174,32 @@ class ClusterBootstrap:
         share = np.full(max(1, self.n), 1 / max(1, self.n))  # without a cluster there is nothing to draw, and no rate
         self._weight_DG = np.random.default_rng(0).multinomial(self.n, share, draws).astype(np.float32)
 
-    def rate(self, right_Q: np.ndarray, among_Q: np.ndarray | None = None) -> Estimate:
-        """Share of `right_Q` (among those of `among_Q`) with its interval; n counts measurements.
+    def _count(self, among_Q: np.ndarray) -> int:
+        """Clusters with a measurement among these."""
+        return len(np.unique(self._place_Q[among_Q]))
 
-        Where all have one outcome no draw differs: then Wilson's interval, clusters counting once each.
-        """
+    def rate(self, right_Q: np.ndarray, among_Q: np.ndarray | None = None) -> Estimate:
+        """Share of `right_Q` (among those of `among_Q`) with its interval."""
         among_Q = np.ones(len(right_Q), dtype=bool) if among_Q is None else among_Q
         n = int(among_Q.sum())
         if n == 0:
             return wilson(0, 0)
         value = float(np.mean(right_Q[among_Q]))
-        if value in (0.0, 1.0):
-            clusters = len(np.unique(self._place_Q[among_Q]))
-            whole = wilson(clusters if value else 0, clusters)
-            return Estimate(value, whole.low, whole.high, n)
-        return self.of(lambda rate_D: rate_D, value, n, (right_Q, among_Q))
+        return self.statistic(lambda rate_D: rate_D, value, n, (right_Q, among_Q), within=SHARE)
 
-    def of(self, quantity: Callable[..., np.ndarray], value: float, n: int, *rates: tuple) -> Estimate:
-        """`value` with the quantiles of `quantity(rate_D, ...)`, whose rates are (right_Q, among_Q) in each draw."""
+    def statistic(
+        self, quantity: Callable[..., np.ndarray], value: float, n: int, *rates: tuple, within: tuple[float, float]
+    ) -> Estimate:
+        """`value` with the interval of `quantity(rate_D, ...)`, whose rates are (right_Q, among_Q) in each draw."""
         drawn_D = quantity(*(self._drawn(*rate) for rate in rates))
-        low, high = np.nanquantile(drawn_D, [0.025, 0.975])
+        return self._interval(drawn_D, value, n, within, min((self._count(among_Q) for _, among_Q in rates), default=0))
+
+    @staticmethod
+    def _interval(drawn_D: np.ndarray, value: float, n: int, within: tuple[float, float], clusters: int) -> Estimate:
+        drawn_D = drawn_D[~np.isnan(drawn_D)]
+        if len(drawn_D) == 0 or np.ptp(drawn_D) == 0:
+            return unanimous(value, clusters, within)._replace(n=n)
+        low, high = np.quantile(drawn_D, [0.025, 0.975])
         return Estimate(value, float(low), float(high), n)
 
     def _drawn(self, right_Q: np.ndarray, among_Q: np.ndarray) -> np.ndarray:
@@ -159,10 +211,12 @@ class ClusterBootstrap:
         with np.errstate(invalid="ignore"):
             return (self._weight_DG @ right_G).astype(float) / (self._weight_DG @ n_G)
 
-    def ratio(self, top_Q: np.ndarray, bottom_Q: np.ndarray | None = None) -> Estimate:
+    def ratio(
+        self, top_Q: np.ndarray, bottom_Q: np.ndarray | None = None, within: tuple[float, float] = ANY
+    ) -> Estimate:
         """Sum of `top_Q` over sum of `bottom_Q` (default 1 each: the mean) with its interval; nan where nothing counts.
 
-        n counts measurements whose `bottom_Q` is not nought. The weights of two calls are the same draws.
+        n counts measurements whose `bottom_Q` is not zero. The weights of two calls are the same draws.
         """
         bottom_Q = np.ones(len(top_Q)) if bottom_Q is None else np.asarray(bottom_Q, dtype=float)
         n = int(np.count_nonzero(bottom_Q))
@@ -170,8 +224,8 @@ class ClusterBootstrap:
             return Estimate(float("nan"), float("nan"), float("nan"), 0)
         with np.errstate(invalid="ignore"):
             drawn_D = self.sums(top_Q) / self.sums(bottom_Q)
-        low, high = np.nanquantile(drawn_D, [0.025, 0.975])
-        return Estimate(float(np.sum(top_Q) / np.sum(bottom_Q)), float(low), float(high), n)
+        value = float(np.sum(top_Q) / np.sum(bottom_Q))
+        return self._interval(drawn_D, value, n, within, self._count(bottom_Q != 0))
 
     def sums(self, value_Q: np.ndarray) -> np.ndarray:
         """The sum of `value_Q` in each draw, float64[D]."""
@@ -183,19 +237,10 @@ class ClusterBootstrap:
         n = len(positive_Q)
         if not 0 < positive_Q.sum() < n:
             return Estimate(float("nan"), float("nan"), float("nan"), n)
-        value = auroc(score_Q, positive_Q)
         _, tie_Q = np.unique(score_Q, return_inverse=True)
         drawn = [_auroc(w_DG[:, self._place_Q], tie_Q, positive_Q) for w_DG in np.array_split(self._weight_DG, 20)]
-        low, high = np.nanquantile(np.concatenate(drawn), [0.025, 0.975])
-        return Estimate(value, float(low), float(high), n)
-
-
-def auroc(score_Q: np.ndarray, positive_Q: np.ndarray) -> float:
-    """The chance that a positive scores above a negative, ties counting half (Mann and Whitney); nan without both."""
-    if not len(score_Q):
-        return float("nan")
-    _, tie_Q = np.unique(score_Q, return_inverse=True)
-    return float(_auroc(np.ones((1, len(tie_Q))), tie_Q, np.asarray(positive_Q, dtype=bool))[0])
+        clusters = min(self._count(positive_Q), self._count(~positive_Q))
+        return self._interval(np.concatenate(drawn), auroc(score_Q, positive_Q), n, SHARE, clusters)
 
 
 def _auroc(weight_DQ: np.ndarray, tie_Q: np.ndarray, positive_Q: np.ndarray) -> np.ndarray:

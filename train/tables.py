@@ -14,6 +14,7 @@ from html import escape
 from train.statistics import Estimate
 
 NONE = "-"  # a cell without a value
+BAR = r"\|"  # in Markdown
 
 
 class Table:
@@ -21,6 +22,9 @@ class Table:
 
     def __init__(self, head: Sequence[str], rows: Iterable[Sequence[str]]):
         self.head, self.rows = list(head), [list(row) for row in rows]
+        for row in self.rows:
+            if len(row) != len(self.head):
+                raise ValueError(f"row {row}: accepted: {len(self.head)} cells, one for each of {self.head}")
 
     def text(self, align: str = "l") -> str:
         """Columns two spaces apart; `align` has an l or an r for each column, the last one stands for the rest."""
@@ -31,7 +35,8 @@ class Table:
         return "\n".join("  ".join(line).rstrip() for line in cells)
 
     def markdown(self) -> str:
-        return "\n".join(f"| {' | '.join(line)} |" for line in (self.head, ["---"] * len(self.head), *self.rows))
+        lines = [self.head, ["---"] * len(self.head), *self.rows]
+        return "\n".join(f"| {' | '.join(cell.replace('|', BAR) for cell in line)} |" for line in lines)
 
     def csv(self) -> str:
         out = io.StringIO()
@@ -48,7 +53,7 @@ class Table:
 def format_interval(estimate: Estimate, unit: str = "%") -> str:
     """91.4% [89.0, 93.3]"""
     if estimate.value != estimate.value:
-        return "no gap to close"
+        return "no gap to close" if estimate.n else NONE
     ends = [f"{100 * end:.1f}" if abs(end) != float("inf") else "∞" for end in (estimate.low, estimate.high)]
     return f"{100 * estimate.value:.1f}{unit} [{', '.join(ends)}]"
 

@@ -19,7 +19,7 @@ from train.config.compose import run_entry
 from train.core import checkpoint
 from train.runs.results import Run
 from train.statistics import wilson
-from train.tables import format_interval
+from train.tables import Table, format_interval
 
 MOST = 12_000_000  # bytes of weights in all
 EVERY = 20  # of the log's lines without an evaluation, one in this many is kept
@@ -48,24 +48,19 @@ def main(config: ZooConfig) -> None:
     if config.name:
         add(config)
     names = checkpoint.zoo_names()
-    print(
-        "\n".join([line("name", "weights", "tokens", "fully correct [95%]", "in a sentence"), *map(described, names)])
-    )
+    head = ["name", "weights", "tokens", "fully correct [95%]", "in a sentence"]
+    print(Table(head, map(described, names)).text("lrrl"))
 
 
-def line(*cells: str) -> str:
-    return "{:<22} {:>9} {:>8}  {:<22} {}".format(*cells)
-
-
-def described(name: str) -> str:
-    """One line on a model. Raises ValueError when its files are not those that were put there."""
+def described(name: str) -> list[str]:
+    """The row of a model. Raises ValueError when its files are not those that were put there."""
     folder = checkpoint.find(f"zoo/{name}")
     if _changed(folder):
         raise ValueError(f"zoo/{name}: its files are not the ones that were put there; accepted: a fresh checkout")
     card = read_json(folder.parent.parent / "card.json")
     right, n = card["right"], card["n"]
     rate = f"{format_interval(wilson(right, n))} n={n}"
-    return line(name, f"{card['parameters']:,}", f"{card['tokens'] / 1e6:.1f}M", rate, card["about"])
+    return [name, f"{card['parameters']:,}", f"{card['tokens'] / 1e6:.1f}M", rate, card["about"]]
 
 
 def _changed(step: Path) -> bool:
@@ -150,10 +145,10 @@ def _here(word: str, name: str) -> str:
 
 def page(name: str, card: dict[str, Any]) -> str:
     """The card as Markdown."""
-    by_ops = "\n".join(
-        f"| {row['ops']} | {100 * wilson(row['right'], row['n']).value:.1f}% | {row['n']} |" for row in card["by_ops"]
-    )
-    curve = "\n".join(f"| {t / 1e6:.2f}M | {kl:.4f} | {100 * full:.1f}% |" for t, kl, full in thinned(card["curve"]))
+    rows = [[str(row["ops"]), f"{row['right'] / row['n']:.1%}", str(row["n"])] for row in card["by_ops"]]
+    by_ops = Table(["operations", "fully correct", "n"], rows).markdown()
+    rows = [[f"{tokens / 1e6:.2f}M", f"{kl:.4f}", f"{full:.1%}"] for tokens, kl, full in thinned(card["curve"])]
+    curve = Table(["tokens", "KL to oracle, nats a token", "fully correct"], rows).markdown()
     rate = format_interval(wilson(card["right"], card["n"]))
     hashes = "\n".join(f"    {value}  {file}" for file, value in card["sha256"].items())
     return f"""# zoo/{name}
@@ -169,14 +164,10 @@ Fully correct: {rate} (n = {card["n"]}, greedy, fresh problems of the test split
 
     {" ".join(card["evaluation"])}
 
-| operations | fully correct | n |
-|---|---|---|
 {by_ops}
 
 The curve, on a few hundred held-out problems:
 
-| tokens | KL to oracle, nats a token | fully correct |
-|---|---|---|
 {curve}
 
 {hashes}

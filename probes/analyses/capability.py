@@ -79,7 +79,7 @@ def gains(right_PN: Mapping[str, np.ndarray], of: np.ndarray, ks: tuple[int, ...
     for name, measure in measures.items():
         before, after = measure(count["before"]), measure(count["after"])
         values = {"before": before, "after": after, "gain": after - before}
-        rates = {what: draws.ratio(value) for what, value in values.items()}
+        rates = {what: draws.ratio(value, within=(-1 if what == "gain" else 0, 1)) for what, value in values.items()}
         if name == "out of reach":  # yes or no: where all are alike the interval is not of no width
             rates |= {"before": draws.rate(before > 0), "after": draws.rate(after > 0)}
         rows.append({"measure": name} | {what: cell(rate) for what, rate in rates.items()})

@@ -31,13 +31,22 @@ from probes.analyses.tables import cell, rate_of
 from probes.readout.activations import RESIDUAL, chosen_sites, layer_of
 from probes.readout.controls import random_weights
 from probes.readout.linear import Split
-from probes.runs import BLUE, CYCLE, GREY, RED, CaptionedFigure, ClusterBootstrap, checkpoint, error_bars
+from probes.runs import (
+    BLUE,
+    CYCLE,
+    GREY,
+    HEALTH,
+    RED,
+    CaptionedFigure,
+    ClusterBootstrap,
+    checkpoint,
+    departure,
+    error_bars,
+)
 from probes.settings import ProbeConfig
 from synth.store.files import read_json_lines
 
 NAME = "collapse"
-LOGGED = {"length_mean": 1.25, "truncation": 0.05, "repetition": 0.05}  # length: times the first; else: above the first
-FIRST = 3  # logged steps that a curve starts from, and that must stay beyond the bound
 
 
 def checkpoints(config: ProbeConfig) -> dict[str, str]:
@@ -118,7 +127,9 @@ def along(name: str, config: ProbeConfig, model: Mapping[int, GPT], start: int) 
             row = {"state": name, "step": step, "layer": layer_of(site, m.config), "site": site}
             row |= {"own": cell(draws.rate(own.right_SQ[s])), "frozen": cell(draws.rate(frozen_SQ[s]))}
             moved = frozen_SQ[s].astype(float) - first.right_SQ[s]
-            row |= {"change": cell(draws.ratio(change)), "frozen_change": cell(draws.ratio(moved))}
+            row |= {
+                f"{name}change": cell(draws.ratio(d, within=(-1, 1))) for name, d in (("", change), ("frozen_", moved))
+            }
             row |= {"validation": float(own.validation_S[s])}
             rows.append(row | {"random_weights": float(random.right_SQ[s].mean()), "majority": base})
     return rows
@@ -166,9 +177,16 @@ def order(rows: list[dict[str, Any]], log: list[dict[str, Any]]) -> list[dict[st
     found = []
     for name, layer in best_layers(rows).items():
         found += [faded(rows, name, layer, probe) for probe in ("own", "frozen")]
-    for key, bound in LOGGED.items():
+    for key in HEALTH:
         curve = [(line["step"], line[key]) for line in log if line.get(key) is not None]
-        found.append({"what": f"{key} (log)", "lower_from": None, "half_gone": None, "moves": moves(curve, key, bound)})
+        found.append(
+            {
+                "what": f"{key} (log)",
+                "lower_from": None,
+                "half_gone": None,
+                "moves": departure(*zip(*curve, strict=True), key) if curve else None,
+            }
+        )
     return found
 
 
@@ -200,20 +218,10 @@ def _from(steps: list[int], holds: list[bool]) -> int | None:
     return steps[last + 1] if last + 1 < len(steps) else None
 
 
-def moves(curve: list[tuple[int, float]], key: str, bound: float) -> int | None:
-    """The first logged step from which FIRST in a row are beyond the bound; None where there is none."""
-    if len(curve) < FIRST:
-        return None
-    start = float(np.mean([y for _, y in curve[:FIRST]]))
-    limit = bound * start if key == "length_mean" else start + bound
-    beyond = [y > limit for _, y in curve]
-    return next((curve[i][0] for i in range(len(curve) - FIRST + 1) if all(beyond[i : i + FIRST])), None)
-
-
 def logged(log: list[dict[str, Any]]) -> dict[str, list[dict[str, float]]]:
     """The curves of the run's own log that the figure shows."""
     return {
-        key: [{"step": line["step"], key: line[key]} for line in log if line.get(key) is not None] for key in LOGGED
+        key: [{"step": line["step"], key: line[key]} for line in log if line.get(key) is not None] for key in HEALTH
     }
 
 

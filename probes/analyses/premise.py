@@ -76,7 +76,7 @@ def behaviour(missing: Written, whole: Written) -> dict[str, Any]:
     found = {
         "abstains": draws.rate(lost),
         "false_alarms": draws.rate(complete),
-        "precision": draws.ratio(lost.astype(float), lost.astype(float) + complete),
+        "precision": draws.ratio(lost.astype(float), lost.astype(float) + complete, within=(0, 1)),
         "right_missing": draws.rate(missing.verdicts.right),
         "right_whole": draws.rate(whole.verdicts.right),
         "length_ratio": draws.ratio(missing.lengths.astype(float), whole.lengths.astype(float)),

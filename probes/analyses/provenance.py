@@ -109,7 +109,7 @@ def areas(written: Written, class_NS: np.ndarray, positions: int) -> list[dict[s
             return np.nanmean(rate_D[::2], axis=0) - np.nanmean(rate_D[1::2], axis=0)
 
         n = int((class_NS[:, :positions] >= 0).sum())
-        rate = draws.of(area, value, n, *pairs) if pairs else Estimate(value, value, value, 0)
+        rate = draws.statistic(area, value, n, *pairs, within=(-1, 1)) if pairs else Estimate(value, value, value, 0)
         rows.append({"class": name, "area": cell(rate)})
     return rows
 

@@ -101,7 +101,7 @@ def states(sound: np.ndarray | None, row: np.ndarray) -> dict[str, np.ndarray]:
 
 def advantage(teacher: np.ndarray, student: np.ndarray, among: np.ndarray, problem: np.ndarray) -> Estimate:
     """The teacher's rate less the student's, over the same endings, with its interval over problems."""
-    return ClusterBootstrap(problem).ratio((teacher.astype(float) - student) * among, among)
+    return ClusterBootstrap(problem).ratio((teacher.astype(float) - student) * among, among, within=(-1, 1))
 
 
 def soundness(oracle: Oracle, problems: Problems, prefixes: Sequence[Sequence[int]]) -> np.ndarray:

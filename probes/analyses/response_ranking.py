@@ -11,6 +11,8 @@ top1                    whether a response of the highest score is right (ties: 
 
 import numpy as np
 
+from probes.runs import correlation
+
 METRICS = ("spearman", "kendall", "pairs", "auc", "point_biserial", "brier_sigmoid", "brier_minmax", "top1")
 
 
@@ -26,33 +28,12 @@ def metrics(score: np.ndarray, right: np.ndarray) -> dict[str, float]:
     scaled = (score - score.min()) / spread if spread > 0 else np.full(len(score), 0.5)
     best = score == score.max()
     return {
-        "spearman": pearson(ranks(score), ranks(y)),
-        "kendall": tau_b(score, y),
+        "spearman": correlation(score, y, "spearman"),
+        "kendall": correlation(score, y, "kendall"),
         "pairs": float((ahead > 0).mean()),
         "auc": float((ahead > 0).mean() + (ahead == 0).mean() / 2),
-        "point_biserial": pearson(score, y),
+        "point_biserial": correlation(score, y),
         "brier_sigmoid": float(np.mean((1 / (1 + np.exp(-score)) - y) ** 2)),
         "brier_minmax": float(np.mean((scaled - y) ** 2)),
         "top1": float(y[best].mean()),
     }
-
-
-def ranks(x: np.ndarray) -> np.ndarray:
-    """Ranks from 1, ties at their mean."""
-    _, place, count = np.unique(x, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[place]
-
-
-def pearson(x: np.ndarray, y: np.ndarray) -> float:
-    """Correlation; 0 where one of them does not vary."""
-    x, y = x - x.mean(), y - y.mean()
-    size = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / size) if size > 1e-12 else 0.0
-
-
-def tau_b(x: np.ndarray, y: np.ndarray) -> float:
-    """Kendall's tau-b; 0 where one of them does not vary."""
-    upper = np.triu_indices(len(x), 1)
-    sx, sy = (np.sign(a[:, None] - a[None, :])[upper] for a in (x, y))
-    size = np.sqrt((sx**2).sum() * (sy**2).sum())
-    return float((sx * sy).sum() / size) if size > 0 else 0.0

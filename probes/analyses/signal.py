@@ -103,7 +103,9 @@ def quality(
         if 0 < right[mine].sum() < len(mine):
             found.append(metrics(score_N[mine], right[mine]))
     draws = ClusterBootstrap(np.arange(len(found)))
-    return {m: cell(draws.ratio(np.array([one[m] for one in found]))) for m in wanted} | {"items": int(use.sum())}
+    return {m: cell(draws.ratio(np.array([one[m] for one in found]), within=(-1, 1))) for m in wanted} | {
+        "items": int(use.sum())
+    }
 
 
 def steps(written: Written, base: list[np.ndarray], told: list[np.ndarray]) -> dict[str, Any]:

@@ -77,8 +77,8 @@ def effect(found: Written, plain: Written) -> dict[str, Any]:
         "loops": cell(draws.rate(loops)),
         "right": cell(draws.rate(found.verdicts.right)),
         "length": cell(draws.ratio(found.lengths.astype(float))),
-        "ends_change": cell(draws.ratio(ended.astype(float) - _ended(plain))),
-        "loops_change": cell(draws.ratio(loops.astype(float) - _loops(plain))),
+        "ends_change": cell(draws.ratio(ended.astype(float) - _ended(plain), within=(-1, 1))),
+        "loops_change": cell(draws.ratio(loops.astype(float) - _loops(plain), within=(-1, 1))),
     }
 
 

@@ -3,12 +3,10 @@
 A cell is a word, a number, None, or an interval {value, low, high, n}.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from probes.runs import Estimate
+from probes.runs import Estimate, Table
 
 Row = Mapping[str, Any]
 
@@ -33,12 +31,9 @@ def lines(tables: Mapping[str, Sequence[Row]]) -> list[str]:
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
-    if not rows:
-        return []
     names = list(dict.fromkeys(name for row in rows for name in row))
-    texts = [names, *([_text(row.get(name)) for name in names] for row in rows)]
-    widths = [max(len(line[i]) for line in texts) for i in range(len(names))]
-    return ["  " + "  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)).rstrip() for line in texts]
+    text = Table(names, ([_text(row.get(name)) for name in names] for row in rows)).text()
+    return [f"  {line}" for line in text.splitlines()] if rows else []
 
 
 def _text(value: Any) -> str:
@@ -56,11 +51,7 @@ def as_csv(rows: Sequence[Row]) -> str:
     """The rows as CSV; an interval becomes four columns NAME, NAME_low, NAME_high, NAME_n."""
     flat = [_flat(row) for row in rows]
     names = list(dict.fromkeys(name for row in flat for name in row))
-    out = io.StringIO()
-    writer = csv.DictWriter(out, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return out.getvalue()
+    return Table(names, ([row.get(name, "") for name in names] for row in flat)).csv()
 
 
 def _flat(row: Row) -> dict[str, Any]:

@@ -210,7 +210,9 @@ def _told_after(
 def _balanced_accuracy(draws: ClusterBootstrap, right: np.ndarray, wrong: np.ndarray) -> Estimate:
     """Mean of the shares told rightly among mistakes and among the other steps."""
     value = float(np.mean([right[wrong].mean(), right[~wrong].mean()]))
-    return draws.of(lambda a_D, b_D: (a_D + b_D) / 2, value, len(right), (right, wrong), (right, ~wrong))
+    return draws.statistic(
+        lambda a_D, b_D: (a_D + b_D) / 2, value, len(right), (right, wrong), (right, ~wrong), within=(0, 1)
+    )
 
 
 def _balanced(label: np.ndarray, seed: int) -> np.ndarray:

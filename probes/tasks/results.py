@@ -38,7 +38,7 @@ def rows(
         if NAMES in readings:
             names = readings[NAMES][i].right
             controls |= _with_interval(NAMES, draws.rate(names))
-            controls |= _with_interval(SELECTIVITY, draws.ratio(mine.right.astype(float) - names))
+            controls |= _with_interval(SELECTIVITY, draws.ratio(mine.right.astype(float) - names, within=(-1, 1)))
         else:
             controls |= {NAMES: None, SELECTIVITY: None}
         result.append(
@@ -94,15 +94,18 @@ def margin(split: Split, readings: Mapping[str, Sequence[Reading]], position: Re
     every_Q = np.ones(len(test), dtype=bool)
     accuracy = {name: float(right.mean()) for name, right in controls.items()}
     above = {
-        name: draws.of(np.subtract, mine.mean() - right.mean(), len(test), (mine, every_Q), (right, every_Q))
+        name: draws.statistic(
+            np.subtract, mine.mean() - right.mean(), len(test), (mine, every_Q), (right, every_Q), within=(-1, 1)
+        )
         for name, right in controls.items()
     }
     strongest = max(accuracy, key=lambda name: accuracy[name])
-    rate = draws.of(
+    rate = draws.statistic(
         lambda mine_D, *other_D: mine_D - np.max(other_D, axis=0),
         float(mine.mean()) - accuracy[strongest],
         len(test),
         *((right, every_Q) for right in (mine, *controls.values())),
+        within=(-1, 1),
     )
     return _value(rate) | {
         "accuracy": float(mine.mean()),

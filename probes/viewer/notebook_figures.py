@@ -13,7 +13,6 @@ from pathlib import Path
 from matplotlib import rc_context
 
 from models.gpt import GPT
-from probes.runs import PAGE_STYLE as PAGE
 from probes.runs import (
     RC_PARAMS,
     DataConfig,
@@ -23,7 +22,7 @@ from probes.runs import (
     draw,
     evaluate,
     layer_map,
-    render,
+    rollout_fragment,
     run_folder_name,
 )
 from synth.dataset import Source
@@ -65,7 +64,7 @@ class Look:
     def solution(self, index: int) -> str:
         """The model's greedy solution as HTML, each step with the checker's verdict."""
         sample = evaluate(self.model, self.source, [index]).samples(self.source, 1)[0]
-        return f"<style>{rollout_style()}</style>{render(sample)}"
+        return rollout_fragment(sample)
 
     def layer_map(self) -> bytes | None:
         """PNG of this model's newest finished probe run: accuracy over layers beside the controls. None without one."""
@@ -98,9 +97,3 @@ def newest(runs: Path) -> Path:
         if found:
             return max(found, key=lambda index: index.stat().st_mtime).parent
     return checkpoint.expand_zoo_path(KEPT)
-
-
-def rollout_style() -> str:
-    """The report's rules for rollouts, and the colours that they use; not those that would restyle the whole page."""
-    colours = PAGE[PAGE.index(":root") : PAGE.index("@media")]
-    return colours + "\n".join(line for line in PAGE.splitlines() if line.startswith((".rollout", ".step")))

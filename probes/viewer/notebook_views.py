@@ -23,8 +23,10 @@ from matplotlib.ticker import PercentFormatter
 from probes.glass import STREAM, GlassConfig, account, page
 from probes.runs import (
     BLUE,
+    HEALTH,
     RC_PARAMS,
     RED,
+    STEADY,
     CaptionedFigure,
     Estimate,
     Evaluation,
@@ -32,6 +34,7 @@ from probes.runs import (
     OpenCheckpoint,
     Run,
     checkpoint,
+    departure,
     error_bars,
     evaluate,
     label,
@@ -47,10 +50,12 @@ from probes.viewer.readouts import ReadoutConfig
 from synth.judge.checker import KINDS, MALFORMED, reason
 
 FITTED = 200  # problems that the read-outs of a notebook's glass are fitted on: seconds
-SIGN = 0.05  # share of rollouts, above that of the first steps, that counts as a sign of collapse
 CAPTION = 100  # characters in a line below a figure
-FIRST = 5  # logged steps that a run is compared with: its own first ones
-HEALTH = {"truncation": "cut off before the end", "repetition": "ending in a loop"}
+DEPARTURES = {
+    "length_mean": "longer by a quarter",
+    "truncation": "cut off before the end",
+    "repetition": "ending in a loop",
+}
 
 
 def found(setting: str = "GLASSHOUSE_RUN", runs: Path = RUNS) -> Path:
@@ -217,11 +222,11 @@ def signs(experiments: Sequence[Experiment]) -> str:
     lines = [f"{'run':<24} {'length':>16} {'cut off':>16} {'looping':>16}  first sign"]
     for run in (run for experiment in experiments for run in experiment.arms()):
         cells, firsts = [f"{run.name:<24}"], []
-        for key in ("length_mean", *HEALTH):
+        for key in HEALTH:
             x, y = run.curve(key)
             cells.append(f"{_span(y, key):>16}")
-            if (step := _first_sign(x, y, key)) is not None:
-                firsts.append((step, HEALTH.get(key, "longer by half")))
+            if (step := departure(x, y, key)) is not None:
+                firsts.append((step, DEPARTURES[key]))
         first = f"step {min(firsts)[0]:g}: {min(firsts)[1]}" if firsts else "none"
         lines.append(" ".join(cells) + f"  {first}")
     return "\n".join(lines)
@@ -231,15 +236,5 @@ def _span(y: Sequence[float], key: str) -> str:
     """From the first steps to the last ones."""
     if not y:
         return "-"
-    ends = float(np.mean(y[:FIRST])), float(np.mean(y[-FIRST:]))
-    return "{:.1%} to {:.1%}".format(*ends) if key in HEALTH else "{:.1f} to {:.1f}".format(*ends)
-
-
-def _first_sign(x: Sequence[float], y: Sequence[float], key: str) -> float | None:
-    """The first step from which FIRST logged steps in a row lie above the bound."""
-    if not y:
-        return None
-    start = float(np.mean(y[:FIRST]))
-    bound = start + SIGN if key in HEALTH else 1.5 * start
-    above = [value > bound for value in y]
-    return next((x[i] for i in range(len(y) - FIRST + 1) if all(above[i : i + FIRST])), None)
+    ends = float(np.mean(y[:STEADY])), float(np.mean(y[-STEADY:]))
+    return "{:.1f} to {:.1f}".format(*ends) if key == "length_mean" else "{:.1%} to {:.1%}".format(*ends)

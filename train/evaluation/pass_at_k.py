@@ -15,7 +15,7 @@ import numpy as np
 from models.gpt import GPT
 from synth.dataset import Source
 from train.evaluation.evaluator import BATCH, Evaluation, Sampling, evaluate
-from train.statistics import nested_mean
+from train.statistics import SHARE, nested_mean
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def passes(right_PN: np.ndarray, ops_P: np.ndarray) -> dict[str, Any]:
     problems, n = right_PN.shape
     right_P = right_PN.sum(axis=1)
     estimates = {str(k): pass_at_k(right_P, n, k) for k in sorted({2**i for i in range(n.bit_length())} | {n})}
-    at = {k: nested_mean([value_P]) for k, value_P in estimates.items()}
+    at = {k: nested_mean([value_P], SHARE) for k, value_P in estimates.items()}
     rows = []
     for ops in np.unique(ops_P):
         of = ops_P == ops

@@ -11,6 +11,8 @@ import re
 import sys
 from typing import NamedTuple
 
+from train.tables import Table
+
 
 class Metric(NamedTuple):
     """One number of the log. `when`: step (every logged step), evaluation (every `evaluate.every` steps)."""
@@ -148,10 +150,8 @@ def definition(key: str) -> Metric | None:
 
 def table() -> str:
     """The definitions as Markdown."""
-    lines = ["| name | unit | what it is | when | source |", "| --- | --- | --- | --- | --- |"]
-    return "\n".join(
-        [*lines, *(f"| `{key}` | {m.unit} | {m.meaning} | {m.when} | {m.source} |" for key, m in METRICS.items())]
-    )
+    rows = ([f"`{key}`", m.unit, m.meaning, m.when, m.source] for key, m in METRICS.items())
+    return Table(["name", "unit", "what it is", "when", "source"], rows).markdown()
 
 
 def main(words: list[str]) -> int:

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from synth.kernel.rng import key
-from synth.store.files import atomic_write
+from synth.store.files import atomic_write, read_json
 from train.core.checkpoint import expand_zoo_path
 from train.recipes.fork_server import LINUX, Forge, Forged
 from train.recipes.progress import Watch
-from train.runs.results import flat, is_run, read_json
+from train.runs.results import flat, is_run
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("synth", "models", "train", "probes", "configs")
@@ -103,7 +103,7 @@ class Record:
     """What a recipe knows of its stages, in one JSON file: folder and fingerprint of each, and its own facts."""
 
     def __init__(self, path: Path, facts: Mapping[str, Any], stages: list[Stage]):
-        known = {row["name"]: row for row in read_json(path).get("stages", [])}
+        known = {row["name"]: row for row in (read_json(path).get("stages", []) if path.is_file() else [])}
         self.path, self.facts = path, dict(facts)
         self.rows = {
             stage.name: {k: v for k, v in known.get(stage.name, {}).items() if k in ("folder", "fingerprint", "words")}

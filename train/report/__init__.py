@@ -1,39 +1,32 @@
 """The report: figures and one self-contained page, built from run folders only.
 
-    results.py    reads run folders; one experiment for each seed
-    measures.py   accuracies, shares of a gap, probe margins, with intervals     verdicts.py   expectations: met or not
-    style.py      one look for all figures          training.py   loss and oracle, health of rollouts
-    accuracy.py   accuracy, arms, compute, costs    probing.py    layer-wise probe map
-    corrections.py   arms trained on mistakes that are taken back     published.py   their published numbers
-    collapse.py   onset of a collapse, its cures, the signs before it (onset.py)
-    course.py     one distillation, every diagnostic
-    ranking.py    many arms: gain per FLOP, paired tests against controls
-    analyses.py   figures and tables of probes.run task=signal and its like
-    rollouts.py   ten rollouts, step by step        sections.py   tables and prose        page.py   HTML
+    estimates   accuracies, shares of a gap, probe margins, with intervals      verdicts   expectations: met or not
+    sections    tables and prose          rollouts   ten rollouts, step by step      page   HTML, from templates/
+    figures/    that any report may show            studies/   those of one kind of experiment
 
-A part whose data are missing becomes a note on the page, never an exception. Try: `python -m train.report
+Data that are missing become a note on the page; any other error is raised. Try: `python -m train.report
 runs/quickstart`.
 """
 
-import contextlib
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from synth.store.files import atomic_write
 from train import plotting
 from train.report import page, sections
 from train.report.estimates import Missing, NotApplicable
 from train.report.figures import accuracy, distillation_course, probe_map, training
-from train.report.studies import analyses, arena, collapse, correction_data
+from train.report.studies import analyses, arm_ranking, collapse, correction_data
 from train.report.verdicts import Verdict, judge
-from train.runs.results import Experiment, load
+from train.runs.expectation import expectations
+from train.runs.results import Experiment, load, plan_of
 
-Maker = Callable[[list[Experiment]], plotting.CaptionedFigure]
-Section = Callable[[list[Experiment]], list[str]]
-Figures = dict[str, Maker] | Callable[[list[Experiment]], dict[str, Maker]]  # or as many as the runs ask for
-
-NOT_SHOWN = '<p class="note">Not shown'
+FigureMaker = Callable[[list[Experiment]], plotting.CaptionedFigure]
+Section = Callable[[list[Experiment]], list[page.Piece]]
+Figures = (
+    dict[str, FigureMaker] | Callable[[list[Experiment]], dict[str, FigureMaker]]
+)  # or as many as the runs ask for
 
 # heading, figures by file name, and text below them; in the order a reader asks
 PARTS: tuple[tuple[str, Figures, Section | None], ...] = (
@@ -43,19 +36,19 @@ PARTS: tuple[tuple[str, Figures, Section | None], ...] = (
         {"arms": accuracy.arms, "compute": accuracy.over_compute, "cost": accuracy.cost},
         sections.arms_table,
     ),
-    ("Mistakes that are taken back", {"corrections": correction_data.over_rates}, correction_data.table),
+    ("Mistakes that are taken back", {"corrections": correction_data.figure}, correction_data.section),
     ("Learning, and how far from perfect", {"loss": training.loss}, None),
     ("Rollouts while distilling", {"rollouts": training.health}, None),
-    ("A collapse and its cures", {"collapse": collapse.figure}, collapse.tables),
+    ("A collapse and its cures", {"collapse": collapse.figure}, collapse.section),
     ("The course of each distillation", distillation_course.figures, None),
     ("What the hidden states know", {"probe": probe_map.layer_map}, None),
-    ("What the analyses found", {}, analyses.found),
+    ("What the analyses found", {}, analyses.section),
     ("Ten rollouts, step by step", {}, sections.ten_rollouts),
     ("Where all of this comes from", {}, sections.provenance),
 )
 # For recipes with `controls`: more arms than a figure with a colour for each can show.
 RANKED = (
-    ("The arms, ranked by what they gained for their compute", {"ranking": arena.forest}, arena.section),
+    ("The arms, ranked by what they gained for their compute", {"ranking": arm_ranking.figure}, arm_ranking.section),
     *PARTS[-2:],
 )
 
@@ -66,54 +59,53 @@ def build(paths: list[Path], out: Path | None = None) -> Path:
     `out` is the folder itself where only one is given. Raises ValueError for paths that hold no runs."""
     if out is None and len(paths) > 1:
         raise ValueError(f"{len(paths)} runs are given and no place for their report; accepted: --out FOLDER")
-    experiments = load(paths)
-    out = out or paths[0]
+    experiments, out = load(paths), out or paths[0]
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is not a folder; accepted: a folder, new or old")
-    plan = next((e.plan for e in experiments if e.plan), {})
-    parts = _guarded(sections.headline, experiments)
-    for title, figures, section in RANKED if arena.wanted(experiments) else PARTS:
-        pieces = []
-        for name, maker in (figures(experiments) if callable(figures) else figures).items():
-            pieces += _guarded(partial(_figure, maker, out / "figures" / f"{name}.png"), experiments)
-        pieces += _guarded(section, experiments) if section is not None else []
+    out.mkdir(parents=True, exist_ok=True)
+    plan, ranked = plan_of(experiments), arm_ranking.is_wanted(experiments)
+    body = sections.headline(experiments)
+    for title, figures, section in RANKED if ranked else PARTS:
+        makers = figures(experiments) if callable(figures) else figures
+        parts: list[Section] = [
+            partial(_figure, make, out / "figures" / f"{name}.png") for name, make in makers.items()
+        ]
+        pieces, anything = _pieces([*parts, *([section] if section else [])], experiments)
         # A recipe says what belongs to it, so what is missing is news there; single runs have few of the parts.
-        if (plan and pieces) or not all(piece.startswith(NOT_SHOWN) for piece in pieces):
-            parts += [page.heading(title), *pieces]
-    if arena.wanted(experiments):
-        with contextlib.suppress(Missing):  # the page says what is missing
-            _write(out / "ranking.md", arena.markdown(experiments))
-    return _write(out / "report.html", page.document(plan.get("title") or "Glasshouse report", parts))
-
-
-def _write(target: Path, text: str) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    return temporary.replace(target)
+        if anything or (plan and pieces):
+            body += [page.piece("heading", title), *pieces]
+    if ranked:
+        try:
+            atomic_write(out / "ranking.md", arm_ranking.table(experiments).markdown() + "\n")
+        except Missing:
+            (out / "ranking.md").unlink(missing_ok=True)  # the page says what is missing
+    target = out / "report.html"
+    atomic_write(target, page.document(plan.get("title") or "Glasshouse report", body))
+    return target
 
 
 def judged(folder: Path) -> list[Verdict]:
     """The verdicts on a recipe's expectations, for the terminal."""
     experiments = load([folder])
-    plan = next((e.plan for e in experiments if e.plan), {})
-    return [judge(experiments, expectation) for expectation in plan.get("expect", [])]
+    return [judge(experiments, expectation) for expectation in expectations(plan_of(experiments))]
 
 
-def _figure(maker: Maker, path: Path, experiments: list[Experiment]) -> list[str]:
+def _pieces(parts: list[Section], experiments: list[Experiment]) -> tuple[list[page.Piece], bool]:
+    """The pieces of all parts, a note for each that is missing, and whether there is anything but notes."""
+    pieces, anything = [], False
+    for part in parts:
+        try:
+            pieces += part(experiments)
+            anything = True
+        except NotApplicable:
+            continue
+        except Missing as missing:
+            pieces.append(page.piece("paragraph", f"Not shown: {missing}.", "note"))
+    return pieces, anything
+
+
+def _figure(make: FigureMaker, path: Path, experiments: list[Experiment]) -> list[page.Piece]:
     path.unlink(missing_ok=True)  # a figure of an earlier report must not stand for data that are gone
-    drawn = plotting.draw(maker, experiments)
+    drawn = plotting.draw(make, experiments)
     plotting.save(drawn, path)
     return [page.figure(path, drawn.title, drawn.caption)]
-
-
-def _guarded(section: Section, experiments: list[Experiment]) -> list[str]:
-    """The section, or a note on what is missing: a file torn or of an older form must not cost the other sections."""
-    try:
-        return section(experiments)
-    except NotApplicable:
-        return []
-    except Missing as missing:
-        return [f"{NOT_SHOWN}: {page.escape(str(missing))}.</p>"]
-    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError, AttributeError) as error:
-        return [f"{NOT_SHOWN}: its data could not be read ({page.escape(repr(error))}).</p>"]

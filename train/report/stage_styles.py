@@ -6,7 +6,6 @@ Every stage has a marker of its own besides, and both are the same in all figure
 from typing import NamedTuple
 
 from train.plotting import BLUE, CYCLE, GREY, MARKERS
-from train.report.estimates import roles
 from train.runs.results import Experiment
 
 
@@ -20,9 +19,9 @@ def stage_styles(experiments: list[Experiment]) -> dict[str, StageStyle]:
     special: dict[str, str] = {}
     stages: list[str] = []
     for experiment in experiments:
-        part = roles(experiment)
-        special |= {part[role]: color for role, color in (("teacher", BLUE), ("student", GREY)) if role in part}
-        stages += [name for name, run in experiment.runs.items() if run.kind in ("training", "distillation")]
+        roles = experiment.roles()
+        special |= {roles[role]: color for role, color in (("teacher", BLUE), ("student", GREY)) if role in roles}
+        stages += [name for name, run in experiment.runs.items() if run.kind in ("training", "distillation", "merge")]
     order = list(dict.fromkeys([*special, *stages]))
     rest = [stage for stage in order if stage not in special]
     colors = special | {stage: CYCLE[i % len(CYCLE)] for i, stage in enumerate(rest)}

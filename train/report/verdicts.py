@@ -4,15 +4,26 @@ An expectation names a measure, the stages it is taken on, and a bar. Its value 
 seed and one for the seeds together; a bar is met when the value over all seeds reaches it, and clearly met when the
 whole interval and every seed do. A claim that compares two stages (`against`), or is about a number of an analysis
 (`cell`), is supported when the whole interval lies above the bar, contradicted when it lies below, and else not
-decided. Try: `python -m train.report runs/quickstart`.
+decided. Fewer than FEWEST problems decide nothing. Try: `python -m train.report runs/quickstart`.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from train.report.estimates import Missing, PooledEstimate, cell, full, gap_share, lead, probe_margin
+from train.report.estimates import (
+    Missing,
+    PooledEstimate,
+    gap_share,
+    lead,
+    probe_margin,
+    solution_accuracy,
+    table_cell,
+)
 from train.report.studies.collapse import collapsed_share, stable_share
+from train.runs.expectation import COMPARING, Expectation
 from train.runs.results import Experiment
+
+FEWEST = 30  # problems; below it an interval says little about the population
+OF_RUNS = ("collapsed", "stable")  # measures whose n counts runs, of which there are never many
 
 
 class Verdict(NamedTuple):
@@ -25,40 +36,44 @@ class Verdict(NamedTuple):
     @property
     def number(self) -> str:
         """What was measured and how certain it is, or why it was not."""
-        if self.measured is None:
-            return self.note
-        return f"{self.measured}; {self.note}" if self.note else str(self.measured)
+        return "; ".join(filter(None, [str(self.measured or ""), self.note]))
 
 
-MEASURES: Mapping[str, Callable[..., PooledEstimate]] = {
-    "full": lambda experiments, expectation: full(experiments, expectation["stage"]),
-    "gap_share": lambda experiments, expectation: gap_share(experiments, expectation["stage"]),
-    "probe_margin": lambda experiments, expectation: probe_margin(
-        experiments, expectation["stage"], expectation.get("task") or "nece"
-    ),
-    "lead": lambda experiments, expectation: lead(experiments, expectation["stage"], expectation["against"]),
-    "lead_out": lambda experiments, expectation: lead(experiments, expectation["stage"], expectation["against"], 1),
-    "cell": lambda experiments, expectation: cell(experiments, expectation["stage"], expectation["cell"]),
-    "collapsed": lambda experiments, expectation: collapsed_share(experiments, expectation["stage"]),
-    "stable": lambda experiments, expectation: stable_share(experiments, expectation["stage"]),
-}
-COMPARING = ("lead", "lead_out")
+def measure(experiments: list[Experiment], wanted: Expectation) -> PooledEstimate:
+    """What the runs say about the measure of an expectation. Raises Missing where they do not have it."""
+    match wanted.measure:
+        case "full":
+            return solution_accuracy(experiments, wanted.stage)
+        case "gap_share":
+            return gap_share(experiments, wanted.stage)
+        case "probe_margin":
+            return probe_margin(experiments, wanted.stage, wanted.task or "nece")
+        case "lead" | "lead_out" if wanted.against:
+            return lead(experiments, wanted.stage, wanted.against, wanted.measure == "lead_out")
+        case "cell" if wanted.cell:
+            return table_cell(experiments, wanted.stage, wanted.cell)
+        case "collapsed":
+            return collapsed_share(experiments, wanted.stage)
+        case "stable":
+            return stable_share(experiments, wanted.stage)
+    raise ValueError(f"measure={wanted.measure}: has no definition in train.report.verdicts")
 
 
-def judge(experiments: list[Experiment], expectation: Mapping[str, Any]) -> Verdict:
-    """The verdict on one expectation {claim, measure, stage, at_least, task?}."""
-    bar = float(expectation["at_least"])
+def judge(experiments: list[Experiment], expectation: Expectation) -> Verdict:
+    """The verdict on one expectation."""
+    claim, bar = expectation.claim, expectation.at_least
     try:
-        measured = MEASURES[expectation["measure"]](experiments, expectation)
+        measured = measure(experiments, expectation)
     except Missing as missing:
-        return Verdict(expectation["claim"], None, bar, "not measured", str(missing))
-    value, low = measured.pooled.value, measured.pooled.low
-    reached = sum(v >= bar for v in measured.seeds)
-    if expectation["measure"] in (*COMPARING, "cell"):
-        word = "supported" if low > bar else "contradicted" if measured.pooled.high < bar else "not decided"
+        return Verdict(claim, None, bar, "not measured", str(missing))
+    (value, low, high, n), reached = measured.pooled, sum(v >= bar for v in measured.seeds)
+    if n < FEWEST and expectation.measure not in OF_RUNS:
+        return Verdict(claim, measured, bar, "not decided", f"a verdict takes at least {FEWEST} problems")
+    if expectation.measure in (*COMPARING, "cell"):
+        word = "supported" if low > bar else "contradicted" if high < bar else "not decided"
     elif not value >= bar:
         word = "not met"
     else:
         word = "met" if low >= bar and reached == len(measured.seeds) else "met, not clearly"
     note = f"{reached} of {len(measured.seeds)} seeds reach it" if len(measured.seeds) > 1 else ""
-    return Verdict(expectation["claim"], measured, bar, word, note)
+    return Verdict(claim, measured, bar, word, note)

@@ -1,22 +1,24 @@
-"""Reads back what runs left behind: run folders, and recipe folders as one experiment per seed.
+"""Reads run folders, and recipe folders as one experiment for each seed. Reports, recipes and probes read runs here.
 
-Everything that reports and comparisons know comes from files in run folders, so a figure can always be traced to
-them. A file that is missing or torn reads as empty; whoever needs it says so. Try: `python -m train.compare
-'runs/*/*'`.
+A file that is not there reads as empty, and so does the torn last line of a JSON-lines file. A file that is there and
+cannot be read raises ValueError with its path. Try: `python -m train.compare 'runs/*/*'`.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
+from synth.store.files import read_json, read_json_lines
 from train.statistics import Estimate, wilson
 
 PLANS = "plan-seed*.json"
+# Settings of data that change what is written about a problem (mistakes, contexts), not which problems are drawn.
+WRITING = frozenset({"retry_rate", "retry_kind", "mask_mistakes", "uncorrected", "contexts"})
 
 
 @dataclass(frozen=True)
@@ -35,33 +37,40 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
+        path = self.folder / "config.yaml"
         try:
-            config = yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
-            return {}
-        return config if isinstance(config, dict) else {}
+            return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.is_file() else {}
+        except (ValueError, yaml.YAMLError) as error:
+            raise ValueError(f"{path}: is not YAML ({error})") from error
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        return read_json(self.folder / "manifest.json")
+        return self.json("manifest")
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        return read_json(self.folder / "summary.json")
+        return self.json("summary")
 
     @cached_property
     def ledger(self) -> dict[str, dict[str, float]]:
-        """{"tokens" | "flops" | "seconds": {kind of work: amount}}."""
-        ledger = read_json(self.folder / "ledger.json")
-        return {unit: kinds for unit, kinds in ledger.items() if isinstance(kinds, dict)}
+        """{"tokens" | "flops" | "seconds" | "cpu_seconds": {kind of work: amount}}."""
+        return self.json("ledger")
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
-        return read_lines(self.folder / "metrics.jsonl")
+        return read_json_lines(self.folder / "metrics.jsonl")
 
     @cached_property
     def samples(self) -> list[dict[str, Any]]:
-        return read_lines(self.folder / "samples.jsonl")
+        return read_json_lines(self.folder / "samples.jsonl")
+
+    def json(self, name: str) -> dict[str, Any]:
+        """The object in `name`.json of the folder; empty where there is no such file."""
+        path = self.folder / f"{name}.json"
+        content = read_json(path) if path.is_file() else {}
+        if not isinstance(content, dict):
+            raise ValueError(f"{path}: holds no JSON object")
+        return content
 
     @property
     def complete(self) -> bool:
@@ -69,14 +78,26 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """What the run is, told by what it left: evaluation, probe, analysis, distillation or training."""
-        if self.config.get("task", "layers") != "layers":  # of probes.run, which has a task in its settings
-            return "analysis"
-        if "by_ops" in self.summary:
-            return "evaluation"
-        if "results" in self.summary:
-            return "probe"
-        return "distillation" if "teacher" in self.config else "training"
+        """training, distillation, merge, evaluation, probe or analysis, as the manifest says."""
+        return self.manifest.get("kind") or kind_of_old_run(self.config, self.summary)
+
+    @property
+    def problems(self) -> dict[str, Any]:
+        """The settings that decide which problems the run reads or is judged on; empty where it has no data."""
+        data = self.config.get("data") or {}
+        overrides = {key: value for key, value in (data.get("overrides") or {}).items() if key not in WRITING}
+        return {"preset": data.get("preset"), "tokens": data.get("tokens"), **overrides} if data else {}
+
+    @property
+    def verdicts(self) -> np.ndarray:
+        """Of an evaluation: 1.0 for each problem that is fully solved, 0.0 for each other, float64[n]."""
+        return np.array((self.summary.get("verdicts") or {}).get("right", []), dtype=float)
+
+    @property
+    def judged_problems(self) -> tuple:
+        """What tells on which problems an evaluation's verdicts are: two runs with the same are paired."""
+        index = (self.summary.get("verdicts") or {}).get("index", [])
+        return self.manifest.get("data"), (self.config.get("data") or {}).get("seed"), self.config.get("split"), *index
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -120,30 +141,58 @@ class Experiment:
             (r for r in self.runs.values() if r is not evaluation and r.folder.name in evaluation.inputs.values()), None
         )
 
-    def evaluations_of(self, stage: str) -> list[Run]:
-        """The evaluations of the model that came from `stage`: in distribution, then, if any, out of it."""
-        return [e for e in self.of("evaluation") if (s := self.subject(e)) is not None and s.name == stage]
-
-    def evaluation_of(self, stage: str) -> Run | None:
-        """The first evaluation whose model came from `stage`."""
-        return next(iter(self.evaluations_of(stage)), None)
+    def evaluation_of(self, stage: str, out_of_distribution: bool = False) -> Run | None:
+        """The first evaluation of the model that `stage` made, in or out of distribution."""
+        made = self.runs.get(stage)
+        judging = [e for e in self.of("evaluation") if made is not None and self.subject(e) is made]
+        return next((e for e in judging if is_out_of_distribution(e, made) == out_of_distribution), None)
 
     def arms(self) -> list[Run]:
-        """The runs that went on from the same student: every distillation, in the recipe's order."""
+        """The distillations, in the recipe's order."""
         return self.of("distillation")
+
+    def roles(self) -> dict[str, str]:
+        """The stages that the distillations name as "teacher" and "student"."""
+        found: dict[str, str] = {}
+        for run in self.arms():
+            for role in ("teacher", "student"):
+                if role not in found and (named := self.input(run, role)) is not None:
+                    found[role] = named.name
+        return found
+
+
+def is_out_of_distribution(evaluation: Run, trained: Run) -> bool:
+    """Whether an evaluation has other problems than the model's run read; False where that run read none (a merge)."""
+    return bool(trained.problems) and evaluation.problems != trained.problems
+
+
+def kind_of_old_run(config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    """`Run.kind` for folders whose manifest does not say it (of earlier versions), from their settings and results."""
+    if config.get("task", "layers") != "layers":
+        return "analysis"
+    if "by_ops" in summary:
+        return "evaluation"
+    if "results" in summary:
+        return "probe"
+    if "first" in config and "second" in config:
+        return "merge"
+    return "distillation" if "teacher" in config else "training"
 
 
 def full_accuracy(evaluation: Run) -> Estimate:
-    """Share of fully correct solutions of an evaluation, with Wilson's interval.
-
-    Raises KeyError if its summary holds no counts."""
-    right, n = counts(evaluation)
-    return wilson(right, n)
+    """Share of fully correct solutions of an evaluation, with Wilson's interval."""
+    return wilson(*counts(evaluation))
 
 
 def counts(evaluation: Run) -> tuple[int, int]:
+    """How many solutions of an evaluation are fully correct, out of how many."""
     rows = evaluation.summary["by_ops"]
     return sum(int(row["right"]) for row in rows), sum(int(row["n"]) for row in rows)
+
+
+def plan_of(experiments: list[Experiment]) -> dict[str, Any]:
+    """What the recipe's plan file says; empty for runs without a recipe."""
+    return next((e.plan for e in experiments if e.plan), {})
 
 
 def load(paths: list[Path]) -> list[Experiment]:
@@ -217,27 +266,3 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value == value
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; a torn line (the last one of a killed run) is left out."""
-    lines = []
-    try:
-        for text in path.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(line, dict):
-                lines.append(line)
-    except OSError:
-        return []
-    return lines

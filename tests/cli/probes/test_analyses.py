@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from markupsafe import escape
 
 from models.gpt import GPT, GPTConfig
 from probes import run
@@ -13,7 +14,6 @@ from train.config.compose import run_entry
 from train.core import checkpoint
 from train.core.state import TrainState
 from train.data.batches import DataConfig, vocabulary_notes
-from train.report import page
 
 DATA = DataConfig("tiny", {"ops": 2, "edges": 4})
 PROBES = [
@@ -78,7 +78,7 @@ def test_an_analysis_leaves_tables_and_a_figure_and_is_done_once(task, models, t
     assert analyse(*words) == 0 and read_json(folder / "summary.json") == summary
     assert (folder / "metrics.jsonl").read_text() == lines, "what was drawn is not drawn again"
     text = report.build([folder]).read_text()
-    assert page.escape(summary["figure"]["title"]) in text and f"tables of {folder.name}" in text
+    assert escape(summary["figure"]["title"]) in text and f"tables of {folder.name}" in text
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from train.report.verdicts import judge
+from train.runs.expectation import Cell, Expectation
 from train.runs.results import load
 
 pytestmark = pytest.mark.timeout(600)
@@ -22,7 +23,6 @@ def test_a_claim_is_read_off_the_table_that_the_stage_has_left(command, tmp_path
     assert "withheld: products" in student and (folder / "report.html").is_file()
     rows = json.loads(next(folder.glob("gain-seeing-opd-????????/summary.json")).read_text())["tables"]["accuracy"]
     assert {"all", "1", "2"} <= {row["ops"] for row in rows} and {"pass@4"} <= {row["measure"] for row in rows}
-    claim = {"claim": "x", "measure": "cell", "stage": "gain-seeing-opd", "at_least": -1.0}
-    place = {"table": "accuracy", "row": {"ops": "all", "measure": "pass@4"}, "column": "gain"}
-    verdict = judge(load([Path(folder)]), claim | {"cell": place})
+    place = Cell("accuracy", "gain", {"ops": "all", "measure": "pass@4"})
+    verdict = judge(load([Path(folder)]), Expectation("x", "cell", "gain-seeing-opd", -1.0, cell=place))
     assert verdict.word in ("supported", "not decided") and verdict.measured.pooled.n == 60

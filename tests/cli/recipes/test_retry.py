@@ -41,13 +41,13 @@ def test_the_smallest_study_ends_in_a_page(tmp_path, capsys):
         main(load(name, schema, own))
         record.enter(stage, own, folders[stage.name], "")
     assert len(stages) == 3 + 2 * 3 + 1
-    rows = {row["arm"].stage: row for row in correction_data.rows(load_runs([tmp_path]))}
-    assert rows["pretrain-retry-0.5-masked"]["arm"].mistakes == ("retry", 0.5, True)
-    assert (rows["pretrain-lora-0.5"]["arm"].origin, rows["pretrain-lora-0.5"]["arm"].lora) == ("pretrain-none", 16)
-    assert {row[side].pooled.n for row in rows.values() for side in ("in", "out")} == {24}
+    rows = {row.arm.stage: row for row in correction_data.rows(load_runs([tmp_path]))}
+    assert rows["pretrain-retry-0.5-masked"].arm.mistakes == ("retry", 0.5, True)
+    assert (rows["pretrain-lora-0.5"].arm.origin, rows["pretrain-lora-0.5"].arm.lora) == ("pretrain-none", 16)
+    assert {side.accuracy.pooled.n for row in rows.values() for side in (row.inside, row.outside)} == {24}
     assert (
-        rows["pretrain-retry-0.5-masked"]["against"] == "pretrain-none"
-        and rows["pretrain-retry-0.5-masked"]["lead_out"]
+        rows["pretrain-retry-0.5-masked"].against == "pretrain-none"
+        and rows["pretrain-retry-0.5-masked"].outside.lead
     )
     out = json.loads((folders["outside-none"] / "summary.json").read_text())
     assert [row["ops"] for row in out["by_ops"]] == [5] and "retries_right" in out

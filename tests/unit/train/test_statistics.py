@@ -7,17 +7,35 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 
-from train.statistics import ClusterBootstrap, difference, paired_difference, paired_share, share, wilson
+from train.statistics import (
+    ANY,
+    CHANGE,
+    SHARE,
+    ClusterBootstrap,
+    Z,
+    auroc,
+    correlation,
+    difference,
+    gap_closed,
+    holm,
+    nested_mean,
+    nested_test,
+    paired_difference,
+    paired_gap_closed,
+    wilson,
+)
 
 
 @given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_is_scipys(pair):
+def test_wilson_solves_its_equation(pair):
+    """The ends of the score interval are the rates p whose distance from right/n is Z standard errors of p."""
     right, n = pair
-    rate, expected = wilson(right, n), binomtest(right, n).proportion_ci(0.95, method="wilson")
-    assert rate.value == right / n and rate.n == n
-    assert rate.low == pytest.approx(expected.low, abs=1e-12) and rate.high == pytest.approx(expected.high, abs=1e-12)
+    rate = wilson(right, n)
+    assert rate.value == right / n and rate.n == n and 0 <= rate.low <= rate.value <= rate.high <= 1
+    for end in (rate.low, rate.high):
+        if 0 < end < 1:
+            assert (rate.value - end) ** 2 == pytest.approx(Z**2 * end * (1 - end) / n, abs=1e-12)
 
 
 def test_wilson_of_nothing_and_of_nonsense():
@@ -47,7 +65,7 @@ def test_the_intervals_of_a_share_cover_it():
     for seed in range(100):
         verdicts = drawn(np.random.default_rng(seed), p, 300)
         counts = [(int(v.sum()), 300) for v in verdicts]
-        for i, rate in enumerate((paired_share(*verdicts), share(*counts))):
+        for i, rate in enumerate((paired_gap_closed(*verdicts), gap_closed(*counts))):
             inside[i] += rate.low <= truth <= rate.high
     assert (inside >= 90).all()
 
@@ -56,21 +74,21 @@ def test_pairing_tightens_and_keeps_the_value():
     rng = np.random.default_rng(0)
     a, b, c = drawn(rng, np.array([0.7, 0.35, 0.95]), 500)
     counts = [(int(v.sum()), 500) for v in (a, b, c)]
-    paired, loose = paired_share(a, b, c), share(*counts)
+    paired, loose = paired_gap_closed(a, b, c), gap_closed(*counts)
     assert paired.value == pytest.approx(loose.value) and paired.high - paired.low < loose.high - loose.low
     apart, together = difference(*counts[0], *counts[1]), paired_difference(a, b)
     assert together.value == pytest.approx(apart.value) and together.high - together.low < apart.high - apart.low
 
 
 def test_no_gap_has_no_share():
-    for rate in (share((5, 10), (9, 10), (9, 10)), paired_share([True], [True], [True])):
+    for rate in (gap_closed((5, 10), (9, 10), (9, 10)), paired_gap_closed([True], [True], [True])):
         assert np.isnan(rate.value) and rate.low == -np.inf and rate.high == np.inf
-    tiny = share((6, 10), (5, 10), (6, 10))
+    tiny = gap_closed((6, 10), (5, 10), (6, 10))
     assert tiny.low == -np.inf or tiny.low < -1, "a gap that may be none leaves the share open"
 
 
 def test_the_same_counts_give_the_same_interval():
-    assert share((70, 100), (30, 100), (95, 100)) == share((70, 100), (30, 100), (95, 100))
+    assert gap_closed((70, 100), (30, 100), (95, 100)) == gap_closed((70, 100), (30, 100), (95, 100))
 
 
 def test_clusters_count_once_however_often_they_are_measured():
@@ -105,8 +123,65 @@ def test_differences_on_the_same_clusters_are_paired():
     cluster, easy = np.repeat(np.arange(100), 4), np.repeat(rng.random(100) < 0.5, 4)
     better, worse = easy | (rng.random(400) < 0.2), easy
     every, draws = np.ones(400, bool), ClusterBootstrap(cluster)
-    paired = draws.of(np.subtract, better.mean() - worse.mean(), 400, (better, every), (worse, every))
+    paired = draws.statistic(
+        np.subtract, better.mean() - worse.mean(), 400, (better, every), (worse, every), within=CHANGE
+    )
     apart = difference(int(better.sum()), 400, int(worse.sum()), 400)
     assert paired.low <= paired.value <= paired.high and paired.high - paired.low < 0.7 * (apart.high - apart.low)
-    same = draws.of(np.subtract, 0.0, 400, (worse, every), (worse, every))
-    assert (same.low, same.high) == (0, 0)
+    same = draws.statistic(np.subtract, 0.0, 400, (worse, every), (worse, every), within=CHANGE)
+    assert (same.low, same.high) == pytest.approx((-wilson(0, 100).high, wilson(0, 100).high))
+
+
+AGREEING = {  # what is measured -> (estimate, the Wilson bound that one more disagreement could still hide)
+    "all ahead": (paired_difference([1] * 3, [0] * 3), 2 * wilson(0, 3).high),
+    "always equal": (paired_difference([1] * 50, [1] * 50), 2 * wilson(0, 50).high),
+    "pass@k of nothing": (nested_mean([np.zeros(32)], SHARE), wilson(0, 32).high),
+    "two seeds": (nested_mean([np.ones(4), np.ones(4)], CHANGE), 2 * wilson(0, 8).high),
+    "clusters": (ClusterBootstrap(np.arange(40) // 4).ratio(np.ones(40), within=CHANGE), 2 * wilson(0, 10).high),
+    "separated": (ClusterBootstrap(np.arange(9)).auroc(np.arange(9.0), np.arange(9) > 4), wilson(0, 4).high),
+    "unbounded": (ClusterBootstrap(np.arange(9)).ratio(np.full(9, 20.0), within=ANY), np.inf),
+}
+
+
+@pytest.mark.parametrize("measured", AGREEING)
+def test_few_that_agree_leave_the_interval_open(measured):
+    found, width = AGREEING[measured]
+    assert found.low <= found.value <= found.high
+    assert found.high - found.low == pytest.approx(width)
+
+
+def test_a_share_that_no_draw_changes_takes_the_wider_interval_of_independent_samples():
+    found = paired_gap_closed([True] * 3, [False] * 3, [True] * 3)
+    assert found == gap_closed((3, 3), (0, 3), (3, 3)) and found.low < 0.5 and found.value == 1 < found.high
+
+
+def test_the_p_value_of_a_mean_follows_its_interval():
+    rng = np.random.default_rng(0)
+    found, p = nested_test([rng.normal(0.3, 1, 200)], ANY)
+    assert found.low > 0 and p < 0.05
+    found, p = nested_test([rng.normal(0.0, 1, 200)], ANY)
+    assert found.low < 0 < found.high and p > 0.05
+    assert nested_test([np.ones(3)], CHANGE)[1] == 0.25, "three of three by chance: two sides of 1/8"
+    assert nested_test([np.zeros(3)], CHANGE)[1] == 1.0
+
+
+def test_holm_multiplies_the_smallest_most_and_never_turns_the_order():
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
+    assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0} and holm({}) == {}
+
+
+def test_the_area_under_the_curve_counts_the_pairs_in_order():
+    rng = np.random.default_rng(0)
+    score, positive = rng.integers(0, 6, 60).astype(float), rng.random(60) < 0.4
+    score[0] = -np.inf
+    pairs = [(a > b) + (a == b) / 2 for a in score[positive] for b in score[~positive]]
+    assert auroc(score, positive) == pytest.approx(np.mean(pairs)) and np.isnan(auroc(score, np.zeros(60)))
+
+
+def test_correlations_of_what_does_not_vary_are_zero():
+    x, y = np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.0, 0.0, 1.0, 1.0])
+    assert correlation(x, y) == pytest.approx(2 / np.sqrt(5)) and correlation(x, y, "kendall") == pytest.approx(
+        (2 / 3) ** 0.5
+    )
+    assert correlation(x**3, y, "spearman") == pytest.approx(correlation(x, y))
+    assert [correlation(x, np.ones(4), kind) for kind in ("pearson", "spearman", "kendall")] == [0.0] * 3

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from train.plotting import GREY, KINDS_OF_WORK, CaptionedFigure, error_bars, legend_once
-from train.report.estimates import Missing, PooledEstimate, full, gap_share, roles, undistilled
+from train.report.estimates import Missing, PooledEstimate, gap_share, no_distillation, solution_accuracy
 from train.report.stage_styles import StageStyle, label, stage_styles
 from train.runs.results import Experiment, Run, counts, is_number
 from train.statistics import Estimate, wilson
@@ -32,13 +32,13 @@ def evaluated(experiments: list[Experiment]) -> dict[str, list[Run]]:
 
 def by_operations(experiments: list[Experiment]) -> CaptionedFigure:
     """Accuracy by number of operations: fully correct solutions, and final answers with the constant-answer floor."""
-    found, look = evaluated(experiments), stage_styles(experiments)
+    found, styles = evaluated(experiments), stage_styles(experiments)
     figure = Figure(figsize=(7, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for i, (stage, runs) in enumerate(found.items()):
         shift = (i - (len(found) - 1) / 2) * 0.09
-        _one_model(left, runs, "right", look[stage], shift, label(experiments, stage))
-        _one_model(right, runs, "answer_right", look[stage], shift, None)
+        _one_model(left, runs, "right", styles[stage], shift, label(experiments, stage))
+        _one_model(right, runs, "answer_right", styles[stage], shift, None)
     floor = pooled_by_ops([run for runs in found.values() for run in runs], "floor_right")
     if floor:
         name = "best constant answer"
@@ -57,18 +57,18 @@ def by_operations(experiments: list[Experiment]) -> CaptionedFigure:
     return CaptionedFigure(figure, "Accuracy by number of operations", caption + dotted)
 
 
-def _one_model(ax: Axes, runs: list[Run], key: str, look: StageStyle, shift: float, name: str | None) -> None:
+def _one_model(ax: Axes, runs: list[Run], key: str, style: StageStyle, shift: float, name: str | None) -> None:
     rates = pooled_by_ops(runs, key)
     if not rates:
         return
     value, error = error_bars(list(rates.values()))
     ax.errorbar(
-        np.array(list(rates)) + shift, value, error, color=look.color, marker=look.marker, elinewidth=1.2, label=name
+        np.array(list(rates)) + shift, value, error, color=style.color, marker=style.marker, elinewidth=1.2, label=name
     )
     if len(runs) > 1:
         for run in runs:
             seed = pooled_by_ops([run], key)
-            ax.plot(np.array(list(seed)) + shift, [r.value for r in seed.values()], "_", color=look.color, alpha=0.6)
+            ax.plot(np.array(list(seed)) + shift, [r.value for r in seed.values()], "_", color=style.color, alpha=0.6)
 
 
 def pooled_by_ops(runs: list[Run], key: str) -> dict[int, Estimate]:
@@ -88,22 +88,22 @@ def compared_arms(experiments: list[Experiment]) -> list[str]:
     found = evaluated(experiments)
     names = [name for name in dict.fromkeys(run.name for e in experiments for run in e.arms()) if name in found]
     if not names:
-        raise undistilled(experiments, "no evaluated arm")
+        raise no_distillation(experiments, "no evaluated arm")
     return names
 
 
 def arms(experiments: list[Experiment]) -> CaptionedFigure:
     """Student, arms and teacher on one axis, and the share of the gap that each arm closed."""
-    compared, found, look = compared_arms(experiments), evaluated(experiments), stage_styles(experiments)
-    part = roles(experiments[0])
+    compared, found, styles = compared_arms(experiments), evaluated(experiments), stage_styles(experiments)
+    part = experiments[0].roles()
     rows = [s for s in (part.get("student"), *compared, part.get("teacher")) if s in found]
     figure = Figure(figsize=(7, 1.4 + 0.5 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for i, stage in enumerate(rows):
-        _dot(left, i, full(experiments, stage), look[stage])
+        _dot(left, i, solution_accuracy(experiments, stage), styles[stage])
         if stage in compared:
             try:
-                _dot(right, i, gap_share(experiments, stage), look[stage])
+                _dot(right, i, gap_share(experiments, stage), styles[stage])
             except Missing:
                 right.set_visible(False)
     left.set_yticks(range(len(rows)), [label(experiments, stage) for stage in rows])
@@ -121,16 +121,16 @@ def arms(experiments: list[Experiment]) -> CaptionedFigure:
     return CaptionedFigure(figure, "The arms at equal compute, from the same student", caption)
 
 
-def _dot(ax: Axes, row: int, measured: PooledEstimate, look: StageStyle) -> None:
+def _dot(ax: Axes, row: int, measured: PooledEstimate, style: StageStyle) -> None:
     rate = measured.pooled
     if not is_number(rate.value):
         return
     value, error = error_bars([rate])
-    ax.errorbar(value, [row], xerr=error, color=look.color, marker=look.marker, ms=8, elinewidth=2, ls="none")
+    ax.errorbar(value, [row], xerr=error, color=style.color, marker=style.marker, ms=8, elinewidth=2, ls="none")
     place = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "fontsize": 9}
     ax.annotate(f"{rate.value:.0%}", (rate.value, row), **place)
     if len(measured.seeds) > 1:
-        ax.plot(measured.seeds, [row + 0.2] * len(measured.seeds), "|", color=look.color, ms=7)
+        ax.plot(measured.seeds, [row + 0.2] * len(measured.seeds), "|", color=style.color, ms=7)
 
 
 def over_compute(experiments: list[Experiment]) -> CaptionedFigure:
@@ -138,11 +138,11 @@ def over_compute(experiments: list[Experiment]) -> CaptionedFigure:
     curves = [(run, *run.curve("eval_full", "flops")) for e in experiments for run in e.arms()]
     curves = [curve for curve in curves if len(curve[1]) > 1]
     if not curves:
-        raise undistilled(experiments, "no arm that was evaluated while it was trained")
-    figure, look = Figure(figsize=(7, 3.6), layout="constrained"), stage_styles(experiments)
+        raise no_distillation(experiments, "no arm that was evaluated while it was trained")
+    figure, styles = Figure(figsize=(7, 3.6), layout="constrained"), stage_styles(experiments)
     ax = figure.subplots()
     for run, flops, value in curves:
-        marker, color = look[run.name].marker, look[run.name].color
+        marker, color = styles[run.name].marker, styles[run.name].color
         ax.plot(flops, value, color=color, marker=marker, ms=4, alpha=0.8, label=label(experiments, run.name))
     ax.set(title="fully correct, while training", xlabel="FLOPs spent", ylim=(-0.02, max(0.1, 1.1 * ax.get_ylim()[1])))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -157,7 +157,7 @@ def cost(experiments: list[Experiment]) -> CaptionedFigure:
     """What each arm spent, by kind of work: FLOPs, tokens and seconds."""
     runs = [run for e in experiments for run in e.arms() if run.ledger]
     if not runs:
-        raise undistilled(experiments, "no arm with a ledger")
+        raise no_distillation(experiments, "no arm with a ledger")
     names = list(dict.fromkeys(run.name for run in runs))
     units = [unit for unit in ("flops", "tokens", "seconds") if any(run.ledger.get(unit) for run in runs)]
     kinds = list(dict.fromkeys(kind for run in runs for unit in units for kind in run.ledger.get(unit, {})))

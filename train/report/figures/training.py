@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from train.plotting import CaptionedFigure, legend_once, smooth
-from train.report.estimates import Missing, undistilled
+from train.report.estimates import Missing, no_distillation
 from train.report.stage_styles import label, stage_styles
 from train.runs.results import Experiment, Run
 from train.tables import plural
@@ -85,7 +85,7 @@ def health(experiments: list[Experiment]) -> CaptionedFigure:
     """Length, truncation and repetition of the student's rollouts while it is distilled, and the divergence."""
     runs = [run for e in experiments for run in e.arms() if run.curve("length_mean")[0]]
     if not runs:
-        raise undistilled(experiments, "no distillation that logged its rollouts")
+        raise no_distillation(experiments, "no distillation that logged its rollouts")
     panels = {title: spec for title, spec in HEALTH.items() if any(run.curve(spec[0])[0] for run in runs)}
     figure = Figure(figsize=(7, 2.4 * ((len(panels) + 1) // 2) + 0.4), layout="constrained")
     axes = figure.subplots((len(panels) + 1) // 2, 2, squeeze=False).flat

@@ -1,21 +1,20 @@
 """What analyses of distillation found (`probes.run task=...`): the figure of each, and its tables folded below."""
 
-from train.report import page
 from train.report.estimates import NotApplicable
+from train.report.page import Piece, figure, piece
 from train.report.stage_styles import label
 from train.runs.results import Experiment
 
 
-def found(experiments: list[Experiment]) -> list[str]:
-    """One piece for every analysis that has been done, in the recipe's order. Raises NotApplicable if there is none."""
-    runs = [run for experiment in experiments for run in experiment.of("analysis") if "lines" in run.summary]
-    parts: list[str] = []
-    for run in runs:
-        image, of = run.folder / "figures" / f"{run.summary['task']}.png", run.summary["figure"]
-        parts.append(page.heading(f"{of['title']}: {label(experiments, run.name)}", 3))
+def section(experiments: list[Experiment]) -> list[Piece]:
+    """The pieces of every finished analysis, in the recipe's order. Raises NotApplicable if there is none."""
+    pieces: list[Piece] = []
+    for run in (run for e in experiments for run in e.of("analysis") if "lines" in run.summary):
+        image, drawn = run.folder / "figures" / f"{run.summary['task']}.png", run.summary["figure"]
+        pieces.append(piece("heading", f"{drawn['title']}: {label(experiments, run.name)}", 3))
         if image.is_file():
-            parts.append(page.figure(image, of["title"], f"{of['caption']} {run.folder.name}"))
-        parts.append(page.folded(f"tables of {run.folder.name}", page.code("\n".join(run.summary["lines"]))))
-    if not parts:
+            pieces.append(figure(image, drawn["title"], f"{drawn['caption']} {run.folder.name}"))
+        pieces.append(piece("folded_code", f"tables of {run.folder.name}", "\n".join(run.summary["lines"])))
+    if not pieces:
         raise NotApplicable("no analyses")
-    return parts
+    return pieces

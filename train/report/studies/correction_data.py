@@ -5,6 +5,8 @@ and the tokens that it and what it started from have read. Its difference is aga
 many, problem by problem. Try: `python -m train.recipe recipe=retry`.
 """
 
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,34 +14,70 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from synth.store.files import read_json
 from train.plotting import CYCLE, MARKERS, CaptionedFigure, error_bars
-from train.report import page
-from train.report.estimates import Missing, NotApplicable, PooledEstimate, lead, spread
+from train.report.estimates import (
+    Missing,
+    NotApplicable,
+    PooledEstimate,
+    lead,
+    or_none,
+    seed_range,
+    solution_accuracy,
+)
+from train.report.page import Piece, piece
 from train.report.stage_styles import label
-from train.report.studies import published
 from train.runs.results import Experiment, Run, counts, is_number
-from train.statistics import Estimate, wilson
-from train.tables import NONE, format_interval, plural
+from train.statistics import wilson
+from train.tables import NONE, Table, format_interval, plural
 
 EQUAL = 0.1  # arms have read equally many tokens when they differ by less than this share
-ERROR_FREE = ("none", 0.0, False)
+
+
+class Mistakes(NamedTuple):
+    """The mistakes in an arm's data: their kind, their rate, and whether they carry no loss."""
+
+    kind: str = "none"
+    rate: float = 0.0
+    masked: bool = False
 
 
 class Arm(NamedTuple):
-    """mistakes: (kind, rate, masked) in the data it trained on last. origin: the stage whose weights it started from.
+    """mistakes: in the data it trained on last. origin: the stage whose weights it started from.
 
     lora: rank of its updates. tokens: read by it and its origin, mean over seeds.
     """
 
     stage: str
-    mistakes: tuple[str, float, bool]
+    mistakes: Mistakes
     origin: str | None
     lora: int | None
     tokens: float
 
     @property
     def error_free(self) -> bool:
-        return self.mistakes == ERROR_FREE and self.origin is None
+        return not self.mistakes.rate and self.origin is None
+
+
+class Side(NamedTuple):
+    """What an arm does on problems in, or out of, distribution; retries are mistakes taken back in a solution."""
+
+    accuracy: PooledEstimate | None
+    lead: PooledEstimate | None
+    retries_right: float | None
+    retries: float | None
+    unneeded_right: float | None
+
+
+class Row(NamedTuple):
+    """An arm, the error-free arm it is compared with, what the two do, and the published numbers of the same data."""
+
+    arm: Arm
+    against: str | None
+    inside: Side
+    outside: Side
+    kl_to_oracle: float | None
+    published: dict[str, Any] | None
 
 
 def arms(experiments: list[Experiment]) -> list[Arm]:
@@ -50,7 +88,7 @@ def arms(experiments: list[Experiment]) -> list[Arm]:
             if e.evaluation_of(run.name) is not None:
                 found.setdefault(run.name, []).append((e, run))
     result = [_arm(stage, pairs) for stage, pairs in found.items()]
-    if all(arm.mistakes == ERROR_FREE for arm in result):
+    if not any(arm.mistakes.rate for arm in result):
         raise NotApplicable("no arm that was trained on mistakes")
     return result
 
@@ -60,114 +98,93 @@ def _arm(stage: str, pairs: list[tuple[Experiment, Run]]) -> Arm:
     origin = e.input(run, "init")
     tokens = [run.total("tokens") + (o.total("tokens") if (o := e.input(run, "init")) else 0) for e, run in pairs]
     rank = (run.config.get("lora") or {}).get("rank")
-    return Arm(stage, mistakes(run), origin.name if origin else None, rank, float(np.mean(tokens)))
+    return Arm(stage, _mistakes(run), origin.name if origin else None, rank, float(np.mean(tokens)))
 
 
-def mistakes(run: Run) -> tuple[str, float, bool]:
-    """(kind, rate, masked) of the mistakes in a run's data."""
-    overrides = (run.config.get("data") or {}).get("overrides") or {}
-    rate = float(overrides.get("retry_rate", 0.0))
-    if not rate:
-        return ERROR_FREE
-    return str(overrides.get("retry_kind", "retry")), rate, overrides.get("mask_mistakes", "none") != "none"
+def _overrides(run: Run) -> dict[str, Any]:
+    return (run.config.get("data") or {}).get("overrides") or {}
 
 
-def equal(arm: Arm, others: list[Arm]) -> Arm | None:
+def _mistakes(run: Run) -> Mistakes:
+    overrides = _overrides(run)
+    rate, masked = float(overrides.get("retry_rate", 0.0)), overrides.get("mask_mistakes", "none") != "none"
+    return Mistakes(str(overrides.get("retry_kind", "retry")), rate, masked) if rate else Mistakes()
+
+
+def equally_trained(arm: Arm, others: list[Arm]) -> Arm | None:
     """The error-free arm, trained from scratch, that has read as many tokens."""
     same = [o for o in others if o.error_free and o.stage != arm.stage and arm.tokens]
     near = [o for o in same if abs(o.tokens / arm.tokens - 1) < EQUAL]
     return min(near, key=lambda o: abs(o.tokens - arm.tokens), default=None)
 
 
-def accuracy(experiments: list[Experiment], stage: str, which: int) -> PooledEstimate:
-    """Fully right solutions in (which=0) or out of distribution (1), seeds pooled."""
-    pairs = [counts(runs[which]) for e in experiments if len(runs := e.evaluations_of(stage)) > which]
-    if not pairs:
-        raise Missing(f"no evaluation {which} of {stage}")
-    return PooledEstimate(wilson(sum(r for r, _ in pairs), sum(n for _, n in pairs)), [r / n for r, n in pairs])
+@cache
+def published() -> dict[str, Any]:
+    """The published accuracies, in percent; the file says under which conditions."""
+    return read_json(Path(__file__).with_name("published_corrections.json"))
 
 
-def rows(experiments: list[Experiment]) -> list[dict[str, Any]]:
-    """One row for each arm: what `table` shows, as numbers."""
+def published_row(arm: Arm, others: list[Arm]) -> dict[str, Any] | None:
+    """The published numbers of the same data, trained in the same way."""
+    least = min(o.tokens for o in others if o.origin is None)
+    training = (
+        "lora" if arm.lora else "continued" if arm.origin else "double" if arm.tokens > 1.5 * least else "scratch"
+    )
+    wanted = {"training": training, "mistakes": arm.mistakes.kind, "rate": arm.mistakes.rate}
+    wanted["masked"] = arm.mistakes.masked
+    return next((row for row in published()["rows"] if row | wanted == row), None)
+
+
+def rows(experiments: list[Experiment]) -> list[Row]:
+    """One row for each arm: what the table shows, as numbers."""
     found, result = arms(experiments), []
     for arm in found:
-        other = equal(arm, found)
-        row: dict[str, Any] = {"arm": arm, "against": other.stage if other else None}
-        for which, side in enumerate(("in", "out")):
-            row[side] = _or_none(accuracy, experiments, arm.stage, which)
-            row[f"lead_{side}"] = _or_none(lead, experiments, arm.stage, other.stage, which) if other else None
-            for key in ("retries_right", "retries", "unneeded_right"):
-                row[f"{key}_{side}"] = _mean(experiments, arm.stage, which, key)
-        last = [
-            e.runs[arm.stage].summary.get("last", {}).get("kl_to_oracle") for e in experiments if arm.stage in e.runs
-        ]
-        row["kl"] = _average(last)
-        result.append(row | {"published": beside(arm, found)})
+        other = equally_trained(arm, found)
+        against = other.stage if other else None
+        inside, outside = (_side(experiments, arm.stage, against, outside) for outside in (False, True))
+        runs = [e.runs[arm.stage] for e in experiments if arm.stage in e.runs]
+        kl = _mean([run.summary.get("last", {}).get("kl_to_oracle") for run in runs])
+        result.append(Row(arm, against, inside, outside, kl, published_row(arm, found)))
     return result
 
 
-def _or_none(measure: Any, *arguments: Any) -> PooledEstimate | None:
-    try:
-        return measure(*arguments)
-    except Missing:
-        return None
+def _side(experiments: list[Experiment], stage: str, against: str | None, outside: bool) -> Side:
+    summaries = [run.summary for e in experiments if (run := e.evaluation_of(stage, outside))]
+    return Side(
+        or_none(solution_accuracy, experiments, stage, outside),
+        or_none(lead, experiments, stage, against, outside) if against else None,
+        *(_mean([summary.get(key) for summary in summaries]) for key in ("retries_right", "retries", "unneeded_right")),
+    )
 
 
-def _mean(experiments: list[Experiment], stage: str, which: int, key: str) -> float | None:
-    """The mean over seeds of a number of the evaluations' summaries."""
-    return _average([runs[which].summary.get(key) for e in experiments if len(runs := e.evaluations_of(stage)) > which])
-
-
-def _average(values: list[Any]) -> float | None:
+def _mean(values: list[Any]) -> float | None:
     numbers = [value for value in values if is_number(value)]
     return float(np.mean(numbers)) if numbers else None
 
 
-def beside(arm: Arm, others: list[Arm]) -> published.Row | None:
-    """The published row of the same data, trained in the same way."""
-    if arm.lora is not None:
-        return published.LORA.get(arm.mistakes)
-    if arm.origin is not None:
-        return published.CONTINUED.get(arm.mistakes)
-    least = min(o.tokens for o in others if o.origin is None)
-    return (published.DOUBLE if arm.tokens > 1.5 * least else published.SCRATCH).get(arm.mistakes)
-
-
-def table(experiments: list[Experiment]) -> list[str]:
+def section(experiments: list[Experiment]) -> list[Piece]:
     """The arms, what they solve, what they take back, and what the paper has; then how to read it."""
-    body, several_seeds = [], len(experiments) > 1
+    body = []
     for row in rows(experiments):
-        arm, theirs = row["arm"], row["published"]
-        cells = [label(experiments, arm.stage), f"{arm.tokens / 1e6:.2f}M"]
-        for side in ("in", "out"):
-            cells.append(_accuracy(row[side], several_seeds))
-            cells.append(format_interval(row[f"lead_{side}"].pooled, "") if row[f"lead_{side}"] else NONE)
-        cells.append(_number(row["kl"], 4))
-        cells += [f"{_number(row[f'{key}_in'])} / {_number(row[f'{key}_out'])}" for key in ("retries_right", "retries")]
-        cells.append(f"{_number(row['unneeded_right_in'])} / {_number(row['unneeded_right_out'])}")
-        cells.append(f"{theirs.average:g} / {_number(theirs.far, 1)}" if theirs else NONE)
+        cells = [label(experiments, row.arm.stage), f"{row.arm.tokens / 1e6:.2f}M"]
+        for side in (row.inside, row.outside):
+            cells.append(_accuracy(side.accuracy, len(experiments) > 1))
+            cells.append(format_interval(side.lead.pooled, "") if side.lead else NONE)
+        cells.append(_number(row.kl_to_oracle, 4))
+        for of_inside, of_outside in list(zip(row.inside, row.outside, strict=True))[2:]:
+            cells.append(f"{_number(of_inside)} / {_number(of_outside)}")
+        cells.append(f"{row.published['mean']:g} / {_number(row.published['far'], 1)}" if row.published else NONE)
         body.append(cells)
-    head = [
-        "arm",
-        "tokens",
-        "in distribution [95%]",
-        "against error-free",
-        "out of it [95%]",
-        "against error-free",
-        "KL to its oracle",
-        "BACK, right (in / out)",
-        "BACK, all",
-        "unneeded steps, right",
-        "published mean / 23 ops",
-    ]
-    notes = [_how_to_read(experiments), *_regret(experiments)]
-    return [page.table(head, body), *(page.paragraph(note, "soft") for note in notes)]
+    head = ["arm", "tokens", "in distribution [95%]", "against error-free", "out of it [95%]", "against error-free"]
+    head += ["KL to its oracle", "BACK, right (in / out)", "BACK, all", "unneeded steps, right"]
+    notes = [_how_to_read(experiments), *_retry_upon_regret(experiments)]
+    return [Table([*head, "published mean / 23 ops"], body), *(piece("paragraph", note, "soft") for note in notes)]
 
 
 def _accuracy(measured: PooledEstimate | None, several_seeds: bool) -> str:
     if measured is None:
         return NONE
-    return format_interval(measured.pooled) + (f" ({spread(measured.seeds)})" if several_seeds else "")
+    return format_interval(measured.pooled) + (f" ({seed_range(measured.seeds)})" if several_seeds else "")
 
 
 def _number(value: float | None, digits: int = 2) -> str:
@@ -175,51 +192,47 @@ def _number(value: float | None, digits: int = 2) -> str:
 
 
 def _how_to_read(experiments: list[Experiment]) -> str:
-    sizes, worlds, weights = [], [], 0
-    for which in (0, 1):
-        runs = [
-            r[which] for e in experiments for run in e.of("training") if len(r := e.evaluations_of(run.name)) > which
-        ]
-        sizes += [str(counts(runs[0])[1])] if runs else []
-        worlds += [_world(runs[0])] if runs else []
-    for e in experiments:
-        weights = max([weights, *(int(run.summary.get("parameters", 0)) for run in e.of("training"))])
+    trained = [(e, run) for e in experiments for run in e.of("training")]
+    found = [[e.evaluation_of(run.name, outside) for e, run in trained] for outside in (False, True)]
+    firsts = [first for runs in found if (first := next(filter(None, runs), None))]
+    sizes, worlds = [str(counts(run)[1]) for run in firsts], [_operations(run) for run in firsts]
+    weights = max((int(run.summary.get("parameters", 0)) for _, run in trained), default=0)
     size = f"{plural(len(experiments), 'seed')}; {' and '.join(sizes)} problems a seed and arm ({'; '.join(worlds)})"
     return (
-        f"{size}, greedy, the same for all arms. Differences, in points, are paired by problem against the error- "
-        "free arm that has read as many tokens (those of the start included); their intervals redraw seeds, then "
-        "problems. KL is to the law of the arm's own data, also at tokens that a mask takes out of the loss. "
+        f"{size}, greedy, the same for all arms. Differences, in points, are paired by problem against the error-free "
+        "arm that has read as many tokens (those of the start included); their intervals redraw seeds, then "
+        "problems. KL is to the distribution of the arm's own data, also at tokens that a mask takes out of the loss. "
         "BACK: mistakes taken back in a solution. Published: mean over all test sets, and the farthest of med pq; "
         f"124,000,000 weights after 39 or 52 thousand million tokens, here {weights:,} weights; the best of two "
         "seeds and of greedy and beam search, here the mean of all seeds, greedy."
     )
 
 
-def _world(run: Run) -> str:
-    overrides = (run.config.get("data") or {}).get("overrides") or {}
+def _operations(run: Run) -> str:
+    overrides = _overrides(run)
     return f"{'exactly' if overrides.get('exact_ops') else 'up to'} {overrides.get('ops', 'all')} operations"
 
 
-def _regret(experiments: list[Experiment]) -> list[str]:
-    """What detecting mistakes brings without training on them: retry upon regret, ours and theirs."""
+def _retry_upon_regret(experiments: list[Experiment]) -> list[str]:
+    """What detecting mistakes brings without training on them: retry upon regret, ours and the published."""
     runs = [(e, run) for e in experiments for run in e.runs.values() if "solutions" in run.summary]
     if not runs:
         return []
     found = []
-    for name, theirs in published.REGRET.items():
+    for name, percent in published()["retry_upon_regret"].items():
         same = [row for _, run in runs for row in run.summary["solutions"] if row["name"] == name]
         right = sum(round(row["full"]["rate"] * row["n"]) for row in same)
-        found.append(f"{name} {format_interval(wilson(right, sum(row['n'] for row in same)))} (published {theirs})")
+        found.append(f"{name} {format_interval(wilson(right, sum(row['n'] for row in same)))} (published {percent})")
     subject = runs[0][0].subject(runs[0][1])
     of = label(experiments, subject.name) if subject else "a model"
     return [
-        f"Retry upon regret with the weights of “{of}”, where a detector has doubted sentences drawn again: "
+        f"Retry upon regret with the weights of “{of}”, where sentences that a detector doubts are drawn again: "
         + "; ".join(found)
         + "."
     ]
 
 
-def over_rates(experiments: list[Experiment]) -> CaptionedFigure:
+def figure(experiments: list[Experiment]) -> CaptionedFigure:
     """Accuracy over the rate of mistakes, a line for each kind, in and out of distribution; equal tokens, no start."""
     found = arms(experiments)
     free = [arm for arm in found if arm.error_free]
@@ -227,36 +240,31 @@ def over_rates(experiments: list[Experiment]) -> CaptionedFigure:
         raise Missing("no error-free arm to compare with")
     start = min(free, key=lambda arm: arm.tokens)
     lines: dict[str, list[Arm]] = {}
-    for arm in sorted(found, key=lambda arm: arm.mistakes[1]):
-        kind, rate, masked = arm.mistakes
-        if rate and arm.origin is None and abs(arm.tokens / start.tokens - 1) < EQUAL:
-            lines.setdefault(f"{kind}, masked" if masked else kind, []).append(arm)
+    for arm in sorted(found, key=lambda arm: arm.mistakes.rate):
+        if arm.mistakes.rate and arm.origin is None and abs(arm.tokens / start.tokens - 1) < EQUAL:
+            name = f"{arm.mistakes.kind}, masked" if arm.mistakes.masked else arm.mistakes.kind
+            lines.setdefault(name, [start]).append(arm)
     if not lines:
         raise Missing("no arm from scratch with as many tokens as the error-free one")
-    figure = Figure(figsize=(7, 3.8), layout="constrained")
-    axes = figure.subplots(1, 2, sharex=True)
-    for which, (ax, title) in enumerate(zip(axes, ("in distribution", "out of distribution"), strict=True)):
+    drawn = Figure(figsize=(7, 3.8), layout="constrained")
+    for ax, outside in zip(drawn.subplots(1, 2, sharex=True), (False, True), strict=True):
         for i, (name, points) in enumerate(lines.items()):
-            _line(ax, experiments, [start, *points], which, i, name if which == 0 else None)
-        ax.set(title=title, xlabel="probability of a mistake")
+            _line(ax, experiments, points, outside, i, name if not outside else None)
+        ax.set(title="out of distribution" if outside else "in distribution", xlabel="probability of a mistake")
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    figure.legend(loc="outside lower center", ncols=4)
+    drawn.legend(loc="outside lower center", ncols=4)
     caption = (
         "Fully right solutions, greedy, at equal tokens; the point at 0 is the error-free arm. 95% Wilson intervals "
         f"over the problems of {plural(len(experiments), 'seed')}."
     )
-    return CaptionedFigure(figure, "Accuracy over the rate of mistakes in the data", caption)
+    return CaptionedFigure(drawn, "Accuracy over the rate of mistakes in the data", caption)
 
 
-def _line(ax: Axes, experiments: list[Experiment], points: list[Arm], which: int, i: int, name: str | None) -> None:
-    measured: list[tuple[float, Estimate]] = []
-    for arm in points:
-        if (value := _or_none(accuracy, experiments, arm.stage, which)) is not None:
-            measured.append((arm.mistakes[1], value.pooled))
+def _line(ax: Axes, experiments: list[Experiment], points: list[Arm], outside: bool, i: int, name: str | None) -> None:
+    found = [(arm.mistakes.rate, or_none(solution_accuracy, experiments, arm.stage, outside)) for arm in points]
+    measured = [(rate, accuracy.pooled) for rate, accuracy in found if accuracy is not None]
     if measured:
-        value, error = error_bars([rate for _, rate in measured])
-        shift = 0.006 * (i - 1.5)
-        at = [x + shift for x, _ in measured]
-        ax.errorbar(
-            at, value, error, color=CYCLE[i % len(CYCLE)], marker=MARKERS[i % len(MARKERS)], elinewidth=1.2, label=name
-        )
+        value, error = error_bars([accuracy for _, accuracy in measured])
+        at = [rate + 0.006 * (i - 1.5) for rate, _ in measured]
+        style = {"color": CYCLE[i % len(CYCLE)], "marker": MARKERS[i % len(MARKERS)], "label": name}
+        ax.errorbar(at, value, error, elinewidth=1.2, **style)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from synth.store.files import read_json
 from train.recipe import RecipeConfig, RecipeFile, ScaleFile, StageConfig, main, spelt_out, stages_of
-from train.runs.results import read_json
 
 LISTS = {"methods": ["opd", "kd"], "rates": [0.1, 0.2]}
 

@@ -11,7 +11,8 @@ from train.config.compose import load
 from train.opd.run import OpdConfig
 from train.recipe import RecipeConfig, stages_of
 from train.report.studies.collapse import collapsed_share, stable_share
-from train.report.studies.collapse_onset import is_published, onset, signature, warnings
+from train.report.studies.collapse_warnings import early_warnings, is_published, signature
+from train.runs.collapse import departure, onset
 from train.runs.results import Experiment, Run
 
 STEPS = 60
@@ -62,6 +63,14 @@ def test_the_onset_is_the_first_step_of_the_last_rise(tmp_path):
     assert onset(made(tmp_path, "gold", loss=[1.0] * STEPS)) is None
 
 
+def test_a_metric_departs_where_it_stays_beyond_its_start():
+    steps, spike = list(range(1, STEPS + 1)), [0.5 if k == 20 else 0.0 for k in range(STEPS)]
+    assert departure(steps, step_up(40), "truncation") == 40 and departure(steps, spike, "truncation") is None
+    assert departure(steps, step_up(40, 20.0, 26.0), "length_mean") == 40
+    assert departure(steps, step_up(40, 20.0, 24.0), "length_mean") is None, "less than a quarter longer"
+    assert departure(steps[:4], [1.0] * 4, "truncation") is None
+
+
 def test_a_loss_that_gets_worse_is_not_the_published_collapse(tmp_path):
     good, bad = collapsing(tmp_path, "good"), collapsing(tmp_path, "bad", advantage=-3.0)
     changes = signature(good, 38)
@@ -78,7 +87,7 @@ def test_a_sign_leads_by_the_steps_between_its_first_firing_and_the_onset(tmp_pa
     ill = collapsing(tmp_path, at=40, rkl=step_up(30, 0.1, 0.9), eos=[1.0] * STEPS)
     wobble = [0.1 + 0.1 * (k % 7 == 0) for k in range(STEPS)]
     well = [healthy(tmp_path, f"well{i}", rkl=wobble, eos=[1.0] * STEPS) for i in range(3)]
-    found = {warned.sign: warned for warned in warnings([(ill, 38)], well)}
+    found = {sign.name: sign for sign in early_warnings([(ill, 38)], well)}
     # the mean over three steps is past the wobble (at most a third of 0.1) as soon as one step is at 0.9
     assert found["reverse KL"].leads == [38 - 30] and found["reverse KL"].lead == 8
     assert found["probability of the end where it came"].leads == []
@@ -91,7 +100,7 @@ def test_the_quiet_run_that_moved_most_sets_the_threshold(tmp_path):
     ill = collapsing(tmp_path, at=40, rkl=step_up(30, 0.1, 0.9))
     odd = healthy(tmp_path, "odd", rkl=step_up(50, 0.1, 0.5))
     well = [odd, *(healthy(tmp_path, f"well{i}", rkl=[0.1] * STEPS) for i in range(3))]
-    found = {warned.sign: warned for warned in warnings([(ill, 38)], well)}["reverse KL"]
+    found = {sign.name: sign for sign in early_warnings([(ill, 38)], well)}["reverse KL"]
     assert found.quiet == 4 and found.threshold == pytest.approx(0.4)
     assert found.leads == [38 - 31]  # two of three steps at 0.9 pass what the odd run reached
 
@@ -105,9 +114,11 @@ def test_a_run_that_inflated_and_turned_back_calibrates_nothing(tmp_path):
     exact = healthy(tmp_path, "exact", rkl=step_up(20, 0.1, 900.0))
     method = {"method": {"teacher": {"params": "oracle"}}}
     (exact.folder / "config.yaml").write_text(yaml.safe_dump(method))
-    found = {w.sign: w for w in warnings([(ill, 38)], [*quiet, turned, calm, Run(exact.folder)])}["reverse KL"]
+    found = {sign.name: sign for sign in early_warnings([(ill, 38)], [*quiet, turned, calm, Run(exact.folder)])}[
+        "reverse KL"
+    ]
     assert found.leads == [38 - 30] and found.quiet == 3
-    assert (found.turned, found.wolf) == (2, 1)
+    assert (found.recovered, found.false_alarms) == (2, 1)
 
 
 def test_the_report_shows_a_collapse_only_where_there_is_one(tmp_path, monkeypatch):

@@ -14,9 +14,10 @@ import yaml
 from train.config.compose import load
 from train.recipe import RecipeConfig, stages_of
 from train.report import build
-from train.report.estimates import NotApplicable, full
-from train.report.studies import correction_data, published
+from train.report.estimates import NotApplicable, solution_accuracy
+from train.report.studies import correction_data
 from train.report.verdicts import judge
+from train.runs.expectation import Expectation
 from train.runs.results import load as load_runs
 
 N = 400
@@ -85,25 +86,26 @@ def test_arms_are_told_by_their_runs(tmp_path):
 
 def test_rows_compare_at_equal_tokens_and_stand_beside_the_published(tmp_path):
     experiments = load_runs([study(tmp_path, ARMS, seeds=2)])
-    rows = {row["arm"].stage: row for row in correction_data.rows(experiments)}
-    against = {stage: row["against"] for stage, row in rows.items()}
+    rows = {row.arm.stage: row for row in correction_data.rows(experiments)}
+    against = {stage: row.against for stage, row in rows.items()}
     assert against["pretrain-none"] is None and against["pretrain-twice"] is None
     assert {against[s] for s in ("pretrain-retry-0.2", "pretrain-retry-0.5-masked", "pretrain-weak-0.5")} == {
         "pretrain-none"
     }
     assert {against[s] for s in ("pretrain-tuned-0.5", "pretrain-lora-0.5")} == {"pretrain-twice"}
     for stage, row in rows.items():
-        for which, side in enumerate(("in", "out")):
-            assert row[side].pooled.n == 2 * N and abs(row[side].pooled.value - ARMS[stage][3 + which]) < 0.06
-        if row["against"]:
-            both = row["in"].pooled.value - rows[row["against"]]["in"].pooled.value
-            assert row["lead_in"].pooled.value == pytest.approx(both)
-            assert row["lead_in"].pooled.low < both < row["lead_in"].pooled.high
-        assert row["retries_right_in"] == 0.5 and row["unneeded_right_out"] == 0.25
-    assert rows["pretrain-none"]["published"].average == 91.8
-    assert rows["pretrain-tuned-0.5"]["published"] == published.CONTINUED["retry", 0.5, False]
-    assert rows["pretrain-lora-0.5"]["published"].average == 94.0 and rows["pretrain-weak-0.5"]["published"].far == 61.1
-    assert full(experiments, "pretrain-none").pooled.value == rows["pretrain-none"]["in"].pooled.value
+        for which, side in enumerate((row.inside, row.outside)):
+            assert side.accuracy.pooled.n == 2 * N and abs(side.accuracy.pooled.value - ARMS[stage][3 + which]) < 0.06
+        if row.against:
+            both = row.inside.accuracy.pooled.value - rows[row.against].inside.accuracy.pooled.value
+            assert row.inside.lead.pooled.value == pytest.approx(both)
+            assert row.inside.lead.pooled.low < both < row.inside.lead.pooled.high
+        assert row.inside.retries_right == 0.5 and row.outside.unneeded_right == 0.25
+    assert rows["pretrain-none"].published["mean"] == 91.8
+    assert rows["pretrain-tuned-0.5"].published["mean"] == 98.0
+    assert rows["pretrain-lora-0.5"].published["mean"] == 94.0
+    assert rows["pretrain-weak-0.5"].published["far"] == 61.1
+    assert solution_accuracy(experiments, "pretrain-none") == rows["pretrain-none"].inside.accuracy
 
 
 def test_the_page_has_table_figure_and_regret(tmp_path):
@@ -117,8 +119,8 @@ def test_the_page_has_table_figure_and_regret(tmp_path):
 def test_a_claim_out_of_distribution_reads_the_second_evaluation(tmp_path):
     experiments = load_runs([study(tmp_path, ARMS)])
     claim = {"claim": "c", "stage": "pretrain-retry-0.5-masked", "against": "pretrain-none", "at_least": 0.25}
-    inside = judge(experiments, claim | {"measure": "lead"})
-    outside = judge(experiments, claim | {"measure": "lead_out"})
+    inside = judge(experiments, Expectation(**claim, measure="lead"))
+    outside = judge(experiments, Expectation(**claim, measure="lead_out"))
     assert abs(inside.measured.pooled.value - 0.2) < 0.07 < 0.2 < outside.measured.pooled.value
     assert outside.measured.pooled.value - inside.measured.pooled.value > 0.03
 

@@ -6,16 +6,17 @@ import math
 import pytest
 
 from train.config.compose import load
-from train.recipe import Cell, Expectation, RecipeConfig
+from train.recipe import RecipeConfig
 from train.report.verdicts import judge
+from train.runs.expectation import Cell, Expectation
 from train.runs.results import Experiment, Run
 
 PLACE = {"table": "accuracy", "row": {"ops": "all", "measure": "pass@4"}, "column": "gain"}
 
 
-def experiment(folder, value, width=0.02, **more):
+def experiment(folder, value, width=0.02, n=100, **more):
     folder.mkdir()
-    cells = {"gain": {"value": value, "low": value - width, "high": value + width, "n": 100}, "steps": 3}
+    cells = {"gain": {"value": value, "low": value - width, "high": value + width, "n": n}, "steps": 3}
     rows = [{"ops": ops, "measure": f"pass@{k}"} | cells for ops in ("all", "2") for k in (1, 4)]
     rows[0] = rows[0] | {"gain": {"value": None, "low": None, "high": None, "n": 0}}
     (folder / "summary.json").write_text(json.dumps({"tables": {"accuracy": rows}} | more))
@@ -23,13 +24,19 @@ def experiment(folder, value, width=0.02, **more):
 
 
 def claim(at_least, **place):
-    return {"claim": "x", "measure": "cell", "stage": "gained", "at_least": at_least, "cell": PLACE | place}
+    return Expectation("x", "cell", "gained", at_least, cell=Cell(**PLACE | place))
 
 
 @pytest.mark.parametrize(("bar", "word"), [(0.05, "supported"), (0.1, "not decided"), (0.15, "contradicted")])
 def test_the_interval_decides(tmp_path, bar, word):
     verdict = judge([experiment(tmp_path / "a", 0.1)], claim(bar))
     assert verdict.word == word and verdict.number == "10.0% [8.0, 12.0], n = 100"
+
+
+def test_too_few_problems_decide_nothing(tmp_path):
+    verdict = judge([experiment(tmp_path / "a", 0.9, n=29)], claim(0.1))
+    assert verdict.word == "not decided" and verdict.number.endswith("n = 29; a verdict takes at least 30 problems")
+    assert judge([experiment(tmp_path / "b", 0.9, n=30)], claim(0.1)).word == "supported"
 
 
 def test_seeds_are_pooled_as_independent(tmp_path):

@@ -1,13 +1,10 @@
-"""When a distillation collapses, and what gave notice: computed from `metrics.jsonl` alone.
-
-Onset: the first logged step from which the mean TruncRate of that step and the next four is at least one half and stays
-so to the end of the run. A run that comes back has no onset, and neither has one that ends before it gets there.
+"""What changes in a collapse, and which signs come before it; what a collapse is: `train.runs.collapse`.
 
 Early warning: a sign (a metric and a direction) fires at the first step at which its mean over the last three logged
 steps lies further from its own start (the mean of logged steps 1 to 5) than it ever did in a quiet run, one whose
-TruncRate, meant as above, never passed a tenth. Its lead is onset minus that step. Firing in a run that inflated and
-turned back is crying wolf. Runs under the exact teacher count for nothing: what it rules out has log-probability minus
-infinity, so its numbers are of another size.
+TruncRate, a mean over five logged steps, never passed a tenth. Its lead is the onset minus that step. Firing in a run
+that inflated and turned back is a false alarm. Runs under the exact teacher do not count: a token that it rules out has
+log-probability minus infinity, so their numbers are not on a comparable scale.
 
 Legend: K logged steps.
 """
@@ -18,9 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from train.runs.collapse import STEADY, trailing_mean
 from train.runs.results import Run
 
-LEVEL, QUIET, SUSTAINED = 0.5, 0.1, 5  # TruncRate, TruncRate, logged steps
+QUIET = 0.1  # TruncRate
 START, SMOOTH = 5, 3  # logged steps
 UP, DOWN, AWAY = 1, -1, 0
 
@@ -49,28 +47,9 @@ SIGNS: dict[str, tuple[str, int]] = {
 SIGNATURE = {"truncation": UP, "repetition": UP, "length_mean": UP, "accuracy_strict": DOWN, "advantage": UP}
 
 
-def rolling(values_K: np.ndarray, width: int) -> np.ndarray:
-    """Mean of each value and the `width` - 1 before it; at the start of those that are there."""
-    total = np.concatenate([[0.0], np.cumsum(values_K)])
-    stop = np.arange(1, len(values_K) + 1)
-    start = np.maximum(stop - width, 0)
-    return (total[stop] - total[start]) / (stop - start)
-
-
-def onset(run: Run) -> int | None:
-    """The step of the collapse, None where there is none or nothing was sampled."""
-    step_K, value_K = (np.asarray(axis, dtype=float) for axis in run.curve("truncation"))
-    if len(step_K) < SUSTAINED:
-        return None
-    ahead = rolling(value_K, SUSTAINED)[SUSTAINED - 1 :]  # entry k: mean of values k to k + 4
-    below = np.flatnonzero(ahead < LEVEL)
-    first = int(below[-1]) + 1 if len(below) else 0
-    return int(step_K[first]) if first < len(ahead) else None
-
-
 def is_quiet(run: Run) -> bool:
-    """Whether its TruncRate, a mean over five logged steps, never passed a tenth, under a teacher that was trained."""
-    values = rolling(np.asarray(run.curve("truncation")[1], dtype=float), SUSTAINED)
+    """Whether its TruncRate, a mean over five logged steps, never passed a tenth, under a trained teacher."""
+    values = trailing_mean(np.asarray(run.curve("truncation")[1], dtype=float), STEADY)
     return not is_exact(run) and bool((values <= QUIET).all())
 
 
@@ -112,22 +91,25 @@ def deviation(run: Run, sign: str) -> tuple[np.ndarray, np.ndarray] | None:
     step_K, value_K = (np.asarray(axis, dtype=float) for axis in run.curve(key))
     if len(step_K) <= START:
         return None
-    moved_K = rolling(value_K, SMOOTH)[START:] - value_K[:START].mean()
+    moved_K = trailing_mean(value_K, SMOOTH)[START:] - value_K[:START].mean()
     return step_K[START:], np.abs(moved_K) if way == AWAY else way * moved_K
 
 
 @dataclass(frozen=True)
-class Warned:
-    """How one sign did. leads: onset minus first firing, one for each collapsed run that it fired in before the onset;
-    collapsed, quiet, turned: runs that logged it; wolf: of those that turned back, in how many it fired."""
+class Sign:
+    """How well one sign warns.
 
-    sign: str
+    leads: onset minus first firing, for each collapsed run in which it fired before the onset. collapsed, quiet,
+    recovered: runs that logged it. false_alarms: in how many of those that recovered it fired.
+    """
+
+    name: str
     threshold: float
     leads: list[int]
     collapsed: int
     quiet: int
-    turned: int
-    wolf: int
+    recovered: int
+    false_alarms: int
 
     @property
     def lead(self) -> float:
@@ -135,23 +117,25 @@ class Warned:
         return float(median([*self.leads, *[0] * (self.collapsed - len(self.leads))])) if self.collapsed else 0.0
 
 
-def warnings(collapsed: list[tuple[Run, int]], others: list[Run]) -> list[Warned]:
-    """The signs, best first: by how many collapses they announce, then by lead, then by how seldom they cry wolf.
+def early_warnings(collapsed: list[tuple[Run, int]], others: list[Run]) -> list[Sign]:
+    """The signs, best first: by how many collapses they announce, then by lead, then by false alarms.
 
     collapsed: runs with their onsets. Signs that no collapsed or fewer than two quiet runs have logged are left out.
     """
-    found = []
-    for sign in SIGNS:
-        ill = [(moved, at) for run, at in collapsed if (moved := deviation(run, sign)) is not None]
-        peaks, turned = (
-            np.array([moved[1].max() for run in runs if (moved := deviation(run, sign)) is not None])
-            for runs in ([r for r in others if is_quiet(r)], [r for r in others if not (is_quiet(r) or is_exact(r))])
+    quiet = [run for run in others if is_quiet(run)]
+    recovered, found = [run for run in others if run not in quiet and not is_exact(run)], []
+    for name in SIGNS:
+        of_collapsed = [(moved, at) for run, at in collapsed if (moved := deviation(run, name)) is not None]
+        quiet_peaks, recovered_peaks = (
+            np.array([moved[1].max() for run in runs if (moved := deviation(run, name)) is not None])
+            for runs in (quiet, recovered)
         )
-        if not ill or len(peaks) < 2:
+        if not of_collapsed or len(quiet_peaks) < 2:
             continue
-        threshold, leads = float(peaks.max()), []
-        for (step_K, moved_K), at in ill:
+        threshold, leads = float(quiet_peaks.max()), []
+        for (step_K, moved_K), at in of_collapsed:
             fired = step_K[(moved_K > threshold) & (step_K < at)]
             leads += [int(at - fired[0])] if len(fired) else []
-        found.append(Warned(sign, threshold, leads, len(ill), len(peaks), len(turned), int((turned > threshold).sum())))
-    return sorted(found, key=lambda w: (-len(w.leads), -w.lead, w.wolf))
+        counts = (len(of_collapsed), len(quiet_peaks), len(recovered_peaks), int((recovered_peaks > threshold).sum()))
+        found.append(Sign(name, threshold, leads, *counts))
+    return sorted(found, key=lambda sign: (-len(sign.leads), -sign.lead, sign.false_alarms))

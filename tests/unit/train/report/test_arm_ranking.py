@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from train import report
-from train.report.studies.arena import holm, markdown, ranked
+from train.report.studies.arm_ranking import ranked_arms, table
 from train.runs.results import load
 
 N = 200
@@ -58,17 +58,24 @@ def arena(tmp_path):
 
 
 def test_arms_are_sorted_by_what_they_gain_for_their_compute(arena):
-    control, arm = ranked(load([arena]))
+    control, arm = ranked_arms(load([arena]))
     assert [control.stage, arm.stage] == ["arm-c", "arm-a"]
     assert np.isclose(arm.gain.value, (40 + 41) / 2 / N) and np.isclose(control.gain.value, (20 + 21) / 2 / N)
-    assert np.isclose(arm.per_flop, arm.gain.value / 2) and np.isclose(control.per_flop, control.gain.value / 0.5)
+    assert np.isclose(arm.gain_per_unit, arm.gain.value / 2) and np.isclose(
+        control.gain_per_unit, control.gain.value / 0.5
+    )
     assert arm.gain.low < arm.gain.value < arm.gain.high and arm.gain.n == 2 * N and arm.seeds == 2
 
 
 def test_out_of_distribution_passes_kl_and_skill_are_read_from_their_own_files(arena):
-    arm = ranked(load([arena]))[1]
-    assert np.isclose(arm.out.value, 30 / N) and np.isclose(arm.gain_out.value, 20 / N)
-    assert arm.passes == {"1": 0.5, "4": 0.75} and np.isclose(arm.kl, 0.1) and arm.cpu == 3.0 and arm.skill == 0.25
+    arm = ranked_arms(load([arena]))[1]
+    assert np.isclose(arm.ood_accuracy.value, 30 / N) and np.isclose(arm.ood_gain.value, 20 / N)
+    assert (
+        arm.pass_at_k == {"1": 0.5, "4": 0.75}
+        and np.isclose(arm.kl_to_oracle, 0.1)
+        and arm.cpu_seconds == 3.0
+        and arm.context_gain == 0.25
+    )
 
 
 def test_a_lead_is_the_mean_over_the_seeds_that_have_both(arena):
@@ -77,26 +84,21 @@ def test_a_lead_is_the_mean_over_the_seeds_that_have_both(arena):
         summary = json.loads((folder / "summary.json").read_text())
         summary["verdicts"]["right"] = [int(i < right) for i in range(N)]
         (folder / "summary.json").write_text(json.dumps(summary))
-    lead = ranked(load([arena]))[-1].leads["arm-c"]
-    assert np.isclose(lead.rate.value, ((90 - 70) + (130 - 71)) / 2 / N) and lead.rate.n == 2 * N
+    lead = ranked_arms(load([arena]))[-1].leads["arm-c"]
+    assert np.isclose(lead.difference.value, ((90 - 70) + (130 - 71)) / 2 / N) and lead.difference.n == 2 * N
     (arena / "arm-a-00000001" / "config.yaml").unlink()  # the recipe has not come to this arm of seed 1 yet
-    rows = {row.stage: row for row in ranked(load([arena]))}
-    assert np.isclose(rows["arm-a"].leads["arm-c"].rate.value, 20 / N) and rows["arm-a"].seeds == 1
+    rows = {row.stage: row for row in ranked_arms(load([arena]))}
+    assert np.isclose(rows["arm-a"].leads["arm-c"].difference.value, 20 / N) and rows["arm-a"].seeds == 1
     assert rows["arm-c"].seeds == 2
 
 
 def test_an_arm_is_compared_with_a_control_problem_by_problem(arena):
-    control, arm = ranked(load([arena]))
+    control, arm = ranked_arms(load([arena]))
     assert control.leads == {}
     lead = arm.leads["arm-c"]
-    assert np.isclose(lead.rate.value, 20 / N) and lead.rate.low > 0 and lead.p < 0.01
+    assert np.isclose(lead.difference.value, 20 / N) and lead.difference.low > 0 and lead.p < 0.01
     # Of 200 differences 20 are one and the others zero, in both seeds: a binomial share over 400 problems.
-    assert np.isclose(lead.rate.high - lead.rate.low, 2 * 1.96 * np.sqrt(0.1 * 0.9 / (2 * N)), rtol=0.1)
-
-
-def test_holm_multiplies_the_smallest_most_and_never_turns_the_order():
-    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
-    assert holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
+    assert np.isclose(lead.difference.high - lead.difference.low, 2 * 1.96 * np.sqrt(0.1 * 0.9 / (2 * N)), rtol=0.1)
 
 
 def test_the_report_shows_the_table_and_the_figure(arena):
@@ -104,7 +106,7 @@ def test_the_report_shows_the_table_and_the_figure(arena):
     assert "ranked by what they gained" in text and "Not shown" not in text.split("Ten rollouts")[0]
     assert (arena / "figures" / "ranking.png").is_file()
     lines = (arena / "ranking.md").read_text().splitlines()
-    assert lines == markdown(load([arena])).splitlines() and len(lines) == 4
+    assert lines == table(load([arena])).markdown().splitlines() and len(lines) == 4
     assert lines[2].startswith("| arm-c | +20.5 |") and "p < 0.01" in lines[3]
 
 

@@ -1,0 +1,55 @@
+"""What a recipe claims: a measure of a stage, and the value that it must reach.
+
+A recipe's YAML holds expectations, its plan file keeps them, and `train.report.verdicts` decides whether they are met.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from train.config.schema import build
+
+REQUIRED = "???"  # as in train.config.compose, which takes long to import
+COMPARING = ("lead", "lead_out")  # measures that compare a stage with another one
+MEASURES = ("full", "gap_share", "probe_margin", *COMPARING, "cell", "collapsed", "stable")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of an analysis: `column` of the only row of `table` that has these values."""
+
+    table: str = REQUIRED
+    column: str = REQUIRED
+    row: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """A claim: `measure` of `stage` (and `task`, for a probe) reaches `at_least`.
+
+    measure=lead: how far `stage` is ahead of `against`, in fully correct solutions of the same problems. measure=cell:
+    the number that `cell` names in a table of the stage.
+    """
+
+    claim: str = REQUIRED
+    measure: str = REQUIRED
+    stage: str = REQUIRED
+    at_least: float = REQUIRED
+    task: str | None = None
+    against: str | None = None
+    cell: Cell | None = None
+
+    def __post_init__(self) -> None:
+        name = f"recipe.expect measure={self.measure}"
+        if self.measure not in MEASURES:
+            raise ValueError(f"{name}: accepted: {', '.join(MEASURES)}")
+        if (self.measure == "cell") != (self.cell is not None):
+            raise ValueError(f"{name}: accepted: measure=cell with a cell, others without")
+        if (self.measure in COMPARING) != (self.against is not None):
+            needs = "a stage" if self.measure in COMPARING else f"null; it goes with {', '.join(COMPARING)}"
+            raise ValueError(f"recipe.expect against={self.against} with measure={self.measure}: accepted: {needs}")
+
+
+def expectations(plan: Mapping[str, Any]) -> list[Expectation]:
+    """The expectations that a plan file holds as JSON."""
+    return [build(Expectation, row) for row in plan.get("expect", [])]
