@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-from synth.cli import Parser, fail, require_world
+from synth import cli
 from synth.judge.sympy_audit import CHECKS, audit_record, identity, shape, template
 
 FEWEST_TEMPLATES = 20  # of a test cell: below this, its accuracy says little about other templates
@@ -169,7 +169,7 @@ def warn_small_cells(name: str, audit: Audit) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser("synth.audit", __doc__, EXAMPLE)
+    parser = cli.Parser("synth.audit", __doc__, EXAMPLE)
     parser.add_argument("files", nargs="+", metavar="FILE", help="JSON lines, parquet, or a folder of shards")
     parser.add_argument(
         "--split-by", choices=("template", "problem"), default="template",
@@ -179,10 +179,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         if args.world:
-            require_world(args.world)
+            cli.require_world(args.world)
         wrong = report(args.files, args.split_by, args.world)
     except ValueError as error:
-        fail(str(error))
+        cli.fail(str(error))
     raise SystemExit(1 if wrong else 0)
 
 

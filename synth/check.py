@@ -9,16 +9,7 @@ the error is printed.
 from collections import Counter
 from typing import Any
 
-from synth.cli import (
-    Parser,
-    fail,
-    name_of,
-    print_lines,
-    problem_and_text,
-    read_records,
-    require_world,
-    use_plain_python,
-)
+from synth import cli
 
 PLAIN_PYTHON_UP_TO = 100  # below this, starting numba takes longer than the checking
 
@@ -32,7 +23,7 @@ def judge(record: dict, field: str, world_file: str | None = None) -> tuple:
     """Verdict on one record's text and the text itself; the rest as `problem_and_text`."""
     from synth.judge.check_text import check_text
 
-    problem, world, text = problem_and_text(record, field, world_file)
+    problem, world, text = cli.problem_and_text(record, field, world_file)
     return check_text(problem, world, text), text
 
 
@@ -50,16 +41,16 @@ def describe(verdict: Any, text: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser("synth.check", __doc__, EXAMPLE)
+    parser = cli.Parser("synth.check", __doc__, EXAMPLE)
     parser.add_argument("file", metavar="FILE", help="JSON lines, or - for standard input")
     parser.add_argument("--field", default="solution", help="the key of the text to judge (default: solution)")
     parser.add_argument("--world", metavar="FILE", help="the world file (.json) of records whose world is not shipped")
     parser.add_argument("--strict", action="store_true", help="exit code 1 when any solution is wrong")
     args = parser.parse_args(argv)
     if args.world:
-        require_world(args.world)
-    records = read_records(args.file)
-    use_plain_python(len(records) <= PLAIN_PYTHON_UP_TO)
+        cli.require_world(args.world)
+    records = cli.read_records(args.file)
+    cli.use_plain_python(len(records) <= PLAIN_PYTHON_UP_TO)
     from tqdm import tqdm
 
     from synth.judge.checker import reason
@@ -69,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
         try:
             verdict, text = judge(record, args.field, args.world)
         except ValueError as error:
-            fail(f"{name_of(args.file)} line {number}: {error}")
+            cli.fail(f"{cli.name_of(args.file)} line {number}: {error}")
         name = " ".join(str(record.get("id", f"line {number}")).split())
         lines.append(f"{name}: {describe(verdict, text)}")
         reasons[reason(verdict, 0)] += 1
@@ -77,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     right = reasons.pop("right", 0)
     first = "; first mistakes: " + ", ".join(f"{kind} {n}" for kind, n in reasons.most_common()) if reasons else ""
     lines.append(f"{len(records)} solutions, {right} right, {published} right as published{first}")
-    print_lines(lines)
+    cli.print_lines(lines)
     raise SystemExit(1 if args.strict and right < len(records) else 0)
 
 

@@ -10,20 +10,8 @@ import math
 
 import numpy as np
 
-from synth.cli import (
-    PLAIN_PYTHON_UP_TO,
-    Parser,
-    fail,
-    name_of,
-    print_lines,
-    problem_and_text,
-    rate,
-    read_records,
-    require_world,
-    share,
-    use_plain_python,
-    whole_number,
-)
+from synth import cli
+from synth.cli import rate, share, whole_number
 
 EXAMPLE = """examples:
   python -m synth.generate --ops 4 --count 1 --out - | python -m synth.explain -
@@ -61,8 +49,8 @@ def explain(oracle, problem, text: str) -> str:
     return "\n".join([*lines, f"  {len(tokens)} tokens, {total}, entropy along it {entropy.sum():.3f} nats"])
 
 
-def build_parser() -> Parser:
-    parser = Parser("synth.explain", __doc__, EXAMPLE)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser("synth.explain", __doc__, EXAMPLE)
     parser.add_argument("file", metavar="FILE", help="JSON lines, or - for standard input")
     parser.add_argument("--field", default="solution", help="the key of the text to explain (default: solution)")
     parser.add_argument(
@@ -84,9 +72,9 @@ def build_parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     if args.world:
-        require_world(args.world)
-    records = read_records(args.file)
-    use_plain_python(len(records) <= PLAIN_PYTHON_UP_TO)
+        cli.require_world(args.world)
+    records = cli.read_records(args.file)
+    cli.use_plain_python(len(records) <= cli.PLAIN_PYTHON_UP_TO)
     from tqdm import tqdm
 
     from synth.oracle.next_token import Oracle
@@ -97,13 +85,13 @@ def main(argv: list[str] | None = None) -> None:
     lines = []
     for number, record in tqdm(records, unit="record", delay=2, disable=None, leave=False):
         try:
-            problem, world, text = problem_and_text(record, args.field, args.world)
+            problem, world, text = cli.problem_and_text(record, args.field, args.world)
             spec = Spec(modulus=world.modulus, ops=1, **settings)
             account = explain(Oracle(spec, args.policy, world), problem, text)
         except ValueError as error:
-            fail(f"{name_of(args.file)} line {number}: {error}")
+            cli.fail(f"{cli.name_of(args.file)} line {number}: {error}")
         lines += [str(record.get("id", f"line {number}")), account]
-    print_lines(lines)
+    cli.print_lines(lines)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from synth.cli import (
-    PLAIN_PYTHON_UP_TO,
-    Parser,
-    fail,
-    ignore_closed_pipe,
-    rate,
-    require_world,
-    share,
-    use_plain_python,
-    whole_number,
-)
+from synth import cli
+from synth.cli import rate, share, whole_number
 
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -45,8 +36,8 @@ def perm_level(text: str) -> int | str:
     return text
 
 
-def build_parser() -> Parser:
-    parser = Parser("synth.generate", __doc__, EXAMPLE)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser("synth.generate", __doc__, EXAMPLE)
     add_problem_options(parser.add_argument_group("which problems").add_argument)
     add_solution_options(parser.add_argument_group("how they are solved and written").add_argument)
     add_output_options(parser.add_argument_group("where they go").add_argument)
@@ -135,19 +126,19 @@ def check_output(out: str) -> str:
     if path.is_dir() and any((path / name).is_file() for name in ("manifest.json", "manifest.partial.json")):
         return "shards"  # goes on where it was stopped, if the settings are the same
     if path.exists() and path != Path(os.devnull):
-        fail(f"--out {out} exists already; accepted: a path that does not exist yet")
+        cli.fail(f"--out {out} exists already; accepted: a path that does not exist yet")
     if not path.resolve().parent.is_dir():
-        fail(f"--out {out}: the folder {path.parent} does not exist; accepted: a path in an existing folder")
+        cli.fail(f"--out {out}: the folder {path.parent} does not exist; accepted: a path in an existing folder")
     if path.suffix == ".parquet":
         try:
             import pyarrow  # noqa: F401  (only to see whether it is there)
         except ImportError:
-            fail(f"--out {out} needs pyarrow; accepted: .jsonl or a folder, or pip install -e '.[data]'")
+            cli.fail(f"--out {out} needs pyarrow; accepted: .jsonl or a folder, or pip install -e '.[data]'")
         return "parquet"
     if path.suffix == ".jsonl":
         return "lines"
     if path.suffix and not out.endswith("/"):
-        fail(f"--out {out} is of no known kind; accepted: -, x.jsonl, x.parquet or a folder name")
+        cli.fail(f"--out {out} is of no known kind; accepted: -, x.jsonl, x.parquet or a folder name")
     return "shards"
 
 
@@ -155,36 +146,36 @@ def check_figure(args: argparse.Namespace) -> None:
     """One line and exit 2 when --figure cannot be drawn."""
     path = Path(args.figure)
     if path.suffix not in FIGURE_SUFFIXES:
-        fail(f"--figure {path} is of no known kind; accepted: {', '.join(FIGURE_SUFFIXES)}")
+        cli.fail(f"--figure {path} is of no known kind; accepted: {', '.join(FIGURE_SUFFIXES)}")
     if not path.resolve().parent.is_dir():
-        fail(f"--figure {path}: the folder {path.parent} does not exist; accepted: a path in an existing folder")
+        cli.fail(f"--figure {path}: the folder {path.parent} does not exist; accepted: a path in an existing folder")
     if args.out:
-        fail(f"--figure {path} is not possible with --out; accepted: one of the two")
+        cli.fail(f"--figure {path} is not possible with --out; accepted: one of the two")
 
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     form = check_output(args.out) if args.out else "show"
     if args.tokens != "phrase" and form != "shards":
-        fail(f"--tokens {args.tokens} has no effect without --out folder/; accepted: phrase, or a folder to write")
+        cli.fail(f"--tokens {args.tokens} has no effect without --out folder/; accepted: phrase, or a folder to write")
     for name in ("shard", "no_parquet"):
         if getattr(args, name) and form != "shards":
-            fail(f"--{name.replace('_', '-')} has no effect without --out folder/; accepted: a folder to write")
+            cli.fail(f"--{name.replace('_', '-')} has no effect without --out folder/; accepted: a folder to write")
     if args.figure:
         check_figure(args)
     args.count = args.count or (1 if args.figure else 3)
     if args.world:
-        require_world(args.world)
-    use_plain_python(args.count <= PLAIN_PYTHON_UP_TO and args.workers == 1)
+        cli.require_world(args.world)
+    cli.use_plain_python(args.count <= cli.PLAIN_PYTHON_UP_TO and args.workers == 1)
     from synth.spec import preset
 
     try:
         spec = preset(args.preset, **settings(args))
         show_problems(args, spec) if form == "show" else write_problems(args, spec, form)
     except ValueError as error:
-        fail(str(error))
+        cli.fail(str(error))
     except BrokenPipeError:
-        ignore_closed_pipe()
+        cli.ignore_closed_pipe()
 
 
 def show_problems(args: argparse.Namespace, spec: Any) -> None:

@@ -10,8 +10,7 @@ What is saved needs no code of this project: `AutoTokenizer.from_pretrained(FOLD
 from collections.abc import Sequence
 from pathlib import Path
 
-from synth import spec
-from synth.cli import Parser, fail, whole_number
+from synth import cli, spec
 from synth.store.files import atomic_path
 from synth.store.hf_tokenizer import added_markers, fast_tokenizer, train_bpe, word_tokenizer
 
@@ -23,8 +22,8 @@ EXAMPLE = """examples:
   python -m synth.tokenizer --preset med --measure 2000 --tokens phrase word bpe/"""
 
 
-def build_parser() -> Parser:
-    parser = Parser("synth.tokenizer", __doc__, EXAMPLE)
+def build_parser() -> cli.Parser:
+    parser = cli.Parser("synth.tokenizer", __doc__, EXAMPLE)
     parser.add_argument("--preset", default="med", help="whose world: tiny, med or hard (default med)")
     parser.add_argument(
         "--tokens", nargs="+", default=["phrase"], metavar="KIND",
@@ -45,22 +44,22 @@ def build_parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     if args.merges and "bpe" not in args.tokens:
-        fail(f"--merges {args.merges} has no effect without --tokens bpe; accepted: leave it out")
+        cli.fail(f"--merges {args.merges} has no effect without --tokens bpe; accepted: leave it out")
     merges = args.merges or BPE_MERGES
     if args.out:
         if len(args.tokens) > 1 or args.tokens[0] not in ("phrase", "word", "bpe"):
-            fail(f"--tokens {' '.join(args.tokens)} with --out; accepted: one of phrase, word, bpe")
+            cli.fail(f"--tokens {' '.join(args.tokens)} with --out; accepted: one of phrase, word, bpe")
         if Path(args.out).exists():
-            fail(f"--out {args.out} exists already; accepted: a path that does not exist yet")
+            cli.fail(f"--out {args.out} exists already; accepted: a path that does not exist yet")
         if not Path(args.out).resolve().parent.is_dir():
-            fail(f"--out {args.out}: the folder above it does not exist; accepted: a path in an existing folder")
+            cli.fail(f"--out {args.out}: the folder above it does not exist; accepted: a path in an existing folder")
     try:
         if args.out:
             save(args.preset, args.tokens[0], merges, args.out)
         else:
             print(measure(args.preset, args.tokens, merges, args.measure))
     except ValueError as error:
-        fail(str(error))
+        cli.fail(str(error))
 
 
 def save(preset: str, kind: str, merges: int, out: str) -> None:

@@ -13,7 +13,7 @@ from synth.problem.clauses import clause_count
 
 @jit
 def drop_premise(s, p):
-    """Take the sentence of one needed given out of a complete problem (a batch of one).
+    """Take the sentence of one needed instance parameter out of a complete problem (a batch of one).
 
     It is uniform over the needed instances that the sentence of another needed one names, so the text shows that they
     exist; when there is none, the query itself if it is an instance. A problem that has neither stays complete.

@@ -35,6 +35,7 @@ def evaluate(p, modulus):
 
 @jit
 def _value(p, x, modulus):
+    """Value of slot x from those of its dependencies."""
     total = 0
     for t in range(p.n_terms[0, x]):
         v = int(p.value[0, p.terms[0, x, t, 0]])

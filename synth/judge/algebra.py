@@ -26,7 +26,7 @@ UNUSED, REUSED, REFERENCE, ARITHMETIC = 1, 2, 4, 8
 
 
 class Letters(NamedTuple):
-    """Meaning of every letter; then come two rows for numbers, one for the clause at work, one for a mask."""
+    """Meaning of every letter; then come two rows for numbers, one for the clause at hand, one for a mask."""
 
     value: np.ndarray  # int64[letters + 4], -1 while the letter stands for nothing
     reach: np.ndarray  # int64[letters + 4, 2]
@@ -35,7 +35,7 @@ class Letters(NamedTuple):
 
 
 def letters_buffer(n_letters: int) -> Letters:
-    """Room for the meaning of n letters."""
+    """Empty `Letters` for n letters."""
     rows = n_letters + 4
     return Letters(*(np.zeros(shape, dtype=np.int64) for shape in (rows, (rows, 2), (rows, FORM_COLUMNS), rows)))
 
@@ -55,7 +55,7 @@ def _clear(target):
 
 @jit
 def forget(letters):
-    """No letter stands for anything."""
+    """Clear the meaning of every letter."""
     for letter in range(len(letters.value)):
         letters.value[letter] = -1
         letters.reach[letter, 0] = 0
@@ -149,7 +149,7 @@ def _operand(letters, letter, number, scratch):
 
 @jit
 def _work_clause(letters, row, modulus):
-    """Meaning of one clause into the row for the clause at work; returns its faults as bits."""
+    """Meaning of one clause into the row for the clause at hand; returns its faults as bits."""
     scratch = letters.value.shape[0] - 4
     out = scratch + 2
     operation = row[clauses.OPERATION]
@@ -179,7 +179,7 @@ def _work_clause(letters, row, modulus):
 
 @jit
 def _bind(letters, letter):
-    """Give a letter the meaning of the clause at work; returns the fault bit when it had a meaning already."""
+    """Give a letter the meaning of the clause at hand; returns the fault bit when it had a meaning already."""
     out = letters.value.shape[0] - 2
     fault = REUSED if letters.value[letter] >= 0 else 0
     letters.value[letter] = letters.value[out]
@@ -213,7 +213,7 @@ def _reach_slot(reach, s):
 
 @jit
 def reaches(letters, n_terms, terms):
-    """Whether the clause at work reaches exactly the parameters in terms[:n_terms]."""
+    """Whether the clause at hand reaches exactly the parameters in terms[:n_terms]."""
     out = letters.value.shape[0] - 2
     wanted = letters.reach[out + 1]
     _clear(wanted)

@@ -46,7 +46,7 @@ import numpy as np
 
 from synth.judge import algebra, grammar
 from synth.kernel.jit import jit
-from synth.problem.arrays import CHILD, DEPTH_, LAYER, MISSING, OWNER, SLOTS, TARGET, Problems
+from synth.problem.arrays import MISSING, SLOTS, Problems
 from synth.problem.clauses import RESULT
 from synth.world import vocabulary as vocab
 
@@ -91,7 +91,7 @@ class Verdicts(NamedTuple):
 class _Work(NamedTuple):
     """Scratch arrays of the kernels, made once per call."""
 
-    head: np.ndarray  # int64[4] head of the step at work
+    head: np.ndarray  # int64[4] head of the step at hand
     rows: np.ndarray  # int64[T + 1, columns] its clauses
     defined: np.ndarray  # int64[72] 1 where a step defined the parameter
     letters: algebra.Letters
@@ -99,10 +99,7 @@ class _Work(NamedTuple):
 
 def _facts(problems: Problems) -> np.ndarray:
     """What the kernels need to know of every slot, int32[N, 72, columns]."""
-    depth, widths = problems.scalars[:, DEPTH_, None], problems.widths
-    child_layer = np.minimum(LAYER + 1, 3)
-    child_inside = (depth > LAYER + 1) & (widths[:, child_layer] > CHILD)
-    possible = (depth > LAYER) & (widths[:, LAYER] > OWNER) & np.where(TARGET < 0, child_inside, depth > TARGET)
+    possible = problems.possible()
     status = np.where(possible & (problems.exists > 0), _EXISTS, np.where(possible, _POSSIBLE, 0))
     names = problems.slot_names()
     columns = [status, names[..., 0], names[..., 1], problems.n_terms, problems.combine]
@@ -299,7 +296,7 @@ def check(
 ) -> Verdicts:
     """Judge N responses, the tokens after `<solution>`: int[N, T] of which the first lengths[i] count.
 
-    What follows the first `<eos>` or `<pad>` is not looked at. With `bare` the tokens are the steps alone: their end is
+    What follows the first `<eos>` or `<pad>` is ignored. With `bare` the tokens are the steps alone: their end is
     the end, and the value of the last step (or Undetermined) is the answer. Raises ValueError when N is not the same
     everywhere.
     """

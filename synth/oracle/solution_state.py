@@ -56,7 +56,7 @@ class State(NamedTuple):
 
 
 def state_buffer(n_letters: int, modulus: int) -> State:
-    """Room for one walk."""
+    """An empty state for a world of so many letters and numbers."""
     capacity = max(SLOTS, n_letters, modulus) + 2
     arrays = [np.zeros(n, dtype=np.int64) for n in (9, SLOTS, SLOTS, SLOTS, n_letters, n_letters, n_letters, SLOTS)]
     ids = np.zeros(capacity, dtype=np.int64)

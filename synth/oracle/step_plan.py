@@ -42,7 +42,7 @@ ITEMS, AT, CLAUSES = range(3)
 
 
 def plan_buffer() -> Plan:
-    """Room for one step."""
+    """An empty plan."""
     shapes = (3, (12 * MAX_CLAUSES, 2), (MAX_CLAUSES, 7), (MAX_CLAUSES, 8), MAX_CLAUSES + 1, MAX_CLAUSES + 1, SLOTS)
     return Plan(*(np.zeros(shape, dtype=np.int64) for shape in shapes))
 

@@ -80,6 +80,12 @@ class Problems(NamedTuple):
         """Value of the query, [N]."""
         return self.value[np.arange(len(self.value)), self.query]
 
+    def possible(self) -> np.ndarray:
+        """Whether the layers and their items make a parameter of each slot possible, bool[N, 72]."""
+        depth, widths = self.scalars[:, DEPTH_, None], self.widths
+        child = (depth > LAYER + 1) & (widths[:, np.minimum(LAYER + 1, DEPTH - 1)] > CHILD)
+        return (depth > LAYER) & (widths[:, LAYER] > OWNER) & np.where(TARGET < 0, child, depth > TARGET)
+
     def slot_names(self) -> np.ndarray:
         """Name tokens (owner, thing) of every slot, int32[N, 72, 2]; meaningful where `exists`."""
         owner = self.items[:, LAYER * 4 + OWNER]

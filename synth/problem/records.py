@@ -3,25 +3,25 @@
 from_record(to_record(problem, world, "pq") | {"id": "x"})        the same problem, checked on the way
 """
 
+import numpy as np
+
 from synth.problem import validate_record
 from synth.problem.arrays import (
-    CHILD,
     DEPTH_,
     EDGES,
     INSTANCES,
-    LAYER,
     MISSING,
     N_NEEDED,
     N_SENTENCES,
-    OWNER,
     SLOTS,
     SPLIT_BIN,
-    TARGET,
     Problems,
     empty,
 )
 from synth.world import vocabulary as vocab
 from synth.world.vocabulary import World
+
+CONSTANT_OPS, COMBINES = (None, "add", "mul"), (None, "sum", "difference")  # by the numbers of `synth.problem.arrays`
 
 
 def to_record(problem: Problems, world: World, order: str) -> dict:
@@ -48,8 +48,8 @@ def to_record(problem: Problems, world: World, order: str) -> dict:
                 "value": v if (v := int(problem.value[0, s])) >= 0 else None,
                 "needed": bool(problem.needed[0, s]),
                 "constant": c if (c := int(problem.constant[0, s])) >= 0 else None,
-                "combine_constant": (None, "add", "mul")[problem.constant_op[0, s]],
-                "combine": (None, "sum", "difference")[problem.combine[0, s]],
+                "combine_constant": CONSTANT_OPS[problem.constant_op[0, s]],
+                "combine": COMBINES[problem.combine[0, s]],
                 "terms": [[text[int(f)] for f in term if f >= 0] for term in problem.terms[0, s, :n]],
             }
             | ({"given": False} if s == missing else {})
@@ -140,16 +140,9 @@ def _from_record(record: dict, world: World) -> Problems:
         p.widths[0, i] = len(layer["items"])
         p.categories[0, i] = tokens[layer["category"]]
         p.items[0, i * 4 : i * 4 + len(layer["items"])] = [tokens[item] for item in layer["items"]]
+    p.scalars[0, DEPTH_] = len(layers)
     names = p.slot_names()[0]
-    depth = len(layers)
-    slots = {}
-    for s in range(SLOTS):
-        inside = LAYER[s] < depth and OWNER[s] < p.widths[0, LAYER[s]]
-        inside = inside and (
-            TARGET[s] < depth if s >= INSTANCES else LAYER[s] + 1 < depth and CHILD[s] < p.widths[0, LAYER[s] + 1]
-        )
-        if inside:
-            slots[world.name_of(*names[s])] = s
+    slots = {world.name_of(*names[s]): int(s) for s in np.flatnonzero(p.possible()[0])}
     for a in (p.exists, p.n_terms, p.constant_op, p.combine, p.needed):
         a[0] = 0
     for parameter in record["parameters"]:
@@ -158,12 +151,12 @@ def _from_record(record: dict, world: World) -> Problems:
         p.value[0, s] = -1 if parameter["value"] is None else parameter["value"]
         p.needed[0, s] = int(parameter["needed"])
         p.constant[0, s] = -1 if parameter["constant"] is None else parameter["constant"]
-        p.constant_op[0, s] = (None, "add", "mul").index(parameter["combine_constant"])
-        p.combine[0, s] = (None, "sum", "difference").index(parameter["combine"])
+        p.constant_op[0, s] = CONSTANT_OPS.index(parameter["combine_constant"])
+        p.combine[0, s] = COMBINES.index(parameter["combine"])
         p.n_terms[0, s] = len(parameter["terms"])
         for t, term in enumerate(parameter["terms"]):
             p.terms[0, s, t, : len(term)] = [slots[name] for name in term]
-    missing = _missing_slot(record, slots)
+    missing = -1 if record.get("missing") is None else slots[record["missing"]]
     if missing >= 0:
         p.n_terms[0, missing], p.terms[0, missing, 0, 0] = 1, missing
     sentences = [slots[q["name"]] for q in record["parameters"] if q["kind"] == "instance" and q.get("given", True)]
@@ -171,23 +164,7 @@ def _from_record(record: dict, world: World) -> Problems:
     p.sentences[0, : len(sentences)] = sentences
     p.topo[0, : len(topo)] = topo
     p.scalars[0] = [
-        depth, slots[record["query"]], record["ops"], len(sentences), len(topo), record["edges"], record["split_bin"],
-        missing,
+        len(layers), slots[record["query"]], record["ops"], len(sentences), len(topo), record["edges"],
+        record["split_bin"], missing,
     ]  # fmt: skip
     return p
-
-
-def _missing_slot(record: dict, slots: dict[str, int]) -> int:
-    """Slot of the parameter that is not given, or -1; the record must say so alike in all places."""
-    values = [q["name"] for q in record["parameters"] if q["value"] is None]
-    absent = [q for q in record["parameters"] if not q.get("given", True)]
-    name = record.get("missing")
-    if name is None:
-        if values or absent:
-            raise ValueError(f"'missing' (null, but {(values or [absent[0]['name']])[0]} has no value or is not given)")
-        return -1
-    if [q["name"] for q in absent] != [name] or absent[0]["kind"] != "instance":
-        raise ValueError(f"'missing' ({name}, which is not the one instance parameter with given = false)")
-    if name not in values or record["query"] not in values or absent[0]["terms"] or absent[0]["constant"] is not None:
-        raise ValueError(f"'missing' ({name} or what rests on it has a value or an expression)")
-    return slots[name]

@@ -170,6 +170,8 @@ def _parameters(record: dict, possible: dict[str, str], modulus: int) -> dict[st
             _whole(p, "value", 0, modulus - 1, name)
         if p.get("given", True) is not (name != missing):
             raise _Fault("given", f"{p.get('given')!r}; accepted: false for what is missing, absent for others", name)
+        if name == missing and p["kind"] != "instance":
+            raise _Fault("missing", f"{name!r} is abstract; accepted: null, or an instance parameter")
         if type(p["needed"]) is not bool:
             raise _Fault("needed", f"{p['needed']!r}; accepted: true, false", name)
     for p in parameters.values():

@@ -42,7 +42,7 @@ SLIPS_UNTIL = MAX_DOCUMENT // 2  # slips have no natural end: a document this lo
 
 
 class Work(NamedTuple):
-    """What a solution has come to, and scratch."""
+    """The state of the solution that is being written, and scratch arrays."""
 
     done: np.ndarray  # int64[72] 1 where a step that stands defines the parameter
     tried: np.ndarray  # int64[72] 1 where a mistake at this position named it

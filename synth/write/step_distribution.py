@@ -121,7 +121,7 @@ def next_sentence_probs(kind, rate, p, done, excluded, right, wrong, letters=0):
 
 @jit
 def name_probs(p, probs, owner, thing):
-    """(P(owner token), P(thing token | owner), P(it is defined | both names)) .
+    """(P(owner token), P(thing token | owner), P(the parameter is defined | both names)).
 
     probs: float64[2, 72], what `next_sentence_probs` wrote to `right` and `wrong`.
     """

@@ -38,6 +38,7 @@ def put(out, n, token, segment, step, param, mistake, loss):
 
 @jit
 def put_name(p, x, out, n, segment, step, param):
+    """Write the owner and the thing of slot x; returns the next n."""
     owner, thing = name_tokens(p, x)
     n = put(out, n, owner, segment, step, param, 0, 0)
     return put(out, n, thing, segment, step, param, 0, 0)

@@ -136,6 +136,7 @@ def test_records_that_contradict_themselves_are_refused():
         return {**record, "parameters": [{**p, **fields} if p["name"] == name else p for p in rows.values()]}
 
     given = next(n for n, p in rows.items() if p["kind"] == "instance" and n != record["missing"])
+    abstract = next(n for n, p in rows.items() if p["kind"] == "abstract")
     for wrong in (
         {**record, "missing": None},
         {**record, "missing": given},
@@ -146,6 +147,7 @@ def test_records_that_contradict_themselves_are_refused():
         changed(record["missing"], terms=[[given]]),
         changed(record["query"], value=3),
         changed(given, given=False),
+        changed(abstract, given=False) | {"missing": abstract},
     ):
         with pytest.raises(ValueError, match="bad or missing field"):
             from_record(wrong, source.world)
