@@ -29,12 +29,12 @@ def build_parser() -> cli.Parser:
         "--tokens", nargs="+", default=["phrase"], metavar="KIND",
         help="phrase (default), word, bpe (learnt from generated text), or with --measure also folders",
     )  # fmt: skip
-    parser.add_argument("--merges", type=whole_number(1, 100_000), help="of a bpe (default 500)")
+    parser.add_argument("--merges", type=cli.whole_number(1, 100_000), help="of a bpe (default 500)")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--out", metavar="FOLDER", help="write the tokenizer to a new folder")
     what.add_argument(
         "--measure",
-        type=whole_number(1),
+        type=cli.whole_number(1),
         metavar="N",
         help="print tokens per document over N documents of the test split",
     )
