@@ -41,7 +41,8 @@ def main(config: ProbeConfig) -> None:
     part.check(config, model, splits)
     seeds = {"probe": config.seed, "data": config.data.seed}
     inputs = {"model": checkpoint.weights_digest(config.model, "model")}
-    run = open_run(plain(config), inputs, seeds, config.data.fingerprint())
+    kind = "probe" if config.task == LAYERS else "analysis"
+    run = open_run(plain(config), inputs, seeds, config.data.fingerprint(), entry="probes.run", kind=kind)
     if not run.complete:
         run.write_json("summary.json", part.run(config, model, world, splits, run.path))
     summary = read_json(run.path / "summary.json")

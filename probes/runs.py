@@ -25,7 +25,7 @@ from train.data.batches import DataConfig, check_vocabulary
 from train.evaluation.evaluator import Evaluation, evaluate, held_out_loss, rate
 from train.evaluation.pass_at_k import pass_at_k
 from train.evaluation.repetition import periods
-from train.merge import merged
+from train.merge import merge_models
 from train.opd.topd import states as derivation_states
 from train.plotting import (
     BLUE,
@@ -54,7 +54,7 @@ from train.tables import Table
 __all__ = [
     "BLUE", "CaptionedFigure", "check_vocabulary", "checkpoint", "ClusterBootstrap", "correlation", "CYCLE", "DataConfig",
     "departure", "derivation_states", "draw", "error_bars", "Estimate", "evaluate", "Evaluation", "Experiment", "GREEN", "GREY",
-    "HEALTH", "health", "held_out_loss", "label", "layer_map", "legend_once", "load", "merged", "open_checkpoint", "open_run",
+    "HEALTH", "health", "held_out_loss", "label", "layer_map", "legend_once", "load", "merge_models", "open_checkpoint", "open_run",
     "OpenCheckpoint", "ORANGE", "OutConfig", "paired_difference", "pass_at_k", "periods", "plain", "rate",
     "RC_PARAMS", "RED", "rollout_fragment", "REQUIRED", "Run", "run_entry", "run_folder_name", "RunFolder", "save", "set_up",
     "stage_styles", "STEADY", "Table", "wilson",

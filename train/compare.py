@@ -8,12 +8,12 @@ interval. `cpu` is the CPU seconds of all training steps, `kl` the last KL to th
 Example: python -m train.compare 'runs/quickstart/*' --sort full
 """
 
-import argparse
 import glob
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from train.config.arguments import parser_of
 from train.runs.results import Run, full_accuracy, is_number, is_run
 from train.tables import Table, format_amount, format_interval
 
@@ -48,13 +48,7 @@ def _matching(pattern: str) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; returns the exit code."""
-    about, _, rest = (__doc__ or "").partition("\n\nusage: ")
-    parser = argparse.ArgumentParser(
-        prog="python -m train.compare",
-        description=about,
-        epilog=rest.partition("\n\n")[2],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("train.compare", __doc__ or "")
     parser.add_argument("patterns", nargs="+", metavar="PATTERN", help="a run folder, or a pattern of them in quotes")
     parser.add_argument("--sort", choices=COLUMNS, default="run", help="the column to order by (default: run)")
     arguments = parser.parse_args(argv)

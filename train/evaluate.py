@@ -1,29 +1,42 @@
-"""Evaluation: has a saved model solve problems of the test split, and counts what the checker finds.
+"""Evaluation: a saved model solves problems of the test split, and the checker's verdicts are counted.
 
     python -m train.evaluate checkpoint=runs/pretrain/pretrain-1a2b3c4d problems=512
 
 `checkpoint` is a run folder (its last checkpoint is taken) or a checkpoints/step-N folder. Results go to a run folder:
 summary.json holds counts and rates with 95% intervals by number of operations, samples.jsonl some rollouts.
 
-`context=gold` (a recipe of `synth.contexts.sections`) tells the model that context before each problem, and solves the same
-problems without any beside: `gain` is the difference of the two rates. `context=null` is whatever the data says.
-`passes.samples=64` adds pass@1 to pass@64 (`train.evaluation.pass_at_k`). `ood=2` also asks `problems` problems of exactly two
-operations more than the data's most, in the same vocabulary. (Other data of that vocabulary:
+`context=gold` (a recipe of `synth.contexts.sections`) puts that context before each problem, and solves the same
+problems without one too: `gain` is the difference of the two rates. With `context=null` the data decide.
+`passes.samples=64` adds pass@1 to pass@64 (`train.evaluation.pass_at_k`). `ood=2` adds `problems` problems with exactly
+two operations more than the data's most, in the same vocabulary. (Other data of that vocabulary:
 `data.overrides.NAME=VALUE`.)
 """
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from models.gpt import GPT
 from synth.contexts.sections import parse
+from synth.dataset import Source
 from synth.store.files import read_json
+from train.config.checks import check_choice, check_least
 from train.config.compose import REQUIRED, plain, run_entry
 from train.core import checkpoint
 from train.core.torch_setup import set_up
 from train.data.batches import DataConfig, check_vocabulary
-from train.evaluation.evaluator import BATCH, Sampling, check_context_length, evaluate, held_out_loss, write_samples
-from train.evaluation.pass_at_k import PassConfig, measure_passes
+from train.evaluation.evaluator import (
+    BATCH,
+    Evaluation,
+    Sampling,
+    check_context_length,
+    evaluate,
+    held_out_loss,
+    write_samples,
+)
+from train.evaluation.pass_at_k import PassConfig, pass_rates_of, sample_solutions
 from train.runs.run_folder import OutConfig, open_run
 from train.statistics import paired_difference
 
@@ -46,15 +59,10 @@ class EvaluateConfig:
     out: OutConfig = field(default_factory=lambda: OutConfig("runs/evaluate", "evaluate"))
     passes: PassConfig = field(default_factory=PassConfig)
 
-    def __post_init__(self):
-        for name in ("problems", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: accepted: 1 or more")
-        for name in ("samples", "ood"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}: accepted: 0 or more")
-        if self.split not in ("train", "test"):
-            raise ValueError(f"split={self.split}: accepted: train, test")
+    def __post_init__(self) -> None:
+        check_least(self, 1, "problems", "batch")
+        check_least(self, 0, "samples", "ood")
+        check_choice(self, ("train", "test"), "split")
         if self.context is not None:
             parse(self.context)
 
@@ -64,66 +72,78 @@ def main(config: EvaluateConfig) -> None:
     device = set_up(config.threads, config.device)
     check_vocabulary(checkpoint.notes(config.checkpoint), config.data, config.checkpoint)
     model = checkpoint.load_model(config.checkpoint, device=device)
-    told = config.data if config.context is None else config.data.with_context(config.context)
-    source = told.source(config.split, "evaluation")
+    data = config.data if config.context is None else config.data.with_context(config.context)
     harder = None
     if config.ood:
-        harder = told.with_more_ops(config.ood).source(config.split, "evaluation")
+        harder = data.with_more_ops(config.ood).source(config.split, "evaluation")
         check_context_length(harder, config.problems, model.config.context, f"ood={config.ood}")
     inputs = {"checkpoint": checkpoint.weights_digest(config.checkpoint)}
     seeds = {"data": config.data.seed, "sampling": config.sampling.seed}
-    run = open_run(plain(config), inputs, seeds, config.data.fingerprint())
+    fingerprint = config.data.fingerprint()
+    run = open_run(plain(config), inputs, seeds, fingerprint, entry="train.evaluate", kind="evaluation")
     if not run.complete:
-        done = evaluate(model, source, range(config.problems), config.sampling, config.batch)
-        write_samples(run.path, done.samples(source, config.samples))
-        loss = held_out_loss(model, source, range(config.problems), config.batch)
-        verdicts = {"index": done.index.tolist(), "right": done.verdicts.right.astype(int).tolist()}
-        summary = {**done.summary(), "held_out": loss, "verdicts": verdicts}
-        if config.passes.samples:
-            summary["passes"] = measure_passes(model, source, config.passes, config.sampling.seed, config.batch)
-        if config.context not in (None, "none"):
-            bare = config.data.with_context("none").source(config.split, "evaluation")
-            without = evaluate(model, bare, range(config.problems), config.sampling, config.batch)
-            summary["without"] = without.summary()
-            summary["gain"] = paired_difference(done.verdicts.right, without.verdicts.right)._asdict()
-        if harder is not None:
-            summary["ood"] = evaluate(model, harder, range(config.problems), config.sampling, config.batch).summary()
-        run.write_json("summary.json", summary)
+        run.write_json(
+            "summary.json", measure(config, model, data.source(config.split, "evaluation"), harder, run.path)
+        )
     print(table(read_json(run.path / "summary.json")))
     print(run.path)
 
 
-def table(summary: dict[str, Any]) -> str:
-    """The result for a person: a line for each number of operations and one for all."""
+def measure(config: EvaluateConfig, model: GPT, source: Source, harder: Source | None, folder: Path) -> dict[str, Any]:
+    """The summary of all that the config asks for; some rollouts go to samples.jsonl of `folder`."""
 
-    def line(name: str, n: int, full: dict[str, float], answer: float, floor: float) -> str:
-        interval = f"{full['rate']:6.1%} [{full['low']:5.1%}, {full['high']:6.1%}]"
-        return f"{name:>4} {n:6} {interval:>24} {answer:8.1%} {floor:8.1%}"
+    def solve(problems: Source) -> Evaluation:
+        return evaluate(model, problems, range(config.problems), config.sampling, config.batch)
 
+    done = solve(source)
+    write_samples(folder, done.samples(source, config.samples))
+    summary = done.summary()
+    summary["held_out"] = held_out_loss(model, source, range(config.problems), config.batch)
+    summary["verdicts"] = {"index": done.index.tolist(), "right": done.verdicts.right.astype(int).tolist()}
+    if samples := config.passes.samples:
+        drawn = sample_solutions(model, source, config.passes, config.sampling.seed, config.batch)
+        summary["passes"] = pass_rates_of(drawn, samples)
+    if config.context not in (None, "none"):
+        bare = solve(config.data.with_context("none").source(config.split, "evaluation"))
+        summary["without"] = bare.summary()
+        summary["gain"] = paired_difference(done.verdicts.right, bare.verdicts.right)._asdict()
+    if harder is not None:
+        summary["ood"] = solve(harder).summary()
+    return summary
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """The result for a person: a line for each number of operations, one for all, and one for each thing more."""
     lines = [f"{'ops':>4} {'n':>6} {'fully right [95%]':>24} {'answer':>8} {'floor':>8}"]
-    for row in summary["by_ops"]:
-        n = row["n"]
-        lines.append(line(str(row["ops"]), n, row["full"], row["answer_right"] / n, row["floor_right"] / n))
-    lines.append(line("all", summary["n"], summary["full"], summary["answer"]["rate"], summary["floor"]))
-    kl = summary["held_out"].get("kl")  # left out where the generator's law has no closed form
-    lines.append(
-        f"length {summary['length_mean']:.1f} tokens, cut off {summary['truncation']:.1%}, looping "
-        f"{summary['repetition']:.1%}" + (f", KL to oracle {kl:.4f} nats a token" if kl is not None else "")
-    )
+    rows = [(str(row["ops"]), row) for row in summary["by_ops"]]
+    rows.append(("all", summary | {"answer_right": summary["answer"]["rate"], "floor_right": summary["floor"]}))
+    lines += [_line(name, row, 1 if name == "all" else row["n"]) for name, row in rows]
+    ending = f"length {summary['length_mean']:.1f} tokens, cut off {summary['truncation']:.1%}"
+    ending += f", looping {summary['repetition']:.1%}"
+    kl = summary["held_out"].get("kl")  # left out where the generator's distribution has no closed form
+    lines.append(ending + (f", KL to oracle {kl:.4f} nats a token" if kl is not None else ""))
     if "passes" in summary:
         passes = summary["passes"]
-        rates = (f"@{k} {r['rate']:.1%} [{r['low']:.1%}, {r['high']:.1%}]" for k, r in passes["at"].items())
+        rates = (f"@{k} {_interval(rate, '.1%')}" for k, rate in passes["at"].items())
         lines.append(f"pass of {passes['samples']} samples, {passes['problems']} problems: " + ", ".join(rates))
     if "ood" in summary:
-        row, full = summary["ood"]["by_ops"][0], summary["ood"]["full"]
-        lines.append(line(str(row["ops"]), row["n"], full, row["answer_right"] / row["n"], summary["ood"]["floor"]))
+        row = summary["ood"]["by_ops"][0]
+        lines.append(_line(str(row["ops"]), row | {"full": summary["ood"]["full"]}, row["n"]))
     if "gain" in summary:
-        gain, full = summary["gain"], summary["without"]["full"]
-        lines.append(
-            f"without context {full['rate']:.1%} [{full['low']:.1%}, {full['high']:.1%}]; with it "
-            f"{gain['value']:+.1%} [{gain['low']:+.1%}, {gain['high']:+.1%}]"
-        )
+        gain = {"rate": summary["gain"]["value"], **summary["gain"]}
+        without = _interval(summary["without"]["full"], ".1%")
+        lines.append(f"without context {without}; with it {_interval(gain, '+.1%')}")
     return "\n".join(lines)
+
+
+def _line(name: str, row: Mapping[str, Any], n: int) -> str:
+    full = row["full"]
+    interval = f"{full['rate']:6.1%} [{full['low']:5.1%}, {full['high']:6.1%}]"
+    return f"{name:>4} {row['n']:6} {interval:>24} {row['answer_right'] / n:8.1%} {row['floor_right'] / n:8.1%}"
+
+
+def _interval(rate: Mapping[str, float], form: str) -> str:
+    return f"{rate['rate']:{form}} [{rate['low']:{form}}, {rate['high']:{form}}]"
 
 
 if __name__ == "__main__":

@@ -3,13 +3,12 @@
     python -m train.export checkpoint=runs/pretrain/pretrain-1a2b3c4d out=exported
 
 `checkpoint` is a run folder (its last checkpoint is taken) or a checkpoints/step-N folder; `out` is a new folder. A
-model that is a GPT-NeoX, Llama or Qwen3 becomes one. Others (the quickstart's, with their convolutions) go with their
-own code on custom_code=true, to be loaded with `trust_remote_code=True`. Prints the largest difference of two logits
-between the checkpoint and the folder, read back.
+model that is a GPT-NeoX, Llama or Qwen3 becomes one. Others (the quickstart's, with their convolutions) need
+custom_code=true, which adds the code to the folder, for `trust_remote_code=True`. Prints the largest difference of
+logits between the checkpoint and the folder, read back.
 """
 
 import copy
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from models.gpt import GPT
 from models.huggingface.export import parity, read, save
 from models.huggingface.families import family
+from synth.store.files import atomic_path
 from train.config.compose import REQUIRED, run_entry
 from train.core import checkpoint
 from train.core.extend_vocabulary import checkpoint_encoding
@@ -43,38 +43,32 @@ def main(config: ExportConfig) -> None:
     if not config.custom_code:
         _check_counterpart(model)
     encoding = checkpoint_encoding(checkpoint.notes(config.checkpoint), config.checkpoint)
-    temporary = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with atomic_path(out) as temporary:
+        temporary.mkdir(parents=True)
         save(model, temporary, eos=encoding.eos, pad=encoding.pad, custom_code=config.custom_code)
         for_generating(encoding.tokenizer, model.config.context).save_pretrained(temporary)
         difference, largest = parity(model, read(temporary, custom_code=config.custom_code))
-        temporary.rename(out)
-    except BaseException:
-        shutil.rmtree(temporary)
-        raise
     print(f"logits differ by at most {difference:.1e} (largest logit {largest:.1f})")
     print(out)
 
 
 def for_generating(tokenizer: PreTrainedTokenizerFast, context: int) -> PreTrainedTokenizerFast:
-    """A copy whose folder makes `model.generate(**tokenizer(texts, padding=True, return_tensors="pt"))` work.
+    """A copy for `model.generate(**tokenizer(texts, padding=True, return_tensors="pt"))`.
 
-    Text that is not of the world, an error here, is padding there: tools try a tokenizer on words of their own.
+    Unknown text, an error in this project, becomes padding: tools try a tokenizer on words of their own.
     """
     tokenizer = copy.deepcopy(tokenizer)
     model = tokenizer.backend_tokenizer.model
     if isinstance(model, WordLevel):
         model.unk_token = tokenizer.pad_token
-    wanted = {
+    settings = {
         "padding_side": "left",
         "model_max_length": context,
         "model_input_names": ["input_ids", "attention_mask"],
     }
-    for name, value in wanted.items():
+    for name, value in settings.items():
         setattr(tokenizer, name, value)
-        tokenizer.init_kwargs[name] = value  # what is written: the attributes that are named here
+        tokenizer.init_kwargs[name] = value  # only what is in here is saved
     return tokenizer
 
 

@@ -1,12 +1,12 @@
-"""Merging: the weights between two checkpoints of one shape, as a checkpoint that every command starts from.
+"""Merging: a weighted mean of two checkpoints of one shape, as a checkpoint that every command can start from.
 
     python -m train.merge first=runs/opd/sft-1a2b3c4d second=runs/opd/opd-5e6f7a8b share=0.5
     python -m train.opd.run student=runs/merge/merge-9c0d1e2f method=grpo
 
 theta = share * first + (1 - share) * second, tensor by tensor. BAI (2509.00309) is two merges and then reinforcement:
 theta1 of the fine-tuned and the distilled model (its share `alpha`), theta0 of theta1 and the base (its share `beta`),
-and method=grpo from theta0. Merging is worth trying only between models that one run grew from: others lie in different
-valleys. The merged model has no optimiser state; nothing is trained and the ledger is empty.
+and method=grpo from theta0. Merging makes sense only between models that started from the same weights. The merged
+model has no optimiser state and an empty ledger.
 """
 
 import sys
@@ -39,7 +39,7 @@ class MergeConfig:
 
 
 @torch.no_grad()
-def merged(first: GPT, second: GPT, share: float) -> GPT:
+def merge_models(first: GPT, second: GPT, share: float) -> GPT:
     """share * first + (1 - share) * second, a new model on the first's device, in evaluation mode.
 
     Raises ValueError when their shapes differ.
@@ -49,25 +49,25 @@ def merged(first: GPT, second: GPT, share: float) -> GPT:
         if value != other:
             raise ValueError(f"second: a model of {name}={other}; accepted: the first's, {name}={value}")
     model = GPT(first.config).to(first.embed.weight.device).eval()
-    pairs = zip(model.parameters(), first.parameters(), second.parameters(), strict=True)
-    for mine, a, b in pairs:
-        mine.copy_(torch.lerp(b, a, share))
+    for merged, a, b in zip(model.parameters(), first.parameters(), second.parameters(), strict=True):
+        merged.copy_(torch.lerp(b, a, share))
     return model
 
 
 def main(config: MergeConfig) -> None:
     """Writes the merged checkpoint into a run folder; a complete one is left as it is."""
     set_up()
-    notes = {name: checkpoint.notes(getattr(config, name), name) for name in ("first", "second")}
+    paths = {"first": config.first, "second": config.second}
+    notes = {name: checkpoint.notes(path, name) for name, path in paths.items()}
     if notes["first"].get("vocabulary") != notes["second"].get("vocabulary"):
         raise ValueError(
             f"second={config.second}: its vocabulary is not the one of first={config.first}; accepted: a checkpoint "
             f"with data settings like {notes['first'].get('data')}"
         )
-    first, second = (checkpoint.load_model(getattr(config, name), name) for name in ("first", "second"))
-    model = merged(first, second, config.share)
-    inputs = {name: checkpoint.weights_digest(getattr(config, name), name) for name in ("first", "second")}
-    run = open_run(plain(config), inputs)
+    first, second = (checkpoint.load_model(path, name) for name, path in paths.items())
+    model = merge_models(first, second, config.share)
+    inputs = {name: checkpoint.weights_digest(path, name) for name, path in paths.items()}
+    run = open_run(plain(config), inputs, entry="train.merge", kind="merge")
     if not run.complete:
         state = TrainState()
         checkpoint.save(run.path, model, Optimizer(model, OptimConfig()), state, notes["first"])

@@ -3,8 +3,8 @@
     python -m train.pretrain data=tiny model=nano optim=muon budget.tokens=1_000_000 out.name=student
     torchrun --nproc-per-node=2 -m train.pretrain data=tiny model=nano        # see train/core/distributed.py
 
-The loss is logged beside the oracle's entropy on the same tokens, so `excess` is the distance from what can be known,
-in nats a token. The same command again continues a run that was killed, and does nothing once it is complete.
+The log has the loss and the generator's entropy on the same tokens (`floor`); `excess` is their difference, in nats a
+token. The same command again continues a run that was killed, and does nothing once it is complete.
 
 Legend: B documents, T positions, N loss positions, V vocabulary.
 """
@@ -22,16 +22,17 @@ from torch import Tensor, nn
 from models.flops import n_params
 from models.gpt import GPT, GPTConfig
 from synth.dataset import Source
+from train.config.checks import check_choice
 from train.config.compose import REQUIRED, plain, run_entry
 from train.core import checkpoint
 from train.core.batch_flops import training_flops
 from train.core.distributed import PARALLEL, Group, gradients_averaged, process_group, replicate, shard
 from train.core.extend_vocabulary import extend_vocabulary
 from train.core.loop import SINGLE_PROCESS, StepOutput, last_row, train
-from train.core.lora import LoraConfig, adapt
+from train.core.lora import LoraConfig, add_lora
 from train.core.optimizer import OptimConfig
 from train.core.state import Budget, TrainState
-from train.core.torch_setup import PRECISIONS, deterministic, set_up
+from train.core.torch_setup import PRECISIONS, set_up, use_deterministic_kernels
 from train.data.batches import Batch, BatchConfig, Batches, DataConfig, check_vocabulary, vocabulary_notes
 from train.evaluation.callback import EvaluationCallback, EvaluationCallbackConfig, harder_problems
 from train.runs.run_folder import RunFolder, TrainingOutConfig, open_run
@@ -40,7 +41,7 @@ VOCABULARIES = ("same", "extend")
 CHECKED = 2048  # documents whose length is compared with the model's context before anything starts
 
 
-# The model's settings are those of `GPTConfig`, but for the vocabulary, which the data decides.
+# The settings of `GPTConfig` without the vocabulary, which the data decide.
 ModelConfig = dataclasses.make_dataclass(
     "ModelConfig",
     [
@@ -54,15 +55,15 @@ ModelConfig = dataclasses.make_dataclass(
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Settings of the command. `init`: a checkpoint whose weights to start from (the optimiser starts fresh).
-    lora: train low-rank updates of these weights alone.
+    """Settings of the command.
 
+    init: a checkpoint whose weights to start from (the optimiser starts fresh). The model's settings are then the
+    checkpoint's; only `model.context` may be larger, for positions have no weights.
     init_vocabulary: `same` refuses a checkpoint of another vocabulary; `extend` keeps the rows of the tokens that both
-    have, by their text, and starts those of new tokens afresh (`train.core.extend_vocabulary`). With `init` the model's settings
-    are the checkpoint's; only `model.context` may be larger, for positions have no weights.
-
-    precision: of the matrix products; weights, sums and the optimiser stay float32. parallel: how the processes that
-    torchrun starts share the work, whole weights in each (ddp) or in shards (fsdp).
+    have, by their text, and initialises those of new tokens (`train.core.extend_vocabulary`).
+    lora: train low-rank updates of these weights only.
+    precision: of the matrix products; weights, sums and the optimiser stay float32.
+    parallel: with several processes, whole weights in each (ddp) or in shards (fsdp).
     """
 
     seed: int = 0  # of the initial weights
@@ -82,13 +83,10 @@ class PretrainConfig:
     init_vocabulary: str = "same"
     lora: LoraConfig | None = None
 
-    def __post_init__(self):
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision={self.precision}: accepted: {', '.join(PRECISIONS)}")
-        if self.parallel not in PARALLEL:
-            raise ValueError(f"parallel={self.parallel}: accepted: {', '.join(PARALLEL)}")
-        if self.init_vocabulary not in VOCABULARIES:
-            raise ValueError(f"init_vocabulary={self.init_vocabulary}: accepted: {', '.join(VOCABULARIES)}")
+    def __post_init__(self) -> None:
+        check_choice(self, PRECISIONS, "precision")
+        check_choice(self, PARALLEL, "parallel")
+        check_choice(self, VOCABULARIES, "init_vocabulary")
         if self.init_vocabulary != "same" and self.init is None:
             raise ValueError(f"init_vocabulary={self.init_vocabulary} without init: accepted: same, or init=CHECKPOINT")
         if self.lora is not None:
@@ -103,8 +101,8 @@ class PretrainConfig:
 class NextToken:
     """The objective of pretraining: mean cross-entropy of the loss tokens of batch `step`, over all processes.
 
-    micro: most rows of one forward pass, 0 for all. The gradients of all micro-batches but the last are in `.grad` on
-    return; the returned loss has the value of all and the graph of the last. Its value and gradient are scaled so that
+    micro: most rows of one forward pass, 0 for all. On return the gradients of all micro-batches but the last are in
+    `.grad`; the returned loss has the value of all and the graph of the last. Its value and gradient are scaled so that
     their mean over the processes is that of the whole batch.
     """
 
@@ -117,7 +115,8 @@ class NextToken:
         micro: int = 0,
         group: Group = SINGLE_PROCESS,
     ):
-        self.batches, self.device, self.compiled, self.micro, self.group = batches, device, compiled, micro, group
+        self.batches, self.device, self.compiled = batches, device, compiled
+        self.micro, self.group = micro, group
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
         self._forward: nn.Module | None = None
 
@@ -144,7 +143,7 @@ class NextToken:
         return StepOutput(loss, metrics, int(tokens), {"update": flops})
 
     def _sums(self, forward: nn.Module, batch: Batch) -> tuple[Tensor, float]:
-        """The summed loss of the targets, with its graph, and that of the solution tokens among them."""
+        """The summed loss of the targets, with its graph, and of the solution tokens among them."""
         at_N = batch.loss_BT[:, 1:].flatten().nonzero().squeeze(1)
         segments_BT = None if batch.segments_BT is None else batch.segments_BT[:, :-1]
         with self.autocast:
@@ -154,18 +153,18 @@ class NextToken:
         return losses_N.sum(), losses_N.detach()[solution_N].sum().item()
 
     def _wrapped(self, model: GPT) -> nn.Module:
-        """The model as it is called in training; made on the first step, when its weights are those to start from."""
+        """The model, compiled and replicated as asked; made on the first step, after a checkpoint was loaded."""
         if self._forward is None:
             if self.compiled:
-                deterministic(self.group.device.type, compiled=True)
+                use_deterministic_kernels(self.group.device.type, compiled=True)
             self._forward = replicate(torch.compile(model, dynamic=True) if self.compiled else model, model, self.group)
         return self._forward
 
 
 def build(config: PretrainConfig) -> tuple[PretrainConfig, GPT]:
-    """The model to train, and the config with the model settings that it really has.
+    """The config with the settings that the model has, and the model to train.
 
-    Raises ValueError when the checkpoint of `init` is missing or of another world.
+    Raises ValueError when the checkpoint of `init` is missing or has another vocabulary.
     """
     if config.init is None:
         return config, GPT(GPTConfig(vocab_size=config.data.encoding().size, **plain(config.model)), config.seed)
@@ -180,13 +179,13 @@ def build(config: PretrainConfig) -> tuple[PretrainConfig, GPT]:
     if settings != plain(config.model):
         print(f"warning: the model settings are those of init={config.init}", file=sys.stderr)
     if config.lora is not None:
-        adapt(model, config.lora, config.seed)
+        add_lora(model, config.lora, config.seed)
     return replace(config, model=ModelConfig(**settings)), model.train()
 
 
 def main(config: PretrainConfig) -> None:
     """Trains one model into a run folder; a complete one is left as it is."""
-    device = set_up(config.threads, config.device, config.precision, many=True)
+    device = set_up(config.threads, config.device, config.precision, distributed=True)
     with process_group(device) as group:
         config, model = build(config)
         source = config.data.source("train")
@@ -199,7 +198,9 @@ def main(config: PretrainConfig) -> None:
         harder = harder_problems(config.data, config.evaluate, model.config.context)
         inputs = {"init": checkpoint.weights_digest(config.init, "init")} if config.init else {}
         seeds = {"weights": config.seed, "data": config.data.seed}
-        run = open_together(group, plain(config), inputs, seeds, config.data.fingerprint())
+        run = open_together(
+            group, "train.pretrain", "training", plain(config), inputs, seeds, config.data.fingerprint()
+        )
         if not run.complete:
             run_training(config, run, model, batches, group, harder)
         if group.is_main:
@@ -209,7 +210,7 @@ def main(config: PretrainConfig) -> None:
 def run_training(
     config: PretrainConfig, run: RunFolder, model: GPT, batches: Batches, group: Group, harder: Source | None
 ) -> None:
-    """Trains to the end of the budget and writes the summary; `harder` are the problems of `evaluate.ood`."""
+    """Trains to the end of the budget and writes the summary; `harder`: the problems of `evaluate.ood`."""
     model.to(group.device)
     if config.parallel == "fsdp" and group.world_size > 1:
         shard(model, group)
@@ -231,12 +232,12 @@ def run_training(
         run.write_json("summary.json", summary(run, model, state))
 
 
-def open_together(group: Group, *arguments: Any) -> RunFolder:
-    """`open_run(*arguments)` on the first process, which holds the lock; the same folder on the others."""
+def open_together(group: Group, entry: str, kind: str, *arguments: Any) -> RunFolder:
+    """`open_run` on rank 0, which holds the lock; the same folder on the other processes."""
     opened: list[RunFolder] = []
 
     def opening() -> tuple[Path, bool]:
-        opened.append(open_run(*arguments))
+        opened.append(open_run(*arguments, entry=entry, kind=kind))
         return opened[0].path, opened[0].resumed
 
     path, resumed = group.from_main(opening)
@@ -249,7 +250,7 @@ def check_context(model: GPT, source: Any) -> None:
 
 
 def check_defect(source: Any, batch: BatchConfig, context: int) -> None:
-    """Raises ValueError when repeating documents are longer than a row may be."""
+    """Raises ValueError when documents with a repeated step are longer than a row."""
     if batch.defect.length is None:
         return
     most = (batch.window or context) - int(source.documents(range(CHECKED)).prompt.max())
@@ -266,7 +267,7 @@ def check_length(source: Any, most: int, setting: str) -> None:
 
 
 def summary(run: RunFolder, model: GPT, state: TrainState) -> dict[str, Any]:
-    """What the run came to: size, cost, and the last line of its log."""
+    """The content of summary.json: size, cost, and the last row of the log."""
     return {
         "parameters": n_params(model.config),
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),

@@ -1,10 +1,10 @@
-"""The model zoo: small trained models that come with the code. `zoo/NAME` stands wherever a checkpoint is asked for.
+"""The model zoo: small trained models that come with the code. `zoo/NAME` can be given wherever a checkpoint can.
 
-    python -m train.zoo                                           # what there is, every hash checked
+    python -m train.zoo                                           # lists it; every hash is checked
     python -m train.evaluate checkpoint=zoo/tiny-teacher-0 data=tiny
-    python -m train.zoo name=NAME run=RUN evaluation=EVALUATION   # puts a finished run into it, with its card
+    python -m train.zoo name=NAME run=RUN evaluation=EVALUATION   # adds a finished run, with its card
 
-A model of the zoo is a run folder of training without the optimiser's moments: config, manifest, a thinned log, ledger,
+A model of the zoo is a training run's folder without the optimiser's moments: config, manifest, a thinned log, ledger,
 summary, the weights, and README.md, its card: recipe, seeds, curve, accuracy by operations, hashes.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synth.store.files import append_json_line, atomic_write, read_json, sha256, write_json
+from synth.store.files import atomic_path, atomic_write, read_json, sha256, write_json, write_json_lines
 from train.config.compose import run_entry
 from train.core import checkpoint
 from train.runs.results import Run
@@ -35,7 +35,7 @@ class ZooConfig:
     evaluation: str | None = None
     about: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         given = [self.name, self.run, self.evaluation]
         if any(given) and not all(given):
             raise ValueError("name, run, evaluation: go together; accepted: all of them, or none to list the zoo")
@@ -47,28 +47,24 @@ def main(config: ZooConfig) -> None:
     """Lists the zoo, or adds a model to it."""
     if config.name:
         add(config)
-    names = checkpoint.zoo_names()
     head = ["name", "weights", "tokens", "fully correct [95%]", "in a sentence"]
-    print(Table(head, map(described, names)).text("lrrl"))
+    print(Table(head, map(row, checkpoint.zoo_names())).text("lrrl"))
 
 
-def described(name: str) -> list[str]:
-    """The row of a model. Raises ValueError when its files are not those that were put there."""
-    folder = checkpoint.find(f"zoo/{name}")
-    if _changed(folder):
+def row(name: str) -> list[str]:
+    """A model's row of the list. Raises ValueError when its files have changed."""
+    step = checkpoint.find(f"zoo/{name}")
+    folder = step.parent.parent
+    if checkpoint.latest(folder) != step:
         raise ValueError(f"zoo/{name}: its files are not the ones that were put there; accepted: a fresh checkout")
-    card = read_json(folder.parent.parent / "card.json")
+    card = read_json(folder / "card.json")
     right, n = card["right"], card["n"]
     rate = f"{format_interval(wilson(right, n))} n={n}"
     return [name, f"{card['parameters']:,}", f"{card['tokens'] / 1e6:.1f}M", rate, card["about"]]
 
 
-def _changed(step: Path) -> bool:
-    return checkpoint.latest(step.parent.parent) != step
-
-
 def add(config: ZooConfig) -> Path:
-    """Copies a run into the zoo with its card. Raises ValueError, with nothing written, when it does not belong."""
+    """Copies a run into the zoo with its card. Raises ValueError, with nothing written, when it is not accepted."""
     step = checkpoint.find(config.run, "run")
     run, evaluation = Run(step.parent.parent), Run(Path(config.evaluation))
     if not run.complete or run.kind != "training":
@@ -76,17 +72,14 @@ def add(config: ZooConfig) -> Path:
     if evaluation.kind != "evaluation" or not _judges(evaluation, run):
         raise ValueError(f"evaluation={config.evaluation}: accepted: a finished train.evaluate of run={config.run}")
     target = checkpoint.ZOO / config.name
-    size = (step / checkpoint.READ[0]).stat().st_size
+    size = (step / checkpoint.MODEL_FILES[0]).stat().st_size
     others = [p for p in checkpoint.ZOO.glob("*/checkpoints/*/model.safetensors") if target not in p.parents]
     total = size + sum(p.stat().st_size for p in others)
     if total > MOST:
         raise ValueError(f"run={config.run}: the zoo would hold {total:,} bytes; accepted: at most {MOST:,}")
-    temporary = target.with_name(f".{config.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.parent.mkdir(exist_ok=True)
-    _write(temporary, step, run, evaluation, config)
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
+    with atomic_path(target) as temporary:
+        _write(temporary, step, run, evaluation, config)
+        shutil.rmtree(target, ignore_errors=True)
     return target
 
 
@@ -98,18 +91,16 @@ def _judges(evaluation: Run, run: Run) -> bool:
 def _write(folder: Path, step: Path, run: Run, evaluation: Run, config: ZooConfig) -> None:
     saved = folder / "checkpoints" / step.name
     saved.mkdir(parents=True)
-    for name in checkpoint.READ:
+    for name in checkpoint.MODEL_FILES:
         shutil.copyfile(step / name, saved / name)
-    hashes = {name: sha256(saved / name) for name in checkpoint.READ}
-    path = f"checkpoints/{step.name}"
-    append_json_line(folder / checkpoint.INDEX, {"step": int(step.name.split("-")[1]), "path": path, "sha256": hashes})
+    hashes = {name: sha256(saved / name) for name in checkpoint.MODEL_FILES}
+    index = {"step": int(step.name.split("-")[1]), "path": f"checkpoints/{step.name}", "sha256": hashes}
+    write_json_lines(folder / checkpoint.INDEX, [index])
     for name in COPIED:
         shutil.copyfile(run.folder / name, folder / name)
-    manifest = {k: v for k, v in run.manifest.items() if k != "resumed"}
-    write_json(folder / "manifest.json", manifest)
+    write_json(folder / "manifest.json", {k: v for k, v in run.manifest.items() if k != "resumed"})
     log = [row for i, row in enumerate(run.metrics) if i % EVERY == 0 or "kl_to_oracle" in row]
-    for row in log:
-        append_json_line(folder / "metrics.jsonl", row)
+    write_json_lines(folder / "metrics.jsonl", log)
     card = card_of(run, evaluation, hashes, config)
     write_json(folder / "card.json", card)
     atomic_write(folder / "README.md", page(config.name, card))
@@ -133,14 +124,14 @@ def card_of(run: Run, evaluation: Run, hashes: dict[str, str], config: ZooConfig
         "right": sum(row["right"] for row in by_ops),
         "n": sum(row["n"] for row in by_ops),
         "by_ops": [{key: row[key] for key in ("ops", "right", "n")} for row in by_ops],
-        "evaluation": [_here(word, config.name) for word in evaluation.manifest["command"] if "out." not in word],
+        "evaluation": [
+            f"checkpoint=zoo/{config.name}" if word.startswith("checkpoint=") else word
+            for word in evaluation.manifest["command"]
+            if "out." not in word
+        ],
         "curve": [[row["tokens"], round(row["kl_to_oracle"], 5), row["eval_full"]] for row in rows],
         "sha256": hashes,
     }
-
-
-def _here(word: str, name: str) -> str:
-    return f"checkpoint=zoo/{name}" if word.startswith("checkpoint=") else word
 
 
 def page(name: str, card: dict[str, Any]) -> str:

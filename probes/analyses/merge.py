@@ -20,7 +20,7 @@ from probes.analyses.parts import Parts
 from probes.analyses.responses import Written, budget, draw, laws
 from probes.analyses.settings import given
 from probes.analyses.tables import cell
-from probes.runs import CaptionedFigure, ClusterBootstrap, held_out_loss, merged
+from probes.runs import CaptionedFigure, ClusterBootstrap, held_out_loss, merge_models
 from probes.settings import ProbeConfig
 from synth.dataset import Source
 
@@ -53,7 +53,7 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
     for a, b in tqdm(cells, desc="grid", unit=" models", disable=None):
         share = (b * (1 - a), b * a, 1 - b)
         distilled, sft, base = three
-        model = merged(merged(sft, distilled, a), base, b)
+        model = merge_models(merge_models(sft, distilled, a), base, b)
         written = answers(model, f"a={a:g} b={b:g}")
         found = parts.of(f"a={a:g} b={b:g}", lambda model=model: [_loss(model, source), _kl(three[0], model, own)])
         draws = ClusterBootstrap(written.row)

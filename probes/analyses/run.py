@@ -28,7 +28,8 @@ def analyse(config: ProbeConfig, device: str) -> RunFolder:
         models[setting] = checkpoint.load_model(path, setting, device)
     inputs = {setting: checkpoint.weights_digest(path, setting) for setting, path in paths.items()}
     seeds = {"analysis": config.seed, "data": config.data.seed}
-    run = open_run(plain(config), inputs, seeds, config.data.fingerprint())
+    digest = config.data.fingerprint()
+    run = open_run(plain(config), inputs, seeds, digest, entry="probes.run", kind="analysis")
     if not run.complete:
         try:
             tables = module.run(config, models, Parts(run.path / "metrics.jsonl"))

@@ -52,7 +52,7 @@ def curve(folder: Path, optim: str) -> dict:
     batches = Batches(source, BatchConfig(documents=4, bucket=4, loss_on="solution"))
     model = GPT(GPTConfig(vocab_size=len(source.world.vocabulary), **MODEL), seed=0)
     out = TrainingOutConfig(log_every=1, folder=str(folder))
-    run = open_run({"optim": plain(OPTIM[optim]), "out": plain(out)})
+    run = open_run({"optim": plain(OPTIM[optim]), "out": plain(out)}, entry="tests", kind="training")
     train(run, model, NextToken(batches, set_up()), OPTIM[optim], Budget(steps=STEPS), out)
     run.close()
     digest = hashlib.sha256()

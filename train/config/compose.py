@@ -36,7 +36,8 @@ _KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "tex
 def load(name: str, schema: type[Config], words: Sequence[str] = (), folder: Path = CONFIGS) -> Config:
     """The dataclass `schema` filled from `folder/name.yaml`, its groups, and `key=value` words.
 
-    A word that chooses a group's file acts before those that change single settings, wherever it stands. Raises
+    A word that chooses a group's file acts before those that change single settings, wherever it stands. A schema with
+    a static method `alias(config, key) -> key` has other names for some of its settings on the command line. Raises
     ValueError, in one line, on an unknown setting or option, a wrong type, or a value the dataclass refuses.
     """
     return _build(schema, _composed(name, schema, words, folder))
@@ -106,6 +107,8 @@ def _composed(name: str, schema: type, words: Sequence[str], folder: Path) -> Di
             config = compose(name, overrides=choices)
     except Exception as error:  # Hydra wraps errors in many types; here all of them come from YAML files and choices
         raise ValueError(f"configs/{name}.yaml {' '.join(choices)}: {_one_line(error)}") from error
+    alias = getattr(schema, "alias", lambda _, key: key)
+    settings = [(alias(config, key), text) for key, text in settings]
     for key, text in settings:
         _apply(config, key, text)
     _clear_siblings(config, [key for key, _ in settings])

@@ -1,7 +1,7 @@
 """The compute of a batch, so that methods can be compared at equal cost.
 
-Counted are the multiply-adds of matrix products and attention over real tokens (`models.flops.flops_per_token`), as two
-each; padding and element-wise work are not. A training step costs three forward passes.
+Counts two for each multiply-add of matrix products and attention over real tokens (`models.flops.flops_per_token`), and
+nothing for padding and element-wise work. A training step costs three forward passes.
 
 Legend: B sequences.
 """

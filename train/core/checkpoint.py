@@ -1,19 +1,19 @@
-"""Checkpoints that survive being killed: written aside, made durable, renamed, and only then entered into an index.
+"""Checkpoints that survive a kill: written under a temporary name, flushed, renamed, and then entered into an index.
 
     checkpoints/step-N/model.safetensors   weights
                        optimizer.pt        moments (and the objective's own state), loadable without pickle
                        state.json          step, ledger, model config, notes, versions
     checkpoints.jsonl                      one line a save, with the sha256 of each file
 
-Reading takes the last line whose files have the hashes it names, and warns for each line it has to pass over. Weights
-go to disk and back without a change of one bit. `zoo/NAME` is a model that comes with the code (see train/zoo.py), kept
-without its moments. Try: `load_model("runs/.../teacher-1a2b3c4d")`.
+Reading takes the last line whose files have these hashes, and warns of each line that it skips. Weights go to disk and
+back without a change of one bit. `zoo/NAME` is a model that comes with the code (train/zoo.py), without its moments.
+Try: `load_model("runs/.../teacher-1a2b3c4d")`.
 """
 
 import io
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,14 @@ from torch import nn
 import models
 from models.gpt import GPT, GPTConfig
 from synth.store.files import append_json_line, read_json, read_json_lines, sha256, sync, write_json
-from train.core.distributed import like, sharded
-from train.core.lora import adapted
+from train.core.distributed import shard_like, sharded
+from train.core.lora import has_lora
 from train.core.state import TrainState
 
 INDEX = "checkpoints.jsonl"
 FILES = ("model.safetensors", "optimizer.pt", "state.json")
-READ = ("model.safetensors", "state.json")  # what readers of the weights need
+WEIGHTS, OPTIMIZER, STATE = FILES
+MODEL_FILES = (WEIGHTS, STATE)  # what readers of the weights need
 ZOO = Path(models.__file__).resolve().parent / "zoo"
 
 
@@ -47,14 +48,14 @@ def save(
     objective: Mapping[str, Any] | None = None,
     keep: int = 0,
 ) -> Path:
-    """Writes checkpoints/step-N for `state.step` and enters it; afterwards only the `keep` newest stay (0: all).
+    """Writes checkpoints/step-N for `state.step` and keeps the `keep` newest (0: all).
 
-    `notes` is JSON that readers of the weights need (the data's fingerprint); `objective` is a state_dict of its own.
-    Raises ValueError when the disk does not take it; the checkpoints before it stay.
+    notes: JSON that readers of the weights need (the data's vocabulary). objective: the objective's state_dict.
+    Raises ValueError when it cannot be written; the checkpoints before it stay.
     """
     folder = run / "checkpoints"
     folder.mkdir(exist_ok=True)
-    clean(run)
+    remove_leftovers(run)
     temporary, final = folder / f".step-{state.step}.tmp", folder / f"step-{state.step}"
     try:
         _write(temporary, model, optimizer, state, notes, objective)
@@ -65,9 +66,8 @@ def save(
             f"{final}: cannot be written ({str(error).splitlines()[0]}; {free / 1e6:.0f} MB free); accepted: a disk "
             "with room for it, then the same command continues from the checkpoint before it"
         ) from error
-    if final.exists():  # left by a save that was never entered, or one whose hashes failed
-        final.rename(folder / f".replaced-{state.step}.tmp")
-        shutil.rmtree(folder / f".replaced-{state.step}.tmp")
+    if final.exists():  # from a save that was killed before it was entered, or one that is damaged
+        _remove(final)
     temporary.rename(final)
     sync(folder)
     hashes = {name: sha256(final / name) for name in FILES}
@@ -77,8 +77,8 @@ def save(
     return final
 
 
-def clean(run: Path) -> None:
-    """Removes what a process that was killed while it saved or pruned left half-done."""
+def remove_leftovers(run: Path) -> None:
+    """Removes what a process that was killed while it saved or pruned has left."""
     for leftover in (run / "checkpoints").glob(".*.tmp"):
         shutil.rmtree(leftover)
 
@@ -91,12 +91,12 @@ def _write(
     notes: Mapping[str, Any] | None,
     objective: Mapping[str, Any] | None,
 ) -> None:
-    """The files of a checkpoint, durable, in a new folder."""
+    """Writes the files of a checkpoint into a new folder and flushes them to the disk."""
     temporary.mkdir()
-    save_weights(model, str(temporary / FILES[0]), metadata={"format": "pt"})
-    moments = io.BytesIO()  # torch's own writer has no clear word for a disk that is full
+    save_weights(model, str(temporary / WEIGHTS), metadata={"format": "pt"})
+    moments = io.BytesIO()  # torch's own writer has no clear error for a full disk
     torch.save({"optimizer": optimizer.state_dict(), "objective": dict(objective or {})}, moments)
-    (temporary / FILES[1]).write_bytes(moments.getbuffer())
+    (temporary / OPTIMIZER).write_bytes(moments.getbuffer())
     config = getattr(model, "config", None)
     record = {
         "state": state.state_dict(),
@@ -104,40 +104,41 @@ def _write(
         "notes": dict(notes or {}),
         "versions": {"torch": torch.__version__},
     }
-    write_json(temporary / FILES[2], record)
+    write_json(temporary / STATE, record)
     for name in FILES:
         sync(temporary / name)
     sync(temporary)
 
 
 def latest(run: Path) -> Path | None:
-    """The newest checkpoint of a run whose files verify; None when there is none."""
-    return next(_verified(run), None)
+    """The newest checkpoint of a run whose files have the hashes of the index; None when there is none."""
+    for line in reversed(read_json_lines(run / INDEX)):
+        folder = run / line["path"]
+        damaged = [name for name, digest in line["sha256"].items() if not _matches(folder / name, digest)]
+        if not damaged:
+            return folder
+        if folder.exists():  # no warning for a folder that `keep` has removed
+            names = ", ".join(damaged)
+            print(f"warning: {folder}: {names} is damaged; trying the checkpoint before it", file=sys.stderr)
+    return None
 
 
 def restore(folder: Path, model: nn.Module, optimizer: Any, state: TrainState) -> dict[str, Any]:
     """Fills model, optimiser and state from a step folder; returns the objective's state."""
-    fill(model, folder)
+    if sharded(model):
+        own, tensors = model.state_dict(), load_file(str(folder / WEIGHTS))
+        model.load_state_dict({name: shard_like(tensor, own[name]) for name, tensor in tensors.items()})
+    elif not has_lora(model):  # with LoRA the weights are those of `init` and the updates are in the optimiser's file
+        load_weights(model, str(folder / WEIGHTS))
     device = next(model.parameters()).device
-    moments = torch.load(folder / FILES[1], map_location=device, weights_only=True)
+    moments = torch.load(folder / OPTIMIZER, map_location=device, weights_only=True)
     optimizer.load_state_dict(moments["optimizer"])
-    state.load_state_dict(read_json(folder / FILES[2])["state"])
+    state.load_state_dict(read_json(folder / STATE)["state"])
     return moments["objective"]
 
 
-def fill(model: nn.Module, folder: Path) -> None:
-    """Puts the weights of a step folder into `model`, which may be in shards. With updates of LoRA it has its own."""
-    if adapted(model):
-        return
-    if not sharded(model):
-        load_weights(model, str(folder / FILES[0]))
-        return
-    own, tensors = model.state_dict(), load_file(str(folder / FILES[0]))
-    model.load_state_dict({name: like(tensor, own[name]) for name, tensor in tensors.items()})
-
-
 def find(path: str | Path, setting: str = "checkpoint") -> Path:
-    """The step folder that `path` means: itself, or the last verified checkpoint of a run folder.
+    """The step folder at `path`: itself, or the last undamaged checkpoint of a run folder or of `zoo/NAME`.
 
     Raises ValueError, naming the setting and the path, when there is none.
     """
@@ -145,7 +146,7 @@ def find(path: str | Path, setting: str = "checkpoint") -> Path:
     accepted = "accepted: a run folder, or one of its checkpoints/step-N folders"
     if not path.exists():
         raise ValueError(f"{setting}={path}: does not exist; {accepted}")
-    if all((path / name).is_file() for name in READ):
+    if all((path / name).is_file() for name in MODEL_FILES):
         if _damaged(path):
             raise ValueError(f"{setting}={path}: its files are not the ones that were saved; {accepted}")
         return path
@@ -156,7 +157,7 @@ def find(path: str | Path, setting: str = "checkpoint") -> Path:
 
 
 def expand_zoo_path(path: str | Path, setting: str = "checkpoint") -> Path:
-    """The path itself, or the folder of the zoo's model that `zoo/NAME` means.
+    """The path with `zoo/NAME` replaced by the folder of that model; other paths as they are.
 
     Raises ValueError, naming the setting, when the zoo has no such model.
     """
@@ -182,29 +183,29 @@ def load_model(path: str | Path, setting: str = "checkpoint", device: str = "cpu
         raise ValueError(f"{setting}={path}: was not written by a GPT, so its architecture is not known")
     try:
         model = GPT(GPTConfig(**config))
-        load_weights(model, str(folder / FILES[0]))
+        load_weights(model, str(folder / WEIGHTS))
     except (SafetensorError, RuntimeError, TypeError) as error:
-        raise _unreadable(FILES[0], path, setting, error) from error
+        raise _unreadable(WEIGHTS, path, setting, error) from error
     return model.to(device).eval()
 
 
 def notes(path: str | Path, setting: str = "checkpoint") -> dict[str, Any]:
-    """What was noted beside the weights at `path`."""
+    """The `notes` that were saved beside the weights at `path`."""
     return _record(find(path, setting), path, setting)["notes"]
 
 
 def weights_digest(path: str | Path, setting: str = "checkpoint") -> str:
-    """sha256 of the weights at `path`: what a run that starts from them depends on."""
-    return sha256(find(path, setting) / FILES[0])
+    """sha256 of the weights at `path`."""
+    return sha256(find(path, setting) / WEIGHTS)
 
 
 def _record(folder: Path, path: str | Path, setting: str) -> dict[str, Any]:
-    """The state.json of a step folder, which no index may vouch for where the folder was copied by itself."""
+    """The state.json of a step folder, which may be damaged where the folder was copied without its run's index."""
     try:
-        record = read_json(folder / FILES[2])
+        record = read_json(folder / STATE)
         return {"model": record["model"], "notes": record["notes"]}
     except (ValueError, KeyError, TypeError) as error:
-        raise _unreadable(FILES[2], path, setting, error) from error
+        raise _unreadable(STATE, path, setting, error) from error
 
 
 def _unreadable(name: str, path: str | Path, setting: str, error: Exception) -> ValueError:
@@ -212,18 +213,8 @@ def _unreadable(name: str, path: str | Path, setting: str, error: Exception) -> 
     return ValueError(f"{setting}={path}: its {name} cannot be read ({why}); accepted: a checkpoint that is whole")
 
 
-def _verified(run: Path) -> Iterator[Path]:
-    for line in reversed(read_json_lines(run / INDEX)):
-        folder = run / line["path"]
-        bad = [name for name, h in line["sha256"].items() if not _matches(folder / name, h)]
-        if not bad:
-            yield folder
-        elif folder.exists():  # a folder that retention has removed is no reason to warn
-            print(f"warning: {folder}: {', '.join(bad)} is damaged; trying the checkpoint before it", file=sys.stderr)
-
-
 def _damaged(step: Path) -> bool:
-    """Whether a step folder that its run's index knows has other contents than the index says."""
+    """Whether the contents of a step folder are not those that its run's index says."""
     lines = [line for line in read_json_lines(step.parent.parent / INDEX) if Path(line["path"]).name == step.name]
     return bool(lines) and not all(_matches(step / name, h) for name, h in lines[-1]["sha256"].items())
 
@@ -236,6 +227,11 @@ def _prune(run: Path, keep: int) -> None:
     folders = list(dict.fromkeys(line["path"] for line in reversed(read_json_lines(run / INDEX))))
     for path in folders[keep:]:
         if (run / path).exists():
-            doomed = run / "checkpoints" / f".{Path(path).name}.tmp"
-            (run / path).rename(doomed)
-            shutil.rmtree(doomed)
+            _remove(run / path)
+
+
+def _remove(step: Path) -> None:
+    """Removes a step folder; renamed first, so that a kill does not leave half of it under its name."""
+    doomed = step.with_name(f".{step.name}.old.tmp")
+    step.rename(doomed)
+    shutil.rmtree(doomed)

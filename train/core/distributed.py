@@ -1,11 +1,11 @@
-"""Many processes as one run: torchrun starts them, each takes its rows of every batch, and rank 0 writes.
+"""Training in several processes: torchrun starts them, each takes its rows of every batch, and rank 0 writes.
 
     torchrun --nproc-per-node=2 -m train.pretrain ...                  # DDP; on a CPU the processes talk through gloo
     torchrun --nproc-per-node=8 -m train.pretrain parallel=fsdp ...    # FSDP2: weights, gradients and moments in shards
     torchrun --nproc-per-node=2 -m train.opd.run ...                   # distillation: DDP
 
 Without torchrun there is one process and nothing here does anything. Batches, loss and weights are those of a single
-process to rounding, whatever the number of processes, so a run may go on with another number of them.
+process to rounding, so a run may continue with another number of processes.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map
 
 from models.gpt import GPT
-from train.core.lora import adapted, merged
+from train.core.lora import has_lora, merge_lora
 
 PARALLEL = ("ddp", "fsdp")
 T = TypeVar("T")
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Group:
-    """This process among those of the run."""
+    """The rank of this process, and how many the run has."""
 
     rank: int = 0
     world_size: int = 1
@@ -38,7 +38,7 @@ class Group:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes and speaks for all."""
+        """Whether this is rank 0, the only one that writes and prints."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
@@ -54,7 +54,7 @@ class Group:
         return self.sum([value.item()])[0] / self.world_size
 
     def gather(self, value: T) -> list[T]:
-        """What each process has, on every process, by rank; tensors in it must be on the CPU."""
+        """The values of all processes, by rank, on every process; tensors in them must be on the CPU."""
         if self.world_size == 1:
             return [value]
         every: list[Any] = [None] * self.world_size
@@ -62,7 +62,7 @@ class Group:
         return every
 
     def from_main(self, action: Callable[[], T]) -> T:
-        """What `action` returns or raises (ValueError) on rank 0, on every rank."""
+        """Runs `action` on rank 0 only; every process returns its result or raises its ValueError."""
         if self.world_size == 1:
             return action()
         outcome: list[Any] = [None, None]
@@ -84,17 +84,16 @@ def rank_and_world_size() -> tuple[int, int]:
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[Group]:
-    """The group of all processes that torchrun started; on GPUs each takes the card of its local rank."""
+    """The group of all processes that torchrun started; on GPUs each takes the one of its local rank."""
     rank, world_size = rank_and_world_size()
     if world_size == 1:
         yield Group(device=device)
         return
     if device.type == "cuda":
-        local, here = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-        cards = torch.cuda.device_count()
-        if here > cards:
-            raise ValueError(f"--nproc-per-node={here}: this machine has {cards} GPUs; accepted: up to {cards}")
-        device = torch.device("cuda", local)
+        local_size, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if local_size > gpus:
+            raise ValueError(f"--nproc-per-node={local_size}: this machine has {gpus} GPUs; accepted: up to {gpus}")
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
@@ -115,7 +114,7 @@ def shard(model: GPT, group: Group) -> None:
 
 
 def sharded(x: nn.Module | Tensor) -> bool:
-    """Whether a model or a tensor is in shards. Not before `shard` has loaded what makes them: it takes long."""
+    """Whether a model or a tensor is in shards; does not import FSDP, which takes long."""
     if isinstance(x, nn.Module):
         fsdp = sys.modules.get("torch.distributed.fsdp")
         return fsdp is not None and isinstance(x, fsdp.FSDPModule)
@@ -124,7 +123,7 @@ def sharded(x: nn.Module | Tensor) -> bool:
 
 
 def replicate(forward: nn.Module, model: GPT, group: Group) -> nn.Module:
-    """What to call instead of `forward` (the model, or its compiled form) so that processes average their gradients."""
+    """`forward` (the model, or its compiled form) wrapped so that processes average their gradients."""
     if group.world_size == 1 or sharded(model):
         return forward
     return DistributedDataParallel(forward)
@@ -132,7 +131,7 @@ def replicate(forward: nn.Module, model: GPT, group: Group) -> nn.Module:
 
 @contextlib.contextmanager
 def gradients_averaged(model: GPT, forward: nn.Module, now: bool) -> Iterator[None]:
-    """Whether backward passes of what is computed inside average gradients: of micro-batches, only the last does."""
+    """Backward passes of what is computed inside average gradients over processes if `now`: the last micro-batch's."""
     if sharded(model):
         model.set_requires_gradient_sync(now)
     if isinstance(forward, DistributedDataParallel) and not now:
@@ -142,12 +141,13 @@ def gradients_averaged(model: GPT, forward: nn.Module, now: bool) -> Iterator[No
         yield
 
 
-def whole(model: nn.Module) -> nn.Module:
-    """The model itself, or a copy with all of its weights where it is in shards or has updates of LoRA.
+def full_model(model: nn.Module) -> nn.Module:
+    """The model itself, or a copy with plain, whole weights where it is in shards or has LoRA adapters.
 
-    Every process must call it."""
-    if adapted(model):
-        return merged(model)
+    Every process must call it.
+    """
+    if has_lora(model):
+        return merge_lora(model)
     if not sharded(model):
         return model
     tensors = unsharded(model.state_dict())
@@ -158,13 +158,13 @@ def whole(model: nn.Module) -> nn.Module:
 
 
 def unsharded(tree: Any) -> Any:
-    """The same nested values with every sharded tensor whole. Every process must call it."""
-    # cloned, because uneven shards come together in memory with padding behind, which safetensors refuses
+    """The same nested values with every sharded tensor gathered. Every process must call it."""
+    # cloned: uneven shards are gathered with padding behind them in memory, which safetensors refuses
     return tree_map(lambda x: x.full_tensor().clone() if isinstance(x, Tensor) and sharded(x) else x, tree)
 
 
-def like(tensor: Tensor, other: Tensor) -> Tensor:
-    """A whole tensor, which every process has, in shards like `other` if that is in shards."""
+def shard_like(tensor: Tensor, other: Tensor) -> Tensor:
+    """A whole tensor, which every process has, sharded as `other` is."""
     if not sharded(other) or tensor.ndim == 0:
         return tensor
     from torch.distributed.tensor import distribute_tensor

@@ -1,7 +1,7 @@
-"""Another vocabulary for trained weights: rows are found again by the text of their token, new tokens start afresh.
+"""Trained weights with another vocabulary: rows are matched by the text of their token, new tokens are initialised.
 
-So a model climbs from a small world to a larger one of the same kind of tokens: from modulus 7 to 23, from 36 names to
-the full pool. A token that the new world lacks is left behind.
+So a model can go from a small world to a larger one with the same kind of tokens: from modulus 7 to 23, from 36 names
+to all of them. Tokens that the new world lacks are dropped.
 
 Legend: V tokens of the old vocabulary, W of the new.
 """
@@ -20,30 +20,30 @@ from train.data.batches import DataConfig, check_vocabulary
 
 
 def checkpoint_encoding(notes: Mapping[str, Any], path: str) -> Encoding:
-    """The tokens that a checkpoint was trained on. Raises ValueError where its vocabulary has changed since."""
+    """The tokens that a checkpoint was trained on. Raises ValueError if its vocabulary has changed since."""
     data = build(DataConfig, notes["data"])
     check_vocabulary(notes, data, path)
     return data.encoding()
 
 
 def same_texts(old: Sequence[str], new: Sequence[str]) -> list[tuple[int, int]]:
-    """(old id, new id) of every token text that stands exactly once in both vocabularies."""
-    times, new_times = Counter(old), Counter(new)
-    place = {text: i for i, text in enumerate(new)}
-    return [(i, place[text]) for i, text in enumerate(old) if times[text] == new_times[text] == 1]
+    """(old id, new id) of every text that is exactly one token of each vocabulary."""
+    old_counts, new_counts = Counter(old), Counter(new)
+    new_id = {text: i for i, text in enumerate(new)}
+    return [(i, new_id[text]) for i, text in enumerate(old) if old_counts[text] == new_counts[text] == 1]
 
 
 @torch.no_grad()
 def extend_vocabulary(model: GPT, notes: Mapping[str, Any], data: DataConfig, path: str, seed: int) -> GPT:
-    """The model of the checkpoint at `path` for the vocabulary of `data`; all but the new tokens' rows is its own.
+    """The model of the checkpoint at `path` with the vocabulary of `data`.
 
-    New rows are those of `GPT(config, seed)`. Raises ValueError when the two have tokens of different kinds.
+    Rows of new tokens are those of `GPT(config, seed)`. Raises ValueError when the two have tokens of different kinds.
     """
-    kind = notes["data"]["tokens"]
-    if kind != data.tokens:
+    tokens = notes["data"]["tokens"]
+    if tokens != data.tokens:
         raise ValueError(
-            f"init_vocabulary=extend with data.tokens={data.tokens}: {path} was trained on data.tokens={kind}; "
-            f"accepted: data.tokens={kind}"
+            f"init_vocabulary=extend with data.tokens={data.tokens}: {path} was trained on data.tokens={tokens}; "
+            f"accepted: data.tokens={tokens}"
         )
     pairs = torch.tensor(same_texts(checkpoint_encoding(notes, path).vocabulary(), data.encoding().vocabulary()))
     old_N, new_N = pairs.unbind(1)

@@ -1,23 +1,23 @@
 """The one training loop: batch, forward, backward, clip, step, log, evaluate, save, stop, whatever the method.
 
-An objective makes the batch and the loss for a step index; the loop knows nothing else about it. Because every random
-thing is a function of that index, a run that is killed at any moment and started again ends with the same weights, bit
-for bit on a CPU.
+An objective makes the batch and the loss of a step; the loop knows nothing else about it. Everything random is a
+function of the step index, so a run that is killed at any moment and started again ends with the same weights, bit for
+bit on a CPU.
 
-    result = train(run, model, objective, optim, budget, out, evaluate=..., evaluate_every=500)
+    state = train(run, model, objective, optim, budget, out, evaluate=..., evaluate_every=500)
 """
 
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from synth.store.files import read_json_lines
 from train.core import checkpoint
-from train.core.distributed import Group, whole
+from train.core.distributed import Group, full_model
 from train.core.metrics_log import MetricsLog
 from train.core.optimizer import OptimConfig, Optimizer
 from train.core.state import Budget, Diverged, TrainState
@@ -26,11 +26,11 @@ from train.runs.run_folder import RunFolder, TrainingOutConfig
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What an objective hands back for one step.
+    """What an objective returns for one step.
 
-    loss: a scalar with a graph. metrics: numbers for the log. tokens: counted against the budget. flops: by kind of
-    work (generation, teacher, update). tokens_by_kind and seconds split the ledger's other columns where a method does
-    more than updates; left out, all tokens and all time are the update's.
+    loss: a scalar with its graph. metrics: numbers for the log. tokens: counted against the budget. flops: by kind of
+    work (generation, teacher, update). tokens_by_kind and seconds: the ledger's other columns where a method does more
+    than updates; without them all tokens and all time are the update's.
     """
 
     loss: Tensor
@@ -42,10 +42,21 @@ class StepOutput:
 
 
 class Objective(Protocol):
-    """A pure function of (weights, step). One with memory (an EMA teacher) has state_dict and load_state_dict."""
+    """A pure function of (weights, step), unless it is `Stateful` too."""
 
     def __call__(self, model: nn.Module, step: int) -> StepOutput:
         """The loss of step `step` for the current weights."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """An objective that remembers something between steps, such as a teacher that averages the student's weights."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold of it."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state_dict` returned."""
 
 
 SINGLE_PROCESS = Group()
@@ -74,124 +85,124 @@ def train(
 
     `evaluate(model, state)` returns numbers for the log; it is called before the first step, every `evaluate_every`
     steps and at the end, with the averaged weights where `optim.ema` asks for them. `notes` goes into every checkpoint.
-    Of the processes of a `group`, all go through the same steps and the first writes; the loss of a step is the mean of
-    theirs. Raises Diverged when loss or gradient stop being numbers, or the loss has risen by more than `optim.spike`;
-    the checkpoints before that stay.
+    All processes of `group` take the same steps and rank 0 writes; the loss of a step is the mean of theirs. Raises
+    Diverged when loss or gradient are no longer finite, or the loss has risen by more than `optim.spike`; the
+    checkpoints before that stay.
     """
-    optimizer, state = Optimizer(model, optim), TrainState()
-    if group.is_main:
-        checkpoint.clean(run.path)
-    found = checkpoint.latest(run.path)
-    if found is not None:
-        memory = checkpoint.restore(found, model, optimizer, state)
-        if hasattr(objective, "load_state_dict"):
-            objective.load_state_dict(memory)
-    evaluating = evaluate is not None and evaluate_every > 0
-    with MetricsLog(run, state, budget, quiet=not group.is_main) as recorder:
-        if evaluating and state.step == 0:
-            recorder.record(0, _position(state) | _evaluate(evaluate, model, optimizer, state))
-        while (before := state.progress(budget)) < 1:
-            started, started_cpu = time.perf_counter(), time.process_time()
-            scale = optim.schedule(before, state.step)
-            output = objective(model, state.step)
-            output.loss.backward()
-            norm = optimizer.clip()
-            row = {
-                "loss": group.mean(output.loss.detach()),
-                "grad_norm": norm.item(),
-                "lr_scale": scale,
-                **output.metrics,
-            }
-            _check_finite(row, state.step, optim, run)
-            logged = is_due(state.step + 1, out.log_every, False)
-            weights = [p.detach().clone() for p in optimizer.parameters] if logged else []
-            optimizer.step(scale)
-            if logged:
-                row["update_norm"] = optimizer.moved(weights)
-            optimizer.zero_grad()
-            seconds = time.perf_counter() - started
-            _account(state, output, row["loss"], seconds)
-            state.ledger.add(cpu_seconds={"steps": time.process_time() - started_cpu})
-            _check_spike(state, optim, run)
-
+    training = _Training(run, model, objective, Optimizer(model, optim), TrainState(), budget, out, notes, group)
+    training.resume()
+    state = training.state
+    evaluates = evaluate is not None and evaluate_every > 0
+    with MetricsLog(run, state, budget, quiet=not group.is_main) as log:
+        if evaluates and state.step == 0:
+            log.record(0, training.position() | training.evaluated(evaluate))
+        while state.progress(budget) < 1:
+            row = training.step()
             last = state.progress(budget) >= 1
-            evaluated = evaluating and is_due(state.step, evaluate_every, last)
-            if evaluated:
-                row |= _evaluate(evaluate, model, optimizer, state)
-            if evaluated or is_due(state.step, out.log_every, last):
-                row |= {"smooth_loss": state.smooth_loss, "tokens_per_second": output.tokens / seconds}
-                recorder.record(state.step, _position(state) | row)
-            recorder.show(state, output.tokens / seconds)
+            is_evaluated = evaluates and is_due(state.step, evaluate_every, last)
+            if is_evaluated:
+                row |= training.evaluated(evaluate)
+            if is_evaluated or is_due(state.step, out.log_every, last):
+                log.record(state.step, training.position() | row)
+            log.show(state, row["tokens_per_second"])
             if last or is_due(state.step, out.save_every, last):
-                _save(run, recorder, model, optimizer, objective, state, notes, out.keep, group)
+                log.flush(state)
+                training.save()
     return state
 
 
+@dataclass
+class _Training:
+    """What the loop holds on to."""
+
+    run: RunFolder
+    model: nn.Module
+    objective: Objective
+    optimizer: Optimizer
+    state: TrainState
+    budget: Budget
+    out: TrainingOutConfig
+    notes: Mapping[str, Any] | None
+    group: Group
+
+    def resume(self) -> None:
+        """Loads the last checkpoint, if there is one."""
+        if self.group.is_main:
+            checkpoint.remove_leftovers(self.run.path)
+        if (found := checkpoint.latest(self.run.path)) is not None:
+            objective_state = checkpoint.restore(found, self.model, self.optimizer, self.state)
+            if isinstance(self.objective, Stateful):
+                self.objective.load_state_dict(objective_state)
+
+    def step(self) -> dict[str, Any]:
+        """Takes one step; returns its row of the log."""
+        state, optimizer = self.state, self.optimizer
+        started, started_cpu = time.perf_counter(), time.process_time()
+        scale = optimizer.config.schedule(state.progress(self.budget), state.step)
+        output = self.objective(self.model, state.step)
+        output.loss.backward()
+        norm = optimizer.clip()
+        loss = self.group.mean(output.loss.detach())
+        row = {"loss": loss, "grad_norm": norm.item(), "lr_scale": scale, **output.metrics}
+        if not (math.isfinite(loss) and math.isfinite(row["grad_norm"])):
+            self._stop(f"at step {state.step}: loss {loss}, gradient norm {row['grad_norm']}")
+        is_logged = is_due(state.step + 1, self.out.log_every, False)
+        before = [p.detach().clone() for p in optimizer.parameters] if is_logged else []
+        optimizer.step(scale)
+        if is_logged:
+            row["update_norm"] = optimizer.update_norm(before)
+        optimizer.zero_grad()
+        seconds = time.perf_counter() - started
+        self._account(output, loss, seconds, time.process_time() - started_cpu)
+        return row | {"smooth_loss": state.smooth_loss, "tokens_per_second": output.tokens / seconds}
+
+    def _account(self, output: StepOutput, loss: float, seconds: float, cpu_seconds: float) -> None:
+        state, spike = self.state, self.optimizer.config.spike
+        state.step += 1
+        state.tokens += output.tokens
+        state.observe(loss)
+        own = max(0.0, seconds - sum(output.seconds.values()))
+        state.ledger.add(
+            tokens=output.tokens_by_kind or {"update": output.tokens},
+            flops=output.flops,
+            seconds={**output.seconds, "update": output.seconds.get("update", 0.0) + own},
+            cpu_seconds={"steps": cpu_seconds},
+        )
+        if spike and state.smooth_loss - state.lowest_loss > spike:
+            rise = f"the smoothed loss rose from {state.lowest_loss:.3f} to {state.smooth_loss:.3f}"
+            self._stop(f"at step {state.step}: {rise}, by more than optim.spike={spike}")
+
+    def _stop(self, what: str) -> None:
+        optim, good = self.optimizer.config, checkpoint.latest(self.run.path)
+        rates = f"optim.lr={optim.lr}" + (f", optim.muon.lr={optim.muon.lr}" if optim.muon else "")
+        advice = f"lower {rates}, or optim.clip; the last good checkpoint: {good or 'none'}"
+        raise Diverged(f"training diverged {what}; {advice}")
+
+    def position(self) -> dict[str, Any]:
+        """Where the run is: the first columns of every row of the log."""
+        seconds = round(sum(self.state.ledger.seconds.values()), 3)
+        return {"tokens": self.state.tokens, "flops": self.state.flops, "seconds": seconds}
+
+    def evaluated(self, evaluate: Evaluate) -> dict[str, Any]:
+        """The numbers of an evaluation of the (averaged) weights."""
+        started = time.perf_counter()
+        with self.optimizer.averaged():
+            values = dict(evaluate(full_model(self.model), self.state))
+        self.state.ledger.add(seconds={"evaluation": time.perf_counter() - started})
+        return values
+
+    def save(self) -> None:
+        """Writes a checkpoint, on rank 0."""
+        objective = self.objective.state_dict() if isinstance(self.objective, Stateful) else None
+        with self.optimizer.averaged():
+            model = full_model(self.model)
+            if self.group.is_main:
+                checkpoint.save(self.run.path, model, self.optimizer, self.state, self.notes, objective, self.out.keep)
+            else:
+                self.optimizer.state_dict()  # gathering the shards takes every process
+
+
 def last_row(run: RunFolder) -> dict[str, Any]:
-    """The metrics of the run's last logged step, which holds its last evaluation."""
+    """The last row of the run's log, which holds its last evaluation."""
     rows = read_json_lines(run.path / "metrics.jsonl")
     return rows[-1] if rows else {}
-
-
-def _position(state: TrainState) -> dict[str, Any]:
-    return {"tokens": state.tokens, "flops": state.flops, "seconds": round(sum(state.ledger.seconds.values()), 3)}
-
-
-def _check_finite(row: Mapping[str, float], step: int, optim: OptimConfig, run: RunFolder) -> None:
-    if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
-        what = f"at step {step}: loss {row['loss']}, gradient norm {row['grad_norm']}"
-        raise Diverged(f"training diverged {what}; {_advice(optim, run)}")
-
-
-def _check_spike(state: TrainState, optim: OptimConfig, run: RunFolder) -> None:
-    if optim.spike and state.smooth_loss - state.lowest_loss > optim.spike:
-        rise = f"the smoothed loss rose from {state.lowest_loss:.3f} to {state.smooth_loss:.3f}"
-        what = f"at step {state.step}: {rise}, by more than optim.spike={optim.spike}"
-        raise Diverged(f"training diverged {what}; {_advice(optim, run)}")
-
-
-def _advice(optim: OptimConfig, run: RunFolder) -> str:
-    rates = f"optim.lr={optim.lr}" + (f", optim.muon.lr={optim.muon.lr}" if optim.muon else "")
-    good = checkpoint.latest(run.path)
-    return f"lower {rates}, or optim.clip; the last good checkpoint: {good or 'none'}"
-
-
-def _account(state: TrainState, output: StepOutput, loss: float, seconds: float) -> None:
-    state.step += 1
-    state.tokens += output.tokens
-    state.observe(loss)
-    own = max(0.0, seconds - sum(output.seconds.values()))
-    state.ledger.add(
-        tokens=output.tokens_by_kind or {"update": output.tokens},
-        flops=output.flops,
-        seconds={**output.seconds, "update": output.seconds.get("update", 0.0) + own},
-    )
-
-
-def _evaluate(evaluate: Evaluate, model: nn.Module, optimizer: Optimizer, state: TrainState) -> dict[str, Any]:
-    started = time.perf_counter()
-    with optimizer.averaged():
-        values = dict(evaluate(whole(model), state))
-    state.ledger.add(seconds={"evaluation": time.perf_counter() - started})
-    return values
-
-
-def _save(
-    run: RunFolder,
-    recorder: MetricsLog,
-    model: nn.Module,
-    optimizer: Optimizer,
-    objective: Objective,
-    state: TrainState,
-    notes: Mapping[str, Any] | None,
-    keep: int,
-    group: Group,
-) -> None:
-    recorder.settle(state)
-    memory = objective.state_dict() if hasattr(objective, "state_dict") else None
-    with optimizer.averaged():
-        complete = whole(model)
-        if group.is_main:
-            checkpoint.save(run.path, complete, optimizer, state, notes, memory, keep)
-        else:
-            optimizer.state_dict()  # putting shards together takes every process

@@ -1,8 +1,8 @@
 """LoRA: low-rank updates of frozen weights (Hu et al. 2021, 2106.09685), by `peft`, which the extra `lora` installs.
 
 W + (alpha / rank) B A with W frozen and B = 0 at the start. Only the updates train; evaluations and checkpoints get
-plain weights with the updates added, so every reader of checkpoints works. A run that goes on takes W from `init` again
-and the updates from the optimiser's file. FLOPs are counted as those of full training, which is up to a third too much.
+plain weights with the updates added, so every reader of checkpoints works. A resumed run takes W from `init` again and
+the updates from the optimiser's file. FLOPs are counted as those of full training, up to a third too many.
 
     python -m train.pretrain init=RUN lora=paper optim=adamw optim.lr=1e-3 data.overrides.retry_rate=0.2
 """
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from models.gpt import GPT
 from synth.kernel.rng import key
+from train.config.checks import check_least, check_positive
 
 MAPS = ("qkv", "out", "up", "down")  # linear maps of a block
 
@@ -34,18 +35,15 @@ class LoraConfig:
     maps: list[str] = field(default_factory=lambda: ["qkv"])
     embed: int = 0
 
-    def __post_init__(self):
-        if self.rank < 1:
-            raise ValueError(f"lora.rank={self.rank}: accepted: 1 or more")
-        if self.embed < 0:
-            raise ValueError(f"lora.embed={self.embed}: accepted: 0 or more")
-        if not self.alpha > 0:
-            raise ValueError(f"lora.alpha={self.alpha}: accepted: above 0")
+    def __post_init__(self) -> None:
+        check_least(self, 1, "rank", group="lora.")
+        check_least(self, 0, "embed", group="lora.")
+        check_positive(self, "alpha", group="lora.")
         if not self.maps or not set(self.maps) <= set(MAPS):
             raise ValueError(f"lora.maps={self.maps}: accepted: a list with some of {', '.join(MAPS)}")
 
 
-def adapt(model: GPT, config: LoraConfig, seed: int) -> GPT:
+def add_lora(model: GPT, config: LoraConfig, seed: int) -> GPT:
     """Freezes the weights of `model` and adds trainable updates to it, in place; A is drawn from `seed`.
 
     Raises ValueError without peft, and where the embedding to update is also the unembedding.
@@ -72,25 +70,25 @@ def adapt(model: GPT, config: LoraConfig, seed: int) -> GPT:
     return model
 
 
-def updates(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The name of each updated weight, and the module of peft that holds its update."""
+def lora_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Name of each updated weight, and the peft module that holds its update."""
     for name, module in model.named_modules():
         if hasattr(module, "get_delta_weight"):
             yield f"{name}.{getattr(module, 'parameter_name', 'weight')}", module
 
 
-def adapted(model: nn.Module) -> bool:
-    """Whether `adapt` has been here."""
-    return next(updates(model), None) is not None
+def has_lora(model: nn.Module) -> bool:
+    """Whether the model has LoRA adapters."""
+    return next(lora_modules(model), None) is not None
 
 
 @torch.no_grad()
-def merged(model: GPT) -> GPT:
+def merge_lora(model: GPT) -> GPT:
     """A model of plain weights with the updates added, in evaluation mode; `model` stays as it is."""
     tensors: dict[str, Tensor] = {
         name.replace(".base_layer.", "."): tensor for name, tensor in model.state_dict().items() if ".lora_" not in name
     }
-    for name, module in updates(model):
+    for name, module in lora_modules(model):
         tensors[name] = tensors[name] + module.get_delta_weight("default")
     with torch.device("meta"):
         plain = GPT(model.config)

@@ -1,8 +1,8 @@
 """The optimiser: Muon for the matrices inside blocks, AdamW for everything else, one learning rate schedule for both.
 
 Muon (Jordan et al. 2024) replaces the momentum of a matrix by the nearest matrix with equal singular values, found by
-Newton-Schulz iteration; here matrices of one shape are iterated together, which costs a small model on one CPU thread a
-few milliseconds a step. AdamW is torch's own, fused. The schedule is a pure function of progress and step.
+Newton-Schulz iteration, here of all matrices of one shape together. AdamW is torch's own, fused. The schedule is a pure
+function of progress and step.
 
 Legend: N matrices of one shape, R rows <= C columns.
 """
@@ -16,14 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from train.core.distributed import like, sharded, unsharded
+from train.config.checks import check_choice, check_least, check_positive
+from train.core.distributed import shard_like, sharded, unsharded
 
 SHAPES = ("wsd", "linear", "cosine", "constant")
 # Quintic coefficients (Jordan et al. 2024): steepest at 0 at the price of singular values that end near 1, not at it.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-STACKED = {
-    "qkv": 3
-}  # linear maps whose rows are several matrices that only share an input; each is orthogonalised alone
+STACKED = {"qkv": 3}  # linear maps whose rows are several matrices; each of them is orthogonalised by itself
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,9 @@ class Schedule:
     decay: float = 0.5
     floor: float = 0.0
 
-    def __post_init__(self):
-        if self.shape not in SHAPES:
-            raise ValueError(f"schedule.shape={self.shape}: accepted: {', '.join(SHAPES)}")
-        if self.warmup_steps < 0:
-            raise ValueError(f"schedule.warmup_steps={self.warmup_steps}: accepted: 0 or more")
+    def __post_init__(self) -> None:
+        check_choice(self, SHAPES, "shape", group="schedule.")
+        check_least(self, 0, "warmup_steps", group="schedule.")
         for name in ("warmup", "decay", "floor"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"schedule.{name}={getattr(self, name)}: accepted: 0 to 1")
@@ -74,15 +71,12 @@ class MuonConfig:
     weight_decay: float = 0.01
     iterations: int = 5
 
-    def __post_init__(self):
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"optim.muon.lr={self.lr}: accepted: above 0")
+    def __post_init__(self) -> None:
+        check_positive(self, "lr", group="optim.muon.")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"optim.muon.momentum={self.momentum}: accepted: 0 <= momentum < 1")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"optim.muon.weight_decay={self.weight_decay}: accepted: 0 or more")
-        if self.iterations < 1:
-            raise ValueError(f"optim.muon.iterations={self.iterations}: accepted: 1 or more")
+        check_least(self, 0, "weight_decay", group="optim.muon.")
+        check_least(self, 1, "iterations", group="optim.muon.")
 
 
 @dataclass(frozen=True)
@@ -105,16 +99,12 @@ class OptimConfig:
     ema: float = 0.0
     spike: float = 0.0
 
-    def __post_init__(self):
-        for name in ("lr", "eps"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"optim.{name}={getattr(self, name)}: accepted: above 0")
+    def __post_init__(self) -> None:
+        check_positive(self, "lr", "eps", group="optim.")
         for name in ("beta1", "beta2", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"optim.{name}={getattr(self, name)}: accepted: 0 <= {name} < 1")
-        for name in ("weight_decay", "clip", "spike"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"optim.{name}={getattr(self, name)}: accepted: 0 or more")
+        check_least(self, 0, "weight_decay", "clip", "spike", group="optim.")
 
 
 def orthogonalise(g_NRC: Tensor, iterations: int = 5) -> Tensor:
@@ -129,10 +119,10 @@ def orthogonalise(g_NRC: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Muon:
-    """Nesterov momentum, orthogonalised, times sqrt(max(1, rows / columns)) (Jordan et al. 2024), of matrices.
+    """Nesterov momentum of matrices, orthogonalised, times sqrt(max(1, rows / columns)) (Jordan et al. 2024).
 
-    Momentum lies like its parameter, whole or in shards. Of matrices in shards, each process puts one at a time
-    together, orthogonalises it and keeps its own rows.
+    Momentum is sharded as its parameter is. Each process gathers one sharded matrix at a time, orthogonalises it and
+    keeps its own rows.
     """
 
     def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], config: MuonConfig):
@@ -148,15 +138,15 @@ class Muon:
         return STACKED.get(name.removesuffix(".weight").rsplit(".", 1)[-1], 1)
 
     def _views(self, name: str, whole: Tensor) -> tuple[Tensor, ...]:
-        """The matrices of a whole parameter, turned so that they have no more rows than columns."""
+        """The matrices of a whole parameter, transposed where they have more rows than columns."""
         parts = whole.chunk(self._parts(name))
         return parts if parts[0].shape[0] <= parts[0].shape[1] else tuple(part.mT for part in parts)
 
     @torch.no_grad()
     def step(self, scale: float) -> None:
         for group in self.groups.values():
-            for some in ([pair] for pair in group) if sharded(group[0][1]) else [group]:
-                self._step(some, self.config.lr * scale)
+            for part in ([pair] for pair in group) if sharded(group[0][1]) else [group]:
+                self._step(part, self.config.lr * scale)
 
     def _step(self, group: list[tuple[str, nn.Parameter]], lr: float) -> None:
         c, parameters = self.config, [p for _, p in group]
@@ -164,17 +154,17 @@ class Muon:
         torch._foreach_lerp_(momenta, gradients, 1 - c.momentum)
         torch._foreach_lerp_(gradients, momenta, c.momentum)
         matrices = [self._views(name, unsharded(g)) for (name, _), g in zip(group, gradients, strict=True)]
-        updates = orthogonalise(torch.stack([m for of in matrices for m in of]), c.iterations)
+        updates = orthogonalise(torch.stack([m for views in matrices for m in views]), c.iterations)
         if c.weight_decay:
             torch._foreach_mul_(parameters, 1 - lr * c.weight_decay)
-        for p, update_PRC in zip(parameters, updates.split([len(of) for of in matrices]), strict=True):
+        for p, update_PRC in zip(parameters, updates.split([len(views) for views in matrices]), strict=True):
             rows = p.shape[0] // len(update_PRC)
-            turned = rows > p.shape[1]
-            whole = (update_PRC.mT if turned else update_PRC).reshape(p.shape)
-            p.sub_(like(whole, p), alpha=lr * (math.sqrt(rows / p.shape[1]) if turned else 1.0))
+            transposed = rows > p.shape[1]
+            update = (update_PRC.mT if transposed else update_PRC).reshape(p.shape)
+            p.sub_(shard_like(update, p), alpha=lr * (math.sqrt(rows / p.shape[1]) if transposed else 1.0))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Whole momentum by name of the parameter and first row of each of its matrices. Every process must call it."""
+        """Whole momentum by `NAME:FIRST_ROW` of each matrix of a parameter. Every process must call it."""
         state = {}
         for name, momentum in self.momentum.items():
             for i, part in enumerate(self._views(name, unsharded(momentum))):
@@ -187,15 +177,15 @@ class Muon:
             rows = momentum.shape[0] // self._parts(name)
             parts = [state[f"{name}:{i * rows}"] for i in range(self._parts(name))]
             whole = torch.cat([part if part.shape[0] == rows else part.mT for part in parts])
-            momentum.copy_(like(whole, momentum))
+            momentum.copy_(shard_like(whole, momentum))
 
 
-class Average:
+class WeightAverage:
     """Exponential moving average of parameters, kept beside them."""
 
     def __init__(self, parameters: list[nn.Parameter], decay: float):
         self.parameters, self.decay, self.steps = parameters, decay, 0
-        self.inside = False  # whether the parameters hold the average, and `kept` the weights that are trained
+        self.swapped = False  # whether the parameters hold the average, and `kept` the weights that are trained
         self.kept = [p.detach().clone() for p in parameters]
 
     @torch.no_grad()
@@ -210,40 +200,40 @@ class Average:
             before = p.detach().clone()
             p.copy_(kept)
             kept.copy_(before)
-        self.inside = not self.inside
+        self.swapped = not self.swapped
 
     def state_dict(self) -> dict[str, Any]:
         """The trained weights; the checkpoint's weights are the average."""
-        assert self.inside, "saved outside of Optimizer.averaged()"
+        assert self.swapped, "saved outside of Optimizer.averaged()"
         return {"steps": self.steps, "weights": self.kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """After the parameters were filled from a checkpoint, which holds the average."""
-        self.steps, self.kept = (
-            state["steps"],
-            [like(k, p).clone() for k, p in zip(state["weights"], self.parameters, strict=True)],
-        )
-        self.inside = True
+        """Must come after loading the parameters from a checkpoint, which holds the average."""
+        self.steps = state["steps"]
+        self.kept = [shard_like(k, p).clone() for k, p in zip(state["weights"], self.parameters, strict=True)]
+        self.swapped = True
         self.swap()
 
 
 class Optimizer:
-    """Both parts behind one `step(scale)`; `scale` is the schedule's factor on the configured learning rates.
+    """Both optimisers behind one `step(scale)`; `scale` is the schedule's factor on the configured learning rates.
 
-    Muon takes every two-dimensional weight inside a block: the linear maps, and the token mixes [positions, channels]
-    of a convolution, for which the quickstart's rates were found.
+    Muon takes every two-dimensional weight inside a block: the linear maps, and the convolutions over positions
+    [positions, channels], for which the quickstart's rates were found.
     """
 
     def __init__(self, model: nn.Module, config: OptimConfig):
         self.config = config
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-        inside = [(n, p) for n, p in named if config.muon and n.startswith("blocks.") and p.ndim == 2]
-        taken = {n for n, _ in inside}
-        rest = [p for n, p in named if n not in taken]
+        matrices = [(n, p) for n, p in named if config.muon and n.startswith("blocks.") and p.ndim == 2]
+        muon_names = {n for n, _ in matrices}
+        rest = [p for n, p in named if n not in muon_names]
         self.parameters = [p for _, p in named]
-        partial = len(named) < len(list(model.parameters()))  # then a checkpoint's weights are not those that train
+        partial = len(named) < len(
+            list(model.parameters())
+        )  # LoRA: then a checkpoint's weights are not those that train
         self.trained = dict(named) if partial else {}
-        self.muon = Muon(inside, config.muon) if config.muon and inside else None
+        self.muon = Muon(matrices, config.muon) if config.muon and matrices else None
         groups = [
             {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
             {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
@@ -252,7 +242,7 @@ class Optimizer:
         self.adamw = torch.optim.AdamW(
             [g for g in groups if g["params"]], lr=config.lr, betas=betas, eps=config.eps, fused=True
         )
-        self.average = Average(self.parameters, config.ema) if config.ema else None
+        self.average = WeightAverage(self.parameters, config.ema) if config.ema else None
 
     def clip(self) -> Tensor:
         """The gradient norm before clipping, a scalar tensor."""
@@ -260,8 +250,8 @@ class Optimizer:
         return unsharded(nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True))
 
     @torch.no_grad()
-    def moved(self, before: list[Tensor]) -> float:
-        """L2 norm of what changed in the weights since they were `before` (copies of `parameters`)."""
+    def update_norm(self, before: list[Tensor]) -> float:
+        """L2 norm of the change of the weights since they were `before` (copies of `parameters`)."""
         changes = [p.detach() - b for p, b in zip(self.parameters, before, strict=True)]
         return float(unsharded(nn.utils.get_total_norm(changes, foreach=True)))
 
@@ -277,7 +267,7 @@ class Optimizer:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Inside, the model has its averaged weights, if there are any: for evaluations and checkpoints."""
+        """Inside, the model has its averaged weights, if `config.ema` is on: for evaluations and checkpoints."""
         if self.average is not None:
             self.average.swap()
         try:
@@ -302,7 +292,7 @@ class Optimizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         adamw = dict(state["adamw"])
         owners = [p for group in self.adamw.param_groups for p in group["params"]]
-        moments = {i: {k: like(v, owners[i]) for k, v in of.items()} for i, of in adamw["state"].items()}
+        moments = {i: {k: shard_like(v, owners[i]) for k, v in m.items()} for i, m in adamw["state"].items()}
         self.adamw.load_state_dict({**adamw, "state": moments})
         if self.muon is not None:
             self.muon.load_state_dict(state["muon"])

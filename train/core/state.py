@@ -1,9 +1,9 @@
-"""What a run remembers between steps: where it is, and the ledger of what it has spent.
+"""The state of a run between steps: where it is, and the ledger of what it has spent.
 
 Everything else is a function of the step index, so this state, the weights and the optimiser's moments are all that a
-checkpoint holds. The ledger counts by kind of work (`generation`, `teacher`, `update`, ...) the steps that made the
-weights, over all resumes; comparisons at equal compute read it. Its seconds are wall time, the only part that two runs
-of the same work do not share.
+checkpoint holds. The ledger counts by kind of work (`generation`, `teacher`, `update`, ...) over all resumes, only the
+steps that made the weights; comparisons at equal compute read it. Only its seconds differ between two runs of the same
+work.
 """
 
 import math
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-EMA = 0.98  # decay of the smoothed loss: half its weight lies on the last 34 steps
+EMA = 0.98  # decay of the smoothed loss: half of its weight is on the last 34 steps
 
 
 class Diverged(RuntimeError):
@@ -28,7 +28,7 @@ class Budget:
     steps: int | None = None
     flops: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         given = {k: v for k, v in asdict(self).items() if v is not None}
         if len(given) != 1:
             raise ValueError(
@@ -50,8 +50,8 @@ class Budget:
 
 @dataclass
 class Ledger:
-    """Tokens, floating point operations and wall seconds by kind of work; CPU seconds of all steps, in which a busy
-    machine shows less."""
+    """Tokens, floating-point operations and wall seconds by kind of work; CPU seconds of all steps, which depend less
+    on what else the machine does."""
 
     tokens: dict[str, int] = field(default_factory=dict)
     flops: dict[str, float] = field(default_factory=dict)
@@ -86,10 +86,11 @@ class TrainState:
         return {"tokens": self.tokens, "steps": self.step, "flops": self.flops}[budget.unit]
 
     def progress(self, budget: Budget) -> float:
-        """Spent part of the budget in [0, 1]; drives the learning rate."""
+        """The part of the budget that is spent, in [0, 1]; drives the learning rate."""
         return min(1.0, self.spent(budget) / budget.amount)
 
     def observe(self, loss: float) -> None:
+        """Takes the loss of a step into the smoothed loss."""
         self.smooth_loss = loss if self.smooth_loss is None else EMA * self.smooth_loss + (1 - EMA) * loss
         self.lowest_loss = min(self.smooth_loss, self.smooth_loss if self.lowest_loss is None else self.lowest_loss)
 

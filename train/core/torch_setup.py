@@ -13,17 +13,21 @@ import torch
 PRECISIONS = ("float32", "bfloat16")
 
 
-def set_up(threads: int = 1, device: str = "cpu", precision: str = "float32", many: bool = False) -> torch.device:
+def set_up(
+    threads: int = 1, device: str = "cpu", precision: str = "float32", distributed: bool = False
+) -> torch.device:
     """Deterministic kernels, full float32 precision, and the number of threads. Raises ValueError on a bad setting.
 
-    `precision` is only checked against the device: bfloat16 is switched on where the matrix products are. `many` is
-    whether the command can run in several processes, which is checked against torchrun's environment.
+    `precision` is only checked against the device: bfloat16 is switched on where the matrix products are.
+    `distributed`: the command can run in several processes of torchrun; others refuse it.
     """
     if threads < 1:
         raise ValueError(f"threads={threads}: accepted: 1 or more")
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1 and not many:
-        raise ValueError(f"WORLD_SIZE={world}: this command runs in one process; accepted: start it without torchrun")
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size > 1 and not distributed:
+        raise ValueError(
+            f"WORLD_SIZE={world_size}: this command runs in one process; accepted: start it without torchrun"
+        )
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device={device}: accepted: cpu, cuda")
     if device == "cuda" and not torch.cuda.is_available():
@@ -31,19 +35,19 @@ def set_up(threads: int = 1, device: str = "cpu", precision: str = "float32", ma
     if precision == "bfloat16" and device == "cuda" and not torch.cuda.is_bf16_supported():
         raise ValueError("precision=bfloat16: this CUDA device has none; accepted: float32")
     torch.set_num_threads(threads)
-    deterministic(device)
+    use_deterministic_kernels(device)
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that writes NaN over all new memory
     torch.set_float32_matmul_precision("highest")
     torch.set_flush_denormal(True)  # gradients of a solved task turn denormal, which slows a CPU many times over
-    keep_memory()
+    keep_freed_memory()
     return torch.device(device)
 
 
-def deterministic(device: str, compiled: bool = False) -> None:
-    """Has torch, and with `compiled` its compiler, choose deterministic kernels; where CUDA has none, it warns.
+def use_deterministic_kernels(device: str, compiled: bool = False) -> None:
+    """Makes torch, and with `compiled` its compiler, choose deterministic kernels; where CUDA has none, it warns.
 
-    torch.use_deterministic_algorithms does both at once, and loads the compiler for it: a second of every command on a
-    CPU. On a CUDA device packed attention is compiled anyway.
+    torch.use_deterministic_algorithms does both, but imports the compiler, a second of every command on a CPU. On a
+    CUDA device packed attention is compiled anyway.
     """
     if compiled or device == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=device == "cuda")
@@ -51,11 +55,10 @@ def deterministic(device: str, compiled: bool = False) -> None:
         torch.set_deterministic_debug_mode("error")
 
 
-def keep_memory() -> bool:
-    """Has glibc keep freed memory of up to 1 GiB for the next step, rather than hand it back to the system.
+def keep_freed_memory() -> bool:
+    """Makes glibc keep up to 1 GiB of freed memory; returns False where the C library is another one.
 
-    A training step frees all it has made; taking the same pages again costs a fault for each of them. False where the
-    C library is another one.
+    A training step frees all that it allocates; getting the same pages back from the system costs a page fault each.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,19 +1,19 @@
 """Training batches: batch k is a pure function of (source, settings, k), so no loader has a state to save.
 
-Documents are taken by index in chunks of `bucket` batches, sorted by length inside the chunk, cut into batches, and
-the batches are put in an addressed random order: little padding, and every document of the stream exactly once.
-Generation is far faster than training, so nothing runs in the background.
+Documents are taken by index in chunks of `bucket` batches, sorted by length inside the chunk, and cut into batches,
+which are then shuffled: little padding, and every document of the stream exactly once. Generation is far faster than
+training, so nothing runs in the background.
 
     position   0 1 ... p-1        p ... n-1       n ... T-1        p prompt length, n document length
     tokens     prompt             solution, eos   pad
     loss       0                  1               0                (solution; masked mistakes are 0)
-    loss (all) 0 1 ... 1          1               0                (the first token is nobody's target)
+    loss (all) 0 1 ... 1          1               0                (the first token is not a target)
 
 A prompt may begin with a privileged context (`contexts` among the overrides: a weight for each recipe of
 `synth.contexts.sections`); its tokens are read and never a target.
 
 Packed (`train.data.packing`), a row holds several documents, or pieces of them, and batches take the documents in the
-order of the stream. Of many processes each makes only its own rows of a batch.
+order of the stream. Each of several processes makes only its own rows of a batch.
 
 Legend: B rows of a batch, T positions.
 """
@@ -34,7 +34,8 @@ from synth.kernel.rng import key
 from synth.spec import Spec, preset
 from synth.store.encodings import PHRASE, Encoding, Retokenised, encoding
 from synth.world.vocabulary import PAD
-from train.data.corruption import DefectConfig, defective
+from train.config.checks import check_choice, check_least
+from train.data.corruption import DefectConfig, corrupt
 from train.data.packing import LAYOUTS, PACKINGS, spans
 
 LOSS_ON = ("solution", "all")
@@ -52,22 +53,22 @@ class DataConfig:
     seed: int = 0
     tokens: str = PHRASE
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.spec()
         self.encoding()
 
     def spec(self) -> Spec:
-        """The full settings; ValueError names an unknown preset or override."""
+        """The full settings. Raises ValueError on an unknown preset or override."""
         return preset(self.preset, **self.overrides)
 
     def source(self, split: str, stream: str = "data") -> Source:
-        """A stream of documents of one split. Streams of different names share no document by index."""
+        """A stream of documents of one split; streams of different names are independent."""
         if self.tokens == PHRASE:
             return Source(self.spec(), self.seed, split, stream)
         return Retokenised(self.spec(), self.seed, split, stream, self.encoding())
 
     def encoding(self) -> Encoding:
-        """The tokens of the documents; ValueError names a folder that holds no usable tokenizer."""
+        """The tokens of the documents. Raises ValueError on a folder that holds no usable tokenizer."""
         try:
             return encoding(self.tokens, self.spec().load_world())
         except ValueError as error:
@@ -78,15 +79,17 @@ class DataConfig:
         return replace(self, overrides={**self.overrides, "contexts": {recipe: 1.0}})
 
     def with_more_ops(self, more: int, setting: str = "ood") -> "DataConfig":
-        """The same data in the same vocabulary, each problem of exactly `more` operations above its most; `setting` is
-        the name to complain about."""
+        """The same data and vocabulary, each problem with exactly `more` operations above the data's most.
+
+        Raises ValueError, naming `setting`, when there are no such problems.
+        """
         try:
             return replace(self, overrides={**self.overrides, "ops": self.spec().ops + more, "exact_ops": True})
         except ValueError as error:
             raise ValueError(f"{setting}={more}: {error}") from None
 
     def fingerprint(self) -> str:
-        """sha256 over the full spec and the tokens: two runs with the same one see the same distribution."""
+        """sha256 over the full spec and the tokens: data with the same one have the same distribution."""
         settings = json.dumps(asdict(self.spec()), sort_keys=True)
         if self.tokens != PHRASE:
             settings += self.encoding().fingerprint()
@@ -97,9 +100,10 @@ class DataConfig:
 class BatchConfig:
     """`documents` a batch; `bucket` batches are sorted together; loss on the `solution` or on `all` tokens.
 
-    packing: `none`, a document a row; `documents`, whole documents in rows of `window` tokens, which do not see each
-    other; `concat`, the papers' plain stream cut into windows, where attention crosses the borders. window: null for
-    the model's context. micro: most rows of one forward pass, 0 for all; it changes memory, and results by rounding.
+    packing: `none`, one document a row; `documents`, whole documents in rows of `window` tokens, without attention
+    between them; `concat`, the papers' plain stream cut into windows, where attention crosses the borders.
+    window: null for the model's context. micro: most rows of one forward pass, 0 for all; it changes memory, and
+    results by rounding.
     """
 
     documents: int = 16
@@ -110,22 +114,17 @@ class BatchConfig:
     micro: int = 0
     defect: DefectConfig = field(default_factory=DefectConfig)
 
-    def __post_init__(self):
-        for name in ("documents", "bucket"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"batch.{name}={getattr(self, name)}: accepted: 1 or more")
-        if self.loss_on not in LOSS_ON:
-            raise ValueError(f"batch.loss_on={self.loss_on}: accepted: {', '.join(LOSS_ON)}")
-        if self.packing not in PACKINGS:
-            raise ValueError(f"batch.packing={self.packing}: accepted: {', '.join(PACKINGS)}")
+    def __post_init__(self) -> None:
+        check_least(self, 1, "documents", "bucket", group="batch.")
+        check_least(self, 0, "micro", group="batch.")
+        check_choice(self, LOSS_ON, "loss_on", group="batch.")
+        check_choice(self, PACKINGS, "packing", group="batch.")
         if self.window is not None and (self.packing == "none" or self.window < 2):
             accepted = "null" if self.packing == "none" else "2 or more, or null"
             raise ValueError(f"batch.window={self.window} with batch.packing={self.packing}: accepted: {accepted}")
-        if self.micro < 0:
-            raise ValueError(f"batch.micro={self.micro}: accepted: 0 or more")
 
     def with_window(self, context: int) -> "BatchConfig":
-        """With its window filled in for a model of this context. Raises ValueError when the window is larger."""
+        """The same with `window` set, for a model of this context. Raises ValueError when the window is larger."""
         if (self.window or 0) > context:
             raise ValueError(f"batch.window={self.window}: the model reads {context}; accepted: up to {context}")
         return self if self.packing == "none" else replace(self, window=self.window or context)
@@ -133,13 +132,12 @@ class BatchConfig:
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded rows. The masks say which positions count as targets (of the position before them).
+    """Right-padded rows. The masks say which positions are targets (of the position before them).
 
-    tokens_BT int64; loss_BT bool, what the objective is computed on; solution_BT bool, what the floor is computed on;
-    floor: the generator's entropy on these solution tokens, nats per token; tokens: real (not padding) tokens;
-    length_B: int64, those of each document, or of each row where documents are packed and see each other.
-    segments_BT: int64, the number of the document in its row where rows are packed so that documents do not see each
-    other, else None.
+    tokens_BT: int64. loss_BT, solution_BT: bool, the targets of the objective, and of the floor.
+    floor: the generator's entropy on the solution tokens, nats a token. tokens: how many are not padding.
+    length_B: int64, tokens of each document, or of each row with packing=concat.
+    segments_BT: int64, the number of the document in its row with packing=documents, else None.
     """
 
     tokens_BT: Tensor
@@ -151,10 +149,11 @@ class Batch:
     segments_BT: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
+        """The batch on another device."""
         return self._each(lambda tensor: tensor.to(device))
 
     def parts(self, rows: int) -> list["Batch"]:
-        """The batch in pieces of at most `rows` rows, 0 for one piece; what has no rows is that of the whole."""
+        """Micro-batches of at most `rows` rows, 0 for one; `floor`, `tokens` and `length_B` stay those of the batch."""
         step = rows or max(1, len(self.tokens_BT))
         starts = range(0, len(self.tokens_BT), step)
         return [self._each(lambda tensor, at=at: tensor[at : at + step], "_BT") for at in starts]
@@ -174,12 +173,11 @@ class DocumentSource(Protocol):
 
 
 def pad(values: np.ndarray, offsets: np.ndarray, rows: np.ndarray, fill: Any) -> np.ndarray:
-    """The ragged rows values[offsets[i]:offsets[i+1]] for i in `rows`, right padded to [B, T]."""
+    """The ragged rows values[offsets[i]:offsets[i+1]] for i in `rows`, right-padded to [B, T]."""
     starts, lengths = offsets[rows], offsets[rows + 1] - offsets[rows]
     position_T = np.arange(lengths.max())
-    inside_BT = position_T < lengths[:, None]
-    picked_BT = values[np.where(inside_BT, starts[:, None] + position_T, 0)]
-    return np.where(inside_BT, picked_BT, fill)
+    real_BT = position_T < lengths[:, None]
+    return np.where(real_BT, values[np.where(real_BT, starts[:, None] + position_T, 0)], fill)
 
 
 def collate(documents: Documents, rows: np.ndarray, loss_on: str = "solution", fill: int = PAD) -> Batch:
@@ -231,7 +229,7 @@ def collate_packed(
     if config.loss_on == "all":
         prompt = (at_T > 0) & (at_T < np.repeat(np.asarray(documents.prompt)[rows], lengths))
         targets = solution | (prompt & (documents.segment[source] != CONTEXT_SEGMENT))
-    # a row's first token is nobody's target, so it does not count against the floor either
+    # a row's first token is not a target, so it does not count in the floor either
     logp_BT, counted_BT = rows_of(documents.logp[source], 0.0)[:, 1:], solution_BT[:, 1:]
     floor = abs(float(logp_BT[counted_BT].sum())) / max(1, int(counted_BT.sum()))
     segments_BT, length_B = None, rows_of(np.ones(len(source), dtype=np.int64), 0).sum(1)
@@ -246,7 +244,7 @@ def collate_packed(
 
 
 class Batches:
-    """The batches of a source, by step. Keeps the chunk at hand, nothing else.
+    """The batches of a source, by step. Keeps the last chunk, nothing else.
 
     Process `rank` of `world_size` gets every `world_size`-th row of a batch; together they have the rows of a single
     process.
@@ -276,8 +274,7 @@ class Batches:
     def _load(self, chunk: int) -> tuple[Documents, np.ndarray]:
         """The chunk's documents and their rows [bucket, documents] in the order of use.
 
-        Whole documents packed in the order of the stream are shared out before they are made; in the other cases a
-        process must know the lengths of all.
+        With packing=documents a process generates only its own documents; otherwise it must know the lengths of all.
         """
         c = self.config
         size = c.bucket * c.documents
@@ -291,11 +288,11 @@ class Batches:
         return documents, by_length[order.permutation(c.bucket)]
 
     def _documents(self, indices: Sequence[int]) -> Documents:
-        return defective(self.source.documents(indices), indices, self.config.defect, self.source.seed)
+        return corrupt(self.source.documents(indices), indices, self.config.defect, self.source.seed)
 
 
 def vocabulary_notes(config: DataConfig) -> Mapping[str, Any]:
-    """What a checkpoint notes about its data, so that it is never judged in a world it cannot read."""
+    """What a checkpoint notes about its data, so that it is never used with another vocabulary."""
     return {"vocabulary": config.encoding().fingerprint(), "data": asdict(config)}
 
 

@@ -1,8 +1,8 @@
-"""Defects of a pretraining corpus that keep a model from learning when to stop, put into clean documents.
+"""Defects of a pretraining corpus that keep a model from learning when to stop.
 
-    kind        what becomes of a defective document
-    repeat      behind its last step it says that step again and again, up to `length` response tokens, and never ends
-    mask_end    its end token is read and is no target, as where padding and end share one token and labels drop both
+    kind        what a defective document is like
+    repeat      after its last step it repeats that step, up to `length` response tokens, and has no end token
+    mask_end    its end token is read but is not a target, as where padding and end share one token and labels drop both
 
 A defect belongs to the corpus, not to the world: evaluations and the prompts of distillation stay clean. Which
 documents have it is a function of (seed, document index) alone.
@@ -15,10 +15,10 @@ from itertools import pairwise
 import numpy as np
 
 from synth.documents import SOLUTION_SEGMENT, Documents
-from synth.kernel.rng import key
+from train.config.checks import check_choice
+from train.core.addressed import uniform
 
 KINDS = ("none", "repeat", "mask_end")
-KEY_RANGE = 2.0**63  # synth.kernel.rng.key is below this
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,8 @@ class DefectConfig:
     share: float = 0.0
     length: int | None = None
 
-    def __post_init__(self):
-        if self.kind not in KINDS:
-            raise ValueError(f"batch.defect.kind={self.kind}: accepted: {', '.join(KINDS)}")
+    def __post_init__(self) -> None:
+        check_choice(self, KINDS, "kind", group="batch.defect.")
         if self.kind == "none" and self.share != 0.0:
             raise ValueError(f"batch.defect.share={self.share}: has no effect with batch.defect.kind=none; accepted: 0")
         if self.kind != "none" and not 0.0 < self.share <= 1.0:
@@ -41,26 +40,26 @@ class DefectConfig:
             raise ValueError(f"batch.defect.length={self.length} with kind={self.kind}: accepted: {accepted}")
 
 
-def defective(documents: Documents, indices: Sequence[int], config: DefectConfig, seed: int) -> Documents:
-    """The documents of these stream indices, a share of them with the defect.
+def corrupt(documents: Documents, indices: Sequence[int], config: DefectConfig, seed: int) -> Documents:
+    """The documents of these stream indices, `config.share` of them with the defect.
 
     The log-probabilities stay those of the clean generator; repeated tokens have 0, so that the entropy floor of a
-    batch is that of the problems alone.
+    batch is that of its problems.
     """
     if config.kind == "none":
         return documents
-    chosen = [i for i, index in enumerate(indices) if key(seed, "defect", int(index)) / KEY_RANGE < config.share]
+    chosen = [i for i, index in enumerate(indices) if uniform(seed, "defect", int(index)) < config.share]
     if config.kind == "mask_end":
         loss = np.array(documents.loss)
         loss[np.asarray(documents.offsets)[1:][chosen] - 1] = 0
         return Documents(**documents._asdict() | {"loss": loss})
-    return repeating(documents, chosen, config.length or 0)
+    return repeat_last_step(documents, chosen, config.length or 0)
 
 
-def repeating(documents: Documents, chosen: Sequence[int], length: int) -> Documents:
-    """The documents; each of the chosen goes on with its last step up to `length` response tokens and has no end.
+def repeat_last_step(documents: Documents, chosen: Sequence[int], length: int) -> Documents:
+    """The documents; each of the chosen repeats its last step up to `length` response tokens and has no end token.
 
-    A response that is as long as that already is cut there.
+    A longer response is cut there.
     """
     offsets, source = np.asarray(documents.offsets), []
     repeats = set(chosen)
@@ -70,12 +69,12 @@ def repeating(documents: Documents, chosen: Sequence[int], length: int) -> Docum
         if i in repeats and len(steps):
             last = steps[documents.step[steps] == documents.step[steps[-1]]]
             body, most = place[: steps[-1] + 1 - start], int(documents.prompt[i]) + length
-            turns = -(-max(0, most - len(body)) // len(last))
-            place = np.concatenate([body, *[-last - 1] * turns])[:most]  # negative: said again
+            times = -(-max(0, most - len(body)) // len(last))
+            place = np.concatenate([body, *[-last - 1] * times])[:most]  # negative: a repetition
         source.append(place)
     flat = np.concatenate(source)
-    again, flat = flat < 0, np.where(flat < 0, -flat - 1, flat)
+    repeated, flat = flat < 0, np.where(flat < 0, -flat - 1, flat)
     columns = {name: getattr(documents, name)[flat] for name in ("tokens", "segment", "step", "param", "mistake")}
-    loss, logp = documents.loss[flat], np.where(again, 0.0, documents.logp[flat])
+    loss, logp = documents.loss[flat], np.where(repeated, 0.0, documents.logp[flat])
     ends = np.concatenate([[0], np.cumsum([len(place) for place in source])]).astype(offsets.dtype)
     return Documents(**documents._asdict() | columns | {"loss": loss, "logp": logp, "offsets": ends})

@@ -1,12 +1,12 @@
-"""Where the documents of a batch go when a row holds more than one: whole documents side by side, or one cut stream.
+"""Layouts of packed rows: whole documents side by side, or one stream cut into windows.
 
     documents   | a a a a a b b b . |     every document whole, first fit by falling length
                 | c c c c c c d d . |
     concat      | a a a a a b b b c |     as in the papers: end to end, cut where a window ends
                 | c c c c c d d . . |
 
-A layout answers, for the lengths of N documents, with the cell where each begins (row * window + column, int64[N])
-and the number of rows.
+A layout maps the lengths of N documents to the cell where each begins (row * window + column, int64[N]) and the number
+of rows.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ def first_fit(lengths: np.ndarray, window: int) -> Layout:
 
 
 def end_to_end(lengths: np.ndarray, window: int) -> Layout:
-    """One stream, cut into rows; only the last row may have room left."""
+    """One stream cut into rows; only the last row may not be full."""
     total = int(lengths.sum())
     return np.cumsum(lengths) - lengths, -(-total // window)
 

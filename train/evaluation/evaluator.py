@@ -1,7 +1,7 @@
-"""Judging a model: it solves problems, the checker looks at each step, and the results are counted.
+"""Evaluation of a model: it solves problems, the checker judges each step, and the results are counted.
 
-A solution is right when every step is (`full`); the final answer alone is reported beside what the best constant answer
-would reach. Problems are taken by index, so all models are asked the same ones and can be compared problem by problem.
+A solution is right when every step is (`full`); the final answer alone is reported beside `floor`, the accuracy of the
+best constant answer. Problems are taken by index, so that models can be compared problem by problem.
 Try: `python -m train.evaluate --help`.
 
 Legend: N problems, B problems of a batch, R response tokens, T document tokens.
@@ -26,22 +26,24 @@ from synth.documents import Documents
 from synth.judge.checker import MALFORMED, Verdicts
 from synth.kernel.rng import key
 from synth.oracle.next_token import Oracle
+from synth.problem.arrays import Problems
 from synth.store.encodings import PHRASE, Encoding, encoding_of
 from synth.store.files import finite, write_json_lines
+from train.config.checks import check_least
 from train.data.batches import collate
 from train.evaluation.repetition import periods
 from train.evaluation.transcript import transcript
 from train.statistics import wilson
 
-BATCH = 128  # rollouts side by side: the cache of a small model stays inside the CPU's own
-LOGITS = 2**26  # most log-probabilities made at once for the held-out loss: 256 MB
+BATCH = 128  # rollouts at a time: then the key-value cache of a small model fits into the CPU's cache
+LOGITS = 2**26  # most log-probabilities at a time for the held-out loss: 256 MB
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn: temperature 0 is greedy. `max_new_tokens` null: twice the longest right solution.
+    """How solutions are drawn: temperature 0 is greedy. `max_new_tokens` null: twice the longest right solution.
 
-    beams above 1: beam search, which with temperature 1 is the beam sampling of Part 2.1 (beam 4, multinomial).
+    beams above 1: beam search; with temperature 1 the beam sampling of Part 2.1 (beam 4, multinomial).
     """
 
     temperature: float = 0.0
@@ -51,29 +53,24 @@ class Sampling:
     beams: int = 1
     seed: int = 0
 
-    def __post_init__(self):
-        if self.temperature < 0:
-            raise ValueError(f"sampling.temperature={self.temperature}: accepted: 0 (greedy) or more")
-        if self.top_k < 0:
-            raise ValueError(f"sampling.top_k={self.top_k}: accepted: 0 (off) or more")
+    def __post_init__(self) -> None:
+        check_least(self, 0, "temperature", "top_k", group="sampling.")
+        check_least(self, 1, "max_new_tokens", "beams", group="sampling.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"sampling.top_p={self.top_p}: accepted: 0 < top_p <= 1")
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise ValueError(f"sampling.max_new_tokens={self.max_new_tokens}: accepted: 1 or more, or null")
-        if self.beams < 1:
-            raise ValueError(f"sampling.beams={self.beams}: accepted: 1 or more")
         if self.beams > 1 and (self.temperature not in (0.0, 1.0) or self.top_k != 0 or self.top_p != 1.0):
             raise ValueError(
-                f"sampling.beams={self.beams} keeps the model's own law; accepted: temperature 0 or 1, top_k 0, top_p 1"
+                f"sampling.beams={self.beams}: keeps the model's own distribution; accepted: temperature 0 or 1, "
+                "top_k 0, top_p 1"
             )
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The answers to N problems, in the order asked, and what the checker says.
+    """The responses to N problems, in the order asked, and the checker's verdicts.
 
     index, ops, answer: int[N], the problem, its operations, its true answer. tokens_NR: int, the responses, padded.
-    length: int[N], with the end token. finished: bool[N], ended by it.
+    length: int[N], with the end token. finished: bool[N], whether there is one.
     """
 
     index: np.ndarray
@@ -88,29 +85,34 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         """Counts and rates with Wilson's 95% intervals, overall and by number of operations; JSON."""
         v, n = self.verdicts, len(self.index)
-        good = ((v.kind >= 0) & (v.kind < MALFORMED)).sum(axis=1)
+        steps_right = ((v.kind >= 0) & (v.kind < MALFORMED)).sum(axis=1)
         values, counts = np.unique(self.answer, return_counts=True)
         constant = values[counts.argmax()]
         floor = self.answer == constant
-        loops = periods(self.tokens_NR, self.length) > 0
+        columns = {
+            "right": v.right,
+            "published": v.published,
+            "answer_right": v.answer_right,
+            "steps": v.steps,
+            "steps_right": steps_right,
+            "floor_right": floor,
+        }
         rows = []
         for ops in np.unique(self.ops):
-            of = self.ops == ops
-            row = {"ops": int(ops), "n": int(of.sum()), "right": int(v.right[of].sum())}
-            row |= {"published": int(v.published[of].sum()), "answer_right": int(v.answer_right[of].sum())}
-            row |= {"steps": int(v.steps[of].sum()), "steps_right": int(good[of].sum())}
-            rows.append(row | {"floor_right": int(floor[of].sum()), "full": rate(v.right[of])})
+            same = self.ops == ops
+            row = {"ops": int(ops), "n": int(same.sum())} | {k: int(c[same].sum()) for k, c in columns.items()}
+            rows.append(row | {"full": rate(v.right[same])})
         return {
             "n": n,
             "full": rate(v.right),
             "published": rate(v.published),
             "answer": rate(v.answer_right),
-            "step": float(good.sum() / max(1, v.steps.sum())),
+            "step": float(steps_right.sum() / max(1, v.steps.sum())),
             "floor": float(floor.mean()),
             "floor_answer": int(constant),
             "length_mean": float(self.length.mean()),
             "truncation": float(1 - self.finished.mean()),
-            "repetition": float(loops.mean()),
+            "repetition": float((periods(self.tokens_NR, self.length) > 0).mean()),
             "retries": float(v.retries.mean()),
             "unneeded": float(v.unneeded.mean()),
             "retries_right": float(v.retries[v.right].mean()) if v.right.any() else None,
@@ -119,15 +121,15 @@ class Evaluation:
         }
 
     def samples(self, source: Source, count: int) -> list[dict[str, Any]]:
-        """The first `count` rollouts as text, each step with the checker's word for it."""
-        written, documents = encoding_of(source), self.documents
+        """The first `count` rollouts as text, each step with the checker's verdict."""
+        encoding, documents = encoding_of(source), self.documents
         records = []
         for i in range(min(count, len(self.index))):
             response = self.tokens_NR[i, : self.length[i]]
-            facts = {"index": int(self.index[i]), "ops": int(self.ops[i]), "answer": int(self.answer[i])}
-            text = transcript(written, documents.prompt_tokens(i), response, self.verdicts, i)
+            record = {"index": int(self.index[i]), "ops": int(self.ops[i]), "answer": int(self.answer[i])}
+            text = transcript(encoding, documents.prompt_tokens(i), response, self.verdicts, i)
             finished = bool(self.finished[i])
-            records.append(facts | {"finished": finished, "finish_reason": finish_reason(finished)} | text)
+            records.append(record | {"finished": finished, "finish_reason": finish_reason(finished)} | text)
         return records
 
 
@@ -140,81 +142,79 @@ def rate(right_N: np.ndarray) -> dict[str, float]:
 def evaluate(
     model: GPT, source: Source, indices: Sequence[int], sampling: Sampling | None = None, batch: int = BATCH
 ) -> Evaluation:
-    """Has `model` solve the problems `indices` of `source`. A pure function of its arguments."""
+    """The model's solutions of the problems `indices` of `source`; a pure function of the arguments."""
     sampling = sampling or Sampling()
-    documents, tokens = source.documents(indices), encoding_of(source)
+    documents, encoding = source.documents(indices), encoding_of(source)
     offsets, prompt_N = np.asarray(documents.offsets), np.asarray(documents.prompt)
     prompts = [documents.tokens[o : o + p].tolist() for o, p in zip(offsets, prompt_N, strict=False)]
     longest = int((np.diff(offsets) - prompt_N).max())
     budget = sampling.max_new_tokens or min(2 * longest, model.config.context - int(prompt_N.max()))
-    tokens_NR = np.full((len(prompts), budget), tokens.pad, dtype=np.int64)
+    tokens_NR = np.full((len(prompts), budget), encoding.pad, dtype=np.int64)
     length, finished = np.zeros(len(prompts), dtype=np.int64), np.zeros(len(prompts), dtype=bool)
     order = np.argsort(prompt_N, kind="stable")
     for k in range(0, len(order), batch):
         rows = order[k : k + batch]
         generator = torch.Generator().manual_seed(key(sampling.seed, "evaluation", k))
-        out = _continue(model, [prompts[i] for i in rows], budget, sampling, tokens, generator)
+        out = _respond(model, [prompts[i] for i in rows], budget, sampling, encoding, generator)
         tokens_NR[rows, : out.tokens_BT.shape[1]] = out.tokens_BT.cpu().numpy()
         length[rows], finished[rows] = out.lengths_B.cpu().numpy(), out.finished_B.cpu().numpy()
     problems = documents.problems
-    verdicts = tokens.check(problems, tokens_NR, length)
+    verdicts = encoding.check(problems, tokens_NR, length)
     index = np.asarray(indices, dtype=np.int64)
     return Evaluation(index, problems.ops, problems.answer, tokens_NR, length, finished, verdicts, documents)
 
 
-def _continue(
+def _respond(
     model: GPT,
     prompts: list[list[int]],
     budget: int,
     sampling: Sampling,
-    tokens: Encoding,
+    encoding: Encoding,
     generator: torch.Generator,
 ) -> Samples:
-    """Responses to prompts, drawn as `sampling` says."""
-    ends: dict[str, int] = {"eos": tokens.eos, "pad": tokens.pad}
+    ends: dict[str, int] = {"eos": encoding.eos, "pad": encoding.pad}
     if sampling.beams > 1:
-        drawn = generator if sampling.temperature > 0 else None
-        return beam_search(model, prompts, budget, beams=sampling.beams, generator=drawn, **ends)
-    law = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
-    return sample(model, prompts, budget, generator=generator, **law, **ends)
+        beam_generator = generator if sampling.temperature > 0 else None
+        return beam_search(model, prompts, budget, beams=sampling.beams, generator=beam_generator, **ends)
+    settings = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
+    return sample(model, prompts, budget, generator=generator, **settings, **ends)
 
 
 @torch.no_grad()
 def held_out_loss(model: GPT, source: Source, indices: Sequence[int], batch: int = BATCH) -> dict[str, float]:
-    """Mean loss of solution tokens, the generator's entropy of the same, and KL(generator || model), in nats a token.
+    """Losses on held-out documents, in nats a token.
 
-    `eos` is the model's probability of the end where solutions end.
-
-    `kl` sums, at every token of the responses, over the generator's whole law (`synth.oracle.next_token`); in tokens that are not
-    the world's own it is loss - floor, which has the same mean and more noise. It is 0 for a model that knows all that
-    can be known, and left out where the law has no closed form (solution_order=published).
+    loss, floor: the model's mean loss on solution tokens, and the generator's entropy on the same. eos: the model's
+    mean probability of the end token where solutions end. kl: KL(generator || model) over all response tokens, 0 for a
+    model that knows all that can be known. It sums over the generator's whole distribution (`synth.oracle.next_token`);
+    with tokens that are not phrases it is loss - floor, which has the same mean and more noise; it is left out where
+    the distribution has no closed form (solution_order=published).
     """
-    documents, tokens = source.documents(indices), encoding_of(source)
-    closed = source.spec.solution_order == "uniform"
-    oracle = Oracle(source.spec) if closed and tokens.name == PHRASE else None
+    documents, encoding = source.documents(indices), encoding_of(source)
+    is_closed = source.spec.solution_order == "uniform"
+    oracle = Oracle(source.spec) if is_closed and encoding.name == PHRASE else None
     lengths = np.diff(documents.offsets)
     order = np.argsort(lengths, kind="stable")
     batch = min(batch, max(1, LOGITS // int(lengths.max() * model.config.vocab_size)))
     device, sums = next(model.parameters()).device, Counter()
     for k in range(0, len(order), batch):
         rows = order[k : k + batch]
-        b = collate(documents, rows, fill=tokens.pad).to(device)
+        b = collate(documents, rows, fill=encoding.pad).to(device)
         position_T = torch.arange(1, b.tokens_BT.shape[1])
         prompt_B1, length_B1 = (torch.from_numpy(np.asarray(a)[rows])[:, None] for a in (documents.prompt, lengths))
         response_BT = ((position_T >= prompt_B1) & (position_T < length_B1)).to(device)
         at_N = response_BT.flatten().nonzero().squeeze(1)
         logp_NV = F.log_softmax(model(b.tokens_BT[:, :-1], at_N=at_N), dim=-1)
-        loss_N = F.nll_loss(logp_NV, b.tokens_BT[:, 1:].flatten()[at_N], reduction="none")
-        target_N = b.solution_BT[:, 1:].flatten()[at_N]
-        targets = int(target_N.sum())
-        ends_N = b.tokens_BT[:, 1:].flatten()[at_N] == tokens.eos
-        sums.update({"eos": float(logp_NV[ends_N, tokens.eos].exp().sum()), "ends": int(ends_N.sum())})
-        sums.update({"loss": float(loss_N[target_N].sum()), "floor": b.floor * targets, "targets": targets})
+        token_N = b.tokens_BT[:, 1:].flatten()[at_N]
+        is_target_N, is_end_N = b.solution_BT[:, 1:].flatten()[at_N], token_N == encoding.eos
+        loss_N, targets = F.nll_loss(logp_NV, token_N, reduction="none"), int(is_target_N.sum())
+        sums.update({"eos": float(logp_NV[is_end_N, encoding.eos].exp().sum()), "ends": int(is_end_N.sum())})
+        sums.update({"loss": float(loss_N[is_target_N].sum()), "floor": b.floor * targets, "targets": targets})
         if oracle is not None:
             sums.update({"kl": kl_sum(oracle, documents, rows, logp_NV), "tokens": len(at_N)})
     found = {"loss": sums["loss"] / sums["targets"], "floor": sums["floor"] / sums["targets"]}
     found["eos"] = sums["eos"] / sums["ends"]
-    if closed:
+    if is_closed:
         found["kl"] = found["loss"] - found["floor"] if oracle is None else sums["kl"] / sums["tokens"]
     return found
 
@@ -222,22 +222,21 @@ def held_out_loss(model: GPT, source: Source, indices: Sequence[int], batch: int
 def kl_sum(oracle: Oracle, documents: Documents, rows: np.ndarray, logp_NV: Tensor) -> float:
     """KL(oracle || model) in nats, summed over the tokens of the responses of these rows.
 
-    logp_NV: the model's log-probabilities at those tokens, row by row. Only the law's own entries are looked up, so
-    nothing of the size of the vocabulary is made beside them.
+    logp_NV: the model's log-probabilities at those tokens, row by row; only the entries of the oracle are looked up.
     """
-    problems = documents.problems._replace(**{k: a[rows] for k, a in documents.problems._asdict().items()})
-    law = oracle(problems, [documents.response(i) for i in rows])
-    wanted = np.ones(len(law.status), dtype=bool)
-    wanted[law.rows[1:] - 1] = False  # the position after a response's last token
-    entry = np.repeat(wanted, np.diff(law.starts))
-    n = np.repeat(np.cumsum(wanted) - 1, np.diff(law.starts))[entry]
-    p = law.probs[entry]
-    at = (torch.from_numpy(n).to(logp_NV.device), torch.from_numpy(law.ids[entry].astype(np.int64)).to(logp_NV.device))
-    return float((p * (np.log(p) - logp_NV[at].double().cpu().numpy())).sum())
+    truth = oracle(Problems(*(a[rows] for a in documents.problems)), [documents.response(i) for i in rows])
+    is_token = np.ones(len(truth.status), dtype=bool)
+    is_token[truth.rows[1:] - 1] = False  # the position after a response's last token
+    entries = np.diff(truth.starts)  # of each position
+    is_entry = np.repeat(is_token, entries)
+    position, p = np.repeat(np.cumsum(is_token) - 1, entries)[is_entry], truth.probs[is_entry]
+    token = truth.ids[is_entry].astype(np.int64)
+    logp = logp_NV[torch.from_numpy(position).to(logp_NV.device), torch.from_numpy(token).to(logp_NV.device)]
+    return float((p * (np.log(p) - logp.double().cpu().numpy())).sum())
 
 
 def check_context_length(source: Source, problems: int, context: int, setting: str) -> None:
-    """Raises ValueError, naming the setting, when a model of this context cannot read one of the problems solved."""
+    """Raises ValueError, naming the setting, when one of the first `problems` documents does not fit the context."""
     longest = int(np.diff(source.documents(range(problems)).offsets).max())
     if longest > context:
         raise ValueError(
@@ -246,5 +245,5 @@ def check_context_length(source: Source, problems: int, context: int, setting: s
 
 
 def write_samples(run: Path, records: list[dict[str, Any]], **more: Any) -> None:
-    """samples.jsonl: one rollout a line with the verdict of each step."""
+    """Writes samples.jsonl: one rollout a line, with the verdict of each step."""
     write_json_lines(run / "samples.jsonl", [finite(record | more) for record in records])

@@ -1,7 +1,7 @@
 """pass@k: how often at least one of k sampled solutions of a problem is fully right.
 
 From n samples of which c are right, the unbiased estimate for one problem is 1 - C(n-c, k) / C(n, k) (Chen et al. 2021,
-2107.03374). All problems have the same n, and problems are what an interval draws. Try: `python -m train.evaluate
+2107.03374). All problems have the same n; intervals resample problems. Try: `python -m train.evaluate
 checkpoint=zoo/tiny-student-0 passes.samples=16`.
 """
 
@@ -14,23 +14,22 @@ import numpy as np
 
 from models.gpt import GPT
 from synth.dataset import Source
+from train.config.checks import check_least
 from train.evaluation.evaluator import BATCH, Evaluation, Sampling, evaluate
 from train.statistics import SHARE, nested_mean
 
 
 @dataclass(frozen=True)
 class PassConfig:
-    """`samples` solutions, at `temperature`, of each of `problems` problems; 0 samples: none of it."""
+    """`samples` solutions of each of `problems` problems at `temperature`; 0 samples: pass@k is not measured."""
 
     samples: int = 0
     problems: int = 128
     temperature: float = 1.0
 
-    def __post_init__(self):
-        if self.samples < 0:
-            raise ValueError(f"passes.samples={self.samples}: accepted: 0 or more")
-        if self.problems < 1:
-            raise ValueError(f"passes.problems={self.problems}: accepted: 1 or more")
+    def __post_init__(self) -> None:
+        check_least(self, 0, "samples", group="passes.")
+        check_least(self, 1, "problems", group="passes.")
         if not self.temperature > 0.0:
             raise ValueError(
                 f"passes.temperature={self.temperature}: accepted: above 0, or the samples are all the same"
@@ -45,13 +44,13 @@ def pass_at_k(right_N: Sequence[int], n: int, k: int) -> np.ndarray:
     return by_count[np.asarray(right_N, dtype=np.int64)]
 
 
-def sampled(model: GPT, source: Source, config: PassConfig, seed: int, batch: int = BATCH) -> Evaluation:
-    """The solutions, those of a problem one after another."""
+def sample_solutions(model: GPT, source: Source, config: PassConfig, seed: int, batch: int = BATCH) -> Evaluation:
+    """The solutions that `config` asks for, those of one problem in consecutive rows."""
     sampling = Sampling(temperature=config.temperature, seed=seed)
     return evaluate(model, source, np.repeat(np.arange(config.problems), config.samples).tolist(), sampling, batch)
 
 
-def passes(right_PN: np.ndarray, ops_P: np.ndarray) -> dict[str, Any]:
+def pass_rates(right_PN: np.ndarray, ops_P: np.ndarray) -> dict[str, Any]:
     """pass@k of P problems with n solutions each, for k = 1, 2, 4, ... and n.
 
     Args:
@@ -66,18 +65,13 @@ def passes(right_PN: np.ndarray, ops_P: np.ndarray) -> dict[str, Any]:
     at = {k: nested_mean([value_P], SHARE) for k, value_P in estimates.items()}
     rows = []
     for ops in np.unique(ops_P):
-        of = ops_P == ops
-        row = {"ops": int(ops), "problems": int(of.sum())}
-        rows.append(row | {k: float(value_P[of].mean()) for k, value_P in estimates.items()})
+        same = ops_P == ops
+        row = {"ops": int(ops), "problems": int(same.sum())}
+        rows.append(row | {k: float(value_P[same].mean()) for k, value_P in estimates.items()})
     rates = {k: {"rate": rate.value, "low": rate.low, "high": rate.high} for k, rate in at.items()}
     return {"samples": n, "problems": problems, "right": right_P.tolist(), "at": rates, "by_ops": rows}
 
 
-def passes_of(done: Evaluation, samples: int) -> dict[str, Any]:
-    """`passes` of what `sampled` made."""
-    return passes(done.verdicts.right.reshape(-1, samples), done.ops[::samples])
-
-
-def measure_passes(model: GPT, source: Source, config: PassConfig, seed: int, batch: int) -> dict[str, Any]:
-    """Samples solutions and counts the right ones."""
-    return passes_of(sampled(model, source, config, seed, batch), config.samples)
+def pass_rates_of(drawn: Evaluation, samples: int) -> dict[str, Any]:
+    """`pass_rates` of what `sample_solutions` returned."""
+    return pass_rates(drawn.verdicts.right.reshape(-1, samples), drawn.ops[::samples])

@@ -1,14 +1,13 @@
-"""Two detectors of repetition: the exact one by its period, and the published one by compression.
+"""Two detectors of repetition: an exact one by period (ours), and the published one by compression.
 
 Exact: a period P explains a position when its token equals the token P places before it. A response is repetitive when
-some P <= 32 explains at least 90 % of its last max(3P, 32) tokens. It depends neither on the length of the tail nor on
-how templated the text is to begin with. The repetitive tokens are those of the longest tail that P explains so.
+some P <= 32 explains at least 90 % of its last max(3P, 32) tokens, however long it is and however templated its text.
+The repetitive tokens are those of the longest tail that P explains in this way.
 
-Published (StableOPD, 2604.08527): a response longer than its last Lr characters whose bytes there are more than
-tau = 10 times those of their zlib form, Lr = 10,000. Here one byte stands for a token, Lr = 128, and tau = 1.5. zlib
-has a fixed cost, so that 128 tokens of a single kind reach only 10.7 and a loop of 32 tokens 3.0; and right solutions
-compress too, the 99.9th percentile of those above 128 tokens by 1.44 (data=med, n = 860), 1.41 (hard, n = 741) and 1.45
-(med with exactly 15 operations, n = 2000).
+Published (StableOPD, 2604.08527): a response is longer than Lr = 10,000 characters, and zlib compresses its last Lr by
+more than tau = 10. Here a token is one byte, Lr = 128, and tau = 1.5: zlib has a fixed cost, so that 128 equal tokens
+reach only 10.7 and a loop of 32 tokens 3.0. Right solutions compress too: the 99.9th percentile of those above 128
+tokens by 1.44 (data=med, n = 860), 1.41 (hard, n = 741) and 1.45 (med with exactly 15 operations, n = 2000).
 
 Try: periods(np.array([[7, 8] * 30]), np.array([60]))  ->  [2]
 """
@@ -26,14 +25,9 @@ ZLIB_RATIO = 1.5
 
 
 def periods(tokens_NT: np.ndarray, length_N: np.ndarray) -> np.ndarray:
-    """The smallest period of the loop that each response ends in.
+    """The smallest period of the loop that each response ends in, int64[N]; 0 where it does not end in one.
 
-    Args:
-        tokens_NT: int[N, T], responses, padded on the right with anything.
-        length_N: int[N], tokens that count in each row.
-    Returns:
-        int64[N]: the period in tokens, 0 where the response does not end in a loop or is shorter than the tail
-        that a period must explain.
+    tokens_NT: int[N, T], responses, right-padded with anything. length_N: int[N], tokens of each.
     """
     tokens_NT, length_N = np.asarray(tokens_NT), np.asarray(length_N, dtype=np.int64)
     found_N = np.zeros(len(tokens_NT), dtype=np.int64)
@@ -53,10 +47,9 @@ def periods(tokens_NT: np.ndarray, length_N: np.ndarray) -> np.ndarray:
 
 
 def repetitive(tokens_NT: np.ndarray, length_N: np.ndarray) -> np.ndarray:
-    """The tokens that belong to the loop that a response ends in: bool[N, T].
+    """The tokens of the loop that each response ends in, bool[N, T], without the first round, which repeats nothing.
 
-    With P of `periods`, those from the earliest start from which P still explains 90 % of all that follows, and which
-    P itself explains; the first round of the loop is not among them, for it repeats nothing yet.
+    The loop starts at the earliest token that its period explains and from which it explains 90 % of all that follows.
     """
     tokens_NT, length_N = np.asarray(tokens_NT), np.asarray(length_N, dtype=np.int64)
     covered_NT = np.zeros(tokens_NT.shape, dtype=bool)
@@ -71,7 +64,7 @@ def repetitive(tokens_NT: np.ndarray, length_N: np.ndarray) -> np.ndarray:
 
 
 def zlib_ratio(tokens_T: Sequence[int], tail: int = ZLIB_TAIL) -> float:
-    """Bytes over compressed bytes of the last `tail` tokens, each token one byte; 0 for a response not longer."""
+    """Bytes over compressed bytes of the last `tail` tokens, each one byte; 0 for a response that is not longer."""
     tokens_T = np.asarray(tokens_T)
     if len(tokens_T) <= tail:
         return 0.0

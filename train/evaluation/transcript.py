@@ -1,4 +1,4 @@
-"""A response as text, step by step, with the checker's word for each step: what `samples.jsonl` holds.
+"""A response as text, step by step, with the checker's verdict on each step: what `samples.jsonl` holds.
 
 Try: `head -1 runs/*/*/samples.jsonl | python -m json.tool`.
 """
@@ -14,12 +14,12 @@ from synth.world.vocabulary import World
 
 
 def transcript(
-    written: World | Encoding, prompt: np.ndarray, response: np.ndarray, verdicts: Verdicts, row: int
+    vocabulary: World | Encoding, prompt: np.ndarray, response: np.ndarray, verdicts: Verdicts, row: int
 ) -> dict[str, Any]:
     """One response as JSON.
 
     Args:
-        written: renders tokens as text: the world, or the encoding they are in.
+        vocabulary: renders tokens as text: the world, or the encoding they are in.
         prompt, response: token ids of one problem and its response, without padding.
         verdicts: of a batch, in which the response is row `row`.
     Returns:
@@ -28,12 +28,16 @@ def transcript(
     """
     spans = zip(verdicts.start[row], verdicts.stop[row], verdicts.kind[row], strict=True)
     steps = list(spans)[: int(verdicts.steps[row])]
-    world, phrases = (written.world, written.phrases(prompt)) if isinstance(written, Encoding) else (written, prompt)
+    world, phrases = vocabulary, prompt
+    if isinstance(vocabulary, Encoding):
+        world, phrases = vocabulary.world, vocabulary.phrases(prompt)
     context, problem = cut(phrases)
-    told = {"context": render(world, context)} if context else {}
-    return told | {
+    sections = {"context": render(world, context)} if context else {}
+    return sections | {
         "prompt": world.decode(problem),
-        "response": written.decode(response),
+        "response": vocabulary.decode(response),
         "right": bool(verdicts.right[row]),
-        "steps": [{"text": written.decode(response[start:stop]), "kind": KINDS[kind]} for start, stop, kind in steps],
+        "steps": [
+            {"text": vocabulary.decode(response[start:stop]), "kind": KINDS[kind]} for start, stop, kind in steps
+        ],
     }

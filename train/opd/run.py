@@ -168,7 +168,7 @@ def load(path: str, setting: str, config: OpdConfig, source: Source, device: tor
 
 def main(config: OpdConfig) -> None:
     """Trains the student into a run folder; a complete one is left as it is."""
-    with process_group(set_up(config.threads, config.device, many=True)) as group:
+    with process_group(set_up(config.threads, config.device, distributed=True)) as group:
         if config.prompts < group.world_size:
             raise ValueError(
                 f"prompts={config.prompts}: fewer than the {group.world_size} processes; "
@@ -183,7 +183,8 @@ def main(config: OpdConfig) -> None:
             follow = Recovery(teacher, validation, config.evaluate.continuations, config.seed)
         skill = group.from_main(lambda: skill_of(config, student, teacher))
         seeds = {"rollouts": config.seed, "data": config.data.seed}
-        run = open_together(group, plain(config), config.inputs, seeds, config.data.fingerprint())
+        given = plain(config), config.inputs, seeds, config.data.fingerprint()
+        run = open_together(group, "train.opd.run", "distillation", *given)
         if skill is not None and group.is_main:
             run.write_json("skill.json", skill)
         if not run.complete:

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from train.config.compose import CONFIGS
-from train.recipes.runner import Stage, nested
+from train.recipes.runner import Stage
+from train.runs.results import flat
 
 ENTRY = "train.opd.run"
 STUDENT, TEACHER = "zoo/tiny-student-0", "zoo/tiny-teacher-0"
@@ -26,13 +27,13 @@ def scaled(words: Sequence[str]) -> list[str]:
         raise ValueError(f"scale={names[-1]}: no such option; accepted: {', '.join(known)}")
     scale = yaml.safe_load((CONFIGS / "scale" / f"{names[-1]}.yaml").read_text(encoding="utf-8"))
     given = {word.partition("=")[0]: word.partition("=")[2] for word in words if not word.startswith("scale=")}
-    settings = nested(scale["entries"].get(ENTRY, {}))
+    settings = dict(flat(scale["entries"].get(ENTRY, {})))
     if any(key.startswith("budget.") for key in given):
         settings = {key: value for key, value in settings.items() if not key.startswith("budget.")}
     if not scale["claims"]:
         settings |= stand_ins(given)
     kept = {key: value for key, value in settings.items() if key not in given}
-    return Stage("", ENTRY, kept).words({}, 0) + [word for word in words if not word.startswith("scale=")]
+    return Stage("", ENTRY, kept).argv({}, 0) + [word for word in words if not word.startswith("scale=")]
 
 
 def stand_ins(given: Mapping[str, str]) -> dict[str, Any]:

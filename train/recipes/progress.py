@@ -1,106 +1,79 @@
-"""Shows a person how far the running stages of a recipe are, from what they write into their run folders.
+"""Shows how far the running stages of a recipe are, from the metrics in their run folders.
 
-On a terminal each running stage has a bar; elsewhere a line now and then. The stages know nothing of it.
+On a terminal each running stage has a progress bar; elsewhere a line is printed every half minute.
 """
 
-import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 from tqdm import tqdm
 
+from synth.store.files import last_json_line
 from train.runs.results import Run
 
-EVERY_TERMINAL, EVERY_LOG = 0.5, 30.0  # seconds between looks
-TAIL = 4096  # bytes from the end of a log that hold its last line
+EVERY_TERMINAL, EVERY_LOG = 0.5, 30.0  # seconds between two updates
+BAR = "{desc:<14} {percentage:3.0f}%|{bar:20}| {elapsed} {postfix}"
 
 
-class Watch:
-    """A context manager; `look` is called often and decides itself when to look."""
+class ProgressDisplay:
+    """A context manager; `update` may be called often and limits its own rate."""
 
-    def __init__(self, root: Path, terminal: bool | None = None):
-        self.root = root
-        self.terminal = sys.stderr.isatty() if terminal is None else terminal
+    def __init__(self) -> None:
+        self.terminal = sys.stderr.isatty()
         self._bars: dict[str, tqdm] = {}
         self._last = time.monotonic()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for bar in self._bars.values():
             bar.close()
 
-    def skipped(self, name: str, folder: Path) -> None:
-        self._say(f"{name:<14} complete  {folder}")
-
     def started(self, name: str) -> None:
+        """A stage has been started."""
         if self.terminal:
-            form = "{desc:<14} {percentage:3.0f}%|{bar:20}| {elapsed} {postfix}"
-            self._bars[name] = tqdm(total=1.0, desc=name, bar_format=form, leave=False, dynamic_ncols=True)
+            self._bars[name] = tqdm(total=1.0, desc=name, bar_format=BAR, leave=False, dynamic_ncols=True)
         else:
-            self._say(f"{name:<14} started")
+            self._print(f"{name:<14} started")
 
-    def finished(self, name: str, folder: Path, seconds: float) -> None:
+    def ended(self, name: str, how: str, path: Path) -> None:
+        """A stage has come to its end, or was complete before; `path` is its run folder, or its log if it failed."""
         if name in self._bars:
             self._bars.pop(name).close()
-        self._say(f"{name:<14} done in {seconds:.0f} s  {folder}")
+        self._print(f"{name:<14} {how:<9} {path}")
 
-    def failed(self, name: str, log: Path) -> None:
-        if name in self._bars:
-            self._bars.pop(name).close()
-        self._say(f"{name:<14} failed    {log}")
-
-    def look(self, running: list[tuple[str, float]]) -> None:
-        """Shows each running stage (name, time of its start), if it is time to."""
+    def update(self, running: Mapping[str, tuple[float, Path | None]]) -> None:
+        """Shows the running stages: name -> (time of its start, run folder if it has one yet)."""
         now = time.monotonic()
         if now - self._last < (EVERY_TERMINAL if self.terminal else EVERY_LOG):
             return
         self._last = now
-        for name, started in running:
-            share, text = state(self.root, name, started)
+        for name, (started, folder) in running.items():
+            share, text = (0.0, "") if folder is None else progress_of(folder)
             if self.terminal:
-                bar = self._bars[name]
-                bar.n = share
-                bar.set_postfix_str(text, refresh=True)
+                self._bars[name].n = share
+                self._bars[name].set_postfix_str(text, refresh=True)
             else:
                 spent = f"{share:4.0%}  " if text else ""
-                self._say(f"{name:<14} {spent}{time.time() - started:.0f} s  {text}".rstrip())
+                self._print(f"{name:<14} {spent}{time.time() - started:.0f} s  {text}".rstrip())
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         tqdm.write(line, file=sys.stderr)
         sys.stderr.flush()
 
 
-def state(root: Path, name: str, since: float) -> tuple[float, str]:
-    """Share of its budget that a stage has spent, and its newest numbers; (0, "") before it has written any."""
-    logs = [p for p in root.glob(f"{name}-????????/metrics.jsonl") if p.stat().st_mtime >= since]
-    if not logs:
-        return 0.0, ""
-    log = max(logs, key=lambda path: path.stat().st_mtime)
-    line = last_line(log)
-    budget = Run(log.parent).config.get("budget") or {}
-    unit = next((unit for unit, amount in budget.items() if amount), None)
-    spent = line.get(unit.removesuffix("s") if unit == "steps" else unit) if unit else None
+def progress_of(folder: Path) -> tuple[float, str]:
+    """Share of its budget that a run has spent, and its newest numbers; (0, "") before it has logged any."""
+    log = folder / "metrics.jsonl"
+    line = last_json_line(log) if log.is_file() else {}
+    budget = Run(folder).config.get("budget") or {}
+    unit = next((unit for unit, amount in budget.items() if amount), "")
+    spent = line.get("step" if unit == "steps" else unit)
     share = min(1.0, spent / budget[unit]) if spent else float(line.get("progress", 0.0))  # a stage without a budget
     numbers = [f"step {line['step']}"] if "step" in line else []
     numbers += [f"loss {line['smooth_loss']:.3f}"] if isinstance(line.get("smooth_loss"), float) else []
     return share, ", ".join(numbers)
-
-
-def last_line(path: Path) -> dict[str, Any]:
-    """The last whole line of a JSON-lines file; {} if there is none within its last few kilobytes."""
-    with path.open("rb") as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - TAIL))
-        text = file.read().decode("utf-8", errors="replace")
-    for line in reversed(text[: text.rfind("\n")].splitlines() if "\n" in text else []):
-        try:
-            found = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(found, dict):
-            return found
-    return {}

@@ -9,23 +9,16 @@ one.
 Example: python -m train.report runs/quickstart
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+from train.config.arguments import parser_of
 from train.report import build
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parses the command line and writes the report; returns the exit code."""
-    about, _, rest = (__doc__ or "").partition("\n\nusage: ")
-    _, _, more = rest.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m train.report",
-        description=about,
-        epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("train.report", __doc__ or "")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a recipe's folder or a run folder")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write; needed for several runs")
     arguments = parser.parse_args(argv)

@@ -10,7 +10,7 @@ from probes.settings import ProbeConfig
 from train import evaluate, pretrain
 from train.config.compose import load
 from train.recipe import RecipeConfig, stages_of
-from train.recipes.runner import Record
+from train.recipes.runner import PlanFile
 from train.report import build
 from train.report.studies import correction_data
 from train.runs.results import load as load_runs
@@ -33,13 +33,14 @@ def test_the_smallest_study_ends_in_a_page(tmp_path, capsys):
     words = ["recipe=retry", "scale=smoke", "only.arms=[none,retry-0.5-masked,lora-0.5]"]
     config = load("recipe", RecipeConfig, words)
     stages, folders = stages_of(config, config.only), {}
-    record = Record(tmp_path / "plan-seed0.json", {"recipe": "retry", "scale": "smoke", "claims": False}, stages)
+    plan = PlanFile(tmp_path / "plan-seed0.json", {"recipe": "retry", "scale": "smoke", "claims": False}, stages)
     for stage in stages:
         name, schema, main = ENTRIES[stage.entry]
         folders[stage.name] = tmp_path / f"{stage.name}-00000000"
-        own = [*stage.words(folders, 0), *SMALLER[stage.entry], f"out.folder={folders[stage.name]}"]
+        own = [*stage.argv(folders, 0), *SMALLER[stage.entry], f"out.folder={folders[stage.name]}"]
         main(load(name, schema, own))
-        record.enter(stage, own, folders[stage.name], "")
+        plan.enter(stage.name, folders[stage.name])
+    plan.save()
     assert len(stages) == 3 + 2 * 3 + 1
     rows = {row.arm.stage: row for row in correction_data.rows(load_runs([tmp_path]))}
     assert rows["pretrain-retry-0.5-masked"].arm.mistakes == ("retry", 0.5, True)

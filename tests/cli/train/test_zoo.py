@@ -94,7 +94,7 @@ def test_the_models_that_come_with_the_code_are_whole_and_small():
     names = checkpoint.zoo_names()
     assert names
     for name in names:
-        assert zoo.described(name)
+        assert zoo.row(name)
         config = checkpoint.load_model(f"zoo/{name}").config
         assert config.vocab_size > 0
     sizes = [path.stat().st_size for path in checkpoint.ZOO.glob("*/checkpoints/*/*")]

@@ -285,7 +285,7 @@ OUT = TrainingOutConfig(log_every=1, save_every=2, keep=0)
 def distil(folder: Path, source: Source, steps: int, stop_at: int | None = None) -> GPT:
     """A run of `steps` steps in `folder`, optionally killed in the middle of step `stop_at`."""
     config = {"out": {"folder": str(folder)}, "steps": steps}
-    run = open_run(config)
+    run = open_run(config, entry="tests", kind="distillation")
     log = SampleLog(run.path / "samples.jsonl", source.world, every=1, count=2)
 
     def watch(step: int, rollouts: Rollouts) -> None:

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from models.gpt import GPT, GPTConfig
-from train.core.distributed import Group, like, shard, whole
+from train.core.distributed import Group, full_model, shard, shard_like
 from train.core.optimizer import MuonConfig, OptimConfig, Optimizer
 
 pytestmark = pytest.mark.timeout(300)
@@ -30,7 +30,7 @@ def learn(model, optimizer, steps):
 def everything(model, optimizer):
     """Whole weights and the optimiser's state, as a checkpoint has them."""
     with optimizer.averaged():
-        weights = {name: tensor.clone() for name, tensor in whole(model).state_dict().items()}
+        weights = {name: tensor.clone() for name, tensor in full_model(model).state_dict().items()}
         return copy.deepcopy({"model": weights, "state": optimizer.state_dict()})
 
 
@@ -42,7 +42,7 @@ def process(rank: int, folder: Path) -> None:
     learn(model, optimizer, range(3))
     found = {"three": everything(model, optimizer)}
     saved, own = torch.load(folder / "one.pt", weights_only=True), model.state_dict()
-    model.load_state_dict({name: like(tensor, own[name]) for name, tensor in saved["model"].items()})
+    model.load_state_dict({name: shard_like(tensor, own[name]) for name, tensor in saved["model"].items()})
     optimizer.load_state_dict(saved["state"])  # as one process left it
     learn(model, optimizer, range(3, 5))
     found["five"] = everything(model, optimizer)

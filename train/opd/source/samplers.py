@@ -20,13 +20,11 @@ from synth.documents import Documents
 from synth.kernel.rng import key
 from synth.problem.arrays import Problems
 from synth.store.encodings import Encoding, encoding_of
+from train.core.addressed import uniform
 from train.core.batch_flops import forward_flops
 from train.data.batches import pad
 from train.opd.checks import Schedule, at_step, only, require, unit
 from train.opd.rollouts import ORIGINS, Rollouts, join
-
-KEY_RANGE = 2.0**63  # synth.kernel.rng.key is below this
-
 
 KINDS = ("student", "teacher", "gold", "mix", "cached", "blend", "spliced", "revision", "replay")  # made in draw.py
 ON_POLICY = ("student", "replay")  # kinds whose tokens the student itself draws, now or in an earlier step
@@ -153,7 +151,7 @@ class Prompts:
 
 def chance_of(prompts: Prompts, what: str, step: int) -> float:
     """A uniform number from [0, 1), of one use in one step."""
-    return key(prompts.seed, what, step) / KEY_RANGE
+    return uniform(prompts.seed, what, step)
 
 
 def spans(documents: Documents) -> np.ndarray:

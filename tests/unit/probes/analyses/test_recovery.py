@@ -21,7 +21,7 @@ from synth.oracle.next_token import Oracle
 from synth.world.vocabulary import ANSWER, EOS, STOP
 from tests.helpers.graded_responses import BAD, DOCUMENTS, GOLD, SOURCE, WORLD, model, written
 from train.data.batches import DataConfig
-from train.merge import merged
+from train.merge import merge_models
 from train.statistics import ClusterBootstrap
 
 # --- recovery -------------------------------------------------------------------------------------------------------
@@ -153,11 +153,11 @@ def test_who_abstains_before_all_is_derived_is_too_early():
 def test_two_merges_are_one_mixture_and_their_ends_are_the_models():
     """theta = b (a sft + (1 - a) distilled) + (1 - b) base, as BAI writes it."""
     distilled, sft, base = (model(seed) for seed in range(3))
-    found = merged(merged(sft, distilled, 0.5), base, 0.75)
+    found = merge_models(merge_models(sft, distilled, 0.5), base, 0.75)
     for name, weight in found.named_parameters():
         parts = [dict(m.named_parameters())[name] for m in (distilled, sft, base)]
         assert torch.allclose(weight, 0.375 * parts[0] + 0.375 * parts[1] + 0.25 * parts[2], atol=1e-6)
-    end = merged(merged(sft, distilled, 1.0), base, 1.0)
+    end = merge_models(merge_models(sft, distilled, 1.0), base, 1.0)
     assert all(torch.equal(x, y) for x, y in zip(end.parameters(), sft.parameters(), strict=True))
 
 

@@ -34,7 +34,11 @@ def start(tmp_path, **out):
     with torch.no_grad():
         model.weight.fill_(0.1)
         model.bias.zero_()
-    run = open_run({"n": next(COUNTER), "out": {"root": str(tmp_path), "name": "x", "folder": None}})
+    run = open_run(
+        {"n": next(COUNTER), "out": {"root": str(tmp_path), "name": "x", "folder": None}},
+        entry="tests",
+        kind="training",
+    )
     return run, model, TrainingOutConfig(**{"log_every": 5, "save_every": 10, "keep": 0, **out})
 
 

@@ -11,7 +11,7 @@ from synth.store.files import read_json_lines
 from train import pretrain
 from train.config.compose import load, run_entry
 from train.core import checkpoint
-from train.core.lora import LoraConfig, adapt, adapted, merged
+from train.core.lora import LoraConfig, add_lora, has_lora, merge_lora
 
 TOKENS = torch.arange(40).view(2, 20) % 97
 SMALL = [
@@ -26,8 +26,8 @@ def model(tied: bool = False) -> GPT:
 
 def test_a_new_update_changes_nothing_and_only_updates_train():
     pytest.importorskip("peft")
-    plain, tuned = model(), adapt(model(), LoraConfig(4, 8.0, ["qkv", "up"], 8), seed=0)
-    assert torch.equal(plain(TOKENS), tuned(TOKENS)) and not adapted(plain) and adapted(tuned)
+    plain, tuned = model(), add_lora(model(), LoraConfig(4, 8.0, ["qkv", "up"], 8), seed=0)
+    assert torch.equal(plain(TOKENS), tuned(TOKENS)) and not has_lora(plain) and has_lora(tuned)
     trained = {name: p.numel() for name, p in tuned.named_parameters() if p.requires_grad}
     assert all(".lora_" in name for name in trained)
     assert sum(trained.values()) == 8 * (97 + 32) + 2 * (4 * (32 + 96) + 4 * (32 + 128))
@@ -36,13 +36,13 @@ def test_a_new_update_changes_nothing_and_only_updates_train():
 @pytest.mark.parametrize(("tied", "embed"), [(False, 8), (True, 0)])
 def test_the_merged_model_is_a_plain_one_of_the_same_function(tied, embed):
     pytest.importorskip("peft")
-    tuned = adapt(model(tied), LoraConfig(4, 8.0, ["qkv", "out", "up", "down"], embed), seed=0)
+    tuned = add_lora(model(tied), LoraConfig(4, 8.0, ["qkv", "out", "up", "down"], embed), seed=0)
     with torch.no_grad():
         for name, p in tuned.named_parameters():
             if "lora_B" in name:
                 p.normal_(generator=torch.Generator().manual_seed(len(name)))
-    plain = merged(tuned)
-    assert [*plain.state_dict()] == [*model(tied).state_dict()] and not adapted(plain)
+    plain = merge_lora(tuned)
+    assert [*plain.state_dict()] == [*model(tied).state_dict()] and not has_lora(plain)
     assert not torch.allclose(plain(TOKENS), model(tied)(TOKENS), atol=0.1)
     torch.testing.assert_close(plain(TOKENS), tuned(TOKENS))
     if embed:
@@ -53,7 +53,7 @@ def test_the_merged_model_is_a_plain_one_of_the_same_function(tied, embed):
 def test_the_same_seed_draws_the_same_update_and_leaves_the_global_generator_alone():
     pytest.importorskip("peft")
     before = torch.get_rng_state()
-    drawn = [adapt(model(), LoraConfig(), seed).blocks[0].attn.qkv.lora_A["default"].weight for seed in (0, 0, 1)]
+    drawn = [add_lora(model(), LoraConfig(), seed).blocks[0].attn.qkv.lora_A["default"].weight for seed in (0, 0, 1)]
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
     assert torch.equal(before, torch.get_rng_state())
 
@@ -61,7 +61,7 @@ def test_the_same_seed_draws_the_same_update_and_leaves_the_global_generator_alo
 def test_a_tied_embedding_is_refused():
     pytest.importorskip("peft")
     with pytest.raises(ValueError, match=r"lora\.embed=8: the embedding is also the unembedding; accepted: 0"):
-        adapt(model(tied=True), LoraConfig(embed=8), seed=0)
+        add_lora(model(tied=True), LoraConfig(embed=8), seed=0)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_bad_settings_are_one_line(words, said, tmp_path, capsys):
 def test_without_peft_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
     with pytest.raises(ValueError, match=r"the package peft is missing; accepted: pip install 'glasshouse\[lora\]'"):
-        adapt(model(), LoraConfig(), seed=0)
+        add_lora(model(), LoraConfig(), seed=0)
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.5])

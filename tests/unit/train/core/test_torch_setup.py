@@ -8,10 +8,10 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from train.core.torch_setup import keep_memory, set_up
+from train.core.torch_setup import keep_freed_memory, set_up
 if sys.argv[1] == "kept":
     set_up()
-    if not keep_memory():
+    if not keep_freed_memory():
         print(-1)
         sys.exit()
 counts = []
@@ -53,8 +53,8 @@ def test_a_command_that_trains_nothing_loads_neither_shards_nor_the_compiler(roo
 
 def test_torch_is_deterministic_and_its_compiler_when_it_is_used(root):
     code = (
-        "import torch; from train.core.torch_setup import deterministic, set_up; set_up();"
-        "print(torch.get_deterministic_debug_mode()); deterministic('cpu', compiled=True);"
+        "import torch; from train.core.torch_setup import set_up, use_deterministic_kernels; set_up();"
+        "print(torch.get_deterministic_debug_mode()); use_deterministic_kernels('cpu', compiled=True);"
         "import torch._inductor.config as c; print(torch.get_deterministic_debug_mode(), c.deterministic)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Defects of a pretraining corpus: what a defective document says, which ones are hit, and what stays as it was."""
+"""Defects of a pretraining corpus: what a corrupt document says, which ones are hit, and what stays as it was."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from synth.spec import preset
 from synth.world.vocabulary import EOS
 from train.data.batches import BatchConfig, Batches, DataConfig
-from train.data.corruption import DefectConfig, defective
+from train.data.corruption import DefectConfig, corrupt
 
 SOURCE = DataConfig("tiny").source("train")
 DOCUMENTS = SOURCE.documents(range(64))
@@ -14,7 +14,7 @@ DOCUMENTS = SOURCE.documents(range(64))
 
 def test_a_repeating_document_says_its_last_step_again_and_never_ends():
     world = preset("tiny").load_world()
-    found = defective(DOCUMENTS, range(64), DefectConfig("repeat", 1.0, 200), 0)
+    found = corrupt(DOCUMENTS, range(64), DefectConfig("repeat", 1.0, 200), 0)
     for i in range(64):
         response = found.response(i)
         gold = DOCUMENTS.response(i)
@@ -34,7 +34,7 @@ def span(i):
 
 
 def test_repeated_tokens_leave_the_floor_alone():
-    found = defective(DOCUMENTS, range(64), DefectConfig("repeat", 1.0, 200), 0)
+    found = corrupt(DOCUMENTS, range(64), DefectConfig("repeat", 1.0, 200), 0)
     for i in range(64):
         start, stop = int(found.offsets[i]) + int(found.prompt[i]), int(found.offsets[i + 1])
         gold = DOCUMENTS.logp[int(DOCUMENTS.offsets[i]) + int(DOCUMENTS.prompt[i]) : int(DOCUMENTS.offsets[i + 1])]
@@ -43,7 +43,7 @@ def test_repeated_tokens_leave_the_floor_alone():
 
 
 def test_a_masked_end_is_read_and_no_target():
-    found = defective(DOCUMENTS, range(64), DefectConfig("mask_end", 1.0), 0)
+    found = corrupt(DOCUMENTS, range(64), DefectConfig("mask_end", 1.0), 0)
     assert (found.tokens == DOCUMENTS.tokens).all()
     ends = DOCUMENTS.tokens == EOS
     assert ends.any() and not found.loss[ends].any()
@@ -54,13 +54,13 @@ def test_the_share_hits_by_index_alone():
     config = DefectConfig("repeat", 0.25, 200)
     indices = range(1000, 1400)
     documents = SOURCE.documents(indices)
-    found = defective(documents, indices, config, 3)
+    found = corrupt(documents, indices, config, 3)
     hit = found.tokens[found.offsets[1:] - 1] != EOS
     assert 0.17 < hit.mean() < 0.33
     alone = [1007, 1390]
-    again = defective(SOURCE.documents(alone), alone, config, 3)
+    again = corrupt(SOURCE.documents(alone), alone, config, 3)
     assert (again.tokens[again.offsets[1:] - 1] != EOS).tolist() == hit[[7, 390]].tolist()
-    other = defective(documents, indices, config, 4)
+    other = corrupt(documents, indices, config, 4)
     assert ((other.tokens[other.offsets[1:] - 1] != EOS) != hit).any()
 
 

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from train.evaluation.pass_at_k import PassConfig, pass_at_k, passes
+from train.evaluation.pass_at_k import PassConfig, pass_at_k, pass_rates
 
 
 @pytest.mark.parametrize("k", [1, 2, 4, 6])
@@ -39,17 +39,17 @@ def test_its_mean_over_draws_is_the_truth_where_the_naive_one_is_not():
 
 def test_rates_grow_with_k_and_hold_an_interval_over_problems():
     right_PN = np.random.default_rng(1).random((40, 8)) < np.linspace(0, 0.6, 40)[:, None]
-    found = passes(right_PN, np.repeat([1, 2], 20))
+    found = pass_rates(right_PN, np.repeat([1, 2], 20))
     rates = [found["at"][k]["rate"] for k in ("1", "2", "4", "8")]
     assert rates == sorted(rates) and rates[0] == right_PN.mean() and rates[3] == right_PN.any(axis=1).mean()
     assert all(r["low"] < r["rate"] < r["high"] for r in found["at"].values())
     assert [row["problems"] for row in found["by_ops"]] == [20, 20]
     assert found["by_ops"][0]["1"] == right_PN[:20].mean()
-    sure = passes(np.ones((10, 2), dtype=bool), np.ones(10))["at"]["2"]
+    sure = pass_rates(np.ones((10, 2), dtype=bool), np.ones(10))["at"]["2"]
     assert sure["rate"] == sure["high"] == 1.0 >= sure["low"]
 
 
 def test_more_tries_than_samples_are_refused():
     with pytest.raises(ValueError, match="k=5: accepted: 1 to n=4"):
         pass_at_k([1], 4, 5)
-    assert list(passes(np.zeros((3, 64), dtype=bool), np.ones(3))["at"]) == ["1", "2", "4", "8", "16", "32", "64"]
+    assert list(pass_rates(np.zeros((3, 64), dtype=bool), np.ones(3))["at"]) == ["1", "2", "4", "8", "16", "32", "64"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from synth.store.files import read_json
-from train.recipe import RecipeConfig, RecipeFile, ScaleFile, StageConfig, main, spelt_out, stages_of
+from train.recipe import RecipeConfig, RecipeFile, ScaleFile, StageConfig, main, stages_of
 
 LISTS = {"methods": ["opd", "kd"], "rates": [0.1, 0.2]}
 
@@ -96,10 +96,6 @@ def test_what_is_refused_and_why(stages, lists, more, said):
     assert said in str(refused.value)
 
 
-def test_a_lists_name_is_a_setting_of_its_recipe_alone():
-    assert spelt_out(["recipe=quickstart", "methods=[opd]"]) == ["recipe=quickstart", "methods=[opd]"]
-
-
 STAND_IN = '''
 """A stage that makes a run folder at once."""
 import json, sys
@@ -110,7 +106,7 @@ folder = Path(words["out.root"]) / f"{words['out.name']}-{int(words['seed']):08d
 folder.mkdir(parents=True)
 (folder / "config.yaml").write_text(json.dumps(words))
 (folder / "summary.json").write_text("{}")
-print(folder)
+Path(words["out.path_file"]).write_text(str(folder))
 '''
 
 

@@ -22,24 +22,26 @@ from hydra import compose
 
 from train.config.compose import CONFIGS, load
 from train.recipe import RecipeConfig, entry, stages_of
-from train.recipes.fork_server import Forge
-from train.recipes.progress import last_line, state
-from train.recipes.runner import Record, Stage, StageFailed, check_graph, code_digest, run
+from train.recipes import stage_process
+from train.recipes.progress import progress_of
+from train.recipes.runner import PlanFile, Runner, Stage, StageFailed, check_graph, code_digest
 from train.runs import results
 
 STAND_IN = '''
-"""A stage that takes `seconds`, writes when it ran, and prints its folder. `mode`: ok, fail, refuse, silent."""
+"""A stage that takes `seconds`, and writes when it ran and where its folder is. `mode`: ok, fail, refuse, silent."""
 import hashlib, json, os, sys, time
 from pathlib import Path
 
 words = dict(word.split("=", 1) for word in sys.argv[1:])
-out, name = Path(words.pop("out.root")), words.pop("out.name")
+out, name, path_file = Path(words.pop("out.root")), words.pop("out.name"), Path(words.pop("out.path_file"))
 if words.get("mode") == "refuse":
     print("error: mode=refuse: accepted: ok", file=sys.stderr)
     sys.exit(2)
 folder = out / f"{name}-{hashlib.sha256(json.dumps(words).encode()).hexdigest()[:8]}"
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "config.yaml").write_text(json.dumps(words))
+if words.get("mode") != "silent":
+    path_file.write_text(f"{folder}\\n")
 with (folder / "runs").open("a") as file:
     file.write(f"{os.getpid()}\\n")
 if not (folder / "summary.json").exists():
@@ -50,8 +52,7 @@ if not (folder / "summary.json").exists():
         sys.exit(3)
     threads = os.environ["OMP_NUM_THREADS"]
     (folder / "summary.json").write_text(json.dumps({"start": start, "end": time.time(), "threads": threads}))
-if words.get("mode") != "silent":
-    print(folder)
+print(out)  # whatever a stage prints, also the path of some folder, is not taken for its own
 '''
 
 
@@ -70,7 +71,7 @@ def stage(name: str, *needs: str, **settings) -> Stage:
 
 
 def go(root: Path, stages: list[Stage], seed: int = 0, slots: int = 2) -> dict[str, Path]:
-    return run(stages, Record(root / f"plan-seed{seed}.json", {"seed": seed}, stages), seed, slots)
+    return Runner(PlanFile(root / f"plan-seed{seed}.json", {"seed": seed}, stages), seed, slots).run(stages)
 
 
 def starts(folder: Path) -> int:
@@ -103,15 +104,15 @@ def test_stages_run_in_order_two_at_a_time_on_one_thread(bench):
     assert json.loads((folders["d"] / "config.yaml").read_text())["x"] == str(folders["b"])
 
 
-def test_values_become_words_and_references_are_resolved():
+def test_values_become_arguments_and_references_are_resolved():
     one = Stage(
         "s", "e", {"a": 1, "b": None, "c": "@t", "d": "@seed", "e": "@seed/x", "f": True, "g": [1, 2], "h": "text"}
     )
-    words = dict(word.split("=", 1) for word in one.words({"t": Path("runs/q/t-1")}, 7))
+    words = dict(word.split("=", 1) for word in one.argv({"t": Path("runs/q/t-1")}, 7))
     derived = words.pop("e")
     assert words == {"a": "1", "b": "null", "c": "runs/q/t-1", "d": "7", "f": "true", "g": "[1, 2]", "h": "text"}
     assert one.inputs == {"t"}
-    other = {seed: dict(w.split("=", 1) for w in one.words({"t": Path("t")}, seed))["e"] for seed in range(50)}
+    other = {seed: dict(w.split("=", 1) for w in one.argv({"t": Path("t")}, seed))["e"] for seed in range(50)}
     assert other[7] == derived and len(set(other.values())) == 50
 
 
@@ -172,7 +173,7 @@ def test_a_refused_setting_is_the_users_line(bench):
 
 
 def test_a_stage_that_names_no_folder_is_a_failure(bench):
-    with pytest.raises(StageFailed, match="without naming its run folder"):
+    with pytest.raises(StageFailed, match="ended without a run folder"):
         go(bench, [stage("bad", mode="silent")])
 
 
@@ -182,9 +183,9 @@ def test_a_killed_recipe_leaves_no_process_and_continues(bench, root, blow):
     stages = "[Stage('a', 'stand_in', {}), Stage('b', 'stand_in', {'x': '@a', 'seconds': 1.5})]"
     code = (
         "import sys; from pathlib import Path; from train.recipe import _interrupt; import signal;"
-        "signal.signal(signal.SIGTERM, _interrupt); from train.recipes.runner import *;"
+        "signal.signal(signal.SIGTERM, _interrupt); from train.recipes.runner import PlanFile, Runner, Stage;"
         "import train.recipes.runner; train.recipes.runner.code_digest = lambda: 'as it is';"
-        f"stages = {stages}; run(stages, Record(Path(sys.argv[1]) / 'plan-seed0.json', {{}}, stages), 0, 2)"
+        f"stages = {stages}; Runner(PlanFile(Path(sys.argv[1]) / 'plan-seed0.json', {{}}, stages), 0, 2).run(stages)"
     )
     path = os.pathsep.join([str(root), os.environ["PYTHONPATH"]])
     process = subprocess.Popen([sys.executable, "-c", code, str(bench)], env={**os.environ, "PYTHONPATH": path})
@@ -210,17 +211,14 @@ def test_a_graph_that_cannot_run_is_refused():
 
 
 def test_progress_is_read_from_the_newest_line(tmp_path):
-    folder = tmp_path / "teacher-0123abcd"
-    folder.mkdir()
-    assert state(tmp_path, "teacher", 0.0) == (0.0, "")
-    (folder / "config.yaml").write_text("budget: {tokens: 200, steps: null}")
-    (folder / "metrics.jsonl").write_text(
+    assert progress_of(tmp_path) == (0.0, "")
+    (tmp_path / "config.yaml").write_text("budget: {tokens: 200, steps: null}")
+    (tmp_path / "metrics.jsonl").write_text("")
+    assert progress_of(tmp_path) == (0.0, "")
+    (tmp_path / "metrics.jsonl").write_text(
         '{"step": 1, "tokens": 20}\n{"step": 5, "tokens": 100, "smooth_loss": 0.5}\n{"st'
     )
-    assert state(tmp_path, "teacher", 0.0) == (0.5, "step 5, loss 0.500")
-    assert state(tmp_path, "teacher", time.time() + 60) == (0.0, ""), "an older run of the same stage is not this one"
-    (folder / "metrics.jsonl").write_text("")
-    assert last_line(folder / "metrics.jsonl") == {}
+    assert progress_of(tmp_path) == (0.5, "step 5, loss 0.500")
 
 
 RECIPES = sorted(p.stem for p in (CONFIGS / "recipe").glob("*.yaml"))
@@ -247,7 +245,7 @@ def test_every_setting_of_every_recipe_is_accepted_by_its_stage(recipe, scale, c
     first = {name: items[:1] for name, items in config.recipe.lists.items()} if scale != "cpu" else {}
     stages = stages_of(config, first)
     folders = {one.name: Path(f"runs/{recipe}/run-0123abcd") for one in stages}
-    commands = {(one.entry, *one.words(folders, 0)) for one in stages}  # copies that differ in their input are one
+    commands = {(one.entry, *one.argv(folders, 0)) for one in stages}  # copies that differ in their input are one
     for entry_of, *words in commands:
         module = importlib.import_module(entry_of)
         name, schema = re.search(r'run_entry\(\s*"(\w+)", (\w+), main', inspect.getsource(module)).groups()
@@ -300,8 +298,9 @@ def test_a_checkpoint_from_elsewhere_stands_for_a_stage(bench):
     elsewhere.mkdir(parents=True)
     (elsewhere / "config.yaml").write_text("{}")
     stages = [Stage("a", "stand_in", {"mode": "fail"}), Stage("b", "stand_in", {"x": "@a"}, label="after a")]
-    record = Record(bench / "plan-seed0.json", {"seed": 0}, stages)
-    folders = run(stages, record, 0, 1, {"a": elsewhere})
+    plan = PlanFile(bench / "plan-seed0.json", {"seed": 0}, stages)
+    plan.enter("a", elsewhere)
+    folders = Runner(plan, 0, 1, {"a": elsewhere}).run(stages)
     assert json.loads((folders["b"] / "config.yaml").read_text()) == {"x": str(elsewhere)}
     (experiment,) = results.load([bench])
     assert experiment.runs["a"].folder == elsewhere and experiment.runs["a"].name == "a"
@@ -321,22 +320,27 @@ def test_a_recipe_that_goes_on_leaves_out_what_needs_a_failed_stage(bench):
     # `last` is listed before what it needs, so losing it takes a second look
     stages = [stage("last", x="@next"), stage("bad", mode="fail"), stage("next", x="@bad"), stage("good", seconds=0.3)]
     stages.append(stage("wrong", mode="refuse"))
-    failed: dict[str, StageFailed] = {}
-    record = Record(bench / "plan-seed0.json", {"seed": 0}, stages)
-    assert list(run(stages, record, 0, 1, failed=failed)) == ["good"]
+    runner = Runner(PlanFile(bench / "plan-seed0.json", {"seed": 0}, stages), 0, 1, keep_going=True)
+    failed = runner.failed
+    assert list(runner.run(stages)) == ["good"]
     assert [(name, failure.usage) for name, failure in failed.items()] == [
         ("bad", False), ("next", False), ("last", False), ("wrong", True),
     ]  # fmt: skip
     assert "the reason it failed" in str(failed["bad"]) and "needs next, which failed" in str(failed["last"])
 
 
-def test_a_stage_of_the_house_starts_without_importing_again(bench, tmp_path):
-    # the second finds what the import of the first one left, and neither sees the words of the other
-    log = [tmp_path / "one.log", tmp_path / "two.log"]
-    with Forge({**os.environ, "PYTHONPATH": str(CONFIGS.parent)}) as forge:
-        jobs = [forge.start("train.compare", [f"nowhere{i}/*"], log[i]) for i in range(2)]
-        deadline = time.time() + 240
-        while any(job.poll() is None for job in jobs) and time.time() < deadline:
-            time.sleep(0.05)
-    assert [job.returncode for job in jobs] == [2, 2]
-    assert [f"no run folder matches nowhere{i}/*" in log[i].read_text() for i in range(2)] == [True, True]
+def test_two_stages_of_one_entry_do_not_see_each_others_arguments(tmp_path):
+    logs = [tmp_path / "one.log", tmp_path / "two.log"]
+    stage_process.prepare(["train.compare"])
+    jobs = [stage_process.start("train.compare", [f"nowhere{i}/*"], logs[i]) for i in range(2)]
+    deadline = time.time() + 240
+    while any(job.exitcode is None for job in jobs) and time.time() < deadline:
+        time.sleep(0.05)
+    assert [job.exitcode for job in jobs] == [2, 2]
+    assert [f"no run folder matches nowhere{i}/*" in logs[i].read_text() for i in range(2)] == [True, True]
+
+
+def test_a_settings_short_name_reaches_the_recipe():
+    config = load("recipe", RecipeConfig, ["recipe=arena", "methods=[opd]", "stages.eval.set.problems=7"])
+    assert config.only == {"methods": ["opd"]} and config.recipe.stages["eval"].set["problems"] == 7
+    assert load("recipe", RecipeConfig, ["stages.opd.set.x=1"]).recipe.stages["opd"].set["x"] == 1

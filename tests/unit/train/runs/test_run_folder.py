@@ -21,30 +21,46 @@ def config(tmp_path, **changes):
     } | changes
 
 
+def start(config, **more):
+    return open_run(config, **more, entry="tests", kind="training")
+
+
 def test_a_run_folder_holds_its_config_and_where_it_came_from(tmp_path):
-    run = open_run(config(tmp_path), seeds={"weights": 0}, data="abc")
+    run = start(config(tmp_path), seeds={"weights": 0}, data="abc")
     assert run.path == run_path(config(tmp_path)) and run.path.name == f"a-{config_hash(config(tmp_path))[:8]}"
     assert yaml.safe_load((run.path / "config.yaml").read_text()) == config(tmp_path)
     manifest = read_json(run.path / "manifest.json")
     assert manifest["seeds"] == {"weights": 0} and manifest["data"] == "abc"
+    assert manifest["entry"] == "tests" and manifest["kind"] == "training"
     assert {"command", "commit", "changes", "versions", "hardware", "time", "config"} <= set(manifest)
     assert str(tmp_path) not in json.dumps(manifest)
     assert not run.resumed and not run.complete
 
 
 def test_the_same_config_resumes_and_says_so(tmp_path):
-    open_run(config(tmp_path)).close()
-    run = open_run(config(tmp_path))
+    start(config(tmp_path)).close()
+    run = start(config(tmp_path))
     assert run.resumed and len(read_json(run.path / "manifest.json")["resumed"]) == 1
     run.write_json("summary.json", {"x": float("nan")})
     assert run.complete and read_json(run.path / "summary.json") == {"x": None}
 
 
+def test_the_path_of_the_folder_is_written_where_it_is_asked_for(tmp_path):
+    wanted = config(
+        tmp_path, out={"root": str(tmp_path), "name": "a", "folder": None, "path_file": str(tmp_path / "p")}
+    )
+    run = start(wanted)
+    assert (tmp_path / "p").read_text() == f"{run.path}\n" and run.path.name.endswith(config_hash(config(tmp_path))[:8])
+    (tmp_path / "p").unlink()
+    run.close()
+    assert start(wanted).resumed and (tmp_path / "p").read_text() == f"{run.path}\n"
+
+
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
-    run = open_run(config(tmp_path))
+    run = start(config(tmp_path))
     (run.path / ".ledger.json.123.tmp").write_text("{")
     run.close()
-    again = open_run(config(tmp_path))
+    again = start(config(tmp_path))
     assert not list(again.path.glob(".*.tmp"))
 
 
@@ -62,27 +78,27 @@ def test_an_input_counts_by_its_contents(tmp_path):
 
 def test_another_config_in_an_exact_folder_is_refused_and_nothing_changes(tmp_path):
     out = {"root": "", "name": "a", "folder": str(tmp_path / "mine")}
-    open_run(config(tmp_path, out=out)).close()
+    start(config(tmp_path, out=out)).close()
     before = {p.name: p.read_bytes() for p in (tmp_path / "mine").iterdir()}
     with pytest.raises(ValueError, match=r"mine: is a run of another config \(optim\.lr is 0\.1 there and 0\.2 here\)"):
-        open_run(config(tmp_path, out=out, optim={"lr": 0.2}))
+        start(config(tmp_path, out=out, optim={"lr": 0.2}))
     assert {p.name: p.read_bytes() for p in (tmp_path / "mine").iterdir()} == before
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     (tmp_path / "mine").mkdir()
     with pytest.raises(ValueError, match="is not a run folder"):
-        open_run(config(tmp_path, out={"root": "", "name": "a", "folder": str(tmp_path / "mine")}))
+        start(config(tmp_path, out={"root": "", "name": "a", "folder": str(tmp_path / "mine")}))
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match=r"file.*: cannot be created \(Not a directory\)"):
-        open_run(config(tmp_path, out={"root": str(tmp_path / "file"), "name": "a", "folder": None}))
+        start(config(tmp_path, out={"root": str(tmp_path / "file"), "name": "a", "folder": None}))
 
 
 def test_two_processes_cannot_write_one_run(tmp_path):
-    run = open_run(config(tmp_path))
+    run = start(config(tmp_path))
     code = (
         "import json, sys\nfrom train.runs.run_folder import open_run\n"
-        "try: open_run(json.loads(sys.argv[1]))\nexcept ValueError as e: print(e)"
+        "try: open_run(json.loads(sys.argv[1]), entry='tests', kind='merge')\nexcept ValueError as e: print(e)"
     )
     argument = json.dumps(config(tmp_path))
     say = subprocess.run([sys.executable, "-c", code, argument], capture_output=True, text=True, check=True)
