@@ -24,8 +24,8 @@ PLAIN = (
     "from synth.oracle.next_token import Oracle; from synth.spec import preset\n"
     "spec = preset(sys.argv[1], retry_rate=0.2); documents = Source(spec, 0).documents(range(4))\n"
     "for _ in range(3):\n"
-    "    start = time.process_time(); law = Oracle(spec).documents(documents)\n"
-    "    print(len(law.status) / (time.process_time() - start))"
+    "    start = time.process_time(); next_token = Oracle(spec).documents(documents)\n"
+    "    print(len(next_token.status) / (time.process_time() - start))"
 )
 
 
@@ -33,16 +33,16 @@ PLAIN = (
 def test_oracle_speed(name):
     spec = preset(name, retry_rate=0.2)
     oracle, documents = Oracle(spec), Source(spec, 0).documents(range(MANY))
-    law = oracle.documents(documents)  # compiles, too
-    positions = len(law.status)
+    next_token = oracle.documents(documents)  # compiles, too
+    positions = len(next_token.status)
     rates, dense = [], np.inf
     for _ in range(3):
         start = time.process_time()
-        law = oracle.documents(documents)
+        next_token = oracle.documents(documents)
         rates.append(positions / (time.process_time() - start))
         start = time.process_time()
         for first in range(0, positions, BLOCK):
-            law.log_probs(oracle.world.size, slice(first, first + BLOCK))
+            next_token.log_probs(oracle.world.size, slice(first, first + BLOCK))
         dense = min(dense, time.process_time() - start)
     plain = subprocess.run(
         [sys.executable, "-c", PLAIN, name], check=True, capture_output=True, text=True,
@@ -54,4 +54,4 @@ def test_oracle_speed(name):
     print("\n" + line(f"oracle, {name} (peer: the same without the JIT)", "laws", *found))
     rows = positions / (positions / max(rates) + dense)
     print(f"{positions} positions; {rows:,.0f} rows of {oracle.world.size} log-probabilities a second and core")
-    assert np.isfinite(law.entropy()).all()
+    assert np.isfinite(next_token.entropy()).all()

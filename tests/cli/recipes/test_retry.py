@@ -47,8 +47,7 @@ def test_the_smallest_study_ends_in_a_page(tmp_path, capsys):
     assert (rows["pretrain-lora-0.5"].arm.origin, rows["pretrain-lora-0.5"].arm.lora) == ("pretrain-none", 16)
     assert {side.accuracy.pooled.n for row in rows.values() for side in (row.inside, row.outside)} == {24}
     assert (
-        rows["pretrain-retry-0.5-masked"].against == "pretrain-none"
-        and rows["pretrain-retry-0.5-masked"].outside.lead
+        rows["pretrain-retry-0.5-masked"].against == "pretrain-none" and rows["pretrain-retry-0.5-masked"].outside.lead
     )
     out = json.loads((folders["outside-none"] / "summary.json").read_text())
     assert [row["ops"] for row in out["by_ops"]] == [5] and "retries_right" in out

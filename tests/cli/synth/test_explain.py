@@ -35,11 +35,11 @@ def test_totals_are_the_oracle_s(made):
     done = run("-", "--retry-rate", "0.3", text="\n".join(map(json.dumps, records)))
     assert done.returncode == 0, done.stderr
     totals = [line for line in done.stdout.splitlines() if "log-probability" in line]
-    law = Oracle(SPEC).documents(documents)
+    next_token = Oracle(SPEC).documents(documents)
     for i, line in enumerate(totals):
         tokens = documents.response(i)[:-3]  # the text ends before <answer>
-        here = slice(law.rows[i], law.rows[i] + len(tokens))
-        entropy = law.entropy()[here].sum()
+        here = slice(next_token.rows[i], next_token.rows[i] + len(tokens))
+        entropy = next_token.entropy()[here].sum()
         logp = documents.logp[documents.offsets[i] + documents.prompt[i] :][: len(tokens)].sum()
         assert f"{len(tokens)} tokens, log-probability {logp:.3f}, entropy along it {entropy:.3f} nats" in line
 

@@ -1,8 +1,8 @@
-"""The log-probability beside every solution token is the generator's own law: frequencies, sums and entropies agree.
+"""The log-probability beside every solution token is the generator's own: frequencies, sums and entropies agree.
 
 One problem is kept and only the randomness of its solution is redrawn, thousands of times. Then the frequency of each
 whole solution, and of each next token after each prefix, is compared with exp(logp), and with a product written from
-the definition of the law.
+the definition.
 """
 
 import math
@@ -124,12 +124,12 @@ def law_by_definition(spec: Spec, documents: Documents, i: int) -> float:
     return total
 
 
-def agreement(counts: dict, law: dict) -> float:
-    """p-value of counts under a law; outcomes expected fewer than ten times, seen or not, are one cell together."""
+def agreement(counts: dict, probs: dict) -> float:
+    """p-value of counts under a distribution; outcomes expected fewer than ten times, seen or not, are one cell."""
     total = sum(counts.values())
-    cells = [k for k, p in law.items() if total * p >= 10]
+    cells = [k for k, p in probs.items() if total * p >= 10]
     seen = [counts[k] for k in cells]
-    expected = [total * law[k] for k in cells]
+    expected = [total * probs[k] for k in cells]
     rest, rest_expected = total - sum(seen), total - sum(expected)
     if rest_expected > 1e-6:
         seen.append(rest)
@@ -171,7 +171,7 @@ def test_probabilities_of_all_solutions_sum_to_one(name):
 
 @every_setting
 def test_next_token_after_every_prefix(name):
-    """The law is a function of what is written: one price for each continuation of a prefix; it is its frequency."""
+    """The distribution depends on what is written: each continuation of a prefix has one price, its frequency."""
     _, _, documents = redrawn(name)
     following: dict[bytes, Counter] = defaultdict(Counter)
     price: dict[tuple[bytes, int], float] = {}
@@ -184,13 +184,13 @@ def test_next_token_after_every_prefix(name):
             assert math.isclose(price.setdefault((prefix, int(token)), logp[n]), logp[n], rel_tol=1e-9, abs_tol=1e-12)
     tested = []
     for prefix, counts in following.items():
-        law = {token: math.exp(price[prefix, token]) for token in counts}
-        unseen = 1.0 - sum(law.values())
+        probs = {token: math.exp(price[prefix, token]) for token in counts}
+        unseen = 1.0 - sum(probs.values())
         assert unseen > -1e-9
         if len(counts) == 1 and unseen < 1e-9:
             continue  # a token that is determined has probability one
         if counts.total() >= 200:
-            tested.append(agreement(counts, law))
+            tested.append(agreement(counts, probs))
     assert len(tested) > 3
     assert min(tested) > 1e-4 / len(tested)
 

@@ -1,4 +1,4 @@
-"""The oracle's law of every prefix is that of a second generator, which is written from the description alone.
+"""The oracle's distribution after every prefix is that of a second generator, written from the description alone.
 
 It knows a problem by its JSON record and writes texts, in plain Python, with every choice followed to its end. What the
 oracle says after every prefix of every solution of a few small problems is compared with the sum over the ways to get
@@ -220,19 +220,19 @@ def test_every_prefix_of_every_solution(name):
             for t, token in enumerate(row):
                 after[row[:t]][token] += p
         problems = problem.repeat(len(rows))
-        law = oracle(problems, rows)
+        next_token = oracle(problems, rows)
         seen = set()
         for i, row in enumerate(rows):
             for t in range(len(row)):
                 if row[:t] in seen or row[:t] in given_up:
                     continue
                 seen.add(row[:t])
-                j = law.rows[i] + t
-                here = slice(law.starts[j], law.starts[j + 1])
-                said = dict(zip(law.ids[here].tolist(), law.probs[here].tolist(), strict=True))
+                j = next_token.rows[i] + t
+                here = slice(next_token.starts[j], next_token.starts[j + 1])
+                said = dict(zip(next_token.ids[here].tolist(), next_token.probs[here].tolist(), strict=True))
                 total = sum(after[row[:t]].values())
                 wanted = {token: p / total for token, p in after[row[:t]].items()}
-                assert law.status[j] == EXACT
+                assert next_token.status[j] == EXACT
                 assert said.keys() == wanted.keys(), source.world.decode(row[:t])
                 assert all(abs(p - wanted[token]) < 1e-12 for token, p in said.items()), source.world.decode(row[:t])
                 branching += len(wanted) > 1

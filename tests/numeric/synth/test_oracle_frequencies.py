@@ -1,6 +1,6 @@
 """The oracle's probabilities are the frequencies of many fresh solutions of one problem, and its entropy theirs.
 
-Nothing is shared with the law under test but the generator itself: solutions are drawn by the thousand, grouped by
+Nothing is shared with the oracle under test but the generator itself: solutions are drawn by the thousand, grouped by
 prefix, and what comes next is counted.
 """
 
@@ -63,16 +63,16 @@ def drawn(name: str, place: int):
 @pytest.mark.parametrize("name", WORLDS)
 def test_probabilities_are_frequencies(name, place):
     oracle, problem, rows, times, _ = drawn(name, place)
-    law = oracle(repeated(problem, len(rows)), [row[row >= 0] for row in rows])
-    entries = np.diff(law.starts)
+    next_token = oracle(repeated(problem, len(rows)), [row[row >= 0] for row in rows])
+    entries = np.diff(next_token.starts)
     cells: dict[tuple, dict] = {}
     for u, row in enumerate(rows):
-        for t in np.flatnonzero(entries[law.rows[u] : law.rows[u + 1]] > 1):
-            j = law.rows[u] + t
-            assert law.status[j] == EXACT
-            here = slice(law.starts[j], law.starts[j + 1])
+        for t in np.flatnonzero(entries[next_token.rows[u] : next_token.rows[u + 1]] > 1):
+            j = next_token.rows[u] + t
+            assert next_token.status[j] == EXACT
+            here = slice(next_token.starts[j], next_token.starts[j + 1])
             cell = cells.setdefault(
-                tuple(row[:t]), {"p": dict(zip(law.ids[here], law.probs[here], strict=True)), "n": {}}
+                tuple(row[:t]), {"p": dict(zip(next_token.ids[here], next_token.probs[here], strict=True)), "n": {}}
             )
             cell["n"][row[t]] = cell["n"].get(row[t], 0) + times[u]
     statistic, freedom = 0.0, 0

@@ -30,7 +30,7 @@ AT_FIXED_OPS = [  # preset, ops, edges, needed parameters
     ("med", 15, 10.8, 11.4), ("med", 20, 11.5, 14.0), ("med", 23, 11.6, 15.4), ("hard", 21, 13.4, 14.7),
     ("hard", 28, 14.7, 17.9), ("hard", 32, 14.8, 19.8),
 ]  # fmt: skip
-LENGTHS = [  # preset, ops (None: the preset's law), GPT-2 pieces: mean, 95th percentile, mean of solutions, over limit
+LENGTHS = [  # preset, ops (None: the preset's), GPT-2 pieces: mean, 95th percentile, mean of solutions, over limit
     ("med", None, 336, 588, 108, (768, 0.001)), ("hard", None, 424, 757, 145, (768, 0.047)),
     ("med", 15, 586, 773, 294, (768, 0.058)), ("med", 20, 710, 902, 383, (768, 0.258)),
     ("med", 23, 778, 938, 435, (768, 0.507)), ("hard", 21, 772, 1019, 402, (1024, 0.048)),
@@ -107,7 +107,7 @@ def test_what_one_operation_asks():
 
 
 def test_share_of_the_training_bins():
-    """Published share with hash below 17: 0.78 (the op law is skewed to few, heavy templates)."""
+    """Published share with hash below 17: 0.78 (the numbers of operations are skewed to few, heavy templates)."""
     p = Source(preset("med", solution_order="published"), 2024, "all").problems(range(COUNT))
     assert abs((p.scalars[:, SPLIT_BIN] < 17).mean() - 0.78) < 0.02
 
@@ -115,8 +115,8 @@ def test_share_of_the_training_bins():
 @both
 def test_law_of_operations(name):
     p, n = drawn(name), preset(name).ops
-    law = (2 * (n - np.arange(1, n + 1)) + 1) / n**2
-    assert stats.chisquare(np.bincount(p.ops, minlength=n + 1)[1:], COUNT * law).pvalue > 1e-4
+    share = (2 * (n - np.arange(1, n + 1)) + 1) / n**2
+    assert stats.chisquare(np.bincount(p.ops, minlength=n + 1)[1:], COUNT * share).pvalue > 1e-4
     assert 0.10 < (p.ops == 1).mean() * n * n / (2 * n - 1) * 0.129 < 0.16
 
 

@@ -111,7 +111,7 @@ def test_a_wrong_hint_claims_another_number():
 
 
 def test_gold_is_independent_of_the_target_so_it_repeats_it_by_chance_only():
-    """Two draws of one law agree with probability E[p(target)]; with random letters hardly ever."""
+    """Two draws of one distribution agree with probability E[p(target)]; with random letters hardly ever."""
     wide = preset("med", ops=6, edges=12, exact_ops=True, letter_order="ordered", contexts={"gold": 1})
     same, chances = 0, []
     documents = Source(wide, seed=2).documents(range(COUNT))

@@ -1,4 +1,4 @@
-"""Drawn problems, judged from their records by plain Python: graph, values, names, op law, purity of the streams."""
+"""Drawn problems, judged from records by plain Python: graph, values, names, operations, purity of the streams."""
 
 import hashlib
 import json
@@ -222,7 +222,7 @@ def test_dependencies_lists_each_factor_in_order():
             assert [names[s] for s in dependencies(problem, slots[p["name"]])] == factors(p)
 
 
-# --- laws ---------------------------------------------------------------------------------------------------------
+# --- distributions-------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "split"), [("med", "all"), ("med", "train"), ("tiny", "test")])
@@ -231,8 +231,8 @@ def test_law_of_the_operations(name, split):
     spec = preset(name)
     count, n = 3000, spec.ops
     ops = Source(spec, 3, split).problems(range(count)).ops
-    law = (2 * (n - np.arange(1, n + 1)) + 1) / n**2
-    assert stats.chisquare(np.bincount(ops, minlength=n + 1)[1:], count * law).pvalue > 1e-4
+    share = (2 * (n - np.arange(1, n + 1)) + 1) / n**2
+    assert stats.chisquare(np.bincount(ops, minlength=n + 1)[1:], count * share).pvalue > 1e-4
 
 
 def test_exact_operations_are_exact_up_to_the_limit():

@@ -38,14 +38,14 @@ def made(name: str, policy: str = "continue"):
 
 
 def flat(documents) -> np.ndarray:
-    """The responses with one more column each, as the positions of a law are laid out."""
+    """The responses with one more column each, as the positions of an answer of the oracle are laid out."""
     return np.concatenate([np.append(documents.response(i), W.PAD) for i in range(len(documents))])
 
 
-def ids_at(law, row: int, position: int) -> dict[int, float]:
-    j = law.rows[row] + position
-    entries = slice(law.starts[j], law.starts[j + 1])
-    return dict(zip(law.ids[entries].tolist(), law.probs[entries].tolist(), strict=True))
+def ids_at(next_token, row: int, position: int) -> dict[int, float]:
+    j = next_token.rows[row] + position
+    entries = slice(next_token.starts[j], next_token.starts[j + 1])
+    return dict(zip(next_token.ids[entries].tolist(), next_token.probs[entries].tolist(), strict=True))
 
 
 def text_ids(world, text: str) -> list[int]:
@@ -55,18 +55,18 @@ def text_ids(world, text: str) -> list[int]:
 @pytest.mark.parametrize("name", WORLDS)
 def test_along_a_document_the_law_is_the_generator_s(name):
     oracle, _, documents = made(name)
-    law = oracle.documents(documents)
-    ends = law.rows[1:] - 1
-    inside = np.ones(len(law.status), dtype=bool)
+    next_token = oracle.documents(documents)
+    ends = next_token.rows[1:] - 1
+    inside = np.ones(len(next_token.status), dtype=bool)
     inside[ends] = False
-    assert (law.status[inside] == EXACT).all() and (law.status[ends] == ABSTAINED).all()
+    assert (next_token.status[inside] == EXACT).all() and (next_token.status[ends] == ABSTAINED).all()
     expected = np.concatenate(
         [
             documents.logp[a + p : b]
             for a, b, p in zip(documents.offsets, documents.offsets[1:], documents.prompt, strict=False)
         ]
     )
-    np.testing.assert_allclose(law.logp(flat(documents))[inside], expected, atol=1e-12)
+    np.testing.assert_allclose(next_token.logp(flat(documents))[inside], expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("policy", ["continue", "correct", "abstain"])
@@ -87,18 +87,18 @@ def test_any_tokens_get_laws_that_sum_to_one(policy, data):
             row = np.insert(row, at, row[at])
         else:
             row = np.concatenate([row[:at], documents.response(data.draw(st.integers(0, COUNT - 1)))])
-    law = oracle(documents.problems.take(0), [row])
-    total = np.bincount(law._positions(), law.probs, minlength=len(law.status))
-    answered = law.status != ABSTAINED
+    next_token = oracle(documents.problems.take(0), [row])
+    total = np.bincount(next_token._positions(), next_token.probs, minlength=len(next_token.status))
+    answered = next_token.status != ABSTAINED
     np.testing.assert_allclose(total[answered], 1.0, atol=1e-12)
-    assert (total[~answered] == 0).all() and (law.probs > 0).all()
-    assert ((law.ids >= 0) & (law.ids < world.size)).all()
-    first = np.argmax(law.status != EXACT)
-    assert (law.status[first:] != EXACT).all()
+    assert (total[~answered] == 0).all() and (next_token.probs > 0).all()
+    assert ((next_token.ids >= 0) & (next_token.ids < world.size)).all()
+    first = np.argmax(next_token.status != EXACT)
+    assert (next_token.status[first:] != EXACT).all()
     if policy == "abstain":
-        assert np.isin(law.status, (EXACT, ABSTAINED)).all()
+        assert np.isin(next_token.status, (EXACT, ABSTAINED)).all()
     if policy == "continue":
-        assert (law.status != CORRECTED).all()
+        assert (next_token.status != CORRECTED).all()
 
 
 class Example:
@@ -120,8 +120,8 @@ class Example:
     def law_after(self, text: str):
         """(distribution as texts, status) after a solution's text."""
         ids = self.world.encode(text)
-        law = self.oracle(self.problem, [ids])
-        return {self.world.vocabulary[i]: p for i, p in ids_at(law, 0, len(ids)).items()}, law.status[-1]
+        next_token = self.oracle(self.problem, [ids])
+        return {self.world.vocabulary[i]: p for i, p in ids_at(next_token, 0, len(ids)).items()}, next_token.status[-1]
 
 
 def test_a_wrong_constant_is_believed():
@@ -181,23 +181,23 @@ def test_after_the_query_the_answer_comes_and_then_the_end():
     example = Example("continue")
     ids = example.documents.response(0).astype(np.int64)
     at = int(np.argmax(ids == W.ANSWER))
-    law = example.oracle(example.problem, [ids])
-    assert ids_at(law, 0, at) == {W.ANSWER: 1.0}
-    assert ids_at(law, 0, at + 2) == {W.EOS: 1.0} and ids_at(law, 0, at + 3) == {}
+    next_token = example.oracle(example.problem, [ids])
+    assert ids_at(next_token, 0, at) == {W.ANSWER: 1.0}
+    assert ids_at(next_token, 0, at + 2) == {W.EOS: 1.0} and ids_at(next_token, 0, at + 3) == {}
     early = example.oracle(example.problem, [[*ids[: len(example.world.encode(example.first + "."))], W.ANSWER]])
     assert ids_at(early, 0, len(early.status) - 1) == {} and early.status[-1] == ABSTAINED
 
 
 def test_names_are_uniform_over_the_ready_and_needed():
     oracle, _, documents = made("plain")
-    law = oracle.documents(documents)
+    next_token = oracle.documents(documents)
     p = documents.problems
     for i in range(COUNT):
         known = np.zeros(72, dtype=np.int64)
         open_slots = [s for s in range(72) if p.needed[i, s] and ready(p.n_terms[i], p.terms[i], known, s)]
         names = p.take(i).slot_names()[0][open_slots]
         wanted = {int(a): (names[:, 0] == a).mean() for a in set(names[:, 0])}
-        assert ids_at(law, i, 1) == pytest.approx(wanted)
+        assert ids_at(next_token, i, 1) == pytest.approx(wanted)
 
 
 def test_a_right_step_that_is_taken_back_may_still_come():
@@ -219,9 +219,9 @@ def test_where_no_letter_is_left_a_step_can_only_be_taken_back():
         name = [define, *response[1:3], as_]
         for k in range(6):  # a step that gives its letter no value leaves it used
             name += [world.first_letter + k, world.first_number, stop, define, *response[1:3], as_]
-        law = Oracle(spec)(documents.problems.take(i), [name])
-        total = np.bincount(law._positions(), law.probs, minlength=len(law.status))
-        np.testing.assert_allclose(total[law.status != ABSTAINED], 1.0, atol=1e-12)
+        next_token = Oracle(spec)(documents.problems.take(i), [name])
+        total = np.bincount(next_token._positions(), next_token.probs, minlength=len(next_token.status))
+        np.testing.assert_allclose(total[next_token.status != ABSTAINED], 1.0, atol=1e-12)
 
 
 def test_concise_documents_have_the_law_of_the_shortest():
@@ -229,25 +229,27 @@ def test_concise_documents_have_the_law_of_the_shortest():
     documents = Source(spec, seed=3, split="all").documents(range(COUNT))
     asked = [W.CONCISE in documents.prompt_tokens(i) for i in range(COUNT)]
     assert 0 < sum(asked) < COUNT
-    law = Oracle(spec).documents(documents)
+    next_token = Oracle(spec).documents(documents)
     for i in range(COUNT):
         at = slice(documents.offsets[i] + documents.prompt[i], documents.offsets[i + 1])
-        said = law.logp(flat(documents))[law.rows[i] : law.rows[i + 1] - 1]
+        said = next_token.logp(flat(documents))[next_token.rows[i] : next_token.rows[i + 1] - 1]
         np.testing.assert_allclose(said, documents.logp[at], atol=1e-12)
 
 
 def test_dense_rows_and_divergence_agree_with_the_entries():
     oracle, _, documents = made("retry")
-    law = oracle.documents(documents)
+    next_token = oracle.documents(documents)
     size = oracle.world.size
-    dense = law.log_probs(size)
-    answered = law.status != ABSTAINED
+    dense = next_token.log_probs(size)
+    answered = next_token.status != ABSTAINED
     np.testing.assert_allclose(np.exp(dense[answered].astype(np.float64)).sum(1), 1.0, atol=1e-6)
     assert np.isneginf(dense[~answered]).all()
-    np.testing.assert_array_equal(law.log_probs(size, slice(5, 50)), dense[5:50])
-    uniform = np.full((len(law.status), size), -np.log(size))
-    np.testing.assert_allclose(law.kl(uniform)[answered], np.log(size) - law.entropy()[answered], atol=1e-9)
-    np.testing.assert_allclose(law.kl(dense), 0.0, atol=1e-6)
+    np.testing.assert_array_equal(next_token.log_probs(size, slice(5, 50)), dense[5:50])
+    uniform = np.full((len(next_token.status), size), -np.log(size))
+    np.testing.assert_allclose(
+        next_token.kl(uniform)[answered], np.log(size) - next_token.entropy()[answered], atol=1e-9
+    )
+    np.testing.assert_allclose(next_token.kl(dense), 0.0, atol=1e-6)
 
 
 def test_bad_settings_are_named(tmp_path):

@@ -132,7 +132,7 @@ def test_a_rate_near_one_names_every_candidate():
     assert total > 8 * 15
 
 
-# --- the law ------------------------------------------------------------------------------------------------------
+# --- the next sentence --------------------------------------------------------------------------------------------
 
 # No subnormal numbers: training in the same process may have told the processor to flush them to zero.
 RATES = st.floats(0, 0.99, allow_subnormal=False)

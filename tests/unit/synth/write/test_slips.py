@@ -62,8 +62,8 @@ def test_number_of_slips_in_a_row_is_geometric():
                 counted[min(row, 4)] += 1
             row = row + 1 if slipped else 0
         assert row == 0
-    law = [RATE**j * (1 - RATE) for j in range(4)]
-    assert stats.chisquare(counted, counted.sum() * np.array([*law, 1 - sum(law)])).pvalue > 1e-4
+    share = [RATE**j * (1 - RATE) for j in range(4)]
+    assert stats.chisquare(counted, counted.sum() * np.array([*share, 1 - sum(share)])).pvalue > 1e-4
 
 
 def test_share_of_slips_and_of_those_left():
