@@ -13,7 +13,7 @@ therefore equal the solution by chance (always where a problem has one order and
 distribution with `shortest=True`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -116,38 +116,34 @@ def draw(
     source: ProblemSource, problems: Problems, indices: Sequence[int], chosen: Sequence[str]
 ) -> list[sections.Material]:
     """Fresh material for N problems, as much as their recipes ask for; a pure function of (source, index, recipe)."""
-    at, world = np.asarray(indices, dtype=np.int64), source.world
     wanted = [dict(sections.parse(recipe)) for recipe in chosen]
-    made: list[dict] = [{} for _ in wanted]
+    filled: list[dict] = [{} for _ in wanted]
     generators = rng.generators(source.seed, stream(source, "detail"), indices)
     tries_right = [rng.below(s, 2) == 1 and "feedback" not in w for s, w in zip(generators, wanted, strict=True)]
 
-    def fill(what: str, rows: list[int], make, use) -> None:
+    def fresh(what: str, rows: list[int], make: Callable) -> Iterator[tuple[int, sections.Tokens, Verdicts, int]]:
+        """(row, response, verdicts, its row there) for some of the problems."""
         if rows:
-            asked = np.array(rows)
-            responses, verdicts = make(source, problems.take(asked), at[asked], what)
-            for j, row in enumerate(rows):
-                use(made[row], row, responses[j], verdicts, j)
+            responses, verdicts = make(source, problems.take(rows), np.asarray(indices, dtype=np.int64)[rows], what)
+            yield from ((row, responses[j], verdicts, j) for j, row in enumerate(rows))
 
-    def use_gold(m, row, response, verdicts, j):
-        m |= {"gold": response, "partial": first_steps(generators[row], steps(verdicts, j, response))}
-
-    def use_attempt(m, row, response, verdicts, j):
-        m |= {"attempt": response, "attempt_right": bool(verdicts.right[j])}
-        m["feedback"] = feedback(problems.take(row), verdicts, j)
-
-    fill("gold", [i for i, w in enumerate(wanted) if {"gold", "partial"} & w.keys()], solutions, use_gold)
+    rows = [i for i, w in enumerate(wanted) if {"gold", "partial"} & w.keys()]
+    for i, response, verdicts, j in fresh("gold", rows, solutions):
+        filled[i] |= {"gold": response, "partial": first_steps(generators[i], steps(verdicts, j, response))}
     for name, make in (("success", solutions), ("failure", failures)):
         for k in range(sections.MOST[name]):
             rows = [i for i, w in enumerate(wanted) if w.get(name, 0) > k]
-            fill(f"{name} {k}", rows, make, lambda m, row, r, v, j, name=name: m.setdefault(name, []).append(r))
-    tries = [i for i, w in enumerate(wanted) if {"attempt", "feedback"} & w.keys()]
-    fill("attempt", [i for i in tries if tries_right[i]], solutions, use_attempt)
-    fill("attempt", [i for i in tries if not tries_right[i]], failures, use_attempt)
-    for i, m in enumerate(made):
-        m["final"] = final_token(world, int(problems.answer[i]))
-        m["wrong"] = other_number(generators[i], world, m["final"])
-    return [sections.Material(**m) for m in made]
+            for i, response, _, _ in fresh(f"{name} {k}", rows, make):
+                filled[i].setdefault(name, []).append(response)
+    for right, make in ((True, solutions), (False, failures)):
+        rows = [i for i, w in enumerate(wanted) if {"attempt", "feedback"} & w.keys() and tries_right[i] == right]
+        for i, response, verdicts, j in fresh("attempt", rows, make):
+            filled[i] |= {"attempt": response, "attempt_right": bool(verdicts.right[j])}
+            filled[i]["feedback"] = feedback(problems.take(i), verdicts, j)
+    for i, fields in enumerate(filled):
+        fields["final"] = final_token(source.world, int(problems.answer[i]))
+        fields["wrong"] = other_number(generators[i], source.world, fields["final"])
+    return [sections.Material(**fields) for fields in filled]
 
 
 def add_contexts(source: ProblemSource, indices: Sequence[int], documents: Documents) -> Documents:

@@ -28,7 +28,7 @@ from synth.documents import Documents, join
 from synth.spec import Spec
 from synth.store import data_card, shards
 from synth.store.encodings import PHRASE, encoding
-from synth.store.files import read_json, sha256, write_json
+from synth.store.files import atomic_path, read_json, sha256, write_json
 from synth.store.records import CHUNK, record, records, spec_hash
 from synth.store.shards import Shards, read_shards
 from synth.world.vocabulary import path_of
@@ -224,11 +224,9 @@ def write_shards(
 def begin(folder: Path, plan: dict, parquet: bool | None) -> None:
     """Make the folder for a plan, or find that it holds the same one, begun or finished; ValueError otherwise."""
     if not folder.exists():  # made under another name, so that a folder without a plan is never one of ours
-        temporary = folder.with_name(f".{folder.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        write_json(temporary / shards.PARTIAL, plan)
-        temporary.rename(folder)
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            write_json(temporary / shards.PARTIAL, plan)
     found = next((folder / name for name in (shards.MANIFEST, shards.PARTIAL) if (folder / name).is_file()), None)
     if found is None:
         raise ValueError(f"--out {folder} exists already; accepted: a new folder, or one that was begun with --out")
