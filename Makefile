@@ -28,10 +28,11 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 help:
 	@echo "make demo   the whole lab on two CPU cores in under ten minutes; report in runs/quickstart/report.html"
-	@echo "make test   all tests: unit, numeric, golden, cli (or one of these names alone)"
-	@echo "make lint   ruff           make bench  speed against the peers, into tests/bench/README.md"
-	@echo "make env    .venv from requirements.lock       make lock   remake requirements.lock"
-	@echo "make clean  removes caches and .venv, keeps runs/"
+	@echo "make test   all tests that need no GPU; make unit, numeric, golden or cli: one folder of them"
+	@echo "make lint   style (ruff), types (basedpyright), directions and cycles of imports (import-linter)"
+	@echo "make bench  speed beside the peers, into tests/bench/README.md"
+	@echo "make env    .venv from requirements.lock; every target above needs it and makes it"
+	@echo "make lock   remake requirements.lock          make clean  remove caches and .venv, keep runs/"
 
 env: $(STAMP)
 
@@ -65,6 +66,8 @@ unit numeric golden cli: env
 lint: env
 	$(PY) -m ruff check $(ENTRY_PACKAGES) tests
 	$(PY) -m ruff format --check $(ENTRY_PACKAGES) tests
+	$(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/basedpyright
 
 bench: env
 	$(PY) -m pytest -q -s --timeout 0 tests/bench --table tests/bench/README.md
@@ -78,5 +81,5 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf $(VENV) .venv-lock build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lock build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find $(ENTRY_PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,11 +1,8 @@
-"""Parameters and floating-point operations of a model, from its shape.
+"""Parameters and floating-point operations of a model, from its config. Try it:  python -m models.sizes"""
 
-The invariant that matters: `n_params` is the number of trainable numbers that the model really has.
+import torch
 
-Try it:  python -m models.sizes
-"""
-
-from models.gpt import GPTConfig
+from models.gpt import GPT, GPTConfig
 
 
 def matmul_params(config: GPTConfig) -> int:
@@ -16,26 +13,22 @@ def matmul_params(config: GPTConfig) -> int:
 
 
 def n_params(config: GPTConfig) -> int:
-    """Number of trainable numbers: `matmul_params`, plus
-
-    C V if not tied (the embedding), token_shift C, 2 L conv C, (2L + 1) C for the norms' weights (twice that for layer
-    norm), 2 L D with QK-norm, and L (4 C + hidden + C) biases of the linear maps (2 hidden for SwiGLU).
-    """
-    c = config
-    total = matmul_params(c) + (0 if c.tied else c.n_embd * c.vocab_size)
-    total += (c.token_shift + 2 * c.n_layer * c.conv) * c.n_embd
-    total += (2 * c.n_layer + 1) * c.n_embd * (2 if c.norm == "layernorm" else 1)
-    total += 2 * c.n_layer * c.head_dim if c.qk_norm else 0
-    total += c.n_layer * (5 * c.n_embd + c.hidden * (2 if c.mlp == "swiglu" else 1)) if c.bias else 0
-    return total
+    """Number of trainable parameters, counted on a model without memory."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in GPT(config).parameters())
 
 
 def flops_per_token(config: GPTConfig, context: float) -> float:
     """Multiply-adds count as two. Forward pass of one token: 2 matmul_params + 4 L C context.
 
     `context` is the mean number of positions that a token attends to, itself included: (T + 1) / 2 for a causal
-    sequence of T tokens (`torch.utils.flop_counter` ignores causality and takes T). Training costs three times this.
-    Element-wise work and the embedding look-up are left out (Kaplan et al. 2020, section 2.1). Every layer is counted
-    at every token, also where `GPT.forward` skips positions.
+    sequence of T tokens (`torch.utils.flop_counter` ignores causality and takes T). Element-wise work and the embedding
+    look-up are left out (Kaplan et al. 2020, section 2.1). Every layer is counted at every token, also where
+    `GPT.forward` skips positions.
     """
     return 2.0 * matmul_params(config) + 4.0 * config.n_layer * config.n_embd * context
+
+
+def training_flops_per_token(config: GPTConfig, length: int) -> float:
+    """Forward and backward of one token, the mean over a causal sequence of `length` tokens: three forward passes."""
+    return 3 * flops_per_token(config, (length + 1) / 2)

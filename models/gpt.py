@@ -1,7 +1,7 @@
 """A decoder-only transformer with the parts that the experiments vary, fast on one CPU thread.
 
 The invariant that matters: position t of the output depends on tokens 0..t only, and the same tokens give the same
-logits whether they arrive at once, in pieces through a `KVCache`, or followed by right padding.
+logits at once, in pieces through a cache, or followed by right padding.
 
 Try it:  python -c "from models import GPT, GPTConfig; print(GPT(GPTConfig(97, 2, 2, 32, 64)))"
 
@@ -12,7 +12,7 @@ Legend: B batch, T tokens, C channels (n_embd), H heads, D channels of one head,
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol, cast
 
 import torch
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from models.ops import RopeTables, apply_rope, causal_conv, relu2, rms_norm, rope_tables, swiglu
+from models.ops import Rope, apply_rope, causal_conv, relu2, rms_norm, rope_tables, swiglu
 from models.packing import Packing
 
 NORMS = ("rmsnorm", "layernorm")
@@ -51,24 +51,20 @@ class GPTConfig:
     bias: bool = False  # biases in the linear maps, as in GPT-2 and GPT-NeoX
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "n_layer", "n_head", "n_embd", "context", "token_shift", "conv"):
+        for field in fields(self):
+            name, value = field.name, getattr(self, field.name)
             least = 0 if name in ("token_shift", "conv") else 1
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            if field.type is int and (type(value) is not int or value < least):
                 raise ValueError(f"{name}={value!r}: expected an integer of at least {least}")
-        for name in ("qk_norm", "tied", "bias"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected true or false")
-        for name in ("mlp_ratio", "rope_base", "init_std", "rope_fraction"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            if field.type is bool and type(value) is not bool:
+                raise ValueError(f"{name}={value!r}: expected true or false")
+            if field.type is float and (type(value) not in (int, float) or not math.isfinite(value)):
                 raise ValueError(f"{name}={value!r}: expected a number")
-            if value <= 0 and name != "rope_fraction":
+            if field.type is float and name != "rope_fraction" and value <= 0:
                 raise ValueError(f"{name}={value!r}: expected a number above 0")
-        if self.norm not in NORMS:
-            raise ValueError(f"norm={self.norm!r}: expected one of {', '.join(NORMS)}")
-        if self.mlp not in MLPS:
-            raise ValueError(f"mlp={self.mlp!r}: expected one of {', '.join(MLPS)}")
+        for name, value, accepted in (("norm", self.norm, NORMS), ("mlp", self.mlp, MLPS)):
+            if value not in accepted:
+                raise ValueError(f"{name}={value!r}: expected one of {', '.join(accepted)}")
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd={self.n_embd}: expected a multiple of n_head={self.n_head}")
         if not 0 <= self.rope_fraction <= 1:
@@ -188,12 +184,7 @@ class Attention(nn.Module):
         self.k_scale = nn.Parameter(torch.empty(config.head_dim)) if config.qk_norm else None
 
     def forward(
-        self,
-        x_BTC: Tensor,
-        rope: RopeTables,
-        cache: Cache | None,
-        packing: Packing | None = None,
-        at_N: Tensor | None = None,
+        self, x_BTC: Tensor, rope: Rope, cache: Cache | None, packing: Packing | None = None, at_N: Tensor | None = None
     ) -> Tensor:
         """[B, T, C], or [N, C] at the flat positions `at_N`."""
         c, (n_rows, n_tokens, _) = self.config, x_BTC.shape
@@ -239,12 +230,7 @@ class Block(nn.Module):
         self.conv_attn, self.conv_mlp = (Conv(config, layer, part) if config.conv else None for part in (0, 1))
 
     def forward(
-        self,
-        x_BTC: Tensor,
-        rope: RopeTables,
-        cache: Cache | None,
-        packing: Packing | None = None,
-        at_N: Tensor | None = None,
+        self, x_BTC: Tensor, rope: Rope, cache: Cache | None, packing: Packing | None = None, at_N: Tensor | None = None
     ) -> Tensor:
         """[B, T, C], or [N, C] at the flat positions `at_N` only: the others are skipped where possible."""
         h_BTC = self.norm_attn(x_BTC)
@@ -312,11 +298,12 @@ class GPT(nn.Module):
         n_tokens = tokens_BT.shape[1]
         if n_tokens > self.config.context:
             raise ValueError(f"context={self.config.context}: too short for {n_tokens} tokens")
-        packing = None if segments_BT is None else Packing(segments_BT, self.config.head_dim)
-        if packing is not None:
+        packing, positions = None, slice(n_tokens)
+        if segments_BT is not None:
+            packing = Packing(segments_BT, self.config.head_dim)
             positions = packing.position_BT
-        else:
-            positions = slice(n_tokens) if cache is None else cache.begin(tokens_BT)
+        elif cache is not None:
+            positions = cache.begin(tokens_BT)
         rope = self.rope(positions, tokens_BT.device)
         x_BTC = self.embed(tokens_BT, cache, packing)
         *blocks, last = self.blocks
@@ -333,7 +320,7 @@ class GPT(nn.Module):
         """The matrix [V, C] from final hidden states to logits."""
         return self.embed.weight if self.unembed is None else self.unembed.weight
 
-    def rope(self, positions: slice | Tensor, device: torch.device) -> RopeTables:
+    def rope(self, positions: slice | Tensor, device: torch.device) -> Rope:
         """The tables of `models.ops.apply_rope` at these positions."""
         c = self.config
         if self.rope_tables is None or self.rope_tables.device != device:

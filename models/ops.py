@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-RopeTables = tuple[Tensor, Tensor, Tensor]
+Rope = tuple[Tensor, Tensor, Tensor]
 
 
 def _use_autograd_function() -> bool:
@@ -133,15 +133,14 @@ class _Rotate(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        keep, ahead, behind = ctx.saved_tensors
-        half = ctx.half
+        (keep, ahead, behind), half = ctx.saved_tensors, ctx.half
         back = grad * keep
         back[..., half:].addcmul_(grad[..., :-half], ahead[..., :-half])
         back[..., :-half].addcmul_(grad[..., half:], behind[..., half:])
         return back, None, None, None, None
 
 
-def apply_rope(x_BTE: Tensor, rope: RopeTables, half: int) -> Tensor:
+def apply_rope(x_BTE: Tensor, rope: Rope, half: int) -> Tensor:
     """Rotary positions (Su et al. 2021) in the half-split layout of GPT-NeoX and Llama, on all heads in one go.
 
     In each head, channels i and R + i (i < R = `half`) turn by the angle of their position; channels from 2R on stay.

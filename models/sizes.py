@@ -1,6 +1,6 @@
-"""The ladder of model sizes: parameters and compute of every file in configs/model, as a table and as their comments.
+"""The model sizes of configs/model: parameters and compute of every file, as a table and as the comment in the file.
 
-The invariant that matters: each of these files carries the line that `size_comment` computes from it.
+The invariant that matters: each of these files contains the line that `size_comment` computes from it.
 
 Try it:  python -m models.sizes
          python -m models.sizes --vocab 1751 --context 768 gpt2-12-12 llama-12-12
@@ -9,7 +9,7 @@ Try it:  python -m models.sizes
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -21,8 +21,18 @@ FOLDER = Path(__file__).resolve().parent.parent / "configs" / "model"
 GPT2_VOCAB = 50257  # tokens of GPT-2's tokenizer, which the papers use
 
 
+def read_sizes(vocab: int = GPT2_VOCAB, names: Collection[str] = ()) -> dict[str, GPTConfig]:
+    """The models of configs/model (all, or `names`) with a vocabulary of `vocab` tokens, smallest first."""
+    paths = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+    for name in names:
+        if name not in paths:
+            raise ValueError(f"size={name}: accepted: {', '.join(paths)}")
+    sizes = {name: read_size(paths[name], vocab) for name in names or paths}
+    return dict(sorted(sizes.items(), key=lambda size: non_embedding_params(size[1])))
+
+
 def read_size(path: Path, vocab: int = GPT2_VOCAB) -> GPTConfig:
-    """The config of one file of the ladder with a vocabulary of `vocab` tokens."""
+    """The model of one file with a vocabulary of `vocab` tokens."""
     return GPTConfig(vocab_size=vocab, **yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
@@ -32,7 +42,7 @@ def non_embedding_params(config: GPTConfig) -> int:
 
 
 def size_comment(config: GPTConfig) -> str:
-    """What a file of the ladder says of its size; FLOPs are those of a token, forward, in sequences of full length."""
+    """The comment on its size in a file of configs/model; FLOPs of a token, forward, in sequences of full length."""
     c, embeds = config, 1 if config.tied else 2
     flops, each = flops_per_token(c, (c.context + 1) / 2), 2 * c.n_embd
     return (
@@ -42,20 +52,15 @@ def size_comment(config: GPTConfig) -> str:
     )
 
 
-def table(paths: Sequence[Path], vocab: int, context: int | None) -> str:
-    """One line per size, smallest first: parameters beside the vocabulary ("body") and in all, and the FLOPs of one
-    token, forward, in a sequence of `context` tokens (None: of the model's longest)."""
-    sizes = sorted(
-        ((path.stem, read_size(path, vocab)) for path in paths), key=lambda size: non_embedding_params(size[1])
-    )
+def table(sizes: Mapping[str, GPTConfig], context: int | None) -> str:
+    """One line per model: parameters without ("body") and with the vocabulary; FLOPs of one token, forward, in a
+    sequence of `context` tokens (None: of the model's longest)."""
     lines = [f"{'size':<12} layers heads width context    body  in all FLOPs/token"]
-    for name, c in sizes:
+    for name, c in sizes.items():
         length = context or c.context
-        cost = _short(flops_per_token(c, (length + 1) / 2))
-        lines.append(
-            f"{name:<12} {c.n_layer:>6} {c.n_head:>5} {c.n_embd:>5} {length:>7} {_short(non_embedding_params(c)):>7} "
-            f"{_short(n_params(c)):>7} {cost:>11}"
-        )
+        body, total, flops = map(_short, (non_embedding_params(c), n_params(c), flops_per_token(c, (length + 1) / 2)))
+        shape = f"{c.n_layer:>6} {c.n_head:>5} {c.n_embd:>5} {length:>7}"
+        lines.append(f"{name:<12} {shape} {body:>7} {total:>7} {flops:>11}")
     return "\n".join(lines)
 
 
@@ -70,26 +75,22 @@ def _short(number: float) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the table. Exit code 2, and one line, for a size or a number that cannot be."""
+    """Prints the table. One line and exit code 2 for an unknown size or a number out of range."""
     parser = argparse.ArgumentParser(
         "python -m models.sizes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("size", nargs="*", help="names in configs/model (default: all)")
     parser.add_argument("--vocab", type=int, default=GPT2_VOCAB, help="tokens in the vocabulary (default: GPT-2's)")
     parser.add_argument("--context", type=int, help="length of the sequences (default: each model's context)")
-    words = parser.parse_args(argv)
-    known = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+    given = parser.parse_args(argv)
     try:
-        for name in words.size:
-            if name not in known:
-                raise ValueError(f"size={name}: accepted: {', '.join(known)}")
-        if words.context is not None and words.context < 1:
-            raise ValueError(f"context={words.context}: expected at least 1")
-        print(table([known[name] for name in words.size or known], words.vocab, words.context), flush=True)
+        if given.context is not None and given.context < 1:
+            raise ValueError(f"context={given.context}: expected at least 1")
+        print(table(read_sizes(given.vocab, given.size), given.context), flush=True)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader (head, less) has seen enough
+    except BrokenPipeError:  # the reader (head, less) has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 

@@ -17,9 +17,8 @@ from pathlib import Path
 
 import torch
 
-from models.flops import flops_per_token, n_params
-from models.gpt import GPTConfig
-from models.sizes import FOLDER, read_size
+from models.flops import n_params, training_flops_per_token
+from models.sizes import read_sizes
 from synth.spec import preset
 from train.config.arguments import parser_of
 from train.runs.results import Run, is_run
@@ -32,26 +31,14 @@ DAY = 86_400.0
 SIDE = {"cpu": 1536, "cuda": 8192}  # rows and columns of the matrices that are multiplied to measure a device
 
 
-def training_flops_per_token(config: GPTConfig, window: int) -> float:
-    """Three forward passes; a token of a full window attends to (window + 1) / 2 positions on average."""
-    return 3 * flops_per_token(config, (window + 1) / 2)
-
-
-def models(folder: Path = FOLDER) -> dict[str, GPTConfig]:
-    """Every model of the folder, with the vocabulary of the published world, by size."""
-    vocabulary = len(preset("med").load_world().vocabulary)
-    found = {path.stem: read_size(path, vocabulary) for path in folder.glob("*.yaml")}
-    return dict(sorted(found.items(), key=lambda item: n_params(item[1])))
-
-
 def projected(tokens: float, window: int, rate: float) -> Table:
-    """The first table: one row for each model at `rate` operations a second."""
+    """The first table: one row for each model, with the vocabulary of the published world, at `rate` FLOP/s."""
     rows = []
-    for name, config in models().items():
+    for name, config in read_sizes(len(preset("med").load_world().vocabulary)).items():
         each = training_flops_per_token(config, window)
         days = tokens * each / rate / DAY
-        row = [name, f"{n_params(config) / 1e6:.2f}M", f"{each:.3g}", f"{tokens * each:.3g}"]
-        rows.append([*row, f"{days:.3g}", f"{days / 8:.3g}"])
+        numbers = [f"{value:.3g}" for value in (each, tokens * each, days, days / 8)]
+        rows.append([name, f"{n_params(config) / 1e6:.2f}M", *numbers])
     return Table(["model", "weights", "FLOPs/token", "FLOPs", "device days", "8 devices"], rows)
 
 

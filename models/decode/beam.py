@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from models.decode.cache import KVCache
 from models.decode.decoder import Decoder, prefill
@@ -133,12 +134,9 @@ class _Search:
 
 
 def _samples(found: list[tuple[list[int], list[float]]], eos: int, pad: int, device: torch.device) -> Samples:
-    lengths_B = torch.tensor([len(tokens) for tokens, _ in found], device=device)
-    shape = (len(found), int(lengths_B.max()))
-    tokens_BT = torch.full(shape, pad, dtype=torch.long, device=device)
-    logprobs_BT = torch.zeros(shape, device=device)
-    for row, (tokens, logprobs) in enumerate(found):
-        tokens_BT[row, : len(tokens)] = torch.tensor(tokens, device=device)
-        logprobs_BT[row, : len(tokens)] = torch.tensor(logprobs, device=device)
-    finished_B = torch.tensor([tokens[-1] == eos for tokens, _ in found], device=device)
+    texts, logprobs = zip(*found, strict=True)
+    tokens_BT = pad_sequence([torch.tensor(tokens, device=device) for tokens in texts], True, pad)
+    logprobs_BT = pad_sequence([torch.tensor(values, device=device) for values in logprobs], True)
+    lengths_B = torch.tensor([len(tokens) for tokens in texts], device=device)
+    finished_B = torch.tensor([tokens[-1] == eos for tokens in texts], device=device)
     return Samples(tokens_BT, lengths_B, logprobs_BT, torch.zeros_like(logprobs_BT), finished_B)

@@ -65,24 +65,17 @@ class KVCache:
 
     def append_rows(self, other: "KVCache", rows_M: Tensor) -> None:
         """Append copies of rows `rows_M` (repeats allowed) of another cache of the same model to the rows in use."""
-        rows, width = slice(self.n_rows, self.n_rows + len(rows_M)), other.longest
-        other._make_finite(width)
-        self.kv_L2RHKD[:, :, rows, :, :width] = other.kv_L2RHKD[..., :width, :].index_select(2, rows_M)
-        self.inputs_L2RKC[:, :, rows, :width] = other.inputs_L2RKC[:, :, :, :width].index_select(2, rows_M)
-        self.tokens_RK[rows, :width] = other.tokens_RK[rows_M, :width]
-        self.lengths_R[rows] = other.lengths_R[rows_M]
+        other._make_finite(other.longest)
+        self._copy(slice(self.n_rows, self.n_rows + len(rows_M)), other, rows_M)
         self.n_rows += len(rows_M)
-        self.longest = max(self.longest, width)
+        self.longest = max(self.longest, other.longest)
 
     def keep_rows(self, keep_B: Tensor) -> Tensor:
         """Drop rows where `keep_B` is False; rows from the end fill the holes. Returns the old index of each row."""
         n = int(keep_B.sum())
         hole_M = (~keep_B[:n]).nonzero()[:, 0]
         from_M = keep_B[n:].nonzero()[:, 0] + n
-        used = slice(self.longest)
-        self.kv_L2RHKD[:, :, hole_M, :, used] = self.kv_L2RHKD[..., used, :].index_select(2, from_M)
-        self.inputs_L2RKC[:, :, hole_M, used] = self.inputs_L2RKC[:, :, :, used].index_select(2, from_M)
-        self.tokens_RK[hole_M], self.lengths_R[hole_M] = self.tokens_RK[from_M], self.lengths_R[from_M]
+        self._copy(hole_M, self, from_M)
         old_B = torch.arange(n, device=keep_B.device)
         old_B[hole_M] = from_M
         self.n_rows = n
@@ -91,10 +84,15 @@ class KVCache:
 
     def reorder(self, from_B: Tensor) -> None:
         """Row b becomes a copy of row `from_B[b]`, for all rows in use at once; repeats allowed."""
-        rows, used = slice(self.n_rows), slice(self.longest)
-        self.kv_L2RHKD[:, :, rows, :, used] = self.kv_L2RHKD[..., used, :].index_select(2, from_B)
-        self.inputs_L2RKC[:, :, rows, used] = self.inputs_L2RKC[:, :, :, used].index_select(2, from_B)
-        self.tokens_RK[rows], self.lengths_R[rows] = self.tokens_RK[from_B], self.lengths_R[from_B]
+        self._copy(slice(self.n_rows), self, from_B)
+
+    def _copy(self, to: slice | Tensor, source: "KVCache", from_M: Tensor) -> None:
+        """Rows `to` become copies of rows `from_M` of `source`."""
+        used = slice(source.longest)
+        self.kv_L2RHKD[:, :, to, :, used] = source.kv_L2RHKD[..., used, :].index_select(2, from_M)
+        self.inputs_L2RKC[:, :, to, used] = source.inputs_L2RKC[:, :, :, used].index_select(2, from_M)
+        self.tokens_RK[to, used] = source.tokens_RK[from_M, used]
+        self.lengths_R[to] = source.lengths_R[from_M]
 
     def _make_finite(self, columns: int) -> None:
         """Zero the unused entries of the first `columns` columns (and of 64 more, so that it is rarely called)."""

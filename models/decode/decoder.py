@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from models.decode.cache import KVCache
 from models.decode.cpu_step import CPUStep, is_supported
@@ -27,12 +28,12 @@ def prefill(model: GPT, prompts: Sequence[Sequence[int]]) -> tuple[KVCache, Tens
 
     Raises FloatingPointError for logits that are not finite.
     """
-    device, width = model.embed.weight.device, max(map(len, prompts))
+    device, n = model.embed.weight.device, len(prompts)
     lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
-    tokens_BT = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in prompts], device=device)
-    cache = KVCache(model, len(prompts), width)
-    last_B = lengths_B - 1 + width * torch.arange(len(prompts), device=device)
-    logits_BV = model.forward(tokens_BT, cache, at_N=last_B)
+    tokens_BT = pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True).to(device)
+    width = tokens_BT.shape[1]
+    cache = KVCache(model, n, width)
+    logits_BV = model.forward(tokens_BT, cache, at_N=lengths_B - 1 + width * torch.arange(n, device=device))
     if not logits_BV.isfinite().all():
         raise FloatingPointError("the model's logits are not finite: its training has diverged")
     cache.truncate(lengths_B)

@@ -84,7 +84,7 @@ def sample(
             sampling_AV = logp_AV if settings == (1, 0, 1) else sampling_logprobs(logp_AV, *settings)
             token_A1 = inverse_cdf_sample(sampling_AV, uniform_BT[batch.row_A, batch.step_A])
         batch.advance(token_A1, logp_AV, sampling_AV)
-    return _blank_behind_eos(batch, eos, pad)
+    return _results(batch, eos, pad)
 
 
 class _Batch:
@@ -214,13 +214,13 @@ def check_prompts(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: 
         )
 
 
-def _blank_behind_eos(batch: _Batch, eos: int, pad: int) -> Samples:
+def _results(batch: _Batch, eos: int, pad: int) -> Samples:
     """The results, without what finished rows wrote between their eos and leaving the batch."""
     is_eos_BT = batch.tokens_BT == eos
     behind_BT = (is_eos_BT.cumsum(1) - is_eos_BT.long()) > 0
     lengths_B = (~behind_BT).sum(1)
-    kept = slice(None), slice(int(lengths_B.max()))
-    tokens_BT = batch.tokens_BT.masked_fill(behind_BT, pad)[kept]
-    logprobs_BT = batch.logprobs_BT.masked_fill(behind_BT, 0.0)[kept]
-    sampling_logprobs_BT = batch.sampling_logprobs_BT.masked_fill(behind_BT, 0.0)[kept]
+    tokens_BT, logprobs_BT, sampling_logprobs_BT = (
+        values_BT.masked_fill(behind_BT, blank)[:, : int(lengths_B.max())]
+        for values_BT, blank in ((batch.tokens_BT, pad), (batch.logprobs_BT, 0), (batch.sampling_logprobs_BT, 0))
+    )
     return Samples(tokens_BT, lengths_B, logprobs_BT, sampling_logprobs_BT, is_eos_BT.any(1))

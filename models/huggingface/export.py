@@ -1,10 +1,10 @@
-"""Hugging Face folders: write a GPT into one, read one back, and measure how far the logits are apart.
+"""Hugging Face folders: write a GPT into one, read one back, and measure how far the logits differ.
 
 A GPT that is a GPT-NeoX, Llama or Qwen3 (`models.huggingface.families`) is written as one, which every tool reads. Any
 other GPT is written with its own code (`custom_code`), which `transformers` runs with `trust_remote_code=True`.
 
-The invariant that matters: both ways the logits stay the same to float32 rounding, or the setting that makes this
-impossible is named.
+The invariant that matters: in both directions the logits stay the same to float32 rounding, or a ValueError names the
+setting that makes this impossible.
 
 Try it:  save(GPT(GPTConfig(97, 2, 2, 32, 64, mlp="swiglu")), Path("folder")); load(Path("folder"))
 
@@ -21,41 +21,37 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.utils import logging
 
 from models.gpt import GPT
-from models.huggingface.families import by_head, family, names_of, read_config, write_config
+from models.huggingface.families import family, names_of, qkv_from_neox, qkv_to_neox, read_config, write_config
 from models.huggingface.modeling_glasshouse import GlasshouseConfig, GlasshouseForCausalLM
 
-# The modules of `models` that a folder with its own code carries, each under its last name, side by side.
-CODE = ("huggingface.modeling_glasshouse", "gpt", "decode.cache", "ops", "packing")
+# The modules of `models` that a folder with its own code carries, side by side.
+CODE = ("huggingface.modeling_glasshouse", "gpt", "ops", "packing")
 MODELS = Path(__file__).resolve().parents[1]
-# Largest difference of two logits, as a share of the largest logit, that counts as float32 rounding. Most of it is that
-# of `transformers`' rotary angles, which it rounds to float32 and we do not: it grows with the position.
+# Largest difference of two logits, as a share of the largest logit, that counts as float32 rounding. Most of it comes
+# from the rotary angles, which `transformers` rounds to float32 and we do not; it grows with the position.
 ROUNDING = 1e-4
 
 
 def to_hugging_face(model: GPT, *, eos: int | None = None, pad: int | None = None) -> PreTrainedModel:
-    """The same model in `transformers`, on the CPU, in evaluation mode; `eos` ends what it generates."""
-    config, kind = model.config, family(model.config)
+    """The same model in `transformers`, on the CPU, in evaluation mode; generation stops at `eos`."""
+    config, target = model.config, family(model.config)
     state: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
-        if kind.model_type == "gpt_neox" and ".qkv." in name:
-            tensor = by_head(tensor, (3, config.n_head))
-        names = names_of(name, kind)
+        if target.model_type == "gpt_neox" and ".qkv." in name:
+            tensor = qkv_to_neox(tensor, config.n_head)
+        names = names_of(name, target)
         state |= dict(zip(names, tensor.cpu().chunk(len(names)), strict=True))
     if config.tied:
-        state["lm_head.weight"] = state[names_of("embed.weight", kind)[0]]
-    with (
-        _quiet(),
-        torch.random.fork_rng(devices=[]),
-    ):  # its first weights, soon replaced, come from the global generator
-        theirs = kind.model(write_config(config, eos, pad))
-        theirs.to(model.embed.weight.dtype).load_state_dict(state)
-        theirs.generation_config = _greedy(model, eos, pad)
-    return theirs.eval()
+        state["lm_head.weight"] = state[names_of("embed.weight", target)[0]]
+    # Its first weights, replaced at once, would be drawn from the global generator.
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        hf_model = target.model(write_config(config, eos, pad))
+    return _ready(hf_model, hf_model, state, model, eos, pad)
 
 
 def to_custom_code(model: GPT, *, eos: int | None = None, pad: int | None = None) -> PreTrainedModel:
@@ -64,42 +60,49 @@ def to_custom_code(model: GPT, *, eos: int | None = None, pad: int | None = None
     with _quiet():
         config = GlasshouseConfig(gpt=asdict(model.config), bos_token_id=None, eos_token_id=eos, pad_token_id=pad)
         config.auto_map = {auto: f"modeling_glasshouse.{name}" for auto, name in names.items()}
-        theirs = GlasshouseForCausalLM(config).to(model.embed.weight.dtype)
-        theirs.gpt.load_state_dict(model.state_dict())
-        theirs.generation_config = _greedy(model, eos, pad)
-    return theirs.eval()
+        hf_model = GlasshouseForCausalLM(config)
+    return _ready(hf_model, hf_model.gpt, model.state_dict(), model, eos, pad)
 
 
-def _greedy(model: GPT, eos: int | None, pad: int | None) -> GenerationConfig:
-    return GenerationConfig(max_length=model.config.context, do_sample=False, eos_token_id=eos, pad_token_id=pad)
+def _ready(
+    hf_model: PreTrainedModel, part: nn.Module, state: dict[str, Tensor], model: GPT, eos: int | None, pad: int | None
+) -> PreTrainedModel:
+    """`hf_model` with the weights `state` in `part`, the dtype of `model`, and greedy generation as its default."""
+    nn.Module.to(hf_model, model.embed.weight.dtype)
+    part.load_state_dict(state)
+    length = model.config.context
+    hf_model.generation_config = GenerationConfig(
+        max_length=length, do_sample=False, eos_token_id=eos, pad_token_id=pad
+    )
+    return hf_model.eval()
 
 
-def from_hugging_face(theirs: PreTrainedModel) -> GPT:
+def from_hugging_face(hf_model: PreTrainedModel) -> GPT:
     """The same model as a GPT, in evaluation mode. Raises ValueError as `read_config` does."""
-    config = read_config(theirs.config)
-    kind, source = family(config), theirs.state_dict()
+    config = read_config(hf_model.config)
+    source, hf_state = family(config), hf_model.state_dict()
     with torch.device("meta"):
         model = GPT(config)
     state = {}
     for name in model.state_dict():
-        tensor = torch.cat([source[their] for their in names_of(name, kind)])
-        if kind.model_type == "gpt_neox" and ".qkv." in name:
-            tensor = by_head(tensor, (config.n_head, 3))
+        tensor = torch.cat([hf_state[hf_name] for hf_name in names_of(name, source)])
+        if source.model_type == "gpt_neox" and ".qkv." in name:
+            tensor = qkv_from_neox(tensor, config.n_head)
         state[name] = tensor.clone()
     model.load_state_dict(state, assign=True)
     return model.requires_grad_().eval()
 
 
 @torch.no_grad()
-def parity(model: GPT, theirs: torch.nn.Module, rows: int = 4, seed: int = 0) -> tuple[float, float]:
-    """Largest difference of two logits, and the largest logit, over random tokens that fill up to 256 positions.
+def parity(model: GPT, hf_model: nn.Module, rows: int = 4, seed: int = 0) -> tuple[float, float]:
+    """Largest difference of two logits, and the largest logit, on random tokens at up to 256 positions.
 
-    Raises FloatingPointError where the difference is no rounding (more than `ROUNDING` of the largest logit).
+    Raises FloatingPointError if the difference exceeds rounding (`ROUNDING` times the largest logit).
     """
     shape = (rows, min(256, model.config.context))
     tokens_BT = torch.randint(model.config.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
-    ours_BTV, theirs_BTV = model(tokens_BT), theirs(tokens_BT).logits.float()
-    difference, largest = float((ours_BTV - theirs_BTV).abs().max()), float(ours_BTV.abs().max())
+    logits_BTV, hf_logits_BTV = model(tokens_BT), hf_model(tokens_BT).logits.float()
+    difference, largest = float((logits_BTV - hf_logits_BTV).abs().max()), float(logits_BTV.abs().max())
     if not difference <= ROUNDING * largest:
         raise FloatingPointError(
             f"the exported model's logits differ by {difference:.1e} where the largest is {largest:.1e}"
@@ -110,25 +113,24 @@ def parity(model: GPT, theirs: torch.nn.Module, rows: int = 4, seed: int = 0) ->
 def save(
     model: GPT, folder: Path, *, eos: int | None = None, pad: int | None = None, custom_code: bool = False
 ) -> PreTrainedModel:
-    """Write config.json, generation_config.json and model.safetensors into `folder`, and its code if asked to.
+    """Write config.json, generation_config.json and model.safetensors into `folder`, and the code if `custom_code`.
 
-    Returns the model that was written. Raises ValueError for a model that has no counterpart in `transformers`, unless
-    it goes with its own code.
+    Returns the written model. Without `custom_code` raises ValueError for a model that `transformers` does not have.
     """
-    theirs = to_custom_code(model, eos=eos, pad=pad) if custom_code else to_hugging_face(model, eos=eos, pad=pad)
+    hf_model = (to_custom_code if custom_code else to_hugging_face)(model, eos=eos, pad=pad)
     with _quiet():
-        theirs.save_pretrained(folder)
+        hf_model.save_pretrained(folder)
     for module in CODE if custom_code else ():
         source = (MODELS / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
         flat = re.sub(r"from models\.(?:\w+\.)*(\w+) import", r"from .\1 import", source)
         (Path(folder) / module.rpartition(".")[2]).with_suffix(".py").write_text(flat, encoding="utf-8")
-    return theirs
+    return hf_model
 
 
 def read(folder: Path, *, custom_code: bool = False) -> PreTrainedModel:
-    """The model of a Hugging Face folder as `transformers` loads it, which may run the folder's code if allowed to.
+    """The model of a Hugging Face folder as `transformers` loads it; `custom_code` runs the code in the folder.
 
-    Raises ValueError for a folder that is none, or whose weights are not exactly those of its architecture.
+    Raises ValueError for another folder, or if the weights are not exactly those of the architecture.
     """
     return _from_pretrained(AutoModelForCausalLM, Path(folder), trust_remote_code=custom_code)
 
@@ -136,7 +138,7 @@ def read(folder: Path, *, custom_code: bool = False) -> PreTrainedModel:
 def load(folder: Path) -> GPT:
     """The model of a Hugging Face folder as a GPT: one written here, or any GPT-NeoX, Llama or Qwen3 that fits.
 
-    Raises ValueError, naming the folder or the setting that does not fit. Never runs a folder's code.
+    Raises ValueError, naming the folder or the setting that does not fit. Never runs code in the folder.
     """
     if _model_type(Path(folder)) == GlasshouseConfig.model_type:
         return _from_pretrained(GlasshouseForCausalLM, Path(folder)).gpt
@@ -154,22 +156,22 @@ def _model_type(folder: Path) -> str:
         ) from error
 
 
-def _from_pretrained(kind: Any, folder: Path, **settings: Any) -> Any:
+def _from_pretrained(auto_class: Any, folder: Path, **settings: Any) -> Any:
     _model_type(folder)
     with _quiet():
         try:
-            theirs, notes = kind.from_pretrained(folder, dtype="auto", output_loading_info=True, **settings)
+            hf_model, info = auto_class.from_pretrained(folder, dtype="auto", output_loading_info=True, **settings)
         except (OSError, SafetensorError) as error:
             raise ValueError(f"folder={folder}: cannot be read ({str(error).splitlines()[0]})") from error
     for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if notes[fault]:
-            raise ValueError(f"folder={folder}: {fault.replace('_', ' ')} in its weights: {sorted(notes[fault])[0]}")
-    return theirs.eval()
+        if info[fault]:
+            raise ValueError(f"folder={folder}: {fault.replace('_', ' ')} in its weights: {sorted(info[fault])[0]}")
+    return hf_model.eval()
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the notices and progress bars of transformers."""
+    """Without the warnings and progress bars of transformers."""
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

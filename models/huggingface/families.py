@@ -4,8 +4,8 @@
     rmsnorm, swiglu                       LlamaForCausalLM
     rmsnorm, swiglu, qk_norm, no bias     Qwen3ForCausalLM
 
-The invariant that matters: a setting with no counterpart is refused by name. Reading turns their settings into ours and
-back: whatever does not return as it was is such a setting.
+The invariant that matters: a setting with no counterpart is refused by name. `read_config` converts a config to ours
+and back again, and refuses every setting that does not come back unchanged.
 
 Try it:  read_config(write_config(GPTConfig(97, 2, 2, 32, 64, mlp="swiglu")))
 """
@@ -13,6 +13,7 @@ Try it:  read_config(write_config(GPTConfig(97, 2, 2, 32, 64, mlp="swiglu")))
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from einops import rearrange
 from torch import Tensor
 from transformers import (
     GPTNeoXConfig,
@@ -35,7 +36,7 @@ _NEOX_BLOCK = {
     "mlp.up": ("mlp.dense_h_to_4h",),
     "mlp.down": ("mlp.dense_4h_to_h",),
 }
-_LLAMA_BLOCK = {  # several names: together they are our rows, in this order
+_LLAMA_BLOCK = {  # several names: concatenated in this order they are our tensor
     "norm_attn": ("input_layernorm",),
     "attn.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "attn.q_scale": ("self_attn.q_norm.weight",),
@@ -48,12 +49,12 @@ _LLAMA_BLOCK = {  # several names: together they are our rows, in this order
 
 
 class Family(NamedTuple):
-    """An architecture of `transformers`: its classes, what it asks of a GPTConfig, and its names of our tensors."""
+    """An architecture of `transformers`: its classes, the GPTConfig that it requires, and its names of our tensors."""
 
     model_type: str
     config: type[PreTrainedConfig]
     model: type[PreTrainedModel]
-    asks: Mapping[str, Any]
+    requires: Mapping[str, Any]
     top: Mapping[str, str]
     block: Mapping[str, tuple[str, ...]]
 
@@ -83,8 +84,14 @@ FAMILIES = (
     ),
 )  # fmt: skip
 
-# Settings of theirs that change no logit, or that are ours to choose.
-_FREE = {
+# Settings with the same meaning under another name.
+_RENAMED = {
+    "vocab_size": "vocab_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads",
+    "n_embd": "hidden_size", "context": "max_position_embeddings", "init_std": "initializer_range",
+    "tied": "tie_word_embeddings", "bias": "attention_bias",
+}  # fmt: skip
+# Settings that change no logit.
+_IGNORED = {
     "transformers_version", "architectures", "dtype", "torch_dtype", "_name_or_path", "use_cache", "return_dict",
     "output_hidden_states", "output_attentions", "bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id",
     "problem_type", "chunk_size_feed_forward", "classifier_dropout", "is_decoder", "max_window_layers",
@@ -93,92 +100,75 @@ _FREE = {
 
 
 def family(config: GPTConfig) -> Family:
-    """The architecture that computes what a GPT of this config does; ValueError names the setting that none has."""
+    """The architecture that computes what this GPT does. ValueError names the setting that has no counterpart."""
     nearest = FAMILIES[0] if config.norm == "layernorm" else FAMILIES[2 if config.qk_norm else 1]
-    for setting, value in nearest.asks.items():
+    for setting, value in nearest.requires.items():
         if (found := getattr(config, setting)) != value:
             raise ValueError(f"{setting}={found}: has no counterpart in {nearest.model.__name__}; accepted: {value}")
     if config.rotated == 0:
         raise ValueError(
-            f"rope_fraction={config.rope_fraction}: {nearest.model.__name__} must rotate; accepted: above 0"
+            f"rope_fraction={config.rope_fraction}: has no counterpart in {nearest.model.__name__}; accepted: above 0"
         )
     return nearest
 
 
 def write_config(config: GPTConfig, eos: int | None = None, pad: int | None = None) -> PreTrainedConfig:
-    """Our settings as theirs. Raises ValueError as `family` does."""
-    kind = family(config)
-    rope = {"rope_type": "default", "rope_theta": config.rope_base}
-    settings: dict[str, Any] = {
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.n_embd,
-        "num_hidden_layers": config.n_layer,
-        "num_attention_heads": config.n_head,
-        "intermediate_size": config.hidden,
-        "max_position_embeddings": config.context,
-        "initializer_range": config.init_std,
-        "tie_word_embeddings": config.tied,
-        "attention_bias": config.bias,
-        "attention_dropout": 0.0,
-        "bos_token_id": None,
-        "eos_token_id": eos,
-        "pad_token_id": pad,
-    }
-    if kind.model_type == "gpt_neox":
+    """The config in `transformers`. Raises ValueError as `family` does."""
+    target = family(config)
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_base}
+    settings: dict[str, Any] = {hf_name: getattr(config, name) for name, hf_name in _RENAMED.items()}
+    settings |= {"intermediate_size": config.hidden, "rope_parameters": rope, "attention_dropout": 0.0}
+    settings |= {"bos_token_id": None, "eos_token_id": eos, "pad_token_id": pad}
+    if target.model_type == "gpt_neox":
         rope["partial_rotary_factor"] = config.rope_fraction
         settings |= {"hidden_act": "gelu", "layer_norm_eps": NORM_EPS, "hidden_dropout": 0.0}
         settings |= {"use_parallel_residual": False}
     else:
         settings |= {"hidden_act": "silu", "rms_norm_eps": NORM_EPS, "head_dim": config.head_dim}
         settings |= {"num_key_value_heads": config.n_head}
-        settings |= {"mlp_bias": config.bias} if kind.model_type == "llama" else {"use_sliding_window": False}
-    return kind.config(rope_parameters=rope, **settings)
+        settings |= {"mlp_bias": config.bias} if target.model_type == "llama" else {"use_sliding_window": False}
+    return target.config(**settings)
 
 
-def read_config(theirs: PreTrainedConfig) -> GPTConfig:
-    """Their settings as ours. Raises ValueError, with setting, value and what is accepted, for one that we lack."""
-    kinds = {kind.model_type: kind for kind in FAMILIES}
-    kind = kinds.get(theirs.model_type)
-    if kind is None:
-        raise ValueError(f"model_type={theirs.model_type}: accepted: {', '.join(kinds)}")
-    found = theirs.to_dict()
+def read_config(hf_config: PreTrainedConfig) -> GPTConfig:
+    """The GPTConfig of a config of `transformers`. ValueError names the setting that has no counterpart here."""
+    families = {each.model_type: each for each in FAMILIES}
+    source = families.get(hf_config.model_type)
+    if source is None:
+        raise ValueError(f"model_type={hf_config.model_type}: accepted: {', '.join(families)}")
+    found = hf_config.to_dict()
     rope = found["rope_parameters"]
-    config = GPTConfig(
-        vocab_size=found["vocab_size"],
-        n_layer=found["num_hidden_layers"],
-        n_head=found["num_attention_heads"],
-        n_embd=found["hidden_size"],
-        context=found["max_position_embeddings"],
-        norm=kind.asks["norm"],
-        mlp=kind.asks["mlp"],
-        mlp_ratio=found["intermediate_size"] / found["hidden_size"],
-        rope_base=rope.get("rope_theta", 10000.0),
-        rope_fraction=rope.get("partial_rotary_factor", 1.0),
-        qk_norm=kind.asks["qk_norm"],
-        tied=found["tie_word_embeddings"],
-        init_std=found["initializer_range"],
-        bias=kind.asks.get("bias", found["attention_bias"]),
-    )
+    settings = {name: found[hf_name] for name, hf_name in _RENAMED.items()}
+    settings |= {name: value for name, value in source.requires.items() if name != "rope_fraction"}
+    settings["mlp_ratio"] = found["intermediate_size"] / found["hidden_size"]
+    settings["rope_base"] = rope.get("rope_theta", 10000.0)
+    settings["rope_fraction"] = rope.get("partial_rotary_factor", 1.0)
+    config = GPTConfig(**settings)
     expected = write_config(config).to_dict()
     for setting in (*expected, *found):
         value, accepted = found.get(setting), expected.get(setting)
-        if setting not in _FREE and value != accepted:
+        if setting not in _IGNORED and value != accepted:
             raise ValueError(f"{setting}={value}: has no counterpart in a GPT; accepted: {accepted}")
     return config
 
 
-def names_of(name: str, kind: Family) -> tuple[str, ...]:
-    """Their names of our tensor `name`; several: the rows of ours in this order."""
+def names_of(name: str, target: Family) -> tuple[str, ...]:
+    """The names of our tensor `name` in `target`; several: concatenated in this order they are our tensor."""
     module, _, last = name.rpartition(".")
     if not name.startswith("blocks."):
-        return (f"{kind.top[module]}.{last}",)
+        return (f"{target.top[module]}.{last}",)
     _, layer, part = module.split(".", 2)
-    prefix = f"{kind.top['blocks']}.{layer}."
+    prefix = f"{target.top['blocks']}.{layer}."
     if last in ("weight", "bias"):
-        return tuple(f"{prefix}{theirs}.{last}" for theirs in kind.block[part])
-    return tuple(prefix + theirs for theirs in kind.block[f"{part}.{last}"])
+        return tuple(f"{prefix}{path}.{last}" for path in target.block[part])
+    return tuple(prefix + path for path in target.block[f"{part}.{last}"])
 
 
-def by_head(tensor: Tensor, groups: tuple[int, int]) -> Tensor:
-    """Rows sorted by the second of two groups, then the first: (3, H) gives NeoX's order of ours, (H, 3) ours back."""
-    return tensor.unflatten(0, (*groups, -1)).transpose(0, 1).flatten(0, 2)
+def qkv_to_neox(tensor: Tensor, n_head: int) -> Tensor:
+    """Rows of queries, keys and values: from ours (all queries, all keys, all values) to GPT-NeoX's (head by head)."""
+    return rearrange(tensor, "(qkv head d) ... -> (head qkv d) ...", qkv=3, head=n_head)
+
+
+def qkv_from_neox(tensor: Tensor, n_head: int) -> Tensor:
+    """The inverse of `qkv_to_neox`."""
+    return rearrange(tensor, "(head qkv d) ... -> (qkv head d) ...", qkv=3, head=n_head)

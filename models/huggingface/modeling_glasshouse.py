@@ -1,8 +1,8 @@
-"""Any GPT as a model of `transformers`, for those that are no architecture of theirs (token shift, convolutions).
+"""Any GPT as a model of `transformers`, for settings that no architecture there has (token shift, convolutions).
 
-A folder written by `models.huggingface.export.save(..., custom_code=True)` carries this file and those that it imports;
-`AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)` then works without this repository. It keeps no
-cache: every new token reads the whole text again, so `models.decode.sampling` is the fast way to sample.
+A folder written by `models.huggingface.export.save(..., custom_code=True)` holds this file and those that it imports;
+`AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)` then works without this repository. It has no
+cache: every new token costs a pass over the whole text, so `models.decode.sampling` is the fast way to sample.
 
 The invariant that matters: the logits at real tokens are the GPT's own, whichever side the padding is on.
 
@@ -47,7 +47,7 @@ class GlasshouseConfig(PreTrainedConfig):
 
 
 class GlasshouseForCausalLM(PreTrainedModel, GenerationMixin):
-    """A GPT that answers like a language model of `transformers`."""
+    """A GPT with the interface of a causal language model of `transformers`."""
 
     config_class = GlasshouseConfig
     main_input_name = "input_ids"
@@ -66,7 +66,7 @@ class GlasshouseForCausalLM(PreTrainedModel, GenerationMixin):
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """The whole text, every time."""
+        """The whole text at every step: there is no cache."""
         return {"input_ids": input_ids, "attention_mask": attention_mask}
 
     def forward(
@@ -76,9 +76,9 @@ class GlasshouseForCausalLM(PreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutput:
-        """Logits [B, T, V]; with labels [B, T] (-100: none) also the mean loss of predicting each from those before it.
+        """Logits [B, T, V]; with labels [B, T] (-100: ignored) also the mean next-token loss.
 
-        Padding on the left is moved to the right, where it reaches nothing, and the logits are moved back.
+        Left padding is moved to the right, where causal attention ignores it, and the logits are moved back.
         """
         if attention_mask is None:
             logits_BTV = self.gpt(input_ids)

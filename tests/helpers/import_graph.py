@@ -63,19 +63,3 @@ def cycles(graph: Graph) -> list[list[str]]:
         if module not in index:
             visit(module)
     return [group for group in found if len(group) > 1]
-
-
-def is_within(module: str, package: str) -> bool:
-    return module == package or module.startswith(f"{package}.")
-
-
-def violations(graph: Graph, forbidden: dict[str, tuple[str, ...]], allowed: set[tuple[str, str]]) -> list[str]:
-    """What a package imports although `forbidden` lists it there; `allowed` holds exceptions (module, target)."""
-    return sorted(
-        f"{module} imports {target}"
-        for module, targets in graph.items()
-        for package, banned in forbidden.items()
-        if is_within(module, package)
-        for target in targets
-        if any(is_within(target, other) and (module, other) not in allowed for other in banned)
-    )

@@ -24,7 +24,6 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from train.config.schema import build, mirror
-from train.core.state import Diverged
 
 Config = TypeVar("Config")
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -82,7 +81,7 @@ def run_entry(
     except KeyboardInterrupt:
         print("interrupted: the same command continues from the last checkpoint", file=sys.stderr)
         return 130
-    except (ValueError, Diverged, FloatingPointError) as error:
+    except (ValueError, FloatingPointError) as error:
         if traceback:
             raise
         if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, one speaks

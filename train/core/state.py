@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 EMA = 0.98  # decay of the smoothed loss: half of its weight is on the last 34 steps
 
 
-class Diverged(RuntimeError):
+class Diverged(FloatingPointError):
     """Training stopped because the loss or the gradient is no longer a number, or the loss has risen too far."""
 
 

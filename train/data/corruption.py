@@ -16,7 +16,7 @@ import numpy as np
 
 from synth.documents import SOLUTION_SEGMENT, Documents
 from train.config.checks import check_choice
-from train.core.addressed import uniform
+from train.data.addressed import uniform
 
 KINDS = ("none", "repeat", "mask_end")
 

@@ -3,17 +3,19 @@
 import pytest
 import yaml
 
-from models.gpt import GPTConfig
+from models.flops import n_params, training_flops_per_token
+from models.sizes import FOLDER, read_size
+from synth.spec import preset
 from synth.store.files import atomic_write
 from train import cost
 
 
 def test_the_operations_of_a_token_are_those_of_the_papers_model():
     """12 layers of width 768: 85M weights in blocks; 6 operations for each, and attention over 384.5 positions."""
-    config = cost.models()["gpt2-12-12"]
+    config = read_size(FOLDER / "gpt2-12-12.yaml", 1751)
     block = 12 * (4 * 768**2 + 2 * 768 * 3072)
     expected = 3 * (2 * (block + 768 * config.vocab_size) + 4 * 12 * 768 * 384.5)
-    assert cost.training_flops_per_token(config, 768) == expected
+    assert training_flops_per_token(config, 768) == expected
     assert pytest.approx(39.3e9, rel=1e-2) == cost.TOKENS
 
 
@@ -22,7 +24,9 @@ def test_days_follow_from_the_rate(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "1e+09 tokens in windows of 768, at 5e+14 FLOP/s (assumed):"
     row = next(line for line in lines if line.startswith("gpt2-12-12")).split()
-    each = cost.training_flops_per_token(cost.models()["gpt2-12-12"], 768)
+    config = read_size(FOLDER / "gpt2-12-12.yaml", len(preset("med").load_world().vocabulary))
+    each = training_flops_per_token(config, 768)
+    assert row[1] == f"{n_params(config) / 1e6:.2f}M"
     assert float(row[-2]) == pytest.approx(1e9 * each / 5e14 / 86400, rel=1e-2)
     assert float(row[-1]) == pytest.approx(float(row[-2]) / 8, rel=1e-2)
 
@@ -55,4 +59,3 @@ def test_bad_input_is_one_line(words, say, capsys):
 
 def test_the_rate_of_this_machine_is_a_number():
     assert cost.matmul_rate(0.01) > 1e8
-    assert isinstance(cost.models()["nano"], GPTConfig)

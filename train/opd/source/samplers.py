@@ -20,8 +20,8 @@ from synth.documents import Documents
 from synth.kernel.rng import key
 from synth.problem.arrays import Problems
 from synth.store.encodings import Encoding, encoding_of
-from train.core.addressed import uniform
 from train.core.batch_flops import forward_flops
+from train.data.addressed import uniform
 from train.data.batches import pad
 from train.opd.checks import Schedule, at_step, only, require, unit
 from train.opd.rollouts import ORIGINS, Rollouts, join
