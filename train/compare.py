@@ -1,7 +1,5 @@
 """A table of runs, read from their folders: what each is, how far it got, what it spent, and how well it does.
 
-usage: python -m train.compare PATTERN ... [--sort COLUMN]
-
 PATTERN is a run folder, or a pattern of them in quotes. An evaluation's row shows the model's accuracy with its 95%
 interval. `cpu` is the CPU seconds of all training steps, `kl` the last KL to the oracle on held-out documents.
 
@@ -13,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from synth.cli import fail, print_lines
 from train.config.arguments import parser_of
 from train.runs.results import Run, full_accuracy, is_number, is_run
 from train.tables import Table, format_amount, format_interval
@@ -41,9 +40,9 @@ def table(rows: Sequence[dict[str, str]]) -> Table:
     return Table(columns, ([row[column] for column in columns] for row in rows))
 
 
-def _matching(pattern: str) -> list[str]:
+def _matching(text: str) -> list[Path]:
     """The path itself where there is one, also with signs of a pattern in its name; else what the pattern matches."""
-    return [pattern] if Path(pattern).exists() else glob.glob(pattern)  # noqa: PTH207  absolute patterns too
+    return [Path(text)] if Path(text).exists() else list(map(Path, glob.glob(text)))  # noqa: PTH207  absolute, too
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,15 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("patterns", nargs="+", metavar="PATTERN", help="a run folder, or a pattern of them in quotes")
     parser.add_argument("--sort", choices=COLUMNS, default="run", help="the column to order by (default: run)")
     arguments = parser.parse_args(argv)
-    found = {Path(path) for pattern in arguments.patterns for path in _matching(pattern)}
-    runs = [Run(path) for path in sorted(found) if is_run(path)]
+    runs = [Run(path) for path in sorted({p for text in arguments.patterns for p in _matching(text)}) if is_run(path)]
     if not runs:
-        print(
-            f"error: no run folder matches {' '.join(arguments.patterns)}; accepted: folders with a config.yaml",
-            file=sys.stderr,
-        )
-        return 2
-    print(table(sorted(map(row, runs), key=lambda cells: cells[arguments.sort])).text())
+        fail(f"no run folder matches {' '.join(arguments.patterns)}; accepted: folders with a config.yaml")
+    try:
+        rows = sorted(map(row, runs), key=lambda cells: cells[arguments.sort])
+    except ValueError as error:
+        fail(str(error))
+    print_lines([table(rows).text()])
     return 0
 
 

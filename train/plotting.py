@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import rc_context, rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -20,23 +20,7 @@ BLUE, GREY, RED, GREEN, PINK, ORANGE, SKY = "#0072B2", "#666666", "#D55E00", "#0
 CYCLE = (RED, GREEN, PINK, ORANGE, SKY)
 KINDS_OF_WORK = (BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-RC_PARAMS = {
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "axes.axisbelow": True,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "legend.frameon": False,
-    "legend.fontsize": 9.5,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 6,
-    "figure.dpi": 150,
-    "axes.formatter.useoffset": False,
-}
+RC_PARAMS = rc_params_from_file(Path(__file__).with_name("figures.mplstyle"), use_default_template=False)
 
 
 class CaptionedFigure(NamedTuple):

@@ -50,12 +50,12 @@ class Table:
         return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
-def format_interval(estimate: Estimate, unit: str = "%") -> str:
-    """91.4% [89.0, 93.3]"""
+def format_interval(estimate: Estimate, unit: str = "%", sign: str = "") -> str:
+    """91.4% [89.0, 93.3]; sign="+" shows that of numbers above zero, too."""
     if estimate.value != estimate.value:
         return "no gap to close" if estimate.n else NONE
-    ends = [f"{100 * end:.1f}" if abs(end) != float("inf") else "∞" for end in (estimate.low, estimate.high)]
-    return f"{100 * estimate.value:.1f}{unit} [{', '.join(ends)}]"
+    ends = [f"{100 * end:{sign}.1f}" if abs(end) != float("inf") else "∞" for end in (estimate.low, estimate.high)]
+    return f"{100 * estimate.value:{sign}.1f}{unit} [{', '.join(ends)}]"
 
 
 def format_amount(value: float) -> str:

@@ -1,7 +1,5 @@
 """Writes the report of a recipe or of runs: PNG figures and one self-contained page.
 
-usage: python -m train.report RUN ... [--out FOLDER]
-
 RUN is a recipe's folder (all its seeds together) or a run folder; several run folders that point at each other are
 read as one experiment. Writes FOLDER/report.html and FOLDER/figures/*.png; FOLDER is RUN itself where there is only
 one.
@@ -12,21 +10,26 @@ Example: python -m train.report runs/quickstart
 import sys
 from pathlib import Path
 
+from synth.cli import fail, print_lines
 from train.config.arguments import parser_of
 from train.report import build
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parses the command line and writes the report; returns the exit code."""
+    """Writes the report and prints where it is; returns the exit code."""
     parser = parser_of("train.report", __doc__ or "")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a recipe's folder or a run folder")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write; needed for several runs")
     arguments = parser.parse_args(argv)
     try:
-        print(build(arguments.runs, arguments.out))
+        print_lines([str(build(arguments.runs, arguments.out))])
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename}: cannot be read or written ({error.strerror}); accepted: another --out")
+    except KeyboardInterrupt:
+        print("interrupted: the same command starts again", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -81,6 +81,12 @@ def or_none(measure: Callable[..., Value], *arguments: Any) -> Value | None:
         return None
 
 
+def mean_or_none(values: Sequence[Any]) -> float | None:
+    """The mean of those values that are numbers; None without any."""
+    numbers = [value for value in values if is_number(value)]
+    return float(np.mean(numbers)) if numbers else None
+
+
 def solution_accuracy(experiments: list[Experiment], stage: str, out_of_distribution: bool = False) -> PooledEstimate:
     """Share of fully correct solutions of the model that `stage` made."""
     pairs = each_seed(experiments, lambda e: counts(_evaluation(e, stage, out_of_distribution)))

@@ -25,6 +25,12 @@ def piece(macro: str, *arguments: Any) -> Markup:
     return Markup(getattr(_TEMPLATES.get_template("pieces.html").module, macro)(*arguments).strip())
 
 
+def note(macro: str, style: str = "soft", **values: Any) -> Markup:
+    """A paragraph with the text of a macro of templates/notes.html, on how to read a section."""
+    text = getattr(_TEMPLATES.get_template("notes.html").module, macro)(**values)
+    return piece("paragraph", Markup(" ".join(text.split())), style)
+
+
 def figure(png: Path, title: str, caption: str) -> Markup:
     """A PNG file inside the page."""
     return piece("figure", base64.b64encode(png.read_bytes()).decode(), png.name, title, caption)

@@ -19,17 +19,13 @@ from train.report.estimates import (
     solution_accuracy,
 )
 from train.report.figures.accuracy import compared_arms, evaluated, pooled_by_ops
-from train.report.page import Piece, piece
+from train.report.page import Piece, note, piece
 from train.report.stage_styles import label
 from train.report.verdicts import judge
 from train.runs.expectation import expectations
 from train.runs.results import Experiment, Run, plan_of
 from train.tables import NONE, Table, format_amount, format_interval, plural
 
-NO_CLAIMS = "This scale only shows that every part works. It is far too small for its numbers to mean anything."
-HOW_TO_READ = (
-    "“Met” compares the value with the bar; “not clearly” adds that the 95% interval, or a seed, lies below it."
-)
 VERDICT_STYLES = {"met": "met", "met, not clearly": "met", "supported": "met", "not met": "not", "contradicted": "not"}
 
 
@@ -41,10 +37,10 @@ def headline(experiments: list[Experiment]) -> list[Piece]:
         pieces.append(piece("paragraph", " ".join(plan["about"].split())))
     pieces.append(piece("paragraph", _what_ran(experiments, plan), "soft"))
     if plan.get("claims") is False:
-        return [*pieces, piece("paragraph", NO_CLAIMS, "note")]
+        return [*pieces, note("no_claims", "note")]
     verdicts = [judge(experiments, expectation) for expectation in expectations(plan)]
     pieces += [piece("verdict", verdict, VERDICT_STYLES.get(verdict.word, "open")) for verdict in verdicts]
-    pieces += [piece("paragraph", HOW_TO_READ, "soft")] if verdicts else []
+    pieces += [note("verdicts")] if verdicts else []
     return [*pieces, *_arms_in_short(experiments)]
 
 
@@ -111,8 +107,7 @@ def arms_table(experiments: list[Experiment]) -> list[Piece]:
     pieces = [table, *(piece("paragraph", _lead(experiments, first, other)) for other in others)]
     roles = experiments[0].roles()
     if len(roles) == 2:
-        start, goal = (label(experiments, roles[role]) for role in ("student", "teacher"))
-        pieces.append(piece("paragraph", f"Gap: from “{start}” to “{goal}”, on the same problems.", "soft"))
+        pieces.append(note("gap", **{role: label(experiments, stage) for role, stage in roles.items()}))
     return pieces
 
 
@@ -140,12 +135,9 @@ def ten_rollouts(experiments: list[Experiment]) -> list[Piece]:
     chosen = rollouts.choose(samples)
     subject = next((s for e in experiments if run in e.runs.values() and (s := e.subject(run))), run)
     right = sum(bool(sample.get("right")) for sample in samples)
-    caption = (
-        f"Model: {label(experiments, subject.name)}. {len(chosen)} of the {len(samples)} samples kept in "
-        f"{run.folder.name} ({right} of them fully correct), chosen to show both right and wrong ones. Steps with a "
-        "double edge are mistakes, named by their kind; dashed steps are true but not needed."
-    )
-    return [piece("paragraph", caption, "soft"), *(rollouts.render(sample) for sample in chosen)]
+    counts = {"shown": len(chosen), "samples": len(samples), "right": right}
+    how_to_read = note("rollouts", model=label(experiments, subject.name), run=run.folder.name, **counts)
+    return [how_to_read, *map(rollouts.render, chosen)]
 
 
 def provenance(experiments: list[Experiment]) -> list[Piece]:

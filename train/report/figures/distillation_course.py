@@ -6,8 +6,10 @@ train.report runs/opd/opd-1a2b3c4d`.
 """
 
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
+import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -18,7 +20,7 @@ from train.runs.results import Experiment, Run
 from train.tables import plural
 
 COLUMNS = 3
-LOOKS = ((BLUE, "-"), (RED, "--"), (GREEN, ":"), (ORANGE, "-."))
+STYLES = ((BLUE, "-"), (RED, "--"), (GREEN, ":"), (ORANGE, "-."))
 SPARSE = 2  # a curve with fewer points for each SPARSE logged steps is an evaluation's, drawn with markers
 
 
@@ -31,24 +33,7 @@ class Panel(NamedTuple):
     chance: float | None = None
 
 
-PANELS = (
-    Panel("accuracy", {"solution": "accuracy_strict", "answer": "accuracy_answer", "step": "accuracy_step",
-                       "held out": "eval_full"}, True),
-    Panel("sampled, harder", {"pass@1": "eval_pass_1", "pass@4": "eval_pass_4", "more operations": "eval_ood"}, True),
-    Panel("length, tokens", {"mean": "length_mean", "95%": "length_p95", "right": "length_right",
-                             "wrong": "length_wrong"}),
-    Panel("truncation", {"cut off": "truncation", "held out": "eval_truncation"}, True),
-    Panel("repetition", {"in a loop": "repetition", "by zlib": "repetition_zlib", "tokens": "repetitive_tokens"}, True),
-    Panel("chance of the end", {"after the answer": "eos_after_answer", "gold's stop": "eos_gold"}, True),
-    Panel("KL, nats a token", {"reverse": "rkl", "forward": "fkl"}),
-    Panel("entropy, nats a token", {"student": "student_entropy", "teacher": "teacher_entropy"}),
-    Panel("teacher's advantage", {"normal tokens": "advantage_normal", "repetitive": "advantage_repetitive"}),
-    Panel("finds the first error", {"by advantage": "auroc_advantage", "by KL": "auroc_rkl"}, False, 0.5),
-    Panel("reverse KL by place", {"before error": "rkl_before", "in it": "rkl_at", "after": "rkl_after"}),
-    Panel("the teacher goes on", {"before error": "teacher_answer_before", "after": "teacher_answer_after"}, True),
-    Panel("overlap of top 8", {"tokens": "overlap", "mass": "overlap_mass"}, True),
-    Panel("norms", {"gradient": "grad_norm", "update": "update_norm"}),
-)  # fmt: skip
+PANELS = [Panel(**panel) for panel in yaml.safe_load(Path(__file__).with_name("panels.yaml").read_text("utf-8"))]
 
 
 def figures(experiments: list[Experiment]) -> dict[str, partial]:
@@ -85,7 +70,7 @@ def _has(run: Run, panel: Panel) -> bool:
 
 def _lines(ax: Axes, run: Run, panel: Panel) -> None:
     logged = len(run.curve("loss")[0])
-    for (name, key), (color, dash) in zip(panel.lines.items(), LOOKS, strict=False):
+    for (name, key), (color, dash) in zip(panel.lines.items(), STYLES, strict=False):
         x, y = run.curve(key)
         if not x:
             continue

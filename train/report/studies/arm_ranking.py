@@ -14,12 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from train.plotting import BLUE, GREY, KINDS_OF_WORK, ORANGE, CaptionedFigure
-from train.report.estimates import Missing
-from train.report.page import Piece, piece
+from train.report.estimates import Missing, mean_or_none
+from train.report.page import Piece, note
 from train.report.stage_styles import label
 from train.runs.results import Experiment, Run, run_folder_name
 from train.statistics import CHANGE, SHARE, Estimate, holm, nested_mean, nested_test
-from train.tables import NONE, Table, plural
+from train.tables import NONE, Table, format_interval, plural
 
 HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "oo")  # beside the colours, for print
 UNIT = 1e12  # FLOPs that a gain is divided by
@@ -96,11 +96,11 @@ def _arm(experiments: list[Experiment], stage: str) -> RankedArm | None:
         *_accuracy_and_gain(inside),
         *(_accuracy_and_gain(outside) if outside else (None, None)),
         {k: float(np.mean([one[k]["rate"] for one in passes])) for k in list(passes[0] if passes else {})[::2]},
-        _mean([s.get("held_out", {}).get("kl") for s in summaries]),
+        mean_or_none([s.get("held_out", {}).get("kl") for s in summaries]),
         float(np.mean([s["length_mean"] for s in summaries])),
         {kind: float(np.mean([run.ledger["flops"].get(kind, 0.0) for run in runs])) for kind in kinds},
         float(np.mean([run.total("cpu_seconds") for run in runs])),
-        _mean([(run.json("skill").get("gain") or {}).get("value") for run in runs]),
+        mean_or_none([(run.json("skill").get("gain") or {}).get("value") for run in runs]),
         {},
     )
 
@@ -108,11 +108,6 @@ def _arm(experiments: list[Experiment], stage: str) -> RankedArm | None:
 def _accuracy_and_gain(pairs: list[tuple[Run, Run]]) -> tuple[Estimate, Estimate]:
     accuracy = nested_mean([after.verdicts for after, _ in pairs], SHARE)
     return accuracy, nested_mean([after.verdicts - before.verdicts for after, before in pairs], CHANGE)
-
-
-def _mean(values: list[float | None]) -> float | None:
-    numbers = [value for value in values if value is not None]
-    return float(np.mean(numbers)) if numbers else None
 
 
 def _pair(experiment: Experiment, arm: Run, out_of_distribution: bool = False) -> tuple[Run, Run] | None:
@@ -143,45 +138,32 @@ def table(experiments: list[Experiment]) -> Table:
     arms = ranked_arms(experiments)
     controls = list(dict.fromkeys(control for arm in arms for control in arm.leads))
     optional = {
-        "out of distribution [95%]": lambda a: _percent(a.ood_accuracy) if a.ood_accuracy else NONE,
+        "out of distribution [95%]": lambda a: format_interval(a.ood_accuracy) if a.ood_accuracy else NONE,
         "pass@k": lambda a: ", ".join(f"{k}: {100 * v:.1f}" for k, v in a.pass_at_k.items()) or NONE,
         "KL to oracle": lambda a: f"{a.kl_to_oracle:.4f}" if a.kl_to_oracle is not None else NONE,
-        "what the context adds": lambda a: _points(a.context_gain) if a.context_gain is not None else NONE,
+        "what the context adds": lambda a: f"{100 * a.context_gain:+.1f}" if a.context_gain is not None else NONE,
     }
     shown = {name: cell for name, cell in optional.items() if any(cell(arm) != NONE for arm in arms)}
     head = ["arm", "gain per 1e12 FLOPs", "gain, points [95%]", "fully correct [95%]", *shown, "length", "FLOPs"]
     head += ["CPU s", *(f"against {label(experiments, c)}, points [95%], p" for c in controls), "seeds"]
     rows = []
     for arm in arms:
-        row = [label(experiments, arm.stage), _points(arm.gain_per_unit), _points(*arm.gain[:3])]
-        row += [_percent(arm.accuracy), *(cell(arm) for cell in shown.values()), f"{arm.length:.1f}"]
+        row = [label(experiments, arm.stage), f"{100 * arm.gain_per_unit:+.1f}", format_interval(arm.gain, "", "+")]
+        row += [format_interval(arm.accuracy), *(cell(arm) for cell in shown.values()), f"{arm.length:.1f}"]
         row += [f"{arm.spent:.2e}", f"{arm.cpu_seconds:.0f}", *(_against(arm.leads.get(c)) for c in controls)]
         rows.append([*row, str(arm.seeds)])
     return Table(head, rows)
 
 
-def _points(value: float, low: float | None = None, high: float | None = None) -> str:
-    return f"{100 * value:+.1f}" + ("" if low is None else f" [{100 * low:+.1f}, {100 * high:+.1f}]")
-
-
-def _percent(rate: Estimate) -> str:
-    return f"{rate.value:.1%} [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
-
-
 def _against(lead: Lead | None) -> str:
     p = "" if lead is None else "< 0.01" if lead.p < 0.01 else f"{lead.p:.2f}"
-    return NONE if lead is None else f"{_points(*lead.difference[:3])}, p {p}"
+    return NONE if lead is None else f"{format_interval(lead.difference, '', '+')}, p {p}"
 
 
 def section(experiments: list[Experiment]) -> list[Piece]:
     """The table on the page, and how to read it."""
     found = table(experiments)
-    text = (
-        "Sorted by gain over the student before for 1e12 FLOPs of distillation: generation, teacher and update count. "
-        f"{plural(len(experiments), 'seed')}; intervals redraw seeds, then problems, and few seeds make them narrow. p "
-        f"is Holm's over all {len(found.rows)} arms. pass@k in percent, from samples at temperature 1."
-    )
-    return [found, piece("paragraph", text, "soft")]
+    return [found, note("ranking", seeds=plural(len(experiments), "seed"), arms=len(found.rows))]
 
 
 def figure(experiments: list[Experiment]) -> CaptionedFigure:

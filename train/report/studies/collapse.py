@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from train.plotting import GREY, RED, CaptionedFigure
 from train.report.estimates import Missing, NotApplicable, PooledEstimate
-from train.report.page import Piece, piece
+from train.report.page import Piece, note, piece
 from train.report.stage_styles import label
 from train.report.studies.collapse_warnings import QUIET, SIGNATURE, early_warnings, is_published, signature
 from train.runs.collapse import TRUNCATED, onset, trailing_mean
@@ -129,12 +129,7 @@ def _line(ax: Axes, run: Run, key: str, color: str, alpha: float) -> None:
 def section(experiments: list[Experiment]) -> list[Piece]:
     """The arms, what the collapses changed, and the signs in order."""
     collapsed, healthy = collapses(experiments)
-    how_to_read = (
-        f"Onset: the first logged step from which TruncRate, a mean over five logged steps, stays at {TRUNCATED:.0%} "
-        "or above to the end. Greedy: held-out problems at the end of the run, every step right, 95% Wilson "
-        "interval over the problems of all seeds."
-    )
-    pieces = [arms_table(experiments), piece("paragraph", how_to_read, "soft")]
+    pieces = [arms_table(experiments), note("collapse", level=f"{TRUNCATED:.0%}")]
     pieces += [piece("heading", "What the collapse changed", 3), changes_table(experiments, collapsed)]
     return [*pieces, piece("heading", "Signs that came before", 3), *warnings_table(collapsed, healthy)]
 
@@ -197,10 +192,4 @@ def warnings_table(collapsed: list[tuple[Run, int]], healthy: list[Run]) -> list
         row = [sign.name, f"{len(sign.leads)} of {sign.collapsed}", f"{sign.lead:.0f}", leads]
         rows.append([*row, f"{sign.false_alarms} of {sign.recovered}", f"{sign.threshold:.3g}"])
     head = ["sign", "collapses announced", "median lead, steps", "leads", "false alarms", "threshold"]
-    how_to_read = (
-        "A sign fires when its mean over three logged steps has moved further from the run's first five than in any of "
-        f"{found[0].quiet} quiet runs (TruncRate over five steps never above {QUIET:.0%}). A false alarm is a run in "
-        "which it fires and that inflated and turned back: a sign with many of them tells that something is going on, "
-        "not that it ends in a collapse."
-    )
-    return [Table(head, rows), piece("paragraph", how_to_read, "soft")]
+    return [Table(head, rows), note("warnings", quiet=found[0].quiet, level=f"{QUIET:.0%}")]

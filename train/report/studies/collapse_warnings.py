@@ -10,10 +10,12 @@ Legend: K logged steps.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 import numpy as np
+import yaml
 
 from train.runs.collapse import STEADY, trailing_mean
 from train.runs.results import Run
@@ -22,26 +24,11 @@ QUIET = 0.1  # TruncRate
 START, SMOOTH = 5, 3  # logged steps
 UP, DOWN, AWAY = 1, -1, 0
 
+_FILE = Path(__file__).with_name("collapse_signs.yaml")
 # name -> metric of the log, direction in which it warns
 SIGNS: dict[str, tuple[str, int]] = {
-    "mean length": ("length_mean", UP),
-    "95th percentile of length": ("length_p95", UP),
-    "TruncRate": ("truncation", UP),
-    "responses ending in a loop": ("repetition", UP),
-    "RepRate (zlib)": ("repetition_zlib", UP),
-    "tokens in loops": ("repetitive_tokens", UP),
-    "probability of the end after the answer": ("eos_after_answer", DOWN),
-    "probability of the end where it came": ("eos", DOWN),
-    "teacher advantage": ("advantage", UP),
-    "reverse KL": ("rkl", UP),
-    "forward KL": ("fkl", UP),
-    "student entropy": ("student_entropy", AWAY),
-    "teacher entropy": ("teacher_entropy", AWAY),
-    "entropy gap": ("entropy_gap", UP),
-    "overlap of the likeliest tokens": ("overlap", DOWN),
-    "gradient norm": ("grad_norm", UP),
-    "accuracy of rollouts": ("accuracy_strict", DOWN),
-    "loss": ("loss", UP),
+    name: (sign["metric"], {"up": UP, "down": DOWN, "away": AWAY}[sign["direction"]])
+    for name, sign in yaml.safe_load(_FILE.read_text("utf-8")).items()
 }
 # metric -> which way it goes in the published phenomenon (2604.08527): the loss improves while the text falls apart
 SIGNATURE = {"truncation": UP, "repetition": UP, "length_mean": UP, "accuracy_strict": DOWN, "advantage": UP}

@@ -21,13 +21,14 @@ from train.report.estimates import (
     NotApplicable,
     PooledEstimate,
     lead,
+    mean_or_none,
     or_none,
     seed_range,
     solution_accuracy,
 )
-from train.report.page import Piece, piece
+from train.report.page import Piece, note
 from train.report.stage_styles import label
-from train.runs.results import Experiment, Run, counts, is_number
+from train.runs.results import Experiment, Run, counts
 from train.statistics import wilson
 from train.tables import NONE, Table, format_interval, plural
 
@@ -143,7 +144,7 @@ def rows(experiments: list[Experiment]) -> list[Row]:
         against = other.stage if other else None
         inside, outside = (_side(experiments, arm.stage, against, outside) for outside in (False, True))
         runs = [e.runs[arm.stage] for e in experiments if arm.stage in e.runs]
-        kl = _mean([run.summary.get("last", {}).get("kl_to_oracle") for run in runs])
+        kl = mean_or_none([run.summary.get("last", {}).get("kl_to_oracle") for run in runs])
         result.append(Row(arm, against, inside, outside, kl, published_row(arm, found)))
     return result
 
@@ -153,13 +154,11 @@ def _side(experiments: list[Experiment], stage: str, against: str | None, outsid
     return Side(
         or_none(solution_accuracy, experiments, stage, outside),
         or_none(lead, experiments, stage, against, outside) if against else None,
-        *(_mean([summary.get(key) for summary in summaries]) for key in ("retries_right", "retries", "unneeded_right")),
+        *(
+            mean_or_none([summary.get(key) for summary in summaries])
+            for key in ("retries_right", "retries", "unneeded_right")
+        ),
     )
-
-
-def _mean(values: list[Any]) -> float | None:
-    numbers = [value for value in values if is_number(value)]
-    return float(np.mean(numbers)) if numbers else None
 
 
 def section(experiments: list[Experiment]) -> list[Piece]:
@@ -177,8 +176,8 @@ def section(experiments: list[Experiment]) -> list[Piece]:
         body.append(cells)
     head = ["arm", "tokens", "in distribution [95%]", "against error-free", "out of it [95%]", "against error-free"]
     head += ["KL to its oracle", "BACK, right (in / out)", "BACK, all", "unneeded steps, right"]
-    notes = [_how_to_read(experiments), *_retry_upon_regret(experiments)]
-    return [Table([*head, "published mean / 23 ops"], body), *(piece("paragraph", note, "soft") for note in notes)]
+    table = Table([*head, "published mean / 23 ops"], body)
+    return [table, _how_to_read(experiments), *_retry_upon_regret(experiments)]
 
 
 def _accuracy(measured: PooledEstimate | None, several_seeds: bool) -> str:
@@ -191,21 +190,14 @@ def _number(value: float | None, digits: int = 2) -> str:
     return NONE if value is None else f"{value:.{digits}f}"
 
 
-def _how_to_read(experiments: list[Experiment]) -> str:
+def _how_to_read(experiments: list[Experiment]) -> Piece:
     trained = [(e, run) for e in experiments for run in e.of("training")]
     found = [[e.evaluation_of(run.name, outside) for e, run in trained] for outside in (False, True)]
     firsts = [first for runs in found if (first := next(filter(None, runs), None))]
-    sizes, worlds = [str(counts(run)[1]) for run in firsts], [_operations(run) for run in firsts]
     weights = max((int(run.summary.get("parameters", 0)) for _, run in trained), default=0)
-    size = f"{plural(len(experiments), 'seed')}; {' and '.join(sizes)} problems a seed and arm ({'; '.join(worlds)})"
-    return (
-        f"{size}, greedy, the same for all arms. Differences, in points, are paired by problem against the error-free "
-        "arm that has read as many tokens (those of the start included); their intervals redraw seeds, then "
-        "problems. KL is to the distribution of the arm's own data, also at tokens that a mask takes out of the loss. "
-        "BACK: mistakes taken back in a solution. Published: mean over all test sets, and the farthest of med pq; "
-        f"124,000,000 weights after 39 or 52 thousand million tokens, here {weights:,} weights; the best of two "
-        "seeds and of greedy and beam search, here the mean of all seeds, greedy."
-    )
+    sizes, operations = " and ".join(str(counts(run)[1]) for run in firsts), "; ".join(map(_operations, firsts))
+    seeds = plural(len(experiments), "seed")
+    return note("corrections", seeds=seeds, sizes=sizes, operations=operations, weights=f"{weights:,}")
 
 
 def _operations(run: Run) -> str:
@@ -213,7 +205,7 @@ def _operations(run: Run) -> str:
     return f"{'exactly' if overrides.get('exact_ops') else 'up to'} {overrides.get('ops', 'all')} operations"
 
 
-def _retry_upon_regret(experiments: list[Experiment]) -> list[str]:
+def _retry_upon_regret(experiments: list[Experiment]) -> list[Piece]:
     """What detecting mistakes brings without training on them: retry upon regret, ours and the published."""
     runs = [(e, run) for e in experiments for run in e.runs.values() if "solutions" in run.summary]
     if not runs:
@@ -224,12 +216,8 @@ def _retry_upon_regret(experiments: list[Experiment]) -> list[str]:
         right = sum(round(row["full"]["rate"] * row["n"]) for row in same)
         found.append(f"{name} {format_interval(wilson(right, sum(row['n'] for row in same)))} (published {percent})")
     subject = runs[0][0].subject(runs[0][1])
-    of = label(experiments, subject.name) if subject else "a model"
-    return [
-        f"Retry upon regret with the weights of “{of}”, where sentences that a detector doubts are drawn again: "
-        + "; ".join(found)
-        + "."
-    ]
+    model = label(experiments, subject.name) if subject else "a model"
+    return [note("retry_upon_regret", model=model, found="; ".join(found))]
 
 
 def figure(experiments: list[Experiment]) -> CaptionedFigure:
