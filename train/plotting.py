@@ -4,7 +4,7 @@ Colours are Okabe and Ito's (2008), which colour-blind readers tell apart. Figur
 state is left behind.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,3 +63,12 @@ def legend_once(ax: Axes) -> None:
     """A legend with one entry for each name, however many lines have it."""
     entries = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     ax.legend(entries.values(), entries.keys())
+
+
+def stacked_bars(ax: Axes, amounts: Mapping[str, np.ndarray], hatches: Sequence[str] = ("",), **style: Any) -> None:
+    """One horizontal bar a row, a piece for each kind of work; amounts: kind -> its amount in each row."""
+    start = 0.0
+    for i, (kind, amount) in enumerate(amounts.items()):
+        color, hatch = KINDS_OF_WORK[i % len(KINDS_OF_WORK)], hatches[i % len(hatches)]
+        ax.barh(range(len(amount)), amount, left=start, color=color, hatch=hatch, label=kind, **style)
+        start = start + amount

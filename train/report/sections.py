@@ -9,15 +9,7 @@ from typing import Any
 
 import yaml
 
-from train.report import rollouts
-from train.report.estimates import (
-    Missing,
-    accuracy_difference,
-    gap_share,
-    or_none,
-    seed_range,
-    solution_accuracy,
-)
+from train.report import estimates, rollouts
 from train.report.figures.accuracy import compared_arms, evaluated, pooled_by_ops
 from train.report.page import Piece, note, piece
 from train.report.stage_styles import label
@@ -47,8 +39,8 @@ def headline(experiments: list[Experiment]) -> list[Piece]:
 def _arms_in_short(experiments: list[Experiment]) -> list[Piece]:
     """One sentence that names every arm, whichever won."""
     try:
-        shares = {name: gap_share(experiments, name).pooled for name in compared_arms(experiments)}
-    except Missing:
+        shares = {name: estimates.gap_share(experiments, name).pooled for name in compared_arms(experiments)}
+    except estimates.Missing:
         return []
     ranked = sorted(shares, key=lambda name: -shares[name].value)
     closed = "; ".join(f"{label(experiments, name)} {format_interval(shares[name])}" for name in ranked)
@@ -76,12 +68,12 @@ def accuracy_table(experiments: list[Experiment]) -> list[Piece]:
     """One row for each model: fully correct, final answer, and the constant-answer floor, with n."""
     rows, seeds = [], len(experiments) > 1
     for stage, runs in evaluated(experiments).items():
-        measured = solution_accuracy(experiments, stage)
+        measured = estimates.solution_accuracy(experiments, stage)
         answer, floor = (_overall(runs, key) for key in ("answer_right", "floor_right"))
         kl = [run.summary["held_out"]["kl"] for run in runs if "kl" in run.summary.get("held_out", {})]
         distance = f"{sum(kl) / len(kl):.4f}" if kl else NONE
         row = [label(experiments, stage), format_interval(measured.pooled), answer, floor, distance]
-        rows.append([*row, str(measured.pooled.n), *([seed_range(measured.seeds)] if seeds else [])])
+        rows.append([*row, str(measured.pooled.n), *([estimates.seed_range(measured.seeds)] if seeds else [])])
     head = ["model", "fully correct [95%]", "final answer", "constant answer", "KL to oracle", "n"]
     return [Table([*head, *(["range over seeds"] if seeds else [])], rows)]
 
@@ -96,8 +88,8 @@ def arms_table(experiments: list[Experiment]) -> list[Piece]:
     """The arms side by side with what they spent, and which is ahead by how much."""
     rows, accuracy = [], {}
     for name in compared_arms(experiments):
-        accuracy[name] = solution_accuracy(experiments, name).pooled
-        closed = str(or_none(gap_share, experiments, name) or NONE)
+        accuracy[name] = estimates.solution_accuracy(experiments, name).pooled
+        closed = str(estimates.or_none(estimates.gap_share, experiments, name) or NONE)
         runs = [e.runs[name] for e in experiments if name in e.runs]
         spent = [sum(run.total(unit) for run in runs) / len(runs) for unit in ("flops", "tokens", "seconds")]
         cells = [label(experiments, name), format_interval(accuracy[name]), closed]
@@ -113,7 +105,7 @@ def arms_table(experiments: list[Experiment]) -> list[Piece]:
 
 def _lead(experiments: list[Experiment], first: str, other: str) -> str:
     """By how much the first arm is ahead of the other, and whether these problems tell the two apart."""
-    measured = accuracy_difference(experiments, first, other)
+    measured = estimates.accuracy_difference(experiments, first, other)
     name, second = label(experiments, first), label(experiments, other)
     name = name[:1].upper() + name[1:]
     if measured.pooled.value == 0:
@@ -130,7 +122,7 @@ def ten_rollouts(experiments: list[Experiment]) -> list[Piece]:
     """Ten rollouts of the distilled student, with a verdict on each step."""
     run = rollouts.run_with_samples(experiments)
     if run is None:
-        raise Missing("no run with samples")
+        raise estimates.Missing("no run with samples")
     samples = rollouts.newest(run.samples)
     chosen = rollouts.choose(samples)
     subject = next((s for e in experiments if run in e.runs.values() and (s := e.subject(run))), run)

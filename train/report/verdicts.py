@@ -9,15 +9,7 @@ decided. Fewer than FEWEST problems decide nothing. Try: `python -m train.report
 
 from typing import NamedTuple
 
-from train.report.estimates import (
-    Missing,
-    PooledEstimate,
-    gap_share,
-    lead,
-    probe_margin,
-    solution_accuracy,
-    table_cell,
-)
+from train.report import estimates
 from train.report.studies.collapse import collapsed_share, stable_share
 from train.runs.expectation import COMPARING, Expectation
 from train.runs.results import Experiment
@@ -28,7 +20,7 @@ OF_RUNS = ("collapsed", "stable")  # measures whose n counts runs, of which ther
 
 class Verdict(NamedTuple):
     claim: str
-    measured: PooledEstimate | None
+    measured: estimates.PooledEstimate | None
     bar: float
     word: str  # met | met, not clearly | not met | supported | contradicted | not decided | not measured
     note: str
@@ -39,19 +31,19 @@ class Verdict(NamedTuple):
         return "; ".join(filter(None, [str(self.measured or ""), self.note]))
 
 
-def measure(experiments: list[Experiment], wanted: Expectation) -> PooledEstimate:
+def measure(experiments: list[Experiment], wanted: Expectation) -> estimates.PooledEstimate:
     """What the runs say about the measure of an expectation. Raises Missing where they do not have it."""
     match wanted.measure:
         case "full":
-            return solution_accuracy(experiments, wanted.stage)
+            return estimates.solution_accuracy(experiments, wanted.stage)
         case "gap_share":
-            return gap_share(experiments, wanted.stage)
+            return estimates.gap_share(experiments, wanted.stage)
         case "probe_margin":
-            return probe_margin(experiments, wanted.stage, wanted.task or "nece")
+            return estimates.probe_margin(experiments, wanted.stage, wanted.task or "nece")
         case "lead" | "lead_out" if wanted.against:
-            return lead(experiments, wanted.stage, wanted.against, wanted.measure == "lead_out")
+            return estimates.lead(experiments, wanted.stage, wanted.against, wanted.measure == "lead_out")
         case "cell" if wanted.cell:
-            return table_cell(experiments, wanted.stage, wanted.cell)
+            return estimates.table_cell(experiments, wanted.stage, wanted.cell)
         case "collapsed":
             return collapsed_share(experiments, wanted.stage)
         case "stable":
@@ -64,7 +56,7 @@ def judge(experiments: list[Experiment], expectation: Expectation) -> Verdict:
     claim, bar = expectation.claim, expectation.at_least
     try:
         measured = measure(experiments, expectation)
-    except Missing as missing:
+    except estimates.Missing as missing:
         return Verdict(claim, None, bar, "not measured", str(missing))
     (value, low, high, n), reached = measured.pooled, sum(v >= bar for v in measured.seeds)
     if n < FEWEST and expectation.measure not in OF_RUNS:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from train.plotting import GREY, KINDS_OF_WORK, CaptionedFigure, error_bars, legend_once
+from train.plotting import CaptionedFigure, error_bars, legend_once, stacked_bars
 from train.report.estimates import Missing, PooledEstimate, gap_share, no_distillation, solution_accuracy
 from train.report.stage_styles import StageStyle, label, stage_styles
 from train.runs.results import Experiment, Run, counts, is_number
@@ -174,12 +174,11 @@ def cost(experiments: list[Experiment]) -> CaptionedFigure:
 
 
 def _stack(ax: Axes, unit: str, kinds: list[str], runs: dict[str, list[Run]]) -> None:
-    start = np.zeros(len(runs))
-    for i, kind in enumerate(kinds):
-        amount = np.array([np.mean([r.ledger.get(unit, {}).get(kind, 0.0) for r in same]) for same in runs.values()])
-        color = KINDS_OF_WORK[i] if i < len(KINDS_OF_WORK) else GREY
-        ax.barh(range(len(runs)), amount, left=start, color=color, height=0.6, label=kind)
-        start += amount
+    amounts = {
+        kind: np.array([np.mean([r.ledger.get(unit, {}).get(kind, 0.0) for r in same]) for same in runs.values()])
+        for kind in kinds
+    }
+    stacked_bars(ax, amounts, height=0.6)
     ax.set(title={"flops": "FLOPs"}.get(unit, unit))
     ax.xaxis.set_major_locator(MaxNLocator(3))
     ax.ticklabel_format(axis="x", style="sci", scilimits=(0, 4))

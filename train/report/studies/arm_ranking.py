@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from train.plotting import BLUE, GREY, KINDS_OF_WORK, ORANGE, CaptionedFigure
+from train.plotting import BLUE, GREY, ORANGE, CaptionedFigure, stacked_bars
 from train.report.estimates import Missing, mean_or_none
 from train.report.page import Piece, note
 from train.report.stage_styles import label
@@ -204,10 +204,7 @@ def _gains(ax: Axes, gains: dict[float, Estimate], **style: Any) -> None:
 
 def _work(ax: Axes, arms: list[RankedArm]) -> None:
     """The FLOPs of each arm by kind of work, one bar beside the other."""
-    start = np.zeros(len(arms))
-    for i, kind in enumerate(dict.fromkeys(kind for arm in arms for kind in arm.flops)):
-        width = np.array([arm.flops.get(kind, 0.0) for arm in arms])
-        look = {"color": KINDS_OF_WORK[i % len(KINDS_OF_WORK)], "hatch": HATCHES[i % len(HATCHES)]}
-        ax.barh(range(len(arms)), width, left=start, height=0.7, label=kind, lw=0.3, edgecolor="white", **look)
-        start += width
+    kinds = dict.fromkeys(kind for arm in arms for kind in arm.flops)
+    amounts = {kind: np.array([arm.flops.get(kind, 0.0) for arm in arms]) for kind in kinds}
+    stacked_bars(ax, amounts, HATCHES, height=0.7, lw=0.3, edgecolor="white")
     ax.set(title="FLOPs spent")

@@ -16,16 +16,7 @@ from matplotlib.ticker import PercentFormatter
 
 from synth.store.files import read_json
 from train.plotting import CYCLE, MARKERS, CaptionedFigure, error_bars
-from train.report.estimates import (
-    Missing,
-    NotApplicable,
-    PooledEstimate,
-    lead,
-    mean_or_none,
-    or_none,
-    seed_range,
-    solution_accuracy,
-)
+from train.report import estimates
 from train.report.page import Piece, note
 from train.report.stage_styles import label
 from train.runs.results import Experiment, Run, counts
@@ -63,8 +54,8 @@ class Arm(NamedTuple):
 class Side(NamedTuple):
     """What an arm does on problems in, or out of, distribution; retries are mistakes taken back in a solution."""
 
-    accuracy: PooledEstimate | None
-    lead: PooledEstimate | None
+    accuracy: estimates.PooledEstimate | None
+    lead: estimates.PooledEstimate | None
     retries_right: float | None
     retries: float | None
     unneeded_right: float | None
@@ -90,7 +81,7 @@ def arms(experiments: list[Experiment]) -> list[Arm]:
                 found.setdefault(run.name, []).append((e, run))
     result = [_arm(stage, pairs) for stage, pairs in found.items()]
     if not any(arm.mistakes.rate for arm in result):
-        raise NotApplicable("no arm that was trained on mistakes")
+        raise estimates.NotApplicable("no arm that was trained on mistakes")
     return result
 
 
@@ -144,7 +135,7 @@ def rows(experiments: list[Experiment]) -> list[Row]:
         against = other.stage if other else None
         inside, outside = (_side(experiments, arm.stage, against, outside) for outside in (False, True))
         runs = [e.runs[arm.stage] for e in experiments if arm.stage in e.runs]
-        kl = mean_or_none([run.summary.get("last", {}).get("kl_to_oracle") for run in runs])
+        kl = estimates.mean_or_none([run.summary.get("last", {}).get("kl_to_oracle") for run in runs])
         result.append(Row(arm, against, inside, outside, kl, published_row(arm, found)))
     return result
 
@@ -152,10 +143,10 @@ def rows(experiments: list[Experiment]) -> list[Row]:
 def _side(experiments: list[Experiment], stage: str, against: str | None, outside: bool) -> Side:
     summaries = [run.summary for e in experiments if (run := e.evaluation_of(stage, outside))]
     return Side(
-        or_none(solution_accuracy, experiments, stage, outside),
-        or_none(lead, experiments, stage, against, outside) if against else None,
+        estimates.or_none(estimates.solution_accuracy, experiments, stage, outside),
+        estimates.or_none(estimates.lead, experiments, stage, against, outside) if against else None,
         *(
-            mean_or_none([summary.get(key) for summary in summaries])
+            estimates.mean_or_none([summary.get(key) for summary in summaries])
             for key in ("retries_right", "retries", "unneeded_right")
         ),
     )
@@ -180,10 +171,10 @@ def section(experiments: list[Experiment]) -> list[Piece]:
     return [table, _how_to_read(experiments), *_retry_upon_regret(experiments)]
 
 
-def _accuracy(measured: PooledEstimate | None, several_seeds: bool) -> str:
+def _accuracy(measured: estimates.PooledEstimate | None, several_seeds: bool) -> str:
     if measured is None:
         return NONE
-    return format_interval(measured.pooled) + (f" ({seed_range(measured.seeds)})" if several_seeds else "")
+    return format_interval(measured.pooled) + (f" ({estimates.seed_range(measured.seeds)})" if several_seeds else "")
 
 
 def _number(value: float | None, digits: int = 2) -> str:
@@ -225,7 +216,7 @@ def figure(experiments: list[Experiment]) -> CaptionedFigure:
     found = arms(experiments)
     free = [arm for arm in found if arm.error_free]
     if not free:
-        raise Missing("no error-free arm to compare with")
+        raise estimates.Missing("no error-free arm to compare with")
     start = min(free, key=lambda arm: arm.tokens)
     lines: dict[str, list[Arm]] = {}
     for arm in sorted(found, key=lambda arm: arm.mistakes.rate):
@@ -233,7 +224,7 @@ def figure(experiments: list[Experiment]) -> CaptionedFigure:
             name = f"{arm.mistakes.kind}, masked" if arm.mistakes.masked else arm.mistakes.kind
             lines.setdefault(name, [start]).append(arm)
     if not lines:
-        raise Missing("no arm from scratch with as many tokens as the error-free one")
+        raise estimates.Missing("no arm from scratch with as many tokens as the error-free one")
     drawn = Figure(figsize=(7, 3.8), layout="constrained")
     for ax, outside in zip(drawn.subplots(1, 2, sharex=True), (False, True), strict=True):
         for i, (name, points) in enumerate(lines.items()):
@@ -249,7 +240,10 @@ def figure(experiments: list[Experiment]) -> CaptionedFigure:
 
 
 def _line(ax: Axes, experiments: list[Experiment], points: list[Arm], outside: bool, i: int, name: str | None) -> None:
-    found = [(arm.mistakes.rate, or_none(solution_accuracy, experiments, arm.stage, outside)) for arm in points]
+    found = [
+        (arm.mistakes.rate, estimates.or_none(estimates.solution_accuracy, experiments, arm.stage, outside))
+        for arm in points
+    ]
     measured = [(rate, accuracy.pooled) for rate, accuracy in found if accuracy is not None]
     if measured:
         value, error = error_bars([accuracy for _, accuracy in measured])
