@@ -140,7 +140,7 @@ def test_every_arm_of_the_recipe_is_a_method_that_the_command_accepts():
     recipe = load("recipe", RecipeConfig, ["recipe=collapse"])
     arms = [stage for stage in stages_of(recipe) if stage.entry == "train.opd.run"]
     folders = {stage.name: f"runs/x/{stage.name}-00000000" for stage in stages_of(recipe)}
-    configs = {stage.name: load("opd", OpdConfig, stage.words(folders, 0)) for stage in arms}
+    configs = {stage.name: load("opd", OpdConfig, stage.argv(folders, 0)) for stage in arms}
     assert len(configs) == len(recipe.recipe.lists["arms"])
     budgets = {(c.budget.flops, c.optim.lr, c.max_new, c.data.seed, c.seed) for c in configs.values()}
     assert len(budgets) == 1  # equal compute, rate, budget and problems
