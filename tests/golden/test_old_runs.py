@@ -1,7 +1,7 @@
-"""Run folders and exports of an older version still work: they are read, evaluated, reported, continued, started from.
+"""Run folders and exports of an older version still work: they are read, evaluated, reported, continued.
 
-`runs/` holds one small folder of each kind as commit 0a95da5 wrote it (`quickstart-smoke` without weights, to be small).
-A folder here is never written anew: a change that makes it unreadable is a bug. Every test works on a copy.
+`runs/` holds a small folder of each kind as commit 0a95da5 wrote it (`quickstart-smoke` without weights, to be small).
+They are never made anew: a change that makes one unreadable is a bug. Every test works on a copy.
 
 Try: `python -m pytest tests/golden/test_old_runs.py`.
 """

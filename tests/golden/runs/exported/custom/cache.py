@@ -1,0 +1,174 @@
+"""Keys, values and tokens of sequences under construction, so that each new token costs one position of work.
+
+The invariant that matters: column t of row b belongs to token t of sequence b. Rows have lengths of their own, new
+tokens are written behind each row's last one, and there is no left padding; so positions are exact for every row.
+
+Try it:  cache = KVCache(model, 8, 64); model(prompts_BT, cache); cache.truncate(lengths_B); model(next_B1, cache)
+
+Legend: B rows in use, T new tokens, R rows (memory), K columns (capacity), H heads, D channels of one head, L layers,
+        C channels of the residual stream, S earlier tokens, M rows coming in.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .gpt import GPT
+
+LAZY_ON = ("cpu",)  # kinds of device on which memory is filled when it is needed: a recorded graph could not do it
+
+
+class KVCache:
+    """Memory for `rows` sequences of at most `capacity` tokens of one model, for use under `torch.no_grad()`.
+
+    All rows are in use, with length 0, unless `empty`: then they come in through `admit`. The dtype is that of the keys
+    that the model makes: its weights', or autocast's where that is on. Raises ValueError if the capacity exceeds the
+    model's context.
+    """
+
+    def __init__(self, model: "GPT", rows: int, capacity: int, *, empty: bool = False) -> None:
+        config, weight = model.config, model.embed.weight
+        if not 1 <= capacity <= config.context:
+            raise ValueError(f"capacity={capacity}: expected 1 up to the model's context={config.context}")
+        kind = weight.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        shape = (config.n_layer, 2, rows, config.n_head, capacity, config.head_dim)
+        self.tokens_RK = torch.zeros(rows, capacity, dtype=torch.long, device=weight.device)
+        self.lengths_R = torch.zeros(rows, dtype=torch.long, device=weight.device)
+        # Zeroing all this memory would cost a CPU as much as some steps; on a GPU it is nothing.
+        self.kv_L2RHKD = torch.empty(shape, dtype=dtype, device=weight.device)
+        self.finite = 0  # in this many columns all rows hold numbers, used or not: attention under a mask reads them
+        if kind not in LAZY_ON:
+            self._make_finite(capacity)
+        # What the convolutions of each block read (models.gpt.Conv), the attention's and the MLP's.
+        self.n_conv = config.conv
+        inputs = (config.n_layer, 2, rows, capacity if config.conv else 0, config.n_embd)
+        self.inputs_L2RKC = torch.empty(inputs, dtype=dtype, device=weight.device)
+        self.n_rows = 0 if empty else rows
+        self.longest = 0  # no row is longer; known without waiting for the device
+        self.bias_B1TK: Tensor | None = None
+        self.least_columns = 0  # attention reads at least so many, for steps of one shape (models.decode)
+
+    @property
+    def capacity(self) -> int:
+        return self.tokens_RK.shape[1]
+
+    @property
+    def lengths_B(self) -> Tensor:
+        """Tokens that each row holds."""
+        return self.lengths_R[: self.n_rows]
+
+    def truncate(self, lengths_B: Tensor) -> None:
+        """Forget what row b holds beyond `lengths_B[b]` tokens: the right padding of a prompt, or a rejected ending."""
+        self.lengths_R[: self.n_rows].clamp_(max=lengths_B)
+        self._measure()
+
+    def admit(self, other: "KVCache", rows_M: Tensor) -> None:
+        """Add copies of rows `rows_M` of another cache of the same model behind the rows in use; repeats are fine."""
+        rows, width = slice(self.n_rows, self.n_rows + len(rows_M)), other.longest
+        other._make_finite(width)
+        self.kv_L2RHKD[:, :, rows, :, :width] = other.kv_L2RHKD[..., :width, :].index_select(2, rows_M)
+        self.inputs_L2RKC[:, :, rows, :width] = other.inputs_L2RKC[:, :, :, :width].index_select(2, rows_M)
+        self.tokens_RK[rows, :width] = other.tokens_RK[rows_M, :width]
+        self.lengths_R[rows] = other.lengths_R[rows_M]
+        self.n_rows += len(rows_M)
+        self.longest = max(self.longest, width)
+
+    def leave(self, stay_B: Tensor) -> Tensor:
+        """Drop rows where `stay_B` is False; rows from the end fill the holes. Returns the old index of each row."""
+        n = int(stay_B.sum())
+        hole_M = (~stay_B[:n]).nonzero()[:, 0]
+        from_M = stay_B[n:].nonzero()[:, 0] + n
+        used = slice(self.longest)
+        self.kv_L2RHKD[:, :, hole_M, :, used] = self.kv_L2RHKD[..., used, :].index_select(2, from_M)
+        self.inputs_L2RKC[:, :, hole_M, used] = self.inputs_L2RKC[:, :, :, used].index_select(2, from_M)
+        self.tokens_RK[hole_M], self.lengths_R[hole_M] = self.tokens_RK[from_M], self.lengths_R[from_M]
+        old_B = torch.arange(n, device=stay_B.device)
+        old_B[hole_M] = from_M
+        self.n_rows = n
+        self._measure()
+        return old_B
+
+    def reorder(self, from_B: Tensor) -> None:
+        """Row b becomes a copy of what row `from_B[b]` holds, for all rows in use at once; repeats are fine."""
+        rows, used = slice(self.n_rows), slice(self.longest)
+        self.kv_L2RHKD[:, :, rows, :, used] = self.kv_L2RHKD[..., used, :].index_select(2, from_B)
+        self.inputs_L2RKC[:, :, rows, used] = self.inputs_L2RKC[:, :, :, used].index_select(2, from_B)
+        self.tokens_RK[rows], self.lengths_R[rows] = self.tokens_RK[from_B], self.lengths_R[from_B]
+
+    def _make_finite(self, columns: int) -> None:
+        """Put 0 into what no row holds of the first `columns` columns, a good many at a time."""
+        if columns <= self.finite:
+            return
+        fresh = slice(self.finite, min(columns + 64, self.capacity))
+        column_K = torch.arange(self.capacity, device=self.lengths_R.device)[fresh]
+        unheld_RK = column_K >= self.lengths_R[:, None]
+        self.kv_L2RHKD[..., fresh, :].masked_fill_(unheld_RK[None, None, :, None, :, None], 0.0)
+        self.finite = fresh.stop
+
+    def _measure(self) -> None:
+        self.longest = int(self.lengths_B.max()) if self.n_rows else 0
+
+    # The model calls the rest: begin, then previous and, once per layer, earlier and attend, then commit.
+
+    def begin(self, tokens_BT: Tensor) -> Tensor:
+        """Positions [B, T] that the new tokens take."""
+        (n_rows, n_tokens), device = tokens_BT.shape, tokens_BT.device
+        if n_rows != self.n_rows:
+            raise ValueError(f"tokens of {n_rows} rows: expected the cache's {self.n_rows}")
+        columns = max(self.longest + n_tokens, self.least_columns)
+        if columns > self.capacity:
+            raise ValueError(f"capacity={self.capacity}: too small for {self.longest} + {n_tokens} tokens")
+        self.position_BT = self.lengths_B[:, None] + torch.arange(n_tokens, device=device)
+        self.row_B1 = torch.arange(n_rows, device=device)[:, None]
+        self.kv_of_layer = self.kv_L2RHKD[:, :, :n_rows, :, :columns].unbind(0)
+        self.bias_B1TK = None
+        if self.n_conv:  # of all layers at once: many small look-ups would cost more than the convolutions
+            column_BS, real_BS = self._before(self.n_conv)
+            self.past_L2BSC = self.inputs_L2RKC[:, :, self.row_B1, column_BS].masked_fill(~real_BS[..., None], 0.0)
+        return self.position_BT
+
+    def previous(self, n: int) -> tuple[Tensor, Tensor]:
+        """Ids [B, S] of the n tokens before the new ones, oldest first, and which of them exist."""
+        column_BS, real_BS = self._before(n)
+        return self.tokens_RK[: self.n_rows].gather(1, column_BS), real_BS
+
+    def _before(self, n: int) -> tuple[Tensor, Tensor]:
+        column_BS = self.lengths_B[:, None] - torch.arange(n, 0, -1, device=self.lengths_R.device)
+        return column_BS.clamp(min=0), column_BS >= 0
+
+    def earlier(self, layer: int, part: int, x_BTC: Tensor) -> Tensor:
+        """Store what part `part` of a layer reads at the new tokens; what it read at the tokens before, [B, S, C]."""
+        self.inputs_L2RKC[layer, part][self.row_B1, self.position_BT] = x_BTC.to(self.inputs_L2RKC.dtype)
+        return self.past_L2BSC[layer, part]
+
+    def attend(self, layer: int, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> Tensor:
+        """Store the new keys and values of one layer, and attend from each new token to everything up to itself."""
+        k_BHKD, v_BHKD = self.kv_of_layer[layer].unbind(0)
+        if self.longest == 0:  # nothing stored yet: the new tokens are all there is
+            k_BHKD.copy_(k_BHTD)
+            v_BHKD.copy_(v_BHTD)
+            return F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, is_causal=True)
+        self._make_finite(k_BHKD.shape[2])
+        k_BHKD.transpose(1, 2)[self.row_B1, self.position_BT] = k_BHTD.transpose(1, 2).to(k_BHKD.dtype)
+        v_BHKD.transpose(1, 2)[self.row_B1, self.position_BT] = v_BHTD.transpose(1, 2).to(v_BHKD.dtype)
+        return F.scaled_dot_product_attention(q_BHTD.to(k_BHKD.dtype), k_BHKD, v_BHKD, attn_mask=self._bias(k_BHKD))
+
+    def _bias(self, k_BHKD: Tensor) -> Tensor:
+        """-inf at the columns that a new token does not see, [B, 1, T, K]: the same for all layers of a pass."""
+        if self.bias_B1TK is None:
+            unseen_BTK = torch.arange(k_BHKD.shape[2], device=k_BHKD.device) > self.position_BT[..., None]
+            bias_BTK = torch.zeros(unseen_BTK.shape, dtype=k_BHKD.dtype, device=k_BHKD.device)
+            self.bias_B1TK = bias_BTK.masked_fill_(unseen_BTK, float("-inf"))[:, None]
+        return self.bias_B1TK
+
+    def commit(self, tokens_BT: Tensor) -> None:
+        """Count the new tokens in."""
+        if self.longest == 0 and self.n_rows == len(self.lengths_R):
+            self.finite = max(self.finite, tokens_BT.shape[1])
+        self.tokens_RK[self.row_B1, self.position_BT] = tokens_BT
+        self.lengths_R[: self.n_rows] += tokens_BT.shape[1]
+        self.longest += tokens_BT.shape[1]

@@ -1,0 +1,195 @@
+"""Element-wise parts of the model in few passes over memory: RMS norm, rotary positions, gates, causal mixing.
+
+Written as plain tensor arithmetic, these cost a small model on a CPU as much time as its matrix products; with the
+gradients below, written by hand, about a third of that.
+
+The invariant that matters: value and gradient equal the definition in each docstring.
+
+Try it:  python -m pytest tests/unit/test_elementwise.py
+
+Legend: B batch, T tokens, C channels, S earlier tokens, E channels of all queries and keys (2 n_embd), R rotated pairs
+        of channels per head.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+Rope = tuple[Tensor, Tensor, Tensor]
+
+
+def _by_hand() -> bool:
+    """Whether to use the gradients written by hand: not where none are wanted, nor in code that is compiled anyway."""
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+class _ReLU2(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        h = x.clamp_min(0)
+        ctx.save_for_backward(h)
+        return h * h
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (h,) = ctx.saved_tensors
+        return (grad * h).mul_(2)
+
+
+def relu2(x: Tensor) -> Tensor:
+    """max(x, 0)^2 (So et al. 2021, Primer)."""
+    return _ReLU2.apply(x) if _by_hand() else F.relu(x).square()
+
+
+class _SwiGLU(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        gate, up = x.chunk(2, dim=-1)
+        sigmoid = gate.sigmoid()
+        ctx.save_for_backward(x, sigmoid)
+        return (gate * sigmoid).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        x, sigmoid = ctx.saved_tensors
+        gate, up = x.chunk(2, dim=-1)
+        back = torch.empty_like(x)
+        grad_gate, grad_up = back.chunk(2, dim=-1)
+        silu = gate * sigmoid
+        torch.mul(grad, silu, out=grad_up)
+        slope = silu.addcmul_(silu, sigmoid, value=-1).add_(sigmoid)  # sigmoid + silu (1 - sigmoid)
+        torch.mul(slope.mul_(up), grad, out=grad_gate)
+        return back
+
+
+def swiglu(x: Tensor) -> Tensor:
+    """silu(first half of the channels) * second half (Shazeer 2020); the exponential is taken once, not twice."""
+    if _by_hand():
+        return _SwiGLU.apply(x)
+    gate, up = x.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+def _inverse_rms(x: Tensor, eps: float) -> Tensor:
+    mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+    return mean_square.add_(eps).rsqrt_()
+
+
+class _RMSNorm(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        inverse = _inverse_rms(x, eps)
+        unit = x * inverse
+        ctx.save_for_backward(unit, inverse, weight)
+        return unit * weight
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        unit, inverse, weight = ctx.saved_tensors
+        product = grad * unit
+        grad_weight = product.sum_to_size(weight.shape)
+        mean = product.mul_(weight).mean(-1, keepdim=True)
+        return (grad * weight).addcmul_(unit, mean, value=-1).mul_(inverse), grad_weight, None
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight, mean over the last axis, weight broadcast (Zhang and Sennrich 2019)."""
+    if not x.is_cuda and not torch.compiler.is_compiling():
+        return _RMSNorm.apply(x, weight, eps) if torch.is_grad_enabled() else (x * _inverse_rms(x, eps)).mul_(weight)
+    if weight.ndim == 1:  # one kernel on a GPU
+        return F.rms_norm(x, weight.shape, weight, eps)
+    return F.rms_norm(x, x.shape[-1:], None, eps) * weight
+
+
+def rope_tables(context: int, head_dim: int, rotated: int, base: float, n_heads: int) -> Tensor:
+    """Tables keep, ahead and behind, [3, context, E], with which `rotate` turns `rotated` channels of each head."""
+    rest = head_dim - rotated
+    frequency_R = base ** (-torch.arange(0, rotated, 2, dtype=torch.float64) / max(rotated, 1))
+    angle_TR = torch.arange(context, dtype=torch.float64)[:, None] * frequency_R
+    cos, sin = angle_TR.cos(), angle_TR.sin()
+    still, none = cos.new_ones(context, rest), torch.zeros_like
+    keep = torch.cat((cos, cos, still), 1)
+    ahead = torch.cat((-sin, none(sin), none(still)), 1)
+    behind = torch.cat((none(sin), sin, none(still)), 1)
+    return torch.stack((keep, ahead, behind)).float().repeat(1, 1, n_heads)
+
+
+def _turn(x: Tensor, keep: Tensor, ahead: Tensor, behind: Tensor, half: int) -> Tensor:
+    y = x * keep
+    y[..., :-half].addcmul_(x[..., half:], ahead[..., :-half])
+    y[..., half:].addcmul_(x[..., :-half], behind[..., half:])
+    return y
+
+
+class _Rotate(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, keep: Tensor, ahead: Tensor, behind: Tensor, half: int) -> Tensor:
+        ctx.save_for_backward(keep, ahead, behind)
+        ctx.half = half
+        return _turn(x, keep, ahead, behind, half)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        keep, ahead, behind = ctx.saved_tensors
+        half = ctx.half
+        back = grad * keep
+        back[..., half:].addcmul_(grad[..., :-half], ahead[..., :-half])
+        back[..., :-half].addcmul_(grad[..., half:], behind[..., half:])
+        return back, None, None, None, None
+
+
+def rotate(x_BTE: Tensor, rope: Rope, half: int) -> Tensor:
+    """Rotary positions (Su et al. 2021) in the half-split layout of GPT-NeoX and Llama, on all heads in one go.
+
+    In each head, channels i and R + i (i < R = `half`) turn by the angle of their position; channels from 2R on stay.
+    Rather than splitting every head, the whole row is shifted by R: y[i] = keep[i] x[i] + ahead[i] x[i+R] + behind[i]
+    x[i-R], where `ahead` is -sin on first halves, `behind` is sin on second halves, and both are 0 elsewhere.
+    """
+    return (_Rotate.apply if _by_hand() else _turn)(x_BTE, *rope, half)
+
+
+def _reaching(x: Tensor, j: int, position_BT: Tensor | None) -> Tensor:
+    """`x`, which belongs to columns j.. of a row, with 0 where the token j places before is of another document."""
+    return x if position_BT is None else x * (position_BT[:, j:, None] >= j)
+
+
+def _mix(x: Tensor, weight: Tensor, position_BT: Tensor | None = None) -> Tensor:
+    out = x.clone()
+    for j in range(1, min(len(weight), x.shape[1] - 1) + 1):
+        out[:, j:].addcmul_(_reaching(x[:, :-j], j, position_BT), weight[j - 1])
+    return out
+
+
+class _CausalMix(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, position_BT: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight, position_BT)
+        return _mix(x, weight, position_BT)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, position_BT = ctx.saved_tensors
+        grad_x, grad_weight = grad.clone(), torch.zeros_like(weight)
+        for j in range(1, min(len(weight), x.shape[1] - 1) + 1):
+            reaching = _reaching(grad[:, j:], j, position_BT)
+            grad_x[:, :-j].addcmul_(reaching, weight[j - 1])
+            grad_weight[j - 1] = (reaching * x[:, :-j]).sum((0, 1))
+        return grad_x, grad_weight, None
+
+
+def causal_mix(
+    x_BTC: Tensor, weight_SC: Tensor, past_BSC: Tensor | None = None, position_BT: Tensor | None = None
+) -> Tensor:
+    """x[t] + sum_j weight[j - 1] * x[t - j], j = 1..S: a causal depthwise convolution.
+
+    Before the start x is `past_BSC`, oldest first, or 0. `position_BT`, where a row holds several documents, is the
+    place of each token in its own: x before a document's start is 0.
+    """
+    if past_BSC is None:
+        return (_CausalMix.apply if _by_hand() else _mix)(x_BTC, weight_SC, position_BT)
+    if x_BTC.shape[1] == 1:
+        return x_BTC + (past_BSC * weight_SC.flip(0)).sum(1, keepdim=True)
+    return _mix(torch.cat((past_BSC, x_BTC), dim=1), weight_SC)[:, len(weight_SC) :]
