@@ -12,7 +12,6 @@ not read. `probe` is a run folder of probes.run, whose choice of layer and penal
 """
 
 import json
-import os
 import sys
 from dataclasses import dataclass, field
 from html import escape
@@ -27,6 +26,7 @@ from synth.documents import Documents
 from synth.oracle.next_token import POLICIES
 from synth.problem.records import from_record
 from synth.problem_source import SPLITS
+from synth.store.files import atomic_write
 
 FOLDER = Path(__file__).resolve().parent / "viewer"
 STREAM = "look"
@@ -76,9 +76,7 @@ def main(config: GlassConfig) -> None:
         opened.append(open_checkpoint(config.beside, "beside", config.preset))
         if len({one.data.spec().load_world().vocabulary for one in opened}) > 1:
             raise ValueError(f"beside={config.beside}: its vocabulary is not that of {config.checkpoint}")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    temporary.write_text(page(account(opened, config)), encoding="utf-8")
-    temporary.replace(out)
+    atomic_write(out, page(account(opened, config)))
     print(out)
 
 

@@ -23,6 +23,7 @@ from synth.documents import Documents
 from synth.judge.checker import Verdicts, check_responses
 from synth.kernel.rng import key
 from synth.problem.arrays import Problems
+from synth.ragged import pad_rows
 from synth.world.vocabulary import EOS, PAD, World
 
 BATCH = 64  # texts side by side, in drawing and in scoring
@@ -55,10 +56,7 @@ class Written(NamedTuple):
 
     def grid(self) -> np.ndarray:
         """The responses side by side, int64[N, R], padded."""
-        tokens_NR = np.full((len(self.responses), max(1, self.lengths.max(initial=0))), PAD, dtype=np.int64)
-        for row_R, response in zip(tokens_NR, self.responses, strict=True):
-            row_R[: len(response)] = response
-        return tokens_NR
+        return pad_rows(self.responses)
 
 
 def budget(model: GPT, documents: Documents, setting: str) -> int:

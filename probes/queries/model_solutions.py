@@ -19,7 +19,8 @@ from probes.queries.table import Queries
 from synth.documents import Documents
 from synth.judge.checker import MALFORMED, RETRY, UNKNOWN, Verdicts, check
 from synth.problem.arrays import SLOTS
-from synth.world.vocabulary import DEFINE, PAD, World
+from synth.ragged import pad_rows
+from synth.world.vocabulary import DEFINE, World
 
 
 class Solutions(NamedTuple):
@@ -42,10 +43,9 @@ def judged(documents: Documents, world: World, tokens_NR: np.ndarray, length_N: 
 
 def packed(documents: Documents, world: World, responses: Sequence[Sequence[int]], width: int) -> Solutions:
     """Responses of at most `width` tokens with their verdicts."""
-    tokens_NR = np.full((len(responses), width), PAD, dtype=np.int64)
-    for row_R, response in zip(tokens_NR, responses, strict=True):
-        row_R[: len(response)] = response
-    return judged(documents, world, tokens_NR, np.array([len(response) for response in responses]))
+    return judged(
+        documents, world, pad_rows(responses, width=width), np.array([len(response) for response in responses])
+    )
 
 
 @dataclass(frozen=True, eq=False)

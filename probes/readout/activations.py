@@ -19,7 +19,8 @@ from models.gpt import GPT, GPTConfig
 from models.hooks import capture, hook_names
 from probes.queries.table import Queries
 from probes.readout.prefix_cache import Branch, Text
-from synth.world.vocabulary import AS, DEFINE, END, EQUALS_EACH, MID, PAD, SOLUTION, START, THE_NUMBER, World
+from synth.ragged import pad_rows
+from synth.world.vocabulary import AS, DEFINE, END, EQUALS_EACH, MID, SOLUTION, START, THE_NUMBER, World
 
 RESIDUAL = ("hook_embed", "hook_resid_post")  # the residual stream from the embedding to the output of each block
 TEXTS = 16  # texts side by side: with the queries behind them they stay inside the processor's cache
@@ -155,7 +156,4 @@ def read(
 
 def right_padded(rows: list[np.ndarray]) -> Tensor:
     """Token rows as int64 [B, T]."""
-    tokens_BT = np.full((len(rows), max(map(len, rows))), PAD, dtype=np.int64)
-    for tokens_T, row in zip(tokens_BT, rows, strict=True):
-        tokens_T[: len(row)] = row
-    return torch.from_numpy(tokens_BT)
+    return torch.from_numpy(pad_rows(rows))

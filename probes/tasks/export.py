@@ -25,7 +25,7 @@ from probes.queries.table import Queries
 from probes.readout.activations import check_length, chosen_sites, names_in_line, read
 from probes.readout.linear import Split
 from probes.settings import ProbeConfig
-from synth.store.files import atomic_write
+from synth.store.files import atomic_path, atomic_write
 from synth.world.vocabulary import World
 
 COLUMNS = {
@@ -112,9 +112,8 @@ def _write_labels(columns: dict[str, list], path: Path) -> str:
     whole = ("problem", "shard", "row", "slot", "label", "distance")
     types = {**dict.fromkeys(whole, pa.int64()), "needed": pa.bool_(), "tokens": pa.list_(pa.int32())}
     schema = pa.schema([(name, types.get(name, pa.string())) for name in columns])
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(pa.table(columns, schema=schema), temporary)
-    temporary.replace(path)
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.table(columns, schema=schema), temporary)
     return f"labels/{path.name}"
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from models.decode.sampling import sample
 from models.gpt import GPT
 from synth.judge.checker import MALFORMED, Verdicts
+from synth.ragged import pad_rows
 from train.opd.checks import positive, unit
 from train.opd.rollouts import Rollouts, join
 from train.opd.signals import Signals
@@ -105,10 +106,7 @@ def look(
             for row, prefix, (future, n) in zip(rows, prefixes, futures, strict=True)
         ]
         lengths = np.array([len(text) for text in texts])
-        grid = np.full((len(texts), lengths.max()), tokens.pad, dtype=np.int64)
-        for line, text in zip(grid, texts, strict=True):
-            line[: len(text)] = text
-        verdicts = tokens.check(problems, grid, lengths)
+        verdicts = tokens.check(problems, pad_rows(texts, tokens.pad), lengths)
         derived.append(states(verdicts, lengths, drawn.finished_B.cpu().numpy()))
     assert drawn is not None
     fork_N = torch.tensor([a != b for a, b in zip(*derived, strict=True)], device=row_N.device)

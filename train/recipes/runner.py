@@ -180,7 +180,9 @@ class Runner:
         """
         code = code_digest()
         self._waiting = [stage for stage in stages if stage.name not in self.done]
-        stage_process.prepare(stage.entry for stage in self._waiting)
+        entries = [stage.entry for stage in self._waiting]
+        # what a single stage uses it imports itself, so that the first ones do not wait for it (probes take seconds)
+        stage_process.prepare(entry for entry in entries if entries.count(entry) > 1)
         with ProgressDisplay() as self._progress:
             try:
                 while self._waiting or self._running:

@@ -16,6 +16,7 @@ from models.decode.sampling import sample
 from models.gpt import GPT
 from synth.dataset import Source
 from synth.kernel.rng import key
+from synth.ragged import pad_rows
 from synth.store.encodings import encoding_of
 from train.evaluation.callback import EvaluationCallbackConfig
 from train.evaluation.evaluator import Evaluation
@@ -121,7 +122,4 @@ class Recovery:
                     whole[b * times + (k + place) % times] = [*prefix[b], *written][:budget]
         problems = part.problems.repeat(times)
         length_N = np.array([len(row) for row in whole])
-        tokens_NR = np.full((len(whole), max(1, int(length_N.max()))), tokens.pad, dtype=np.int64)
-        for row_R, row in zip(tokens_NR, whole, strict=True):
-            row_R[: len(row)] = row
-        return tokens.check(problems, tokens_NR, length_N)
+        return tokens.check(problems, pad_rows(whole, tokens.pad), length_N)
