@@ -1,8 +1,8 @@
 """Starts the stages of a recipe as processes, by the standard library's fork server where the system allows it.
 
 Importing torch and the lab costs a core some four seconds, as much as a small stage itself. On Linux one server process
-imports the entries that several stages use and every stage is a fork of it; elsewhere a stage imports what it needs. Either way
-it is a session of its own, writes to its log, and ends when the recipe ends, however that ends.
+imports the entries that several stages use, and every stage is a fork of it; elsewhere a stage imports what it needs.
+Either way it is a session of its own, writes to its log, and ends when the recipe ends, however that ends.
 """
 
 import contextlib
