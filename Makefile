@@ -24,11 +24,12 @@ RUN_TESTS := $(PY) -m pytest -q -n $(JOBS) --dist loadfile
 export PYTHONMALLOC ?= malloc
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: help env demo test unit numeric golden cli lint bench lock clean
+.PHONY: help env demo test unit numeric golden cli torture lint bench lock clean
 
 help:
 	@echo "make demo   the whole lab on two CPU cores in under ten minutes; report in runs/quickstart/report.html"
 	@echo "make test   all tests that need no GPU; make unit, numeric, golden or cli: one folder of them"
+	@echo "make torture  in full what make test takes a sample of: runs killed at every moment, a million fuzzed solutions"
 	@echo "make lint   style (ruff), types (basedpyright), directions and cycles of imports (import-linter)"
 	@echo "make bench  speed beside the peers, into tests/bench/README.md"
 	@echo "make env    .venv from requirements.lock; every target above needs it and makes it"
@@ -62,6 +63,11 @@ test: env
 
 unit numeric golden cli: env
 	$(RUN_TESTS) tests/$@
+
+# The proofs of which `make test` takes a sample: kills at every file operation and at random moments, a million fuzzed solutions.
+torture: env
+	TORTURE=1 $(RUN_TESTS) --timeout 0 tests/numeric/train/test_resume.py tests/numeric/synth/test_resume_shards.py \
+		tests/numeric/synth/test_checker_fuzz.py
 
 lint: env
 	$(PY) -m ruff check $(ENTRY_PACKAGES) tests

@@ -12,7 +12,7 @@ from synth.judge.checker import check
 from synth.problem.records import to_record
 from synth.spec import preset
 from synth.world import vocabulary as W
-from tests.helpers.paired_timing import line, ratios
+from tests.bench.paired_timing import line, ratios
 from tests.helpers.reference_solutions import is_right
 
 MANY, FEW = 4096, 256

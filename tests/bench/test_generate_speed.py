@@ -18,8 +18,8 @@ import pytest
 
 from synth.dataset import Source
 from synth.spec import preset
+from tests.bench.paired_timing import line, ratios
 from tests.bench.plot_generate_speed import OPS, exponent, kernels, objects, seconds_each
-from tests.helpers.paired_timing import line, ratios
 from tests.helpers.paths import ROOT
 
 PLAIN = """

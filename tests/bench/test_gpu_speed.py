@@ -16,7 +16,7 @@ from models.gpt import GPT
 from models.huggingface.export import to_hugging_face
 from models.sizes import FOLDER, read_size
 from synth.world.vocabulary import EOS, PAD
-from tests.helpers.paired_timing import line, ratios
+from tests.bench.paired_timing import line, ratios
 from train.core.optimizer import OptimConfig, Optimizer
 from train.core.torch_setup import set_up
 from train.data.batches import BatchConfig, Batches, DataConfig

@@ -1,28 +1,22 @@
 """Peak memory of training and rollouts beside `transformers`, each in a process of its own. Try: `make bench`."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-from tests.helpers.paired_timing import line
-from tests.helpers.paths import ROOT
+from tests.bench.paired_timing import line
+from tests.bench.peak_memory import CLEAR
+from tests.helpers.commands import command
 
 SHAPE = "llama, mini"
 
 
 def peak(who: str, what: str) -> float:
     """MiB above what was there before the work."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.helpers.peak_memory", who, what, SHAPE],
-        check=True, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    done = command("tests.bench.model_memory", who, what, SHAPE, timeout=3600)
+    done.check_returncode()
     return float(done.stdout)
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs the high-water mark of Linux")
+@pytest.mark.skipif(not CLEAR.exists(), reason="needs the high-water mark of Linux")
 @pytest.mark.parametrize("what", ["training", "rollouts"])
 def test_memory(what):
     """The ratio is theirs over ours: above 1, we need less."""

@@ -6,9 +6,6 @@ vocabulary it has not. Tokens are those of prompts and responses that were learn
 and asks the checker. Memory is what a step adds to a process of its own. Nothing is asserted about time.
 """
 
-import gc
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +16,10 @@ import torch
 from models.gpt import GPT, GPTConfig
 from models.huggingface.export import to_hugging_face
 from synth.world.vocabulary import EOS, PAD
-from tests.bench.test_model_speed import learned
-from tests.helpers.paired_timing import line, ratios
-from tests.helpers.paths import ROOT
+from tests.bench.model_peers import learned
+from tests.bench.paired_timing import line, ratios
+from tests.bench.peak_memory import CLEAR, added_by
+from tests.helpers.commands import command
 from train.core.optimizer import OptimConfig, Optimizer
 from train.core.torch_setup import set_up
 from train.data.batches import DataConfig
@@ -117,26 +115,18 @@ def test_a_step_of_distillation(shape, tmp_path):
     print("\n" + line(f"distillation step, {shape}", "tokens", *measured, goal=FASTER))
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs the high-water mark of Linux")
+@pytest.mark.skipif(not CLEAR.exists(), reason="needs the high-water mark of Linux")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_its_memory(shape, tmp_path):
     """The ratio is theirs over ours: above 1, we need less."""
     pytest.importorskip("trl")
     found = []
     for who in ("ours", "trl"):
-        done = subprocess.run(
-            [sys.executable, __file__, who, shape, str(tmp_path)],
-            check=True, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
+        done = command("tests.bench.test_opd_speed", who, shape, tmp_path, timeout=3600)
+        done.check_returncode()
         found.append(float(done.stdout.split()[-1]))
     what = f"peak memory, distillation step, {shape} (peer over ours)"
     print("\n" + line(what, "MiB", *found, [found[1] / found[0]], goal=1.0, per=""))
-
-
-def status(name: str) -> float:
-    """MiB of a line of /proc/self/status."""
-    text = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(text.split(f"{name}:")[1].split()[0]) / 1024
 
 
 def main(who: str, shape: str, folder: str) -> None:
@@ -144,12 +134,7 @@ def main(who: str, shape: str, folder: str) -> None:
     set_up()
     # Fresh models: one that has learnt leaves freed memory behind. Their responses are as long as allowed.
     step = ours(shape, fresh=True) if who == "ours" else trl(shape, Path(folder), fresh=True)
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the high-water mark
-    before = status("VmRSS")
-    for _ in range(2):
-        step()
-    print(status("VmHWM") - before)
+    print(added_by(lambda: (step(), step())))
 
 
 if __name__ == "__main__":

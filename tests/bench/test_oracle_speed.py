@@ -16,7 +16,7 @@ import pytest
 from synth.dataset import Source
 from synth.oracle.next_token import Oracle
 from synth.spec import preset
-from tests.helpers.paired_timing import line
+from tests.bench.paired_timing import line
 
 MANY, BLOCK = 1024, 4096
 PLAIN = (

@@ -18,10 +18,12 @@ import numpy as np
 from synth.judge.checker import check
 from synth.oracle.next_token import Oracle
 from synth.store.files import read_json_lines
+from tests.helpers.effort import effort
 from train import pretrain
 from train.config.compose import load
 from train.core import checkpoint
 
+RANDOM, EVERY = effort(4, 60), effort(4, 1)  # random moments; one file operation of a save in so many
 NOT_SHARED = ("seconds", "tokens_per_second")  # wall time differs from run to run
 
 
@@ -147,10 +149,10 @@ def die_inside_a_save(which: int):
 
 
 def kill_in_every_save(folder: Path, words: list[str]) -> list[int]:
-    """Kills the run before the first file operation of a save, then before the second, until none is left to die at."""
+    """Kills the run before one file operation of a save after another, until none is left to die at."""
     codes = []
     while not codes or codes[-1] != 0:
-        codes.append(end(fork(folder, words, die_inside_a_save(len(codes) + 1))))
+        codes.append(end(fork(folder, words, die_inside_a_save(EVERY * len(codes) + 1))))
     return codes
 
 
@@ -207,7 +209,7 @@ def main(root: Path, words: list[str]) -> None:
     deaths = kill_in_every_save(folder, [*words, "out.save_every=1", "out.keep=1"])
     results["saving"] = outcome(folder, deaths)
     folder = root / "random"
-    deaths = kill_at_random(folder, words, times=6)
+    deaths = kill_at_random(folder, words, times=RANDOM)
     deaths.append(end(fork(folder, words)))
     results["random"] = outcome(folder, deaths)
     print(json.dumps(results))

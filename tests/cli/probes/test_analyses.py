@@ -1,19 +1,16 @@
 """The analyses of `probes.run` as a user meets them: tables, a figure, done once, and what is refused."""
 
 import pytest
-import torch
 from markupsafe import escape
 
-from models.gpt import GPT, GPTConfig
 from probes import run
 from probes.analyses.run import MODULES
 from probes.settings import ANALYSES, ProbeConfig
 from synth.store.files import read_json
+from tests.helpers.untrained_models import save_untrained
 from train import report
 from train.config.compose import run_entry
-from train.core import checkpoint
-from train.core.state import TrainState
-from train.data.batches import DataConfig, vocabulary_notes
+from train.data.batches import DataConfig
 
 DATA = DataConfig("tiny", {"ops": 2, "edges": 4})
 PROBES = [
@@ -24,21 +21,10 @@ PROBES = [
 ]
 
 
-def save(folder, *steps, context=256):
-    """A run folder with checkpoints of untrained models."""
-    folder.mkdir(parents=True)
-    for seed in steps:
-        model = GPT(GPTConfig(DATA.spec().load_world().size, 2, 2, 16, context), seed)
-        checkpoint.save(
-            folder, model, torch.optim.SGD(model.parameters()), TrainState(step=seed), vocabulary_notes(DATA)
-        )
-    return folder
-
-
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
-    return {name: save(root / f"{name}-0000000{i}", i, i + 5) for i, name in enumerate(("a", "b", "c"))}
+    return {name: save_untrained(root / f"{name}-0000000{i}", i, i + 5) for i, name in enumerate(("a", "b", "c"))}
 
 
 def analyse(*words):
@@ -106,7 +92,7 @@ def test_bad_input_is_one_line(words, said, models, tmp_path, capsys):
 
 
 def test_a_model_without_room_is_refused(tmp_path, capsys):
-    small = save(tmp_path / "small", 1, context=48)
+    small = save_untrained(tmp_path / "small", 1, context=48)
     assert (
         analyse("task=capability", f"model={small}", f"capability.before={small}", f"out.root={tmp_path / 'out'}") == 2
     )

@@ -12,17 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from models.gpt import GPT, GPTConfig
 from models.huggingface import export
 from probes import glass
 from probes.runs import open_checkpoint
 from probes.viewer.problem_json import Solution, log_probabilities, of_model, of_problem
 from synth.judge.checker import check
 from synth.problem.records import to_record
+from tests.helpers.untrained_models import save_untrained
 from train.config.compose import run_entry
 from train.core import checkpoint
-from train.core.state import TrainState
-from train.data.batches import DataConfig, vocabulary_notes
+from train.data.batches import DataConfig
 from train.export import for_generating
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -73,17 +72,9 @@ document.body.append(out);
 """
 
 
-def save_model(folder, data=DATA, seed=0):
-    """A run folder with the checkpoint of an untrained model."""
-    folder.mkdir(parents=True)
-    model = GPT(GPTConfig(data.spec().load_world().size, 2, 2, 16, 256, mlp="swiglu"), seed)
-    checkpoint.save(folder, model, torch.optim.SGD(model.parameters()), TrainState(step=1), vocabulary_notes(data))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return save_model(tmp_path_factory.mktemp("runs") / "teacher-00000000")
+    return save_untrained(tmp_path_factory.mktemp("runs") / "teacher-00000000", data=DATA, seed=0, mlp="swiglu")
 
 
 def look(*words):
@@ -162,7 +153,7 @@ def test_the_commands_own_page_shows_read_outs(model, tmp_path):
 
 
 def test_two_checkpoints_side_by_side_on_a_record_and_the_same_page_twice(command, model, tmp_path):
-    other = save_model(tmp_path / "runs" / "student-00000000", seed=1)
+    other = save_untrained(tmp_path / "runs" / "student-00000000", data=DATA, seed=1, mlp="swiglu")
     source = DATA.source("test", "records")
     records = [to_record(source.problems([i]), source.world, "pq") for i in range(2)]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))

@@ -9,16 +9,15 @@ import torch
 from safetensors.numpy import load_file
 from sklearn.linear_model import LogisticRegression
 
-from models.gpt import GPT, GPTConfig
 from models.hooks import capture
 from probes import run
 from probes.settings import ProbeConfig
 from probes.tasks import layers
 from synth.store.files import read_json, read_json_lines
+from tests.helpers.run_folders import modified
+from tests.helpers.untrained_models import save_untrained
 from train.config.compose import run_entry
 from train.core import checkpoint
-from train.core.state import TrainState
-from train.data.batches import DataConfig, vocabulary_notes
 
 SMALL = [
     "data=smoke", "probe=smoke", "probe.queries.fit=80", "probe.queries.validation=60", "probe.queries.test=60",
@@ -27,26 +26,13 @@ SMALL = [
 SITES = ["hook_embed", "blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]
 
 
-def save_model(folder, context=128):
-    """A run folder with the checkpoint of an untrained model."""
-    folder.mkdir(parents=True)
-    data = DataConfig("tiny", {"ops": 2, "edges": 4})
-    model = GPT(GPTConfig(data.spec().load_world().size, 2, 2, 16, context), 0)
-    checkpoint.save(folder, model, torch.optim.SGD(model.parameters()), TrainState(step=1), vocabulary_notes(data))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return save_model(tmp_path_factory.mktemp("runs") / "teacher-00000000")
+    return save_untrained(tmp_path_factory.mktemp("runs") / "teacher-00000000", seed=0, context=128)
 
 
 def probe(*words):
     return run_entry("probe", ProbeConfig, run.main, "", run.named([*SMALL, *words]))
-
-
-def everything(folder):
-    return {p.relative_to(folder): p.stat().st_mtime_ns for p in folder.rglob("*") if p.name != ".lock"}
 
 
 def test_a_run_reports_every_probe_beside_its_controls_and_is_done_once(command, model, tmp_path):
@@ -65,9 +51,9 @@ def test_a_run_reports_every_probe_beside_its_controls_and_is_done_once(command,
         assert sum(part["n"] for part in row["by_label"].values()) == row["n"]
     assert [r["task"] for r in summary["results"] if r.get("selected")] in (["nece", "value"], ["value", "nece"])
     assert read_json_lines(folder / "metrics.jsonl")[-1]["progress"] == 1.0
-    before = everything(folder)
+    before = modified(folder)
     assert probe(f"model={model}", f"out.root={tmp_path}") == 0
-    assert everything(folder) == before
+    assert modified(folder) == before
 
 
 def test_a_killed_run_goes_on_and_comes_to_the_same_results(model, tmp_path, monkeypatch):
@@ -193,7 +179,7 @@ def test_bad_settings_are_one_line_and_nothing_is_written(model, tmp_path, capsy
 
 
 def test_a_model_that_is_too_short_is_refused(tmp_path, capsys):
-    short = save_model(tmp_path / "short-00000000", context=24)
+    short = save_untrained(tmp_path / "short-00000000", seed=0, context=24)
     assert probe(f"model={short}", f"out.root={tmp_path}/runs") == 2
     assert "reads 24 tokens" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

@@ -11,6 +11,7 @@ import yaml
 
 from synth.store.files import read_json_lines
 from tests.helpers.paths import ROOT
+from tests.helpers.run_folders import modified
 from train import evaluate, pretrain
 from train.config.compose import run_entry
 from train.core import checkpoint
@@ -30,10 +31,6 @@ def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     assert run_entry("pretrain", pretrain.PretrainConfig, pretrain.main, "", [*SMALL, f"out.root={root}"]) == 0
     return next(root.glob("pretrain-*"))
-
-
-def everything(folder):
-    return {p.relative_to(folder): p.stat().st_mtime_ns for p in folder.rglob("*") if p.name not in (".lock",)}
 
 
 def test_a_run_folder_is_complete_and_doing_it_again_changes_nothing(command, tmp_path):
@@ -66,10 +63,10 @@ def test_a_run_folder_is_complete_and_doing_it_again_changes_nothing(command, tm
         "steps",
         "step",
     } <= set(sample)
-    before = everything(folder)
+    before = modified(folder)
     again = command("train.pretrain", *SMALL, f"out.root={tmp_path}")
     assert again.returncode == 0 and again.stdout == first.stdout
-    assert everything(folder) == before
+    assert modified(folder) == before
 
 
 def test_evaluate_counts_and_shows(command, trained, tmp_path):
@@ -192,11 +189,11 @@ def test_bad_input_is_one_line_that_names_setting_value_and_what_is_accepted(ent
 
 
 def test_a_folder_of_another_config_is_refused(trained, capsys):
-    before = everything(trained)
+    before = modified(trained)
     words = [*SMALL, f"out.folder={trained}", "seed=5"]
     assert run_entry("pretrain", pretrain.PretrainConfig, pretrain.main, "", words) == 2
     assert "is a run of another config (seed is 0 there and 5 here)" in capsys.readouterr().err
-    assert everything(trained) == before
+    assert modified(trained) == before
 
 
 def test_a_checkpoint_of_another_world_is_refused(trained, tmp_path, capsys):

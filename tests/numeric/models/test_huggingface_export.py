@@ -19,6 +19,7 @@ from models.decode.sampling import sample
 from models.gpt import GPT, GPTConfig
 from models.hooks import capture, hook_names
 from models.huggingface import export
+from tests.helpers.untrained_models import perturbed
 
 STATED = 1e-5
 BASE = {"vocab_size": 29, "n_layer": 4, "n_head": 3, "n_embd": 48, "context": 96}
@@ -40,11 +41,7 @@ EOS, PAD = 1, 0
 def lively(settings: dict) -> GPT:
     """A model whose tensors are all far from their quiet initial values."""
     model = GPT(GPTConfig(**{**BASE, **settings})).eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in model.parameters():
-            p += 0.3 / model.config.n_layer**0.5 * torch.randn(p.shape, generator=generator)
-    return model
+    return perturbed(model, 0.3 / model.config.n_layer**0.5, 1)
 
 
 def tokens(*shape: int, seed: int = 0) -> Tensor:

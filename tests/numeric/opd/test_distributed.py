@@ -1,12 +1,6 @@
 """Distillation in two processes is that of one: every method's losses, log and weights; a killed run goes on in one."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from synth.store import encodings
+from tests.helpers.commands import kill_worker, start
 from tests.helpers.distil_steps import steps
 from tests.helpers.opd_methods import NAMES, judged
 from train import pretrain
@@ -24,18 +19,10 @@ from train.opd import run as opd_run
 pytestmark = pytest.mark.timeout(1200)
 
 
-def torchrun(root: Path, *words: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *words],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
-def two(root, tmp_path_factory) -> dict:
+def two(tmp_path_factory) -> dict:
     out = tmp_path_factory.mktemp("ranks") / "found.pt"
-    process = torchrun(root, "-m", "tests.helpers.distil_steps", str(out))
+    process = start("tests.helpers.distil_steps", out, processes=2)
     _, stderr = process.communicate(timeout=1000)
     assert process.returncode == 0, stderr[-3000:]
     return torch.load(out, weights_only=True)
@@ -78,17 +65,11 @@ def alone(*words: str) -> int:
     return run_entry("opd", opd_run.OpdConfig, opd_run.main, "", words)
 
 
-def test_a_command_killed_in_two_processes_goes_on_in_one_with_what_it_had_kept(root, models, tmp_path):
+def test_a_command_killed_in_two_processes_goes_on_in_one_with_what_it_had_kept(models, tmp_path):
     """The replay buffer of both comes back; the log and the weights are those of a run that was never killed."""
     words = [*SMALL, *models, f"out.folder={tmp_path / 'killed'}"]
-    process, index = torchrun(root, "-m", "train.opd.run", *words), tmp_path / "killed" / "checkpoints.jsonl"
-    deadline = time.monotonic() + 500
-    while not (index.exists() and index.read_text()) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(children[-1]), signal.SIGKILL)
-    process.communicate(timeout=200)
-    assert index.read_text() and not (tmp_path / "killed" / "summary.json").exists()
+    kill_worker(start("train.opd.run", *words, processes=2), tmp_path / "killed" / "checkpoints.jsonl")
+    assert not (tmp_path / "killed" / "summary.json").exists()
     assert alone(*words) == 0
     assert alone(*SMALL, *models, f"out.folder={tmp_path / 'whole'}") == 0
     found, right = ([json.loads(s) for s in (tmp_path / n / "metrics.jsonl").open()] for n in ("killed", "whole"))
@@ -103,9 +84,9 @@ def test_a_command_killed_in_two_processes_goes_on_in_one_with_what_it_had_kept(
         np.testing.assert_allclose(weights[0][key], tensor, rtol=0, atol=2e-4)
 
 
-def test_more_processes_than_prompts_is_one_line(root, models, tmp_path):
+def test_more_processes_than_prompts_is_one_line(models, tmp_path):
     words = [*SMALL, "prompts=1", *models, f"out.folder={tmp_path / 'x'}"]
-    _, stderr = torchrun(root, "-m", "train.opd.run", *words).communicate(timeout=500)
+    _, stderr = start("train.opd.run", *words, processes=2).communicate(timeout=500)
     said = [line for line in stderr.splitlines() if line.startswith("error: ")]
     assert said == ["error: prompts=1: fewer than the 2 processes; accepted: 2 or more"]
     assert not (tmp_path / "x").exists()

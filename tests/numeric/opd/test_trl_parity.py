@@ -19,14 +19,20 @@ from train.opd.signals import Signals
 from train.opd.teacher.targets import Scored
 from train.opd.weight.weight import WeightConfig, coefficients
 
-pytest.importorskip("trl")
-from trl import GRPOTrainer
-from trl.experimental.gkd import GKDTrainer
-from trl.experimental.iw_opd import IWOPDTrainer
-from trl.experimental.sdpo import loss_utils as sdpo
-
 B, R, V, MAX_NEW = 3, 6, 11, 9
 LENGTHS = torch.tensor([6, 2, 4])
+
+
+@pytest.fixture(scope="module")
+def trl():
+    """TRL's losses. It is loaded here, not above: that takes longer than all of these tests."""
+    pytest.importorskip("trl")
+    from trl import GRPOTrainer
+    from trl.experimental.gkd import GKDTrainer
+    from trl.experimental.iw_opd import IWOPDTrainer
+    from trl.experimental.sdpo import loss_utils
+
+    return SimpleNamespace(grpo=GRPOTrainer, gkd=GKDTrainer, iw_opd=IWOPDTrainer, sdpo=loss_utils)
 
 
 class Case:
@@ -89,15 +95,15 @@ def case(request) -> Case:
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.1, 0.5, 0.9, 1.0])
-def test_generalised_jsd_is_gkd_s(case, beta):
-    theirs = GKDTrainer.generalized_jsd_loss(case.student_BRV, case.teacher_BRV, case.labels_BR, beta=beta)
+def test_generalised_jsd_is_gkd_s(case, beta, trl):
+    theirs = trl.gkd.generalized_jsd_loss(case.student_BRV, case.teacher_BRV, case.labels_BR, beta=beta)
     case.same(case.ours(divergence(case.scored, DivergenceConfig("jsd", beta=beta))), theirs)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("rest", ["tail", "renorm"])
-def test_top_k_with_and_without_a_tail_is_sdpo_s(case, alpha, rest):
-    theirs_BR = sdpo.compute_topk_self_distillation_loss(
+def test_top_k_with_and_without_a_tail_is_sdpo_s(case, alpha, rest, trl):
+    theirs_BR = trl.sdpo.compute_topk_self_distillation_loss(
         case.student_BRV,
         case.teacher_BRV,
         distillation_topk=4,
@@ -108,16 +114,18 @@ def test_top_k_with_and_without_a_tail_is_sdpo_s(case, alpha, rest):
     case.same(case.ours(divergence(case.scored, config)), theirs_BR[case.mask_BR].mean())
 
 
-def test_the_capped_ratio_is_sdpo_s(case):
-    full_BR = sdpo.compute_full_logit_self_distillation_loss(case.student_BRV, case.teacher_BRV, distillation_alpha=0.5)
-    theirs_BR = sdpo.apply_importance_sampling_clipping(full_BR, case.logq_BR, case.behaviour_BR, 1.1)
+def test_the_capped_ratio_is_sdpo_s(case, trl):
+    full_BR = trl.sdpo.compute_full_logit_self_distillation_loss(
+        case.student_BRV, case.teacher_BRV, distillation_alpha=0.5
+    )
+    theirs_BR = trl.sdpo.apply_importance_sampling_clipping(full_BR, case.logq_BR, case.behaviour_BR, 1.1)
     ours_N = divergence(case.scored, DivergenceConfig("jsd", beta=0.5))
     weight = WeightConfig(token=["importance"], cap=1.1)
     case.same(case.ours(ours_N, weight), theirs_BR[case.mask_BR].mean())
 
 
-def test_the_sampled_form_has_sdpo_s_gradient(case):
-    theirs_BR = sdpo.compute_sampled_token_self_distillation_loss(
+def test_the_sampled_form_has_sdpo_s_gradient(case, trl):
+    theirs_BR = trl.sdpo.compute_sampled_token_self_distillation_loss(
         case.student_BRV, case.teacher_BRV, case.token_BR, distillation_alpha=1.0
     )
     on_policy = case.scored._replace(behaviour_N=case.logq_BR.detach()[case.mask_BR])
@@ -127,7 +135,7 @@ def test_the_sampled_form_has_sdpo_s_gradient(case):
 
 @pytest.mark.parametrize("loss_type, normaliser", [("grpo", "sequence"), ("dr_grpo", "constant"), ("bnpo", "token")])
 @pytest.mark.parametrize("high", [0.2, 0.28])
-def test_the_clipped_objective_is_grpo_s(case, loss_type, normaliser, high):
+def test_the_clipped_objective_is_grpo_s(case, loss_type, normaliser, high, trl):
     trainer = MagicMock()
     trainer._get_per_token_logps_and_entropies.return_value = (case.logq_BR, torch.zeros(B, R), None)
     trainer.top_entropy_quantile, trainer.beta, trainer.off_policy_mask_threshold = 1.0, 0.0, None
@@ -144,7 +152,7 @@ def test_the_clipped_objective_is_grpo_s(case, loss_type, normaliser, high):
         "advantages": case.advantage_B,
         "old_per_token_logps": case.behaviour_BR,
     }
-    theirs = GRPOTrainer._compute_loss(trainer, MagicMock(), inputs)
+    theirs = trl.grpo._compute_loss(trainer, MagicMock(), inputs)
     config = OutcomeConfig("grpo", clip=0.2, clip_high=high)
     ours_N = policy_gradient(case.scored, case.advantage_B, config)
     case.same(case.ours(ours_N, WeightConfig(normaliser=normaliser)), theirs)
@@ -152,10 +160,10 @@ def test_the_clipped_objective_is_grpo_s(case, loss_type, normaliser, high):
     assert not torch.allclose(ours_N, free_N), "the clip had nothing to act on"
 
 
-def test_early_weights_are_iw_opd_s(case):
+def test_early_weights_are_iw_opd_s(case, trl):
     trainer = MagicMock()
     trainer.temperature, trainer.iw_opd_gamma, trainer.iw_opd_epsilon = 1.0, 0.5, 1e-12
-    theirs = IWOPDTrainer._compute_iw_opd_loss(
+    theirs = trl.iw_opd._compute_iw_opd_loss(
         trainer,
         student_logits=case.student_BRV,
         completion_tokens=case.token_BR,

@@ -1,9 +1,9 @@
-"""A million mutated, spliced, random and equivalent solutions: no exception, nothing wrong accepted or right rejected.
+"""Mutated, spliced, random and equivalent solutions: no exception, nothing wrong accepted or right rejected.
 
-Sequences are made by whole-array edits of right ones, so that this costs no more than the checking. On all of them the
-verdicts must agree with themselves, and on those that are right by construction (other order, other letters, operands
-of + and * exchanged, unneeded steps, steps taken back) must be right. On a sample they must agree with the independent
-judge of `tests/helpers/reference_solutions.py`. Try: `python -m pytest -s tests/numeric/synth/test_checker_fuzz.py`.
+A million in `make torture`, a quarter of it in `make test`. Sequences are made by whole-array edits of right ones, so
+that this costs no more than the checking. On all of them the verdicts must agree with themselves, and on those that are
+right by construction (other order, other letters, operands of + and * exchanged, unneeded steps, steps taken back) must
+be right. On a sample they must agree with the independent judge of `tests/helpers/reference_solutions.py`.
 """
 
 import numpy as np
@@ -14,14 +14,11 @@ from synth.judge.checker import ENDED, ENDINGS, KINDS, MALFORMED, RETRY, UNNEEDE
 from synth.problem.records import to_record
 from synth.spec import preset
 from synth.world import vocabulary as W
+from tests.helpers.effort import effort
 from tests.helpers.reference_solutions import is_right
 
-ROWS, WRITTEN, BATCHES, JUDGED = (
-    50_000,
-    4_000,
-    20,
-    1_200,
-)  # a batch is one setting; so many of it go to the independent judge
+ROWS, WRITTEN, JUDGED = 50_000, 4_000, 1_200  # of a batch; so many go to the independent judge
+BATCHES = effort(5, 20)  # a batch is one setting
 SETTINGS = [
     preset("tiny", letter_order="random"),
     preset("tiny", ops=5, edges=8, letter_order="random", retry_rate=0.2, retry_kind="miss", missing_premise=0.3),

@@ -1,16 +1,14 @@
 """One, two and four processes under torchrun are the same run to rounding, killed and gone on in another number too."""
 
 import json
-import os
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file
+
+from tests.helpers.commands import kill_worker, start
 
 pytestmark = pytest.mark.timeout(1200)  # every run starts its processes anew
 WORDS = [
@@ -23,13 +21,8 @@ DDP = ["optim=muon", "optim.muon.lr=0.01"]
 FSDP = [*DDP, "model.conv=3", "parallel=fsdp", "optim.ema=0.9", "batch.packing=documents", "batch.micro=2"]
 
 
-def start(root: Path, folder: Path, processes: int, words: list[str]) -> subprocess.Popen:
-    torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"] if processes > 1 else []
-    return subprocess.Popen(
-        [sys.executable, "-m", *torchrun, "train.pretrain", *WORDS, *words, f"out.folder={folder}"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )  # fmt: skip
+def pretrain(folder: Path, processes: int, words: list[str]) -> subprocess.Popen:
+    return start("train.pretrain", *WORDS, *words, f"out.folder={folder}", processes=processes)
 
 
 def finish(process: subprocess.Popen) -> None:
@@ -38,44 +31,21 @@ def finish(process: subprocess.Popen) -> None:
     assert len(stdout.split()) == 1, "one process speaks for all"
 
 
-def kill_one(process: subprocess.Popen, folder: Path) -> None:
-    """Kills a worker as soon as there is a checkpoint; torchrun then ends the others."""
-    index = folder / "checkpoints.jsonl"
-    deadline = time.monotonic() + 300
-    while not (index.exists() and index.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(children[-1]), signal.SIGKILL)
-    process.communicate(timeout=100)
-    assert process.returncode != 0 and not (folder / "summary.json").exists()
-
-
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, root):
+def runs(tmp_path_factory):
     """One process, two, and four of which one is killed before a single process goes on; DDP and FSDP."""
     folder = tmp_path_factory.mktemp("runs")
     plan = {"one": (1, 0, DDP), "two": (2, 0, DDP), "resumed": (4, 1, DDP)}
     plan |= {"fsdp-one": (1, 0, FSDP), "fsdp-resumed": (2, 1, FSDP), "fsdp-more": (1, 2, FSDP)}
     for name, (processes, then, words) in plan.items():
-        process = start(root, folder / name, processes, words)
-        if then and processes > 1:
-            kill_one(process, folder / name)
-        elif then:
-            kill_single(process, folder / name)
-        else:
+        process = pretrain(folder / name, processes, words)
+        if not then:
             finish(process)
-        if then:
-            finish(start(root, folder / name, then, words))
+            continue
+        kill_worker(process, folder / name / "checkpoints.jsonl")
+        assert not (folder / name / "summary.json").exists()
+        finish(pretrain(folder / name, then, words))
     return folder
-
-
-def kill_single(process: subprocess.Popen, folder: Path) -> None:
-    index = folder / "checkpoints.jsonl"
-    while not (index.exists() and index.read_text()) and process.poll() is None:
-        time.sleep(0.005)
-    process.kill()
-    process.communicate(timeout=100)
-    assert not (folder / "summary.json").exists()
 
 
 PAIRS = [("two", "one"), ("resumed", "one"), ("fsdp-resumed", "fsdp-one"), ("fsdp-more", "fsdp-one")]
@@ -101,8 +71,8 @@ def test_the_weights_are_those_of_one_process(runs, name, reference):
         np.testing.assert_allclose(found[key], tensor, rtol=0, atol=2e-4)
 
 
-def test_more_processes_than_rows_is_one_line(root, tmp_path):
-    process = start(root, tmp_path / "x", 2, ["batch.documents=1"])
+def test_more_processes_than_rows_is_one_line(tmp_path):
+    process = pretrain(tmp_path / "x", 2, ["batch.documents=1"])
     _, stderr = process.communicate(timeout=200)
     said = [line for line in stderr.splitlines() if line.startswith("error: ")]
     assert said == ["error: batch.documents=1: fewer than the 2 processes; accepted: 2 or more"]

@@ -12,6 +12,7 @@ from models.decode.cache import KVCache
 from models.flops import matmul_params, n_params
 from models.gpt import GPT, GPTConfig
 from tests.helpers.paths import CONFIGS
+from tests.helpers.untrained_models import perturbed
 
 MODELS = CONFIGS / "model"
 BASE = {"vocab_size": 23, "n_layer": 2, "n_head": 2, "n_embd": 16, "context": 48}
@@ -43,12 +44,7 @@ variants = pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS.k
 
 def lively(settings: dict, seed: int = 1) -> GPT:
     """A model in which every tensor matters: all weights are far from their quiet initial values."""
-    model = GPT(GPTConfig(**{**BASE, **settings}))
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in model.parameters():
-            p += 0.3 * torch.randn(p.shape, generator=generator)
-    return model
+    return perturbed(GPT(GPTConfig(**{**BASE, **settings})), 0.3, seed)
 
 
 def random_tokens(*shape: int, seed: int = 0, vocab: int = 23) -> Tensor:

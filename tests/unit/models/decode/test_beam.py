@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from models.decode.beam import beam_search
 from models.decode.sampling import sample
 from models.gpt import GPT, GPTConfig
+from tests.helpers.untrained_models import perturbed
 
 VOCAB, EOS, PAD = 11, 1, 0
 PROMPTS = [[5, 2, 9], [7], [3, 3, 8, 10, 4, 2, 6], [2, 4], [9, 9, 9, 9, 9], [6, 10]]
@@ -19,12 +20,7 @@ SETTINGS = {
 
 
 def lively(name: str = "quickstart", seed: int = 5) -> GPT:
-    model = GPT(GPTConfig(VOCAB, 2, 2, 16, 40, **SETTINGS[name]))
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in model.parameters():
-            p += 0.3 * torch.randn(p.shape, generator=generator)
-    return model.eval()
+    return perturbed(GPT(GPTConfig(VOCAB, 2, 2, 16, 40, **SETTINGS[name])), 0.3, seed).eval()
 
 
 def rows(out) -> list[list[int]]:

@@ -11,6 +11,7 @@ from scipy.stats import chisquare
 
 from models.decode.sampling import Samples, inverse_cdf_sample, sample, sampling_logprobs, token_logprobs
 from models.gpt import GPT, GPTConfig
+from tests.helpers.untrained_models import perturbed
 
 VOCAB, EOS, PAD = 11, 1, 0
 SETTINGS = {
@@ -22,12 +23,7 @@ PROMPTS = [[5, 2, 9], [7], [3, 3, 8, 10, 4, 2, 6], [2, 4], [9, 9, 9, 9, 9], [7],
 
 
 def lively(name: str = "quickstart") -> GPT:
-    model = GPT(GPTConfig(VOCAB, 2, 2, 16, 40, **SETTINGS[name]))
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for p in model.parameters():
-            p += 0.2 * torch.randn(p.shape, generator=generator)
-    return model
+    return perturbed(GPT(GPTConfig(VOCAB, 2, 2, 16, 40, **SETTINGS[name])), 0.2, 5)
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -10,6 +10,7 @@ from synth.documents import SOLUTION_SEGMENT, join
 from synth.spec import preset
 from synth.store import writers
 from synth.store.shards import SHARD_ARRAYS
+from tests.helpers.run_folders import files_of
 
 # design, section 6: these keys are a promise to users
 RECORD = [
@@ -127,10 +128,6 @@ def test_a_corrupted_shard_is_named(tmp_path, monkeypatch):
         writers.read_shards(folder)
     write_shards(folder, monkeypatch)  # mends it
     writers.read_shards(folder, verify=True)
-
-
-def files_of(folder) -> dict[str, bytes]:
-    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
 
 def test_another_dataset_in_the_folder_is_refused(tmp_path, monkeypatch):

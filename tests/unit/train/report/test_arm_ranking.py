@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
+from tests.helpers.run_folders import write_run
 from train import report
 from train.report.studies.arm_ranking import ranked_arms, table
 from train.runs.results import load
@@ -19,13 +19,8 @@ HARDER = {"ops": 4}
 
 
 def run(folder: Path, config: dict, summary: dict, **files: dict) -> str:
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "summary.json").write_text(json.dumps(summary))
-    (folder / "manifest.json").write_text(json.dumps({"data": str(config["data"]["overrides"])}))
-    for name, content in files.items():
-        (folder / f"{name}.json").write_text(json.dumps(content))
-    return folder.name
+    manifest = {"data": str(config["data"]["overrides"])}
+    return write_run(folder, config, summary=summary, manifest=manifest, **files).name
 
 
 def evaluation(root: Path, name: str, checkpoint: str, right: int, overrides: dict) -> str:

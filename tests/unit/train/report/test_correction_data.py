@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
+from tests.helpers.run_folders import write_run
 from train.config.compose import load
 from train.recipe import RecipeConfig, stages_of
 from train.report import build
@@ -42,12 +42,8 @@ def evaluation(skill: float, seed: int) -> dict:
 
 def write(root: Path, name: str, config: dict, summary: dict, tokens: float = 0) -> Path:
     folder = root / f"{name}-{len(list(root.glob('*'))):08x}"
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "summary.json").write_text(json.dumps(summary))
-    (folder / "manifest.json").write_text(json.dumps({"data": "1" if "ops" in str(config) else "0"}))
-    (folder / "ledger.json").write_text(json.dumps({"tokens": {"update": tokens}}))
-    return folder
+    manifest, ledger = {"data": "1" if "ops" in str(config) else "0"}, {"tokens": {"update": tokens}}
+    return write_run(folder, config, summary=summary, manifest=manifest, ledger=ledger)
 
 
 def study(root: Path, arms: dict, seeds: int = 1) -> Path:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
+from tests.helpers.run_folders import write_run
 from train import plotting
 from train.plotting import smooth
 from train.report import PARTS, build, judged, rollouts
@@ -39,17 +39,10 @@ EXPECT = [
 CLAIMS = [asdict(expectation) for expectation in EXPECT]
 
 
-def write_run(root: Path, name: str, config: dict, summary: dict | None = None, **lines: list[dict]) -> Path:
+def add_run(root: Path, name: str, config: dict, **files: dict | list) -> Path:
     folder = root / f"{name}-{zlib.crc32(json.dumps([name, config]).encode()):08x}"
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
     manifest = {"command": ["python", "-m", "train.x", f"out.name={name}"], "commit": "abc"}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    for key, rows in lines.items():
-        (folder / f"{key}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    if summary is not None:
-        (folder / "summary.json").write_text(json.dumps(summary))
-    return folder
+    return write_run(folder, config, manifest=manifest, **files)
 
 
 def evaluation(skill: float, seed: int) -> dict:
@@ -94,7 +87,7 @@ def write_recipe(root: Path, seed: int = 0) -> Path:
     made: dict[str, Path] = {}
 
     def add(name, config, **rest):
-        made[name] = write_run(root, name, config | {"seed": seed}, **rest)
+        made[name] = add_run(root, name, config | {"seed": seed}, **rest)
 
     add("teacher", {}, summary={}, metrics=curve(3.0, 0.2))
     add("student", {}, summary={}, metrics=curve(3.0, 0.2, 30))
@@ -359,7 +352,7 @@ def test_a_run_is_known_by_its_folder(tmp_path):
 def test_the_course_of_a_run_has_a_panel_for_each_kind_of_diagnostic_that_it_logged(tmp_path):
     log = [{"step": s, "loss": 1.0, "rkl": 0.1 * s, "accuracy_strict": 0.5, "advantage_normal": -0.1} for s in range(9)]
     log[4] |= {"eval_full": 0.25, "auroc_rkl": 0.7}
-    write_run(tmp_path, "opd", {"teacher": None}, summary={}, metrics=log)
+    add_run(tmp_path, "opd", {"teacher": None}, summary={}, metrics=log)
     experiments = load([tmp_path])
     makers = distillation_course.figures(experiments)
     assert list(makers) == ["course-opd"]
@@ -369,5 +362,5 @@ def test_the_course_of_a_run_has_a_panel_for_each_kind_of_diagnostic_that_it_log
     lines = {line.get_label(): line for line in axes["accuracy"].get_lines()}
     assert set(lines) == {"solution", "held out"} and lines["held out"].get_xydata().tolist() == [[4.0, 0.25]]
     assert lines["held out"].get_marker() == "o" and lines["solution"].get_marker() == "None"
-    write_run(tmp_path, "bare", {"teacher": None}, summary={}, metrics=[{"step": 1, "loss": 1.0}])
+    add_run(tmp_path, "bare", {"teacher": None}, summary={}, metrics=[{"step": 1, "loss": 1.0}])
     assert list(distillation_course.figures(load([tmp_path]))) == ["course-opd"]
