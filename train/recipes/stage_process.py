@@ -29,7 +29,8 @@ PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 def prepare(entries: Iterable[str]) -> None:
     """Starts the fork server with these entries imported. Once in the life of a process; later calls do nothing."""
     if LINUX:
-        multiprocessing.set_forkserver_preload([e for e in dict.fromkeys(entries) if e.split(".")[0] in PRELOADED])
+        known = [entry for entry in dict.fromkeys(entries) if entry.split(".")[0] in PRELOADED]
+        multiprocessing.set_forkserver_preload(["train.recipes.follow_parent", *known])
         with _exported(stage_environment()):
             multiprocessing.forkserver.ensure_running()
 
@@ -55,6 +56,11 @@ def end(processes: Iterable[BaseProcess]) -> None:
             time.sleep(0.05)
 
 
+def end_with_parent() -> None:
+    """Makes Linux end this process when its parent ends, however it ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def stage_environment() -> dict[str, str]:
     """The environment of every stage: this code can be imported, and numeric libraries use one thread."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -75,8 +81,8 @@ def _exported(environment: Mapping[str, str]) -> Iterator[None]:
 def _run_module(entry: str, argv: list[str], log: str, environment: dict[str, str]) -> None:
     """In the new process: becomes the command `python -m entry argv`."""
     os.setsid()  # Ctrl-C reaches the recipe alone, which ends its stages
-    if LINUX:  # ends when the server does, which ends when the recipe does, also when that is killed
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if LINUX:  # the parent is the server, which ends with the recipe
+        end_with_parent()
     os.environ.update(environment)
     sys.path[:0] = [p for p in environment["PYTHONPATH"].split(os.pathsep) if p not in sys.path]
     nothing, output = os.open(os.devnull, os.O_RDONLY), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)

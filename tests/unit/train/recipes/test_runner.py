@@ -46,7 +46,7 @@ with (folder / "runs").open("a") as file:
     file.write(f"{os.getpid()}\\n")
 if not (folder / "summary.json").exists():
     start = time.time()
-    time.sleep(float(words.get("seconds", 0)))
+    time.sleep(float(words.get("seconds", 0)) * float(os.environ.get("SLOWER", 1)))
     if words.get("mode") == "fail":
         print("the reason it failed")
         sys.exit(3)
@@ -188,17 +188,20 @@ def test_a_killed_recipe_leaves_no_process_and_continues(bench, root, blow):
         f"stages = {stages}; Runner(PlanFile(Path(sys.argv[1]) / 'plan-seed0.json', {{}}, stages), 0, 2).run(stages)"
     )
     path = os.pathsep.join([str(root), os.environ["PYTHONPATH"]])
-    process = subprocess.Popen([sys.executable, "-c", code, str(bench)], env={**os.environ, "PYTHONPATH": path})
+    slow = {**os.environ, "PYTHONPATH": path, "SLOWER": "400"}  # `b` would sleep for ten minutes
+    process = subprocess.Popen([sys.executable, "-c", code, str(bench)], env=slow)
     deadline = time.time() + 240  # cores are not always free
     while not (found := list(bench.glob("b-*/runs"))) and time.time() < deadline:
         time.sleep(0.02)
     child = int(found[0].read_text())
+    server = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
+    assert server != process.pid
     process.send_signal(blow)
     process.wait(timeout=30)
-    deadline = time.time() + 5
-    while alive(child) and time.time() < deadline:
+    deadline = time.time() + 20
+    while (alive(child) or alive(server)) and time.time() < deadline:
         time.sleep(0.02)
-    assert not alive(child)
+    assert not alive(child) and not alive(server)
     folders = go(bench, [stage("a"), stage("b", x="@a", seconds=1.5)])
     assert starts(folders["a"]) == 1 and starts(folders["b"]) == 2
 
