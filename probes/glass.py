@@ -6,21 +6,24 @@
 The page shows the dependency graph (needed, ready, done so far), every token with its probability under the model and
 the exact oracle and the verdict of its step, and on hover what else could have come and what linear probes read before
 the step. `checkpoint` and `beside` (a second model on the same problem) are run folders, checkpoints/step-N folders, or
-Hugging Face folders of train.export. The problem is number `index` of the split's stream `look`, as in the tour, or
-record number `index` of the file `text` (JSON lines of `python -m synth.generate --out FILE`); its solution there is
-not read. `probe` is a run folder of probes.run, whose choice of layer and penalty the read-outs then use.
+Hugging Face folders of train.export. The problem is number `index` of the split's stream `look`, as in the notebook
+`tour`, or record number `index` of the file `text` (JSON lines of `python -m synth.generate --out FILE`); its solution
+there is not read. `probe` is a run folder of probes.run, whose choice of layer and penalty the read-outs then use.
 """
 
 import json
 import sys
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
+
 from probes.runs import REQUIRED, OpenCheckpoint, open_checkpoint, run_entry, set_up
-from probes.viewer.problem_json import log_probabilities, of_model, of_problem, read_out, solve
-from probes.viewer.readouts import ReadoutConfig, fit_probe, places
+from probes.viewer.problem_json import log_probabilities, panel_json, problem_json, readings, solve
+from probes.viewer.readouts import ReadoutConfig, fit_readout, places
 from synth.dataset import Source
 from synth.documents import Documents
 from synth.oracle.next_token import POLICIES
@@ -30,8 +33,6 @@ from synth.store.files import atomic_write
 
 FOLDER = Path(__file__).resolve().parent / "viewer"
 STREAM = "look"
-# Nothing may be fetched, so the page is the same offline, and no text of a record can reach outside it.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
 @dataclass(frozen=True)
@@ -76,32 +77,27 @@ def main(config: GlassConfig) -> None:
         opened.append(open_checkpoint(config.beside, "beside", config.preset))
         if len({one.data.spec().load_world().vocabulary for one in opened}) > 1:
             raise ValueError(f"beside={config.beside}: its vocabulary is not that of {config.checkpoint}")
-    atomic_write(out, page(account(opened, config)))
+    atomic_write(out, page(page_json(opened, config)))
     print(out)
 
 
-def account(opened: list[OpenCheckpoint], config: GlassConfig) -> dict[str, Any]:
+def page_json(opened: list[OpenCheckpoint], config: GlassConfig) -> dict[str, Any]:
     """All that the page shows, as JSON: the problem, and a panel for each of one or two models."""
     data = opened[0].data
     source = data.source(config.split, STREAM)
     documents, where = _problem(source, config)
-    world = source.world
-    solutions = [solve(one.model, world, documents, config.temperature, config.seed) for one in opened]
-    prompt = documents.prompt_tokens(0).tolist()
-    panels = []
-    for i, one in enumerate(opened):
-        other = None
-        if len(opened) == 2:
-            other = log_probabilities(opened[1 - i].model, prompt, solutions[i].tokens)
-        panel = of_model(one.name, solutions[i], source, documents, config.policy, other)
+    solutions = [solve(one.model, source.world, documents, config.temperature, config.seed) for one in opened]
+    prompt, panels = documents.prompt_tokens(0).tolist(), []
+    for one, solution, other in zip(opened, solutions, reversed(opened), strict=True):
+        logp_RV = log_probabilities(other.model, prompt, solution.tokens) if other is not one else None
+        panel = panel_json(one.name, solution, source, documents, config.policy, logp_RV)
         if config.readout.problems:
             train, test = (one.data.source(split, "probe") for split in ("train", "test"))
             chosen = places(one.model, config.readout, config.probe).items()
-            probes = [fit_probe(one.model, task, train, test, place, config.readout) for task, place in chosen]
-            read_out(panel, one.model, world, documents, solutions[i], probes)
+            probes = [fit_readout(one.model, task, train, test, place, config.readout) for task, place in chosen]
+            panel["reads"] = readings(one.model, source.world, documents, solution, panel["rows"], probes)
         panels.append(panel)
-    problem = of_problem(source, documents)
-    return {"where": where, "problem": problem, "panels": panels}
+    return {"where": where, "problem": problem_json(source, documents), "panels": panels}
 
 
 def _problem(source: Source, config: GlassConfig) -> tuple[Documents, str]:
@@ -141,20 +137,12 @@ def _record(path: Path, index: int) -> dict[str, Any]:
 
 
 def page(shown: dict[str, Any]) -> str:
-    """The HTML of an account. All text reaches the page as JSON, in which `<` is escaped, and from there as text."""
-    told = json.dumps(shown, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for sign in "<>&\u2028\u2029":
-        told = told.replace(sign, f"\\u{ord(sign):04x}")
-    style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in ("glass.css", "glass.js"))
-    title = escape(f"{shown['problem']['question']} | the glass")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title>\n<style>\n{style}</style></head>\n<body>\n"
-        '<noscript>This page is drawn by its own script, which is switched off.</noscript>\n<main id="glass"></main>\n'
-        f'<script type="application/json" id="account">{told}</script>\n<script>\n{script}</script>\n</body></html>\n'
-    )
+    """The HTML of what `page_json` gave. All text reaches the page as JSON with `<` escaped, and from there as text."""
+    templates = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, keep_trailing_newline=True)
+    data = htmlsafe_json_dumps(shown, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    data = data.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    style, script = (Markup((FOLDER / name).read_text(encoding="utf-8")) for name in ("glass.css", "glass.js"))
+    return templates.get_template("glass.html.jinja").render(shown=shown, data=data, style=style, script=script)
 
 
 if __name__ == "__main__":

@@ -4,58 +4,67 @@
     python -m probes.run task=mistakes checkpoint=runs/quickstart/teacher-1a2b3c4d
     python -m probes.run task=export checkpoint=runs/quickstart/teacher-1a2b3c4d export.tasks=[nece]
     python -m probes.run task=capability checkpoint=runs/quickstart/opd-5e6f7a8b capability.before=STUDENT
+    python -m probes.run task=capability --help
 
 `model` (or `checkpoint`) is a run folder (its last checkpoint is taken) or a checkpoints/step-N folder. Results go to a
 run folder. task=layers: summary.json holds a row for each task, probe and layer, with every control beside it; the same
 command again continues after the last part that was finished. task=mistakes: a table of what goes wrong, whether the
-model knew, and what retrying upon regret brings. task=export: activations as safetensors, labels as parquet. The
-other tasks analyse distillation (`probes.analyses`): tables/*.csv, one figure, and the same tables in summary.json.
+model knew, and what retrying upon regret brings. task=export: activations as safetensors, labels as parquet. The other
+tasks analyse distillation (`probes.analyses`): tables/*.csv, one figure, and the same tables in summary.json. Each task
+has the settings below and a section of its own, which `task=NAME --help` shows.
 """
 
+import shutil
 import sys
 from collections.abc import Sequence
 
-from probes.analyses.run import MODULES, analyse, words
+from models.gpt import GPT
+from probes.analyses import capability, collapse, futures, merge, premise, provenance, recovery, signal
 from probes.runs import check_vocabulary, checkpoint, open_run, plain, run_entry, set_up
-from probes.settings import EXPORT, LAYERS, ProbeConfig
-from probes.tasks import export, layers, mistakes, mistakes_table
+from probes.settings import ProbeConfig
+from probes.tasks import export, layers, mistakes
 from probes.tasks.published import beside
-from probes.tasks.results import table
+from probes.tasks.task import Task
 from synth.store.files import read_json
+
+ANALYSES = (signal, provenance, capability, recovery, futures, premise, merge, collapse)
+TASKS: dict[str, Task] = {m.TASK.config.task: m.TASK for m in (layers, mistakes, export, *ANALYSES)}
 
 
 def main(config: ProbeConfig) -> None:
-    """Probes one checkpoint into a run folder; a complete one is only shown again."""
-    device = set_up(config.threads, config.device)
-    if config.task in MODULES:
-        analysis = analyse(config, str(device))
-        print(words(analysis))
-        print(analysis.path)
-        analysis.close()
-        return
-    check_vocabulary(checkpoint.notes(config.model, "model"), config.data, config.model)
-    model = checkpoint.load_model(config.model, "model", str(device))
-    world = config.data.spec().load_world()
-    part = {LAYERS: layers, EXPORT: export}.get(config.task, mistakes)
-    splits = {task: layers.split(task, config) for task in part.tasks(config)}
-    part.check(config, model, splits)
+    """Does the task into a run folder; one that is complete is only shown again."""
+    if config.task not in TASKS:
+        raise ValueError(f"task={config.task}: accepted: {', '.join(TASKS)}")
+    device, task = str(set_up(config.threads, config.device)), TASKS[config.task]
+    models: dict[str, GPT] = {}
+    paths = {"model": config.model, **task.checkpoints(config)}
+    for setting, path in paths.items():
+        check_vocabulary(checkpoint.notes(path, setting), config.data, path)
+        models[setting] = checkpoint.load_model(path, setting, device)
+    prepared = task.prepare(config, models)
+    inputs = {setting: checkpoint.weights_digest(path, setting) for setting, path in paths.items()}
     seeds = {"probe": config.seed, "data": config.data.seed}
-    inputs = {"model": checkpoint.weights_digest(config.model, "model")}
-    kind = "probe" if config.task == LAYERS else "analysis"
+    kind = "probe" if config.task == ProbeConfig.task else "analysis"
     run = open_run(plain(config), inputs, seeds, config.data.fingerprint(), entry="probes.run", kind=kind)
     if not run.complete:
-        run.write_json("summary.json", part.run(config, model, world, splits, run.path))
+        try:
+            run.write_json("summary.json", task.run(config, models, prepared, run.path))
+        except ValueError:
+            if not run.resumed:  # a refusal leaves nothing behind
+                shutil.rmtree(run.path)
+            raise
     summary = read_json(run.path / "summary.json")
-    print({LAYERS: table, EXPORT: export.table}.get(config.task, mistakes_table.table)(summary))
-    for line in beside(summary, config.data.spec()):
-        print(line)
+    print("\n".join([task.text(summary), *beside(summary, config.data.spec())]))
     print(run.path)
+    run.close()
 
 
-def named(words: Sequence[str]) -> list[str]:
-    """The words of the command line with `checkpoint=`, as the other entries call it, read as `model=`."""
-    return [f"model={word.partition('=')[2]}" if word.startswith("checkpoint=") else word for word in words]
+def entry(argv: Sequence[str]) -> int:
+    """Runs the command with the settings of the task that `task=` names; `checkpoint=` is read as `model=`."""
+    argv = [f"model={word.partition('=')[2]}" if word.startswith("checkpoint=") else word for word in argv]
+    name = next((word.partition("=")[2] for word in reversed(argv) if word.startswith("task=")), ProbeConfig.task)
+    return run_entry("probe", TASKS[name].config if name in TASKS else ProbeConfig, main, __doc__ or "", argv)
 
 
 if __name__ == "__main__":
-    sys.exit(run_entry("probe", ProbeConfig, main, __doc__ or "", named(sys.argv[1:])))
+    sys.exit(entry(sys.argv[1:]))

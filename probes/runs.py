@@ -9,6 +9,8 @@ exactly that vocabulary is taken unless one is named.
     opened.model, opened.data.source("test")
 """
 
+# ruff: noqa: F401, I001  the other files of probes import these names from here
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,20 +29,8 @@ from train.evaluation.pass_at_k import pass_at_k
 from train.evaluation.repetition import periods
 from train.merge import merge_models
 from train.opd.topd import states as derivation_states
-from train.plotting import (
-    BLUE,
-    CYCLE,
-    GREEN,
-    GREY,
-    ORANGE,
-    RC_PARAMS,
-    RED,
-    CaptionedFigure,
-    draw,
-    error_bars,
-    legend_once,
-    save,
-)  # fmt: skip
+from train.plotting import BLUE, CYCLE, GREEN, GREY, ORANGE, RC_PARAMS, RED
+from train.plotting import CaptionedFigure, draw, error_bars, legend_once, save
 from train.report.figures.probe_map import layer_map
 from train.report.figures.training import health
 from train.report.rollouts import fragment as rollout_fragment
@@ -50,15 +40,6 @@ from train.runs.results import Experiment, Run, load, run_folder_name
 from train.runs.run_folder import OutConfig, RunFolder, open_run
 from train.statistics import ClusterBootstrap, Estimate, correlation, paired_difference, wilson
 from train.tables import Table
-
-__all__ = [
-    "BLUE", "CaptionedFigure", "check_vocabulary", "checkpoint", "ClusterBootstrap", "correlation", "CYCLE", "DataConfig",
-    "departure", "derivation_states", "draw", "error_bars", "Estimate", "evaluate", "Evaluation", "Experiment", "GREEN", "GREY",
-    "HEALTH", "health", "held_out_loss", "label", "layer_map", "legend_once", "load", "merge_models", "open_checkpoint", "open_run",
-    "OpenCheckpoint", "ORANGE", "OutConfig", "paired_difference", "pass_at_k", "periods", "plain", "rate",
-    "RC_PARAMS", "RED", "rollout_fragment", "REQUIRED", "Run", "run_entry", "run_folder_name", "RunFolder", "save", "set_up",
-    "stage_styles", "STEADY", "Table", "wilson",
-]  # fmt: skip
 
 ACCEPTED = "a run folder, one of its checkpoints/step-N folders, or a Hugging Face folder"
 

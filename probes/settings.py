@@ -1,18 +1,39 @@
-"""Settings of `probes.run`, checked when they are made."""
+"""Settings that every task of `probes.run` has, and the checks that settings share.
 
+A task adds a section of its own: its file holds the dataclass of the section and a subclass of `ProbeConfig` with it,
+whose default for `task` is the name on the command line.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-from probes.analyses import settings as analyses
-from probes.queries.labels import ALL, GIVEN, TASKS, check_tasks
-from probes.readout.activations import RESIDUAL
+from probes.queries.labels import ALL, GIVEN, TASKS
 from probes.readout.linear import LinearConfig
 from probes.readout.vprobe import VProbeConfig
 from probes.runs import REQUIRED, DataConfig, OutConfig
 from synth.store.encodings import PHRASE
 
-LAYERS, MISTAKES, EXPORT = "layers", "mistakes", "export"
-ANALYSES = ("signal", "provenance", "capability", "recovery", "futures", "premise", "merge", "collapse")
-LINEAR, VPROBE = "linear", "vprobe"
+LINEAR, VPROBE = "linear", "vprobe"  # probes, as summaries name them
+
+
+def check_at_least(section: str, settings: Any, **bounds: int) -> None:
+    """Raises ValueError for a setting below its bound."""
+    for name, least in bounds.items():
+        if getattr(settings, name) < least:
+            raise ValueError(f"{section}.{name}={getattr(settings, name)}: accepted: {least} or more")
+
+
+def check_above_zero(section: str, settings: Any, name: str) -> None:
+    if not getattr(settings, name) > 0:
+        raise ValueError(f"{section}.{name}={getattr(settings, name)}: accepted: above 0")
+
+
+def check_each(section: str, settings: Any, name: str, accepted: str, fits: Callable[[Any], bool]) -> None:
+    """Raises ValueError for a list that is empty or has an entry that does not fit."""
+    values = getattr(settings, name)
+    if not values or not all(map(fits, values)):
+        raise ValueError(f"{section}.{name}={list(values)}: accepted: {accepted}")
 
 
 @dataclass(frozen=True)
@@ -32,9 +53,7 @@ class QueryConfig:
     nece: str = ALL
 
     def __post_init__(self) -> None:
-        for name, least in (("fit", 1), ("validation", 1), ("test", 1), ("most", 2 if self.balance else 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"probe.queries.{name}={getattr(self, name)}: accepted: {least} or more")
+        check_at_least("probe.queries", self, fit=1, validation=1, test=1, most=2 if self.balance else 1)
         if self.nece not in (ALL, GIVEN):
             raise ValueError(f"probe.queries.nece={self.nece}: accepted: {ALL}, {GIVEN}")
 
@@ -59,82 +78,23 @@ class ProbeSettings:
 
 
 @dataclass(frozen=True)
-class MistakesConfig:
-    """task=mistakes. `problems` of the test split; `probe`: the detector that retries listen to.
-
-    vprobe is asked by the name between markers, linear once `Define NAME as` is written, as in the paper. `retries` a
-    solution at most when a detector says that a sentence was wrong (the paper: 10), then as many as `more_retries` (the
-    paper: 50); `beams` of the beam search against it (0: none); `temperature` of a sentence that is drawn anew;
-    `max_new_tokens` of a solution, null: twice the longest right one.
-    """
-
-    problems: int = 512
-    probe: str = VPROBE
-    retries: int = 10
-    more_retries: int = 50
-    beams: int = 4
-    temperature: float = 1.0
-    max_new_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, least in (("problems", 1), ("retries", 1), ("more_retries", 1), ("beams", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"mistakes.{name}={getattr(self, name)}: accepted: {least} or more")
-        if self.probe not in (LINEAR, VPROBE):
-            raise ValueError(f"mistakes.probe={self.probe}: accepted: {LINEAR}, {VPROBE}")
-        if not self.temperature > 0:
-            raise ValueError(f"mistakes.temperature={self.temperature}: accepted: above 0")
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise ValueError(f"mistakes.max_new_tokens={self.max_new_tokens}: accepted: 1 or more, or null")
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """task=export. `tasks` whose activations and labels are written; `sites` as in `probe.linear.sites`."""
-
-    tasks: tuple[str, ...] = ("nece", "value")
-    sites: tuple[str, ...] = RESIDUAL
-    texts: int = 4096  # texts to a shard: what is held in memory at a time
-
-    def __post_init__(self) -> None:
-        check_tasks("export.tasks", self.tasks)
-        for name in ("tasks", "sites"):
-            if not getattr(self, name):
-                raise ValueError(f"export.{name}=[]: accepted: a list with one or more")
-        if self.texts < 1:
-            raise ValueError(f"export.texts={self.texts}: accepted: 1 or more")
-
-
-@dataclass(frozen=True)
 class ProbeConfig:
     """Settings of the command. `seed`: of the queries, the probes' initial weights and order, and the random model.
 
     `task`: layers, what each probe reads at each layer; mistakes, what the model knew of its own; export, activations
-    and labels as files; the others are analyses of distillation, each with a section of its own
-    (`probes.analyses.settings`). On the command line `checkpoint` is another name of `model`.
+    and labels as files; the others are analyses of distillation. On the command line `checkpoint` is another name of
+    `model`. The section of a task is shown by `python -m probes.run task=NAME --help`.
     """
 
     model: str = REQUIRED
-    task: str = LAYERS
+    task: str = "layers"
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
-    mistakes: MistakesConfig = field(default_factory=MistakesConfig)
-    export: ExportSettings = field(default_factory=ExportSettings)
     threads: int = 1
     device: str = "cpu"
     out: OutConfig = field(default_factory=lambda: OutConfig("runs/probes", "probe"))
-    signal: analyses.SignalConfig = field(default_factory=analyses.SignalConfig)
-    provenance: analyses.ProvenanceConfig = field(default_factory=analyses.ProvenanceConfig)
-    capability: analyses.CapabilityConfig = field(default_factory=analyses.CapabilityConfig)
-    recovery: analyses.RecoveryConfig = field(default_factory=analyses.RecoveryConfig)
-    futures: analyses.FuturesConfig = field(default_factory=analyses.FuturesConfig)
-    premise: analyses.PremiseConfig = field(default_factory=analyses.PremiseConfig)
-    merge: analyses.MergeConfig = field(default_factory=analyses.MergeConfig)
-    collapse: analyses.CollapseConfig = field(default_factory=analyses.CollapseConfig)
 
     def __post_init__(self) -> None:
-        if self.task not in (tasks := (LAYERS, MISTAKES, EXPORT, *ANALYSES)):
-            raise ValueError(f"task={self.task}: accepted: {', '.join(tasks)}")
         if self.data.tokens != PHRASE:
             raise ValueError(f"data.tokens={self.data.tokens}: probes read names of one token each; accepted: {PHRASE}")

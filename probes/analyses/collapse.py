@@ -3,66 +3,83 @@
     python -m probes.run task=collapse checkpoint=runs/collapse/opd-1a2b3c4d
 
 reads the checkpoints of a run that kept them (`out.keep=0 out.save_every=10`), with the student that it began from as
-step 0. At each: linear probes of `known`, `value`, `nece_next` and `done` at every layer (`probes.analyses.state_probes`),
-fitted anew (`own`: is it still there?) and as fitted at step 0 (`frozen`: is it still where it was?), and greedy
-answers: length, cut off, looping, right. `order` says when each state is first clearly lower than at step 0 (95%,
-paired by query) and when half of its margin over the most frequent label is gone, beside the step at which length,
-cut-off and repetition move in the run's own log. Last, a push along `done` while the first and the last checkpoint
-write (`probes.analyses.steering`): does it make answers end, or go on?
+step 0. At each: linear probes of `known`, `value`, `nece_next` and `done` at every layer
+(`probes.analyses.state_probes`), fitted anew (`own`: is it still there?) and as fitted at step 0 (`frozen`: is it still
+where it was?), and greedy answers: length, cut off, looping, right. Table `order` says when each state is first clearly
+lower than at step 0 (95%, paired by query) and when half of its margin over the most frequent label is gone, beside the
+step at which length, cut-off and repetition depart from their start in the run's own log. Last, steering along `done`
+while the first and the last checkpoint write (`probes.analyses.steering`): does it make answers end, or go on?
 """
 
-from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from tqdm import tqdm
 
 from models.gpt import GPT
-from probes.analyses.parts import Parts
-from probes.analyses.responses import budget, draw
-from probes.analyses.state_probes import DONE, Reading, classes, questions, reading, states
-from probes.analyses.steering import DIRECTION, RANDOM, effect, push
-from probes.analyses.tables import cell, rate_of
+from probes.analyses.analysis import Summary, percent_axis, plot_intervals, task_of
+from probes.analyses.responses import Responses, response_budget, sample_responses
+from probes.analyses.state_probes import DONE, STATES, queries_of, read_states, state_probes
+from probes.analyses.steering import DIRECTION, NOTHING, RANDOM, effect, steer
 from probes.readout.activations import RESIDUAL, chosen_sites, layer_of
-from probes.readout.controls import random_weights
-from probes.readout.linear import Split
-from probes.runs import (
-    BLUE,
-    CYCLE,
-    GREY,
-    HEALTH,
-    RED,
-    CaptionedFigure,
-    ClusterBootstrap,
-    checkpoint,
-    departure,
-    error_bars,
-)
-from probes.settings import ProbeConfig
+from probes.readout.controls import majority, random_weights
+from probes.resume_log import ResumeLog
+from probes.runs import BLUE, CYCLE, GREY, HEALTH, RED, CaptionedFigure, ClusterBootstrap, checkpoint, departure
+from probes.settings import ProbeConfig, check_at_least, check_each
+from probes.tables import Row, cell
+from probes.tasks.task import Models
 from synth.store.files import read_json_lines
 
-NAME = "collapse"
+
+@dataclass(frozen=True)
+class Settings:
+    """`states`: what is read at each checkpoint. `most`: checkpoints that are read, evenly spread, the first and the
+    last among them (0: all).
+
+    `strengths`: of steering along `done`, in standard deviations of the hidden states along it; `random`: directions of
+    equal norm beside it. `problems` that are answered at each checkpoint and while it is steered.
+    """
+
+    states: tuple[str, ...] = STATES
+    most: int = 6
+    strengths: tuple[float, ...] = (-8.0, -4.0, 4.0, 8.0)
+    random: int = 3
+    problems: int = 100
+
+    def __post_init__(self) -> None:
+        check_at_least("collapse", self, most=0, random=1, problems=1)
+        if self.most == 1:
+            raise ValueError("collapse.most=1: accepted: 0 (all), or 2 or more")
+        check_each("collapse", self, "states", f"a list with some of {', '.join(STATES)}", lambda name: name in STATES)
+        check_each("collapse", self, "strengths", "a list of numbers other than 0", lambda strength: strength != 0)
 
 
-def checkpoints(config: ProbeConfig) -> dict[str, str]:
-    """None besides those of the run. Raises ValueError for a model that is not a run folder."""
+@dataclass(frozen=True)
+class Config(ProbeConfig):
+    """`model` is the run folder of a distillation that kept its checkpoints (`out.keep=0`)."""
+
+    task: str = "collapse"
+    collapse: Settings = field(default_factory=Settings)
+
+
+def check(config: Config) -> None:
+    """Raises ValueError for a model that is not a run folder."""
     if not (Path(config.model) / checkpoint.INDEX).is_file():
         raise ValueError(
             f"model={config.model}: task=collapse reads the checkpoints of a run; accepted: a run folder that kept them"
         )
-    return {}
 
 
-def course(run: Path, most: int) -> dict[int, Path]:
+def checkpoints_of(run: Path, most: int) -> dict[int, Path]:
     """Step -> checkpoint, in order: the student as step 0 where it is still there, then those that the run kept."""
-    config = (
-        yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) if (run / "config.yaml").is_file() else {}
-    )
+    settings = run / "config.yaml"
+    config = yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
     found = {}
     if config.get("student"):
         with suppress(ValueError):  # a model that the zoo no longer has
@@ -75,70 +92,77 @@ def course(run: Path, most: int) -> dict[int, Path]:
     return {steps[i]: found[steps[i]] for i in chosen}
 
 
-def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[str, Any]:
+def run(config: Config, models: Models, log: ResumeLog) -> dict[str, Any]:
     """Tables `probes`, `behaviour`, `order`, `layers` and `push`."""
-    c, device = config.collapse, models["model"].embed.weight.device
-    path = course(Path(config.model), c.most)
-    model = {step: checkpoint.load_model(p, "model", str(device)) for step, p in path.items()}
-    start, end = min(path), max(path)
-    source = config.data.with_context("none").source("test", NAME)
+    c, device = config.collapse, str(models["model"].embed.weight.device)
+    paths = checkpoints_of(Path(config.model), c.most)
+    model = {step: checkpoint.load_model(path, "model", device) for step, path in paths.items()}
+    source = config.data.with_context("none").source("test", "collapse")
     documents = source.documents(range(c.problems))
-    room = min(budget(m, documents, "model") for m in model.values())
+    budget = min(response_budget(m, documents, "model") for m in model.values())
+
+    def answers(step: int, label: str) -> Responses:
+        return sample_responses(
+            model[step], documents, source.world, log, f"step {step}{label}", budget=budget, seed=config.seed
+        )
+
     rows = []
     for name in tqdm(c.states, desc="states", unit=" states", disable=None):
-        rows += parts.of(f"state {name}", lambda name=name: along(name, config, model, start))
-    settings = {"samples": 1, "budget": room, "temperature": 0.0, "seed": config.seed}
+        rows += log.once(f"state {name}", lambda name=name: probe_rows(name, config, model))
     behaviour = []
-    for step, m in model.items():
-        written = draw(m, documents, source.world, parts, label=f"step {step}", **settings)
-        seen = effect(written, written)
-        behaviour.append({"step": step} | {k: v for k, v in seen.items() if not k.endswith("_change")})
-    pushes, note = [], "no push: `done` is not among collapse.states"
+    for step in model:
+        found = answers(step, "")
+        changes = {column: value for column, value in effect(found, found).items() if not column.endswith("_change")}
+        behaviour.append({"step": step} | changes)
+    steered, note = [], "no push: `done` is not among collapse.states"
     if DONE in c.states:
-        site, layer = _site(rows, model[start])
+        site, layer = _site(rows, model[min(model)])
         note = f"pushes behind block {layer - 1}, in standard deviations of the states along `done` at each checkpoint"
-        for step in (start, end):
-            direction, size = parts.of(f"direction {step}", lambda s=step: _direction(config, model[s], site))
-            rest = (documents, source.world, parts, f"step {step}", room, config.seed)
-            found = push(model[step], site, np.array(direction), size, c.strengths, c.random, *rest)
-            pushes += [{"step": step} | row for row in found]
-    log = read_json_lines(Path(config.model) / "metrics.jsonl")
-    tables = {"probes": rows, "behaviour": behaviour, "order": order(rows, log)}
-    tables |= {"layers": [faded(rows, *place, "own") for place in places(rows)], "push": pushes}
-    return {"tables": tables, "curves": logged(log), "notes": [f"checkpoints: steps {', '.join(map(str, path))}", note]}
+        for step in (min(model), max(model)):
+            direction, size = log.once(f"direction {step}", lambda s=step: _direction(config, model[s], site))
+            found = steer(
+                model[step], site, np.array(direction), size, c.strengths, c.random, config.seed,
+                lambda label, step=step: answers(step, f" {label}"),
+            )  # fmt: skip
+            steered += [{"step": step} | row for row in found]
+    logged = read_json_lines(Path(config.model) / "metrics.jsonl")
+    layers = [fading(rows, *place, "own") for place in dict.fromkeys((row["state"], row["layer"]) for row in rows)]
+    tables = {"probes": rows, "behaviour": behaviour, "order": fading_order(rows, logged), "layers": layers}
+    curves = {
+        key: [{"step": line["step"], key: line[key]} for line in logged if line.get(key) is not None] for key in HEALTH
+    }
+    notes = [f"checkpoints: steps {', '.join(map(str, paths))}", note]
+    return {"tables": tables | {"push": steered}, "curves": curves, "notes": notes}
 
 
-def along(name: str, config: ProbeConfig, model: Mapping[int, GPT], start: int) -> list[dict[str, Any]]:
+def probe_rows(name: str, config: Config, model: dict[int, GPT]) -> list[dict[str, Any]]:
     """A row for each checkpoint and layer of one state, with random weights and the most frequent label beside it."""
-    pieces = questions(name, config)
-    world, l2 = config.data.spec().load_world(), config.probe.linear.l2
-    n_classes, device = classes(name, world.modulus), model[start].embed.weight.device
-    base = float((pieces.test.label == np.bincount(pieces.fit.label).argmax()).mean())
-    blank = random_weights(model[start], config.seed)
-    random = reading(states(blank, name, pieces, world), pieces, n_classes, l2, device)
-    draws, rows, first = ClusterBootstrap(pieces.test.row), [], None
+    pieces, world, start = queries_of(name, config), config.data.spec().load_world(), model[min(model)]
+    controls = {"majority": float(majority(pieces.fit, pieces.test).mean())}
+    random = read_states(random_weights(start, config.seed), name, pieces, world)
+    right_of_random_SQ = state_probes(random, name, pieces, config).predict(random[2]) == pieces.test.label
+    bootstrap, rows, first, first_SQ = ClusterBootstrap(pieces.test.row), [], None, np.zeros(0)
     for step, m in model.items():
-        found = states(m, name, pieces, world)
-        own = reading(found, pieces, n_classes, l2, device)
-        first = first or own
-        frozen_SQ = first.predict(found[2]) == pieces.test.label
+        states = read_states(m, name, pieces, world)
+        own = state_probes(states, name, pieces, config)
+        own_SQ = own.predict(states[2]) == pieces.test.label
+        first, first_SQ = (own, own_SQ) if first is None else (first, first_SQ)
+        frozen_SQ = first.predict(states[2]) == pieces.test.label
         for s, site in enumerate(chosen_sites(m, RESIDUAL)):
-            change = own.right_SQ[s].astype(float) - first.right_SQ[s]
             row = {"state": name, "step": step, "layer": layer_of(site, m.config), "site": site}
-            row |= {"own": cell(draws.rate(own.right_SQ[s])), "frozen": cell(draws.rate(frozen_SQ[s]))}
-            moved = frozen_SQ[s].astype(float) - first.right_SQ[s]
-            row |= {
-                f"{name}change": cell(draws.ratio(d, within=(-1, 1))) for name, d in (("", change), ("frozen_", moved))
-            }
+            row |= {"own": cell(bootstrap.rate(own_SQ[s])), "frozen": cell(bootstrap.rate(frozen_SQ[s]))}
+            for column, right_Q in (("change", own_SQ[s]), ("frozen_change", frozen_SQ[s])):
+                row[column] = cell(bootstrap.ratio(right_Q.astype(float) - first_SQ[s], within=(-1, 1)))
             row |= {"validation": float(own.validation_S[s])}
-            rows.append(row | {"random_weights": float(random.right_SQ[s].mean()), "majority": base})
+            rows.append(row | {"random_weights": float(right_of_random_SQ[s].mean())} | controls)
     return rows
 
 
 def best_layers(rows: list[dict[str, Any]]) -> dict[str, int]:
     """State -> the block that was best on the validation part at the first checkpoint.
 
-    Not the embedding: it tells what stands at a place, whatever the model makes of it."""
+    Not the embedding: it tells what stands at a place, whatever the model makes of it.
+    """
     start, found = min(row["step"] for row in rows), {}
     for name in dict.fromkeys(row["state"] for row in rows):
         first = [row for row in rows if row["state"] == name and row["step"] == start]
@@ -148,27 +172,26 @@ def best_layers(rows: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def _site(rows: list[dict[str, Any]], model: GPT) -> tuple[str, int]:
-    """Where to push: the best block for `done` at the first checkpoint, not the last one, behind which is only the
+    """Where to steer: the best block for `done` at the first checkpoint, not the last one, behind which is only the
     unembedding, unless there is no other."""
-    start = min(row["step"] for row in rows)
-    inside = [r for r in rows if r["state"] == DONE and r["step"] == start and r["layer"] > 0]
-    inside = [r for r in inside if r["layer"] < model.config.n_layer] or inside
-    best = max(inside, key=lambda row: row["validation"])
-    return best["site"], best["layer"]
+    done = [row for row in rows if row["state"] == DONE and row["layer"] > 0]
+    inside = [row for row in done if row["layer"] < model.config.n_layer] or done
+    layer = best_layers(inside)[DONE]
+    return next(row["site"] for row in inside if row["layer"] == layer), layer
 
 
-def _direction(config: ProbeConfig, model: GPT, site: str) -> tuple[list[float], float]:
+def _direction(config: Config, model: GPT, site: str) -> tuple[list[float], float]:
     """The `done` direction of a checkpoint at a site, and the standard deviation of the states along it."""
-    pieces: Split = questions(DONE, config)
-    found = states(model, DONE, pieces, config.data.spec().load_world())
-    probe: Reading = reading(found, pieces, 2, config.probe.linear.l2, model.embed.weight.device)
+    pieces = queries_of(DONE, config)
+    states = read_states(model, DONE, pieces, config.data.spec().load_world())
     s = chosen_sites(model, RESIDUAL).index(site)
-    way_C = probe.direction(s)
-    return way_C.tolist(), float((found[0][s].double().numpy() @ way_C).std())
+    direction_C = state_probes(states, DONE, pieces, config).direction(s)
+    return direction_C.tolist(), float((states[0][s].double().cpu().numpy() @ direction_C).std())
 
 
-def order(rows: list[dict[str, Any]], log: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """When each state fades, at its best block of the first checkpoint, and when the run's own log moves.
+def fading_order(rows: list[dict[str, Any]], log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """When each state fades, at its best block of the first checkpoint, and when the run's own log departs
+    (`train.runs.collapse`).
 
     `readable`: whether it was clearly above the most frequent label and random weights at all. `lower_from`: the
     checkpoint from which all are clearly below the first (95%, paired by query). `half_gone`: from which less than half
@@ -176,38 +199,27 @@ def order(rows: list[dict[str, Any]], log: list[dict[str, Any]]) -> list[dict[st
     """
     found = []
     for name, layer in best_layers(rows).items():
-        found += [faded(rows, name, layer, probe) for probe in ("own", "frozen")]
+        found += [fading(rows, name, layer, probe) for probe in ("own", "frozen")]
     for key in HEALTH:
-        curve = [(line["step"], line[key]) for line in log if line.get(key) is not None]
-        found.append(
-            {
-                "what": f"{key} (log)",
-                "lower_from": None,
-                "half_gone": None,
-                "moves": departure(*zip(*curve, strict=True), key) if curve else None,
-            }
-        )
+        logged = [line for line in log if line.get(key) is not None]
+        moves = departure([line["step"] for line in logged], [line[key] for line in logged], key)
+        found.append({"what": f"{key} (log)", "lower_from": None, "half_gone": None, "moves": moves})
     return found
 
 
-def places(rows: list[dict[str, Any]]) -> list[tuple[str, int]]:
-    """Every state with every layer that it was read at."""
-    return list(dict.fromkeys((row["state"], row["layer"]) for row in rows))
-
-
-def faded(rows: list[dict[str, Any]], state: str, layer: int, probe: str) -> dict[str, Any]:
+def fading(rows: list[dict[str, Any]], state: str, layer: int, probe: str) -> dict[str, Any]:
     """When one state fades at one layer, read by the probe of each checkpoint (`own`) or of the first (`frozen`)."""
-    mine = sorted((r for r in rows if r["state"] == state and r["layer"] == layer), key=lambda r: r["step"])
-    steps, start, control = [r["step"] for r in mine], mine[0]["own"], stronger(mine[0])
+    rows = sorted((r for r in rows if r["state"] == state and r["layer"] == layer), key=lambda r: r["step"])
+    steps, start, control = [row["step"] for row in rows], rows[0]["own"], stronger_control(rows[0])
     readable = start["low"] > control
-    lower = [r["change" if probe == "own" else "frozen_change"]["high"] < 0 for r in mine]
-    half = [readable and r[probe]["value"] - control < (start["value"] - control) / 2 for r in mine]
-    row = {"what": f"{state} ({probe})", "layer": layer, "first": mine[0][probe], "last": mine[-1][probe]}
-    row |= {"control": control, "readable": readable}
-    return row | {"lower_from": _from(steps, lower), "half_gone": _from(steps, half)}
+    lower = [row["change" if probe == "own" else "frozen_change"]["high"] < 0 for row in rows]
+    half = [readable and row[probe]["value"] - control < (start["value"] - control) / 2 for row in rows]
+    found = {"what": f"{state} ({probe})", "layer": layer, "first": rows[0][probe], "last": rows[-1][probe]}
+    found |= {"control": control, "readable": readable}
+    return found | {"lower_from": _from(steps, lower), "half_gone": _from(steps, half)}
 
 
-def stronger(row: dict[str, Any]) -> float:
+def stronger_control(row: Row) -> float:
     """What a state has to be read above: the most frequent label, or random weights if they tell more."""
     return max(row["majority"], row["random_weights"])
 
@@ -218,60 +230,55 @@ def _from(steps: list[int], holds: list[bool]) -> int | None:
     return steps[last + 1] if last + 1 < len(steps) else None
 
 
-def logged(log: list[dict[str, Any]]) -> dict[str, list[dict[str, float]]]:
-    """The curves of the run's own log that the figure shows."""
-    return {
-        key: [{"step": line["step"], key: line[key]} for line in log if line.get(key) is not None] for key in HEALTH
-    }
-
-
-def figure(summary: Mapping[str, Any]) -> CaptionedFigure:
-    """States over steps at their best layers, the log below the same steps, and the pushes."""
+def figure(summary: Summary) -> CaptionedFigure:
+    """States over steps at their best layers, the log below the same steps, and answers under steering."""
     drawn = Figure(figsize=(11, 6.4), layout="constrained")
-    (own, frozen), (health, pushed) = drawn.subplots(2, 2)
+    (own, frozen), (health, steered) = drawn.subplots(2, 2)
     rows = summary["tables"]["probes"]
     for (name, layer), color in zip(best_layers(rows).items(), (BLUE, *CYCLE), strict=False):
-        mine = [row for row in rows if row["state"] == name and row["layer"] == layer]
+        shown = [row for row in rows if row["state"] == name and row["layer"] == layer]
+        label = f"{name}, layer {layer}, n = {shown[0]['own']['n']}"
         for ax, probe in ((own, "own"), (frozen, "frozen")):
-            value, error = error_bars([rate_of(row[probe]) for row in mine])
-            label = f"{name}, layer {layer}, n = {mine[0]['own']['n']}"
-            ax.errorbar([r["step"] for r in mine], value, error, color=color, marker="o", label=label)
-            ax.axhline(stronger(mine[0]), color=color, lw=0.8, ls=":")
+            plot_intervals(ax, shown, "step", probe, color=color, marker="o", label=label)
+            ax.axhline(stronger_control(shown[0]), color=color, lw=0.8, ls=":")
     own.set(title="probes fitted at each checkpoint", ylim=(0, 1.03))
     frozen.set(title="probes fitted at the first one", ylim=(0, 1.03))
     own.legend(fontsize=8)
     length = health.twinx()
-    curves = {key: [list(row.values()) for row in rows] for key, rows in summary["curves"].items()}
-    for key, color in (("truncation", RED), ("repetition", CYCLE[3])):
-        health.plot(*(zip(*curves[key], strict=True) if curves[key] else ([], [])), color=color, label=key)
-    length.plot(*(zip(*curves["length_mean"], strict=True) if curves["length_mean"] else ([], [])), color=GREY)
+    for ax, key, color in (
+        (health, "truncation", RED),
+        (health, "repetition", CYCLE[3]),
+        (length, "length_mean", GREY),
+    ):
+        curve = summary["curves"][key]
+        ax.plot([row["step"] for row in curve], [row[key] for row in curve], color=color, label=key)
     length.set(ylabel="mean length (grey)", ylim=(0, None))
     health.set(title="the run's own rollouts", xlabel="step", ylim=(-0.03, 1.03))
     health.legend(fontsize=8)
-    found = summary["tables"]["push"]
-    for step, style in zip(dict.fromkeys(row["step"] for row in found), ("-", "--"), strict=False):
-        for name in dict.fromkeys(row["push"] for row in found if row["push"] != "none"):
-            color = BLUE if name == DIRECTION else GREY
-            mine = sorted(
-                (r for r in found if r["step"] == step and r["push"] in (name, "none")), key=lambda r: r["strength"]
-            )
-            value, error = error_bars([rate_of(row["ends"]) for row in mine])
-            label = {DIRECTION: f"step {step}, {name}", f"{RANDOM} 1": f"step {step}, {RANDOM} directions"}.get(name)
-            kind = {"color": color, "ls": style, "marker": "o", "lw": 2 if name == DIRECTION else 1}
-            pushed.errorbar([r["strength"] for r in mine], value, error, label=label, **kind)
-    answers = f" (n = {found[0]['ends']['n']})" if found else ""
-    pushed.set(
-        title=f"a push along `done`: answers that end{answers}",
-        xlabel="strength, standard deviations",
-        ylim=(-0.03, 1.03),
-    )
-    if found:
-        pushed.legend(fontsize=8, handlelength=4)
-    for ax in (own, frozen, health, pushed):
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _draw_steering(steered, summary["tables"]["push"])
+    percent_axis(own, frozen, health, steered)
     caption = (
         "Dotted: random weights or the most frequent label, whichever tells more. States are read on the generator's "
         "own documents, each behind the block that was best at the first checkpoint. Random directions have the same "
         "norm. 95% bootstraps over problems."
     )
     return CaptionedFigure(drawn, "A collapse seen from inside", caption)
+
+
+def _draw_steering(ax: Axes, rows: list[dict[str, Any]]) -> None:
+    """Answers that end, over the strength: along `done`, and along each random direction."""
+    for step, style in zip(dict.fromkeys(row["step"] for row in rows), ("-", "--"), strict=False):
+        for name in dict.fromkeys(row["push"] for row in rows if row["push"] != NOTHING):
+            shown = [row for row in rows if row["step"] == step and row["push"] in (name, NOTHING)]
+            label = {DIRECTION: f"step {step}, {name}", f"{RANDOM} 1": f"step {step}, {RANDOM} directions"}.get(name)
+            width = {"color": BLUE, "lw": 2} if name == DIRECTION else {"color": GREY, "lw": 1}
+            shown.sort(key=lambda row: row["strength"])
+            plot_intervals(ax, shown, "strength", "ends", label=label, ls=style, marker="o", **width)
+    answers = f" (n = {rows[0]['ends']['n']})" if rows else ""
+    ax.set(title=f"a push along `done`: answers that end{answers}", xlabel="strength, standard deviations")
+    ax.set(ylim=(-0.03, 1.03))
+    if rows:
+        ax.legend(fontsize=8, handlelength=4)
+
+
+TASK = task_of(Config, run, figure, check=check)

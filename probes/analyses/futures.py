@@ -15,7 +15,8 @@ wrong and the other is not (`train.opd.topd`). Detectors, each as area under the
 As a control the student goes on a second time: how often are two of its own futures a fork?
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,22 +26,49 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from models.gpt import GPT
-from probes.analyses.parts import Parts
-from probes.analyses.responses import BATCH, Written, budget, draw, laws
-from probes.analyses.settings import given
-from probes.analyses.tables import cell, rate_of
-from probes.queries.dependencies import part
+from probes.analyses.analysis import Summary, task_of
+from probes.analyses.responses import BATCH, Responses, next_token_logprobs, response_budget, sample_responses
+from probes.resume_log import ResumeLog
 from probes.runs import CYCLE, CaptionedFigure, ClusterBootstrap, derivation_states
-from probes.settings import ProbeConfig
-from probes.tasks.retry_upon_regret import continued
+from probes.settings import ProbeConfig, check_above_zero, check_at_least
+from probes.tables import cell, estimate_of
+from probes.tasks.retry_upon_regret import continue_texts
+from probes.tasks.task import Models
 from synth.documents import Documents
 from synth.judge.checker import check_responses
 from synth.kernel.rng import key
+from synth.ragged import pad_rows
 from synth.world.vocabulary import EOS, World
 
-NAME = "futures"
-SHARPNESS, SWEEPS = 0.1, 50  # of the entropic transport: its temperature, and how often the margins are mended
+SHARPNESS, SWEEPS = 0.1, 50  # of the entropic transport: its temperature, and iterations of Sinkhorn
 POINTS = 21  # of a ROC curve
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`share`: of the tokens with the highest reverse KL, of which at most `tokens` are taken. `window`: tokens of a
+    future."""
+
+    teacher: str | None = None
+    problems: int = 200
+    share: float = 0.2
+    tokens: int = 600
+    window: int = 16
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_at_least("futures", self, problems=1, tokens=1, window=1)
+        check_above_zero("futures", self, "temperature")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"futures.share={self.share}: accepted: above 0, up to 1")
+
+
+@dataclass(frozen=True)
+class Config(ProbeConfig):
+    """`model` is the student, `teacher` its teacher."""
+
+    task: str = "futures"
+    futures: Settings = field(default_factory=Settings)
 
 
 class Candidates(NamedTuple):
@@ -52,31 +80,26 @@ class Candidates(NamedTuple):
     entropy: np.ndarray
 
 
-def checkpoints(config: ProbeConfig) -> dict[str, str]:
-    """The teacher."""
-    return given(config, NAME, "teacher")
-
-
-def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[str, Any]:
+def run(config: Config, models: Models, log: ResumeLog) -> dict[str, Any]:
     """Tables `forks` and `detectors`, and the curves `roc`."""
     c, student, teacher = config.futures, models["model"], models["futures.teacher"]
-    source = config.data.source("test", NAME)
+    source = config.data.source("test", "futures")
     documents = source.documents(range(c.problems))
-    settings = {"samples": 1, "budget": budget(student, documents, "model"), "temperature": c.temperature}
-    written = draw(student, documents, source.world, parts, seed=config.seed, label="rollouts", **settings)
-    room = min(student.config.context, teacher.config.context) - c.window
-    found = candidates(written, student, teacher, c.share, c.tokens, room)
-    prompts = written.prompts()
-    prefixes = [written.responses[n][:t] for n, t in zip(found.row, found.place, strict=True)]
-    futures = {
-        who: _futures(model, [[*prompts[n], *p] for n, p in zip(found.row, prefixes, strict=True)], c, config.seed, who)
-        for who, model in (("student", student), ("teacher", teacher), ("again", student))
-    }
-    derived = {
-        who: _derived(documents, source.world, written.row[found.row], prefixes, f) for who, f in futures.items()
-    }
+    settings = {"budget": response_budget(student, documents, "model"), "temperature": c.temperature}
+    responses = sample_responses(student, documents, source.world, log, "rollouts", seed=config.seed, **settings)
+    last = min(student.config.context, teacher.config.context) - c.window
+    found = candidates(responses, student, teacher, c.share, c.tokens, last)
+    prompts, problem = responses.prompts(), responses.row[found.row]
+    prefixes = [responses.tokens[n][:t] for n, t in zip(found.row, found.place, strict=True)]
+    texts = [[*prompts[n], *prefix] for n, prefix in zip(found.row, prefixes, strict=True)]
+    futures, states = {}, {}
+    for name, model in (("student", student), ("teacher", teacher), ("again", student)):
+        seed = key(config.seed, f"analysis future {name}", 0) % 2**63
+        futures[name] = continue_texts(model, texts, c.window, temperature=c.temperature, seed=seed)
+        states[name] = _derived(documents, source.world, problem, prefixes, futures[name])
     fork, own = (
-        np.array([a != b for a, b in zip(derived["student"], derived[k], strict=True)]) for k in ("teacher", "again")
+        np.array([a != b for a, b in zip(states["student"], states[name], strict=True)])
+        for name in ("teacher", "again")
     )
     scores = {
         "transport": transport(student.embed.weight.detach(), futures["student"], futures["teacher"]),
@@ -84,41 +107,37 @@ def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[st
         "kl": found.kl,
         "entropy": found.entropy,
     }
-    draws = ClusterBootstrap(written.row[found.row])
+    bootstrap = ClusterBootstrap(problem)
     forks = {"student and teacher": fork, "student twice": own}
+    note = (
+        f"{len(fork)} tokens, of the {c.share:.0%} with the highest reverse KL in {len(documents)} answers; "
+        f"futures of {c.window} tokens"
+    )
     return {
         "tables": {
-            "forks": [{"futures": name, "forks": cell(draws.rate(value))} for name, value in forks.items()],
-            "detectors": [{"detector": name, "auroc": cell(draws.auroc(s, fork))} for name, s in scores.items()],
+            "forks": [{"futures": name, "forks": cell(bootstrap.rate(value))} for name, value in forks.items()],
+            "detectors": [{"detector": name, "auroc": cell(bootstrap.auroc(s, fork))} for name, s in scores.items()],
         },
         "curves": {"roc": [row for name, s in scores.items() for row in roc(name, s, fork)]},
-        "notes": [
-            f"{len(fork)} tokens, of the {c.share:.0%} with the highest reverse KL in {len(documents)} answers; "
-            f"futures of {c.window} tokens"
-        ],
+        "notes": [note],
     }
 
 
-def candidates(written: Written, student: GPT, teacher: GPT, share: float, most: int, room: int) -> Candidates:
-    """The `share` of tokens of highest reverse KL, at most `most`, whose place leaves room for a future."""
-    prompts = written.prompts()
-    of_student = dict(laws(student, prompts, written.responses, "student"))
+def candidates(responses: Responses, student: GPT, teacher: GPT, share: float, most: int, last: int) -> Candidates:
+    """The `share` of tokens of highest reverse KL, at most `most`, of those up to position `last` of their text."""
+    prompts = responses.prompts()
+    of_student = dict(next_token_logprobs(student, prompts, responses.tokens, "student"))
     columns = []
-    for n, p_RV in laws(teacher, prompts, written.responses, "teacher"):
+    for n, p_RV in next_token_logprobs(teacher, prompts, responses.tokens, "teacher"):
         q_RV = of_student.pop(n)
         kl_R, entropy_R = (q_RV.exp() * (q_RV - p_RV)).sum(-1), -(q_RV.exp() * q_RV).sum(-1)
         place_R = torch.arange(len(kl_R))
         row_R = torch.full_like(place_R, n)
-        fits = place_R + len(prompts[n]) <= room
+        fits = place_R + len(prompts[n]) <= last
         columns.append([a.cpu().double()[fits] for a in (row_R, place_R, kl_R, entropy_R)])
     row, place, kl, entropy = (torch.cat(column).numpy() for column in zip(*columns, strict=True))
     best = np.argsort(-kl, kind="stable")[: min(most, max(1, round(share * len(kl))))]
     return Candidates(row[best].astype(int), place[best].astype(int), kl[best], entropy[best])
-
-
-def _futures(model: GPT, texts: Sequence[Sequence[int]], c: Any, seed: int, who: str) -> list[list[int]]:
-    dice = key(seed, f"analysis future {who}", 0) % 2**63
-    return continued(model, texts, c.window, temperature=c.temperature, seed=dice)
 
 
 def _derived(
@@ -126,7 +145,7 @@ def _derived(
 ) -> list[tuple]:
     """What each text with its future has derived."""
     texts = [[*prefix, *future] for prefix, future in zip(prefixes, futures, strict=True)]
-    verdicts = check_responses(part(documents.problems, row), world, texts)
+    verdicts = check_responses(documents.problems.take(row), world, texts)
     ended = np.array([EOS in future for future in futures])
     return derivation_states(verdicts, np.array([len(text) for text in texts]), ended)
 
@@ -143,8 +162,7 @@ def transport(embedding_VC: Tensor, a: Sequence[Sequence[int]], b: Sequence[Sequ
     unit_VC = F.normalize(embedding_VC.double(), dim=-1)
     found = []
     for k in range(0, len(a), BATCH):
-        bags = [_bags(x[k : k + BATCH], embedding_VC.device) for x in (a, b)]
-        (a_NI, mass_NI), (b_NJ, mass_NJ) = bags
+        (a_NI, mass_NI), (b_NJ, mass_NJ) = (_bags(x[k : k + BATCH], embedding_VC.device) for x in (a, b))
         cost_NIJ = 1 - unit_VC[a_NI] @ unit_VC[b_NJ].mT
         f_NI, g_NJ = torch.zeros_like(mass_NI), torch.zeros_like(mass_NJ)
         for _ in range(SWEEPS):
@@ -160,11 +178,10 @@ def transport(embedding_VC: Tensor, a: Sequence[Sequence[int]], b: Sequence[Sequ
 
 
 def _bags(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Tokens int64[N, I] and equal masses that sum to one for each text; 0 where a text is over."""
-    width = max(1, max(map(len, texts)))
-    tokens_NI = torch.tensor([[*t, *[0] * (width - len(t))] for t in texts], device=device)
-    length_N1 = torch.tensor([[max(1, len(t))] for t in texts], device=device)
-    inside_NI = torch.arange(width, device=device) < length_N1
+    """Tokens int64[N, I] and equal masses that sum to one for each text; nought where a text is over."""
+    tokens_NI = torch.from_numpy(pad_rows(texts)).to(device)
+    length_N1 = torch.tensor([[max(1, len(text))] for text in texts], device=device)
+    inside_NI = torch.arange(tokens_NI.shape[1], device=device) < length_N1
     return tokens_NI, inside_NI.double() / length_N1
 
 
@@ -181,13 +198,13 @@ def roc(name: str, score: np.ndarray, positive: np.ndarray) -> list[dict[str, An
     return [{"detector": name, "false_alarms": float(g), "found": float(np.interp(g, x, y))} for g in grid]
 
 
-def figure(summary: Mapping[str, Any]) -> CaptionedFigure:
+def figure(summary: Summary) -> CaptionedFigure:
     """The ROC curves of all detectors."""
     drawn = Figure(figsize=(5.4, 4.6), layout="constrained")
     ax = drawn.subplots()
     for row, color in zip(summary["tables"]["detectors"], CYCLE, strict=False):
         points = [p for p in summary["curves"]["roc"] if p["detector"] == row["detector"]]
-        area = rate_of(row["auroc"])
+        area = estimate_of(row["auroc"])
         text = f"{row['detector']} {area.value:.2f} [{area.low:.2f}, {area.high:.2f}]"
         ax.plot([p["false_alarms"] for p in points], [p["found"] for p in points], color=color, label=text)
     ax.plot([0, 1], [0, 1], color="black", lw=1, ls=":")
@@ -196,3 +213,6 @@ def figure(summary: Mapping[str, Any]) -> CaptionedFigure:
     n = summary["tables"]["detectors"][0]["auroc"]["n"]
     caption = f"Truth: the checker's state after the window. {n} tokens; 95% bootstrap intervals over problems."
     return CaptionedFigure(drawn, "Do futures tell a fork?", caption)
+
+
+TASK = task_of(Config, run, figure, needs=("teacher",))

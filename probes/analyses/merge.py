@@ -8,7 +8,7 @@ others lie in different valleys, and the loss between them shows it. For each: g
 the three models' own losses, and the KL of the distilled model to it along the distilled model's answers.
 """
 
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,51 +16,67 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from models.gpt import GPT
-from probes.analyses.parts import Parts
-from probes.analyses.responses import Written, budget, draw, laws
-from probes.analyses.settings import given
-from probes.analyses.tables import cell
+from probes.analyses.analysis import Summary, task_of
+from probes.analyses.responses import Responses, next_token_logprobs, response_budget, sample_responses
+from probes.resume_log import ResumeLog
 from probes.runs import CaptionedFigure, ClusterBootstrap, held_out_loss, merge_models
-from probes.settings import ProbeConfig
+from probes.settings import ProbeConfig, check_at_least, check_each
+from probes.tables import cell
+from probes.tasks.task import Models
 from synth.dataset import Source
 
-NAME = "merge"
 DOCUMENTS = 256  # of the held-out loss
 
 
-def checkpoints(config: ProbeConfig) -> dict[str, str]:
-    """The fine-tuned model and where both began."""
-    return given(config, NAME, "sft", "base")
+@dataclass(frozen=True)
+class Settings:
+    """Weights b (a sft + (1-a) model) + (1-b) base, for a, b in `weights`."""
+
+    sft: str | None = None
+    base: str | None = None
+    weights: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    problems: int = 300
+
+    def __post_init__(self) -> None:
+        check_at_least("merge", self, problems=1)
+        check_each("merge", self, "weights", "a list of numbers from 0 to 1", lambda weight: 0 <= weight <= 1)
 
 
-def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Config(ProbeConfig):
+    """`model` is the distilled one."""
+
+    task: str = "merge"
+    merge: Settings = field(default_factory=Settings)
+
+
+def run(config: Config, models: Models, log: ResumeLog) -> dict[str, Any]:
     """Table `grid`. Raises ValueError for models of different shapes."""
     c, three = config.merge, [models[name] for name in ("model", "merge.sft", "merge.base")]
+    distilled, sft, base = three
     for setting in ("merge.sft", "merge.base"):
-        if models[setting].config != models["model"].config:
+        if models[setting].config != distilled.config:
             raise ValueError(f"{setting}: is no model of the shape of model={config.model}; accepted: one of the same")
-    source = config.data.with_context("none").source("test", NAME)
+    source = config.data.with_context("none").source("test", "merge")
     documents = source.documents(range(c.problems))
-    most = budget(models["model"], documents, "model")
+    budget = response_budget(distilled, documents, "model")
 
-    def answers(model: GPT, label: str) -> Written:
-        settings = {"samples": 1, "budget": most, "temperature": 0.0, "seed": config.seed}
-        return draw(model, documents, source.world, parts, label=label, **settings)
+    def answers(model: GPT, label: str) -> Responses:
+        return sample_responses(model, documents, source.world, log, label, budget=budget, seed=config.seed)
 
-    own = answers(models["model"], "distilled")
-    loss = [parts.of(f"loss {i}", lambda m=m: _loss(m, source)) for i, m in enumerate(three)]
+    own = answers(distilled, "distilled")
+    loss = [log.once(f"loss {i}", lambda m=model: _loss(m, source)) for i, model in enumerate(three)]
     rows, cells = [], [(a, b) for b in c.weights for a in c.weights if b > 0 or a == c.weights[0]]
     for a, b in tqdm(cells, desc="grid", unit=" models", disable=None):
-        share = (b * (1 - a), b * a, 1 - b)
-        distilled, sft, base = three
         model = merge_models(merge_models(sft, distilled, a), base, b)
-        written = answers(model, f"a={a:g} b={b:g}")
-        found = parts.of(f"a={a:g} b={b:g}", lambda model=model: [_loss(model, source), _kl(three[0], model, own)])
-        draws = ClusterBootstrap(written.row)
-        row = {"a": a, "b": b, "right": cell(draws.rate(written.verdicts.right))}
-        row |= {"length": cell(draws.ratio(written.lengths.astype(float))), "cut_off": cell(draws.rate(~written.ended))}
-        barrier = found[0] - float(np.dot(share, loss))
-        rows.append(row | {"loss": found[0], "barrier": barrier, "kl_from_distilled": found[1]})
+        found = answers(model, f"a={a:g} b={b:g}")
+        own_loss, kl = log.once(f"a={a:g} b={b:g}", lambda m=model: [_loss(m, source), _kl(distilled, m, own)])
+        bootstrap = ClusterBootstrap(found.row)
+        row = {"a": a, "b": b, "right": cell(bootstrap.rate(found.verdicts.right))}
+        row |= {"length": cell(bootstrap.ratio(found.lengths.astype(float)))}
+        row |= {"cut_off": cell(bootstrap.rate(~found.ended)), "loss": own_loss}
+        barrier = own_loss - float(np.dot((b * (1 - a), b * a, 1 - b), loss))
+        rows.append(row | {"barrier": barrier, "kl_from_distilled": kl})
     note = f"{c.problems} problems, greedy; theta = b (a sft + (1-a) distilled) + (1-b) base; b = 0 is the base alone"
     return {"tables": {"grid": rows}, "notes": [note]}
 
@@ -69,18 +85,18 @@ def _loss(model: GPT, source: Source) -> float:
     return held_out_loss(model, source, range(DOCUMENTS))["loss"]
 
 
-def _kl(distilled: GPT, model: GPT, written: Written) -> float:
+def _kl(distilled: GPT, model: GPT, responses: Responses) -> float:
     """Mean KL of the distilled model to the other, nats a token of the distilled one's answers."""
-    prompts = written.prompts()
-    of_distilled = dict(laws(distilled, prompts, written.responses))
+    prompts = responses.prompts()
+    of_distilled = dict(next_token_logprobs(distilled, prompts, responses.tokens))
     total, tokens = 0.0, 0
-    for n, q_RV in laws(model, prompts, written.responses):
+    for n, q_RV in next_token_logprobs(model, prompts, responses.tokens):
         p_RV = of_distilled.pop(n)
         total, tokens = total + float((p_RV.exp() * (p_RV - q_RV)).sum()), tokens + len(p_RV)
     return total / tokens
 
 
-def figure(summary: Mapping[str, Any]) -> CaptionedFigure:
+def figure(summary: Summary) -> CaptionedFigure:
     """Maps of right answers, length and barrier over a and b."""
     rows = [row for row in summary["tables"]["grid"] if row["b"] > 0]
     a, b = (sorted({row[name] for row in rows}) for name in ("a", "b"))
@@ -96,15 +112,8 @@ def figure(summary: Mapping[str, Any]) -> CaptionedFigure:
             grid[b.index(row["b"]), a.index(row["a"])] = value(row)
         image = ax.imshow(grid, origin="lower", cmap="cividis", aspect="auto")
         for (i, j), number in np.ndenumerate(grid):
-            ax.text(
-                j,
-                i,
-                f"{number:.2f}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if number < np.nanmean(grid) else "black",
-            )
+            color = "white" if number < np.nanmean(grid) else "black"
+            ax.text(j, i, f"{number:.2f}", ha="center", va="center", fontsize=8, color=color)
         ax.set_xticks(range(len(a)), [f"{x:g}" for x in a])
         ax.set_yticks(range(len(b)), [f"{x:g}" for x in b])
         ax.set(title=name, xlabel="a: share of the fine-tuned", ylabel="b: share of the two")
@@ -113,3 +122,6 @@ def figure(summary: Mapping[str, Any]) -> CaptionedFigure:
     n = rows[0]["right"]["n"] if rows else 0
     caption = f"1 - b is the share of the base. Greedy answers to {n} held-out problems; intervals in tables/grid.csv."
     return CaptionedFigure(drawn, "Between a distilled model, a fine-tuned one and their base", caption)
+
+
+TASK = task_of(Config, run, figure, needs=("sft", "base"))

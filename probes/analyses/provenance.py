@@ -14,52 +14,75 @@ on the step, and for each step number with the whole answer's: `area` is the mea
 a class among right answers less that among wrong ones, since right answers are shorter.
 """
 
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
-from models.gpt import GPT
-from probes.analyses.parts import Parts
-from probes.analyses.responses import Written, budget, draw, logprobs, step_means
-from probes.analyses.settings import given
-from probes.analyses.tables import cell, rate_of
+from probes.analyses.analysis import Summary, percent_axis, task_of
+from probes.analyses.responses import Responses, response_budget, response_logprobs, sample_responses, step_means
+from probes.resume_log import ResumeLog
 from probes.runs import BLUE, GREEN, GREY, ORANGE, RED, CaptionedFigure, ClusterBootstrap, Estimate, error_bars
-from probes.settings import ProbeConfig
+from probes.settings import ProbeConfig, check_above_zero, check_at_least, check_each
+from probes.tables import cell, estimate_of
+from probes.tasks.task import Models
 from synth.judge.checker import MALFORMED
 
-NAME = "provenance"
 CLASSES = ("teacher", "student", "boosted", "damped", "shared")
 COLORS = (BLUE, ORANGE, RED, GREY, GREEN)
 
 
-def checkpoints(config: ProbeConfig) -> dict[str, str]:
-    """Teacher and student."""
-    return given(config, NAME, "teacher", "student")
+@dataclass(frozen=True)
+class Settings:
+    """`gaps`: probability ratios a token from which two models differ clearly; the first is reported in full.
+
+    `positions`: steps from the start that the area between right and wrong answers is taken over.
+    """
+
+    teacher: str | None = None
+    student: str | None = None
+    problems: int = 300
+    samples: int = 2
+    temperature: float = 1.0
+    gaps: tuple[float, ...] = (2.0, 1.5, 4.0)
+    positions: int = 3
+
+    def __post_init__(self) -> None:
+        check_at_least("provenance", self, problems=1, samples=1, positions=1)
+        check_above_zero("provenance", self, "temperature")
+        check_each("provenance", self, "gaps", "a list of numbers above 1", lambda gap: gap > 1)
 
 
-def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Config(ProbeConfig):
+    """`model` is the distilled one, `student` what it was before, `teacher` whom it learned from."""
+
+    task: str = "provenance"
+    provenance: Settings = field(default_factory=Settings)
+
+
+def run(config: Config, models: Models, log: ResumeLog) -> dict[str, Any]:
     """Tables `classes`, `area` and `positions`."""
-    c = config.provenance
-    source = config.data.source("test", NAME)
+    c, distilled = config.provenance, models["model"]
+    source = config.data.source("test", "provenance")
     documents = source.documents(range(c.problems))
-    most = budget(models["model"], documents, "model")
-    settings = {"samples": c.samples, "budget": most, "temperature": c.temperature, "seed": config.seed}
-    written = draw(models["model"], documents, source.world, parts, label="rollouts", **settings)
-    prompts = written.prompts()
-    mean_NS = [
-        step_means(written, logprobs(models[name], prompts, written.responses, name))
+    settings = {"samples": c.samples, "temperature": c.temperature, "seed": config.seed}
+    settings["budget"] = response_budget(distilled, documents, "model")
+    responses = sample_responses(distilled, documents, source.world, log, "rollouts", **settings)
+    prompts = responses.prompts()
+    teacher_NS, student_NS, distilled_NS = (
+        step_means(responses, response_logprobs(models[name], prompts, responses.tokens, name))
         for name in ("provenance.teacher", "provenance.student", "model")
-    ]
+    )
     tables: dict[str, list[dict[str, Any]]] = {"classes": [], "area": [], "positions": []}
     for gap in c.gaps:
-        class_NS = classify(*mean_NS, gap)
-        tables["classes"] += [{"gap": gap} | row for row in crossed(written, class_NS)]
-        tables["area"] += [{"gap": gap} | row for row in areas(written, class_NS, c.positions)]
-    tables["positions"] = by_position(written, classify(*mean_NS, c.gaps[0]), c.positions)
-    steps, right = int((written.verdicts.kind >= 0).sum()), written.verdicts.right
+        class_NS = classify(teacher_NS, student_NS, distilled_NS, gap)
+        tables["classes"] += [{"gap": gap} | row for row in cross_with_mistakes(responses, class_NS)]
+        tables["area"] += [{"gap": gap} | row for row in areas(responses, class_NS, c.positions)]
+    first_gap_NS = classify(teacher_NS, student_NS, distilled_NS, c.gaps[0])
+    tables["positions"] = by_position(responses, first_gap_NS, c.positions)
+    steps, right = int((responses.verdicts.kind >= 0).sum()), responses.verdicts.right
     note = f"{len(documents)} problems, {len(right)} answers, {right.mean():.1%} of them right, {steps} steps"
     return {"tables": tables, "notes": [f"{note}; area: right less wrong answers, first {c.positions} steps"]}
 
@@ -77,84 +100,82 @@ def classify(teacher: np.ndarray, student: np.ndarray, distilled: np.ndarray, ga
     return np.select(conditions, [-1, 0, 1, 2, 3], 4)
 
 
-def crossed(written: Written, class_NS: np.ndarray) -> list[dict[str, Any]]:
+def cross_with_mistakes(responses: Responses, class_NS: np.ndarray) -> list[dict[str, Any]]:
     """For each class: its share of all steps, and which of its steps are mistakes, against all others'."""
     n, s = np.nonzero(class_NS >= 0)
-    found, wrong = class_NS[n, s], written.verdicts.kind[n, s] >= MALFORMED
-    draws, rows = ClusterBootstrap(written.row[n]), []
+    class_M, wrong_M = class_NS[n, s], responses.verdicts.kind[n, s] >= MALFORMED
+    bootstrap, rows = ClusterBootstrap(responses.row[n]), []
     for k, name in enumerate(CLASSES):
-        mine = found == k
-        row = {"class": name, "share": draws.rate(mine), "mistakes": draws.rate(wrong, mine)}
-        row |= {"mistakes_elsewhere": draws.rate(wrong, ~mine), "wrong_share": draws.rate(mine & wrong)}
-        rows.append({key: cell(v) if isinstance(v, Estimate) else v for key, v in row.items()})
+        inside = class_M == k
+        found = {"share": bootstrap.rate(inside), "mistakes": bootstrap.rate(wrong_M, inside)}
+        found |= {"mistakes_elsewhere": bootstrap.rate(wrong_M, ~inside)}
+        found |= {"wrong_share": bootstrap.rate(inside & wrong_M)}
+        rows.append({"class": name} | {column: cell(estimate) for column, estimate in found.items()})
     return rows
 
 
-def areas(written: Written, class_NS: np.ndarray, positions: int) -> list[dict[str, Any]]:
+def areas(responses: Responses, class_NS: np.ndarray, positions: int) -> list[dict[str, Any]]:
     """Mean over the first steps of each class's share in right answers less that in wrong ones, with its interval."""
-    right, draws, rows = written.verdicts.right, ClusterBootstrap(written.row), []
+    right, bootstrap, rows = responses.verdicts.right, ClusterBootstrap(responses.row), []
+    n = int((class_NS[:, :positions] >= 0).sum())
+
+    def area(*rates: np.ndarray) -> np.ndarray:
+        """Of rates among right and wrong answers in turn, one for each draw or one alone."""
+        return np.nanmean(rates[::2], axis=0) - np.nanmean(rates[1::2], axis=0)
+
     for k, name in enumerate(CLASSES):
         pairs = []
         for s in range(min(positions, class_NS.shape[1])):
-            there, mine = class_NS[:, s] >= 0, class_NS[:, s] == k
+            there, inside = class_NS[:, s] >= 0, class_NS[:, s] == k
             if (there & right).any() and (there & ~right).any():
-                pairs += [(mine, there & right), (mine, there & ~right)]
-        value = (
-            float(np.mean([m[a].mean() for m, a in pairs[::2]]) - np.mean([m[a].mean() for m, a in pairs[1::2]]))
-            if pairs
-            else np.nan
-        )
-
-        def area(*rate_D: np.ndarray) -> np.ndarray:
-            return np.nanmean(rate_D[::2], axis=0) - np.nanmean(rate_D[1::2], axis=0)
-
-        n = int((class_NS[:, :positions] >= 0).sum())
-        rate = draws.statistic(area, value, n, *pairs, within=(-1, 1)) if pairs else Estimate(value, value, value, 0)
-        rows.append({"class": name, "area": cell(rate)})
+                pairs += [(inside, there & right), (inside, there & ~right)]
+        found = Estimate(np.nan, np.nan, np.nan, 0)
+        if pairs:
+            value = float(area(*(inside[among].mean() for inside, among in pairs)))
+            found = bootstrap.statistic(area, value, n, *pairs, within=(-1, 1))
+        rows.append({"class": name, "area": cell(found)})
     return rows
 
 
-def by_position(written: Written, class_NS: np.ndarray, positions: int) -> list[dict[str, Any]]:
+def by_position(responses: Responses, class_NS: np.ndarray, positions: int) -> list[dict[str, Any]]:
     """The share of each class at each of the first steps, among right and among wrong answers."""
-    draws, rows = ClusterBootstrap(written.row), []
+    bootstrap, rows = ClusterBootstrap(responses.row), []
     for s in range(min(positions, class_NS.shape[1])):
-        for name, answers in (("right", written.verdicts.right), ("wrong", ~written.verdicts.right)):
+        for name, answers in (("right", responses.verdicts.right), ("wrong", ~responses.verdicts.right)):
             among = answers & (class_NS[:, s] >= 0)
-            shares = {kind: cell(draws.rate(class_NS[:, s] == k, among)) for k, kind in enumerate(CLASSES)}
+            shares = {kind: cell(bootstrap.rate(class_NS[:, s] == k, among)) for k, kind in enumerate(CLASSES)}
             rows.append({"step": s + 1, "answers": name} | shares)
     return rows
 
 
-def figure(summary: Mapping[str, Any]) -> CaptionedFigure:
+def figure(summary: Summary) -> CaptionedFigure:
     """How common each class is and how often its steps are wrong; the shares along right and wrong answers."""
     drawn = Figure(figsize=(10.5, 3.8), layout="constrained")
     share, wrong, along = drawn.subplots(1, 3)
     rows = summary["tables"]["classes"]
     rows = [row for row in rows if row["gap"] == rows[0]["gap"]]
     for ax, column, title in ((share, "share", "share of all steps"), (wrong, "mistakes", "of these, mistakes")):
-        rates = [rate_of(row[column]) for row in rows]
+        rates = [estimate_of(row[column]) for row in rows]
         value, error = error_bars([r if r.n else Estimate(0.0, 0.0, 0.0, 0) for r in rates])
         ax.bar(range(len(rows)), value, yerr=error, color=COLORS, ecolor="black", width=0.7)
         labels = [f"{row['class']}\nn={row[column]['n']}" for row in rows]
         ax.set_xticks(range(len(rows)), labels, rotation=30, fontsize=9)
         ax.set(title=title)
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    for k, name in enumerate(CLASSES):
+    positions = summary["tables"]["positions"]
+    for name, color in zip(CLASSES, COLORS, strict=True):
         for answers, style in (("right", "-"), ("wrong", "--")):
-            mine = [row for row in summary["tables"]["positions"] if row["answers"] == answers and row[name]["n"]]
-            value = [row[name]["value"] for row in mine]
-            along.plot(
-                [row["step"] for row in mine], value, style, color=COLORS[k], label=name if style == "-" else None
-            )
-    along.set(
-        title="by step: right —, wrong - -",
-        xlabel="step",
-        xticks=sorted({row["step"] for row in summary["tables"]["positions"]}),
-    )
-    along.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+            points = [(r["step"], r[name]["value"]) for r in positions if r["answers"] == answers and r[name]["n"]]
+            x, y = zip(*points, strict=True) if points else ((), ())
+            along.plot(x, y, style, color=color, label=name if style == "-" else None)
+    ticks = sorted({row["step"] for row in positions})
+    along.set(title="by step: right —, wrong - -", xlabel="step", xticks=ticks)
     along.legend(fontsize=8)
+    percent_axis(share, wrong, along)
     caption = (
         f"Gap of a factor {rows[0]['gap']:g} a token. Steps of the distilled model's own answers to held-out problems; "
         "95% bootstrap intervals over problems."
     )
     return CaptionedFigure(drawn, "Whose steps a distilled model writes, and how often they are wrong", caption)
+
+
+TASK = task_of(Config, run, figure, needs=("teacher", "student"))

@@ -4,7 +4,7 @@
 
 The student's wrong greedy answers to held-out problems are cut after a share of their tokens and finished by the
 teacher, by the student itself, and by the exact oracle (policy `continue`, the likeliest token). A prefix is `sound`
-if the generator could have written it (the oracle's word, token by token); from there the oracle is always right, and
+if the generator could have written it (the oracle says so, token by token); from there the oracle is always right, and
 what a teacher lacks is its own. Most `broken` prefixes hold the mistake already (some only a step or a letter that the
 generator would not take), and no ending makes a mistake right; so `answer` (the number alone) and `clean` (no further
 mistake behind the cut) stand beside `right`, all steps. Table `advantage` is the teacher's rate less the student's own
@@ -12,88 +12,122 @@ from the same prefixes, paired by problem (the teacher's continuation advantage 
 success by quartile of its perplexity on the prefix, which the paper finds falling.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from tqdm import tqdm
 
 from models.gpt import GPT
-from probes.analyses.parts import Parts
-from probes.analyses.responses import BATCH, budget, draw, logprobs
-from probes.analyses.settings import given
-from probes.analyses.tables import cell, rate_of
-from probes.queries.dependencies import part
-from probes.runs import BLUE, GREEN, GREY, CaptionedFigure, ClusterBootstrap, Estimate, error_bars
-from probes.settings import ProbeConfig
-from probes.tasks.retry_upon_regret import continued
+from probes.analyses.analysis import Summary, percent_axis, plot_intervals, task_of
+from probes.analyses.responses import BATCH, Responses, response_budget, response_logprobs, sample_responses
+from probes.resume_log import ResumeLog
+from probes.runs import BLUE, GREEN, GREY, CaptionedFigure, ClusterBootstrap, Estimate
+from probes.settings import ProbeConfig, check_above_zero, check_at_least, check_each
+from probes.tables import cell
+from probes.tasks.retry_upon_regret import continue_texts
+from probes.tasks.task import Models
 from synth.documents import Documents
 from synth.judge.checker import MALFORMED, Verdicts, check_responses
 from synth.kernel.rng import key
 from synth.oracle.next_token import EXACT, Oracle
 from synth.problem.arrays import Problems
-from synth.world.vocabulary import EOS
+from synth.world.vocabulary import EOS, World
 
-NAME = "recovery"
 ORACLE, TEACHER, STUDENT = "oracle", "teacher", "student"
 SOUND, BROKEN = "sound", "broken"
 
 
-def checkpoints(config: ProbeConfig) -> dict[str, str]:
-    """The student."""
-    return given(config, NAME, "student")
+@dataclass(frozen=True)
+class Settings:
+    """Wrong answers of `student` are cut at each of `cuts` and finished by `model`, `samples` times."""
+
+    student: str | None = None
+    problems: int = 300
+    samples: int = 2
+    temperature: float = 1.0
+    cuts: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
+
+    def __post_init__(self) -> None:
+        check_at_least("recovery", self, problems=1, samples=1)
+        check_above_zero("recovery", self, "temperature")
+        check_each("recovery", self, "cuts", "a list of shares from 0 to below 1", lambda cut: 0 <= cut < 1)
 
 
-def run(config: ProbeConfig, models: Mapping[str, GPT], parts: Parts) -> dict[str, Any]:
-    """Tables `success` and `perplexity`."""
-    c, student = config.recovery, models["recovery.student"]
-    source = config.data.source("test", NAME)
+@dataclass(frozen=True)
+class Config(ProbeConfig):
+    """`model` is the teacher."""
+
+    task: str = "recovery"
+    recovery: Settings = field(default_factory=Settings)
+
+
+def run(config: Config, models: Models, log: ResumeLog) -> dict[str, Any]:
+    """Tables `success`, `advantage` and `perplexity`."""
+    c, student, teacher = config.recovery, models["recovery.student"], models["model"]
+    source = config.data.source("test", "recovery")
     documents = source.documents(range(c.problems))
-    most = min(budget(student, documents, "recovery.student"), budget(models["model"], documents, "model"))
-    settings = {"samples": 1, "budget": most, "temperature": 0.0, "seed": config.seed}
-    written = draw(student, documents, source.world, parts, label="wrong answers", **settings)
-    wrong = np.flatnonzero(~written.verdicts.right)
-    note = f"{len(wrong)} of {c.problems} greedy answers are wrong"
-    if len(wrong) == 0:
-        return {"tables": {"success": [], "advantage": [], "perplexity": []}, "notes": [note]}
+    budget = min(
+        response_budget(model, documents, setting)
+        for setting, model in (("recovery.student", student), ("model", teacher))
+    )
+    answers = sample_responses(student, documents, source.world, log, "wrong answers", budget=budget, seed=config.seed)
+    wrong = np.flatnonzero(~answers.verdicts.right)
     oracle = Oracle(source.spec) if source.spec.solution_order == "uniform" else None
-    writers = {TEACHER: models["model"], STUDENT: student} | ({ORACLE: oracle} if oracle else {})
-    success, ahead, quartiles = [], [], []
-    for cut in c.cuts:
-        found: dict[str, dict[str, np.ndarray]] = {}
-        prefixes = [written.responses[i][: int(cut * len(written.responses[i]))] for i in wrong]
-        sound = soundness(oracle, part(documents.problems, wrong), prefixes) if oracle else None
-        for who, writer in writers.items():
-            repeat = c.samples if who != ORACLE else 1
-            row = np.repeat(np.arange(len(wrong)), repeat)
-            starts = [prefixes[i] for i in row]
-            ends = finish(
-                writer, documents, wrong[row], starts, most, c.temperature, key(config.seed, who, int(100 * cut))
-            )
-            texts = [[*start, *end] for start, end in zip(starts, ends, strict=True)]
-            verdicts = check_responses(part(documents.problems, wrong[row]), source.world, texts)
-            clean = clean_behind(verdicts, np.array([len(start) for start in starts]))
-            found[who] = {"right": verdicts.right, "answer": verdicts.answer_right, "clean": clean}
-            for state, among in states(sound, row).items():
-                draws = ClusterBootstrap(wrong[row])
-                rates = {name: cell(draws.rate(value, among)) for name, value in found[who].items()}
-                success.append({"cut": cut, "prefix": state, "finished_by": who} | rates)
-            if who == TEACHER:
-                quartiles += by_perplexity(models["model"], documents, wrong, prefixes, row, verdicts.answer_right, cut)
-        row = np.repeat(np.arange(len(wrong)), c.samples)
-        for state, among in states(sound, row).items():
-            less = {
-                name: advantage(found[TEACHER][name], found[STUDENT][name], among, wrong[row])
-                for name in found[TEACHER]
-            }
-            ahead.append({"cut": cut, "prefix": state} | {name: cell(rate) for name, rate in less.items()})
-    return {"tables": {"success": success, "advantage": ahead, "perplexity": quartiles}, "notes": [note]}
+    writers = {TEACHER: teacher, STUDENT: student} | ({ORACLE: oracle} if oracle else {})
+    tables: dict[str, list[dict[str, Any]]] = {"success": [], "advantage": [], "perplexity": []}
+    for cut in c.cuts if len(wrong) else ():
+        for name, rows in _at_cut(config, cut, answers, wrong, writers, source.world, budget).items():
+            tables[name] += [{"cut": cut} | row for row in rows]
+    return {"tables": tables, "notes": [f"{len(wrong)} of {c.problems} greedy answers are wrong"]}
 
 
-def states(sound: np.ndarray | None, row: np.ndarray) -> dict[str, np.ndarray]:
-    """Which endings, of prefixes `row`, go on from a prefix of each state."""
+def _at_cut(
+    config: Config,
+    cut: float,
+    answers: Responses,
+    wrong: np.ndarray,
+    writers: dict[str, GPT | Oracle],
+    world: World,
+    budget: int,
+) -> dict[str, list[dict[str, Any]]]:
+    """Rows of all three tables for wrong answers of which the share `cut` is kept."""
+    c, documents, oracle, teacher = config.recovery, answers.documents, writers.get(ORACLE), writers[TEACHER]
+    assert isinstance(teacher, GPT)
+    prefixes = [answers.tokens[i][: int(cut * len(answers.tokens[i]))] for i in wrong]
+    sound = is_sound(oracle, documents.problems.take(wrong), prefixes) if isinstance(oracle, Oracle) else None
+    found: dict[str, dict[str, np.ndarray]] = {}
+    success, row = [], {}
+    for name, writer in writers.items():
+        row[name] = np.repeat(np.arange(len(wrong)), c.samples if name != ORACLE else 1)
+        starts, problems = [prefixes[i] for i in row[name]], wrong[row[name]]
+        seed = key(config.seed, name, int(100 * cut))
+        ends = finish(writer, documents, problems, starts, budget, c.temperature, seed)
+        texts = [[*start, *end] for start, end in zip(starts, ends, strict=True)]
+        verdicts = check_responses(documents.problems.take(problems), world, texts)
+        clean = clean_behind(verdicts, np.array([len(start) for start in starts]))
+        found[name] = {"right": verdicts.right, "answer": verdicts.answer_right, "clean": clean}
+        bootstrap = ClusterBootstrap(problems)
+        for state, among in by_soundness(sound, row[name]).items():
+            rates = {column: cell(bootstrap.rate(value, among)) for column, value in found[name].items()}
+            success.append({"prefix": state, "finished_by": name} | rates)
+    ahead = []
+    for state, among in by_soundness(sound, row[TEACHER]).items():
+        pairs = {column: (found[TEACHER][column], found[STUDENT][column]) for column in found[TEACHER]}
+        gain = {column: advantage(*pair, among, wrong[row[TEACHER]]) for column, pair in pairs.items()}
+        ahead.append({"prefix": state} | {column: cell(estimate) for column, estimate in gain.items()})
+    right = found[TEACHER]["answer"]
+    return {
+        "success": success,
+        "advantage": ahead,
+        "perplexity": by_perplexity(teacher, documents, wrong, prefixes, row[TEACHER], right),
+    }
+
+
+def by_soundness(sound: np.ndarray | None, row: np.ndarray) -> dict[str, np.ndarray]:
+    """Which endings, of prefixes `row`, go on from a sound prefix and which from a broken one; `all` if not known."""
     if sound is None:
         return {"all": np.ones(len(row), bool)}
     return {SOUND: sound[row], BROKEN: ~sound[row]}
@@ -104,10 +138,10 @@ def advantage(teacher: np.ndarray, student: np.ndarray, among: np.ndarray, probl
     return ClusterBootstrap(problem).ratio((teacher.astype(float) - student) * among, among, within=(-1, 1))
 
 
-def soundness(oracle: Oracle, problems: Problems, prefixes: Sequence[Sequence[int]]) -> np.ndarray:
+def is_sound(oracle: Oracle, problems: Problems, prefixes: Sequence[Sequence[int]]) -> np.ndarray:
     """bool[N]: whether the generator could have written the prefix."""
-    law = oracle(problems, prefixes)
-    return law.status[law.rows[1:] - 1] == EXACT
+    exact = oracle(problems, prefixes)
+    return exact.status[exact.rows[1:] - 1] == EXACT
 
 
 def finish(
@@ -115,44 +149,43 @@ def finish(
     documents: Documents,
     rows: np.ndarray,
     starts: Sequence[Sequence[int]],
-    most: int,
+    budget: int,
     temperature: float,
     seed: int,
 ) -> list[list[int]]:
-    """What the writer puts behind each start of an answer to documents[rows], up to `most` tokens with the start."""
+    """What the writer puts behind each start of an answer to documents[rows], up to `budget` tokens with the start."""
     if isinstance(writer, Oracle):
-        return likeliest(writer, part(documents.problems, rows), starts, most)
+        return likeliest_endings(writer, documents.problems.take(rows), starts, budget)
     texts = [[*documents.prompt_tokens(i).tolist(), *start] for i, start in zip(rows, starts, strict=True)]
     ends: list[list[int]] = [[] for _ in texts]
     order = np.argsort([len(start) for start in starts], kind="stable")
     for k in tqdm(range(0, len(order), BATCH), desc="endings", unit=" batches", disable=None):
         block = order[k : k + BATCH]
         longest = max(len(texts[i]) for i in block)
-        room = min(most - min(len(starts[i]) for i in block), writer.config.context - longest + 1)
-        for i, end in zip(
-            block,
-            continued(writer, [texts[i] for i in block], room, temperature=temperature, seed=(seed + k) % 2**63),
-            strict=True,
-        ):
-            ends[i] = end[: most - len(starts[i])]
+        most = min(budget - min(len(starts[i]) for i in block), writer.config.context - longest + 1)
+        settings = {"temperature": temperature, "seed": (seed + k) % 2**63}
+        for i, end in zip(block, continue_texts(writer, [texts[i] for i in block], most, **settings), strict=True):
+            ends[i] = end[: budget - len(starts[i])]
     return ends
 
 
-def likeliest(oracle: Oracle, problems: Problems, starts: Sequence[Sequence[int]], most: int) -> list[list[int]]:
+def likeliest_endings(
+    oracle: Oracle, problems: Problems, starts: Sequence[Sequence[int]], budget: int
+) -> list[list[int]]:
     """The oracle's likeliest ending of each start, token by token; it stops where nothing is determined any more."""
-    texts, still = [list(map(int, start)) for start in starts], list(range(len(starts)))
-    while still:
-        law = oracle(part(problems, np.array(still)), [texts[i] for i in still])
+    texts, unfinished = [list(map(int, start)) for start in starts], list(range(len(starts)))
+    while unfinished:
+        exact = oracle(problems.take(np.array(unfinished)), [texts[i] for i in unfinished])
         ahead = []
-        for j, i in enumerate(still):
-            at = law.rows[j + 1] - 1
-            entries = slice(law.starts[at], law.starts[at + 1])
-            if len(law.ids[entries]) == 0:
+        for j, i in enumerate(unfinished):
+            at = exact.rows[j + 1] - 1
+            entries = slice(exact.starts[at], exact.starts[at + 1])
+            if len(exact.ids[entries]) == 0:
                 continue
-            texts[i].append(int(law.ids[entries][law.probs[entries].argmax()]))
-            if texts[i][-1] != EOS and len(texts[i]) < most:
+            texts[i].append(int(exact.ids[entries][exact.probs[entries].argmax()]))
+            if texts[i][-1] != EOS and len(texts[i]) < budget:
                 ahead.append(i)
-        still = ahead
+        unfinished = ahead
     return [text[len(start) :] for text, start in zip(texts, starts, strict=True)]
 
 
@@ -169,52 +202,50 @@ def by_perplexity(
     prefixes: Sequence[Sequence[int]],
     row: np.ndarray,
     success: np.ndarray,
-    cut: float,
 ) -> list[dict[str, Any]]:
     """Success by quartile of the teacher's perplexity on the prefix; prefixes of no token are left out."""
     there = np.array([n for n, prefix in enumerate(prefixes) if len(prefix)], dtype=np.int64)
     if len(there) < 4:
         return []
-    prompts = [documents.prompt_tokens(wrong[n]).tolist() for n in there]
-    nll = np.array([-logp.mean() for logp in logprobs(teacher, prompts, [prefixes[n] for n in there])])
+    prompts = [documents.prompt_tokens(i).tolist() for i in wrong[there].tolist()]
+    nll = np.array([-logp.mean() for logp in response_logprobs(teacher, prompts, [prefixes[n] for n in there])])
     quartile = np.full(len(prefixes), -1)
     quartile[there[np.argsort(nll, kind="stable")]] = np.arange(len(there)) * 4 // len(there)
-    draws, rows = ClusterBootstrap(wrong[row]), []
+    bootstrap, rows = ClusterBootstrap(wrong[row]), []
     for q in range(4):
         inside = np.exp(nll[quartile[there] == q])
-        low, high = float(inside.min()), float(inside.max())
-        rate = cell(draws.rate(success, quartile[row] == q))
-        rows.append({"cut": cut, "quartile": q + 1, "perplexity_from": low, "perplexity_to": high, "answer": rate})
+        rate = cell(bootstrap.rate(success, quartile[row] == q))
+        ends = {"perplexity_from": float(inside.min()), "perplexity_to": float(inside.max())}
+        rows.append({"quartile": q + 1, **ends, "answer": rate})
     return rows
 
 
-def figure(summary: Mapping[str, Any]) -> CaptionedFigure:
+def figure(summary: Summary) -> CaptionedFigure:
     """Right answers by cut, from sound and from broken prefixes; by the teacher's perplexity."""
     drawn = Figure(figsize=(10.5, 3.8), layout="constrained")
-    axes = drawn.subplots(1, 3, sharey=True)
-    rows = summary["tables"]["success"]
-    for ax, state in zip(axes, (SOUND, BROKEN), strict=False):
-        for who, color, marker in ((TEACHER, BLUE, "o"), (STUDENT, GREY, "s"), (ORACLE, GREEN, "^")):
-            mine = [r for r in rows if r["prefix"] in (state, "all") and r["finished_by"] == who and r["answer"]["n"]]
-            value, error = error_bars([rate_of(r["answer"]) for r in mine])
-            if mine:
-                ax.errorbar([r["cut"] for r in mine], value, error, color=color, marker=marker, label=who)
-        counts = [r["answer"]["n"] for r in rows if r["prefix"] in (state, "all") and r["finished_by"] == TEACHER]
+    *by_cut, by_quartile = drawn.subplots(1, 3, sharey=True)
+    for ax, state in zip(by_cut, (SOUND, BROKEN), strict=True):
+        rows = [row for row in summary["tables"]["success"] if row["prefix"] in (state, "all")]
+        for name, color, marker in ((TEACHER, BLUE, "o"), (STUDENT, GREY, "s"), (ORACLE, GREEN, "^")):
+            shown = [row for row in rows if row["finished_by"] == name and row["answer"]["n"]]
+            plot_intervals(ax, shown, "cut", "answer", color=color, marker=marker, label=name)
+        counts = [row["answer"]["n"] for row in rows if row["finished_by"] == TEACHER]
         n = f"\nn = {', '.join(map(str, counts))}" if counts else ""
-        ax.set(
-            title=f"answer right, from {state} prefixes{n}", xlabel="share of the wrong answer kept", ylim=(-0.03, 1.03)
-        )
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        ax.set(title=f"answer right, from {state} prefixes{n}", xlabel="share of the wrong answer kept")
+        ax.set(ylim=(-0.03, 1.03))
         if ax.lines:
             ax.legend()
+    percent_axis(*by_cut)
     rows = summary["tables"]["perplexity"]
     for cut in dict.fromkeys(row["cut"] for row in rows):
-        mine = [row for row in rows if row["cut"] == cut]
-        value, error = error_bars([rate_of(r["answer"]) for r in mine])
-        label = f"cut at {cut:.0%}, n = {sum(r['answer']['n'] for r in mine)}"
-        axes[2].errorbar([r["quartile"] for r in mine], value, error, marker="o", label=label)
-    axes[2].set(title="by the teacher's perplexity", xlabel="quartile, least surprised first", xticks=range(1, 5))
+        shown = [row for row in rows if row["cut"] == cut]
+        label = f"cut at {cut:.0%}, n = {sum(row['answer']['n'] for row in shown)}"
+        plot_intervals(by_quartile, shown, "quartile", "answer", marker="o", label=label)
+    by_quartile.set(title="by the teacher's perplexity", xlabel="quartile, least surprised first", xticks=range(1, 5))
     if rows:
-        axes[2].legend(fontsize=8)
+        by_quartile.legend(fontsize=8)
     caption = "Wrong greedy answers of the student to held-out problems; 95% bootstrap intervals over problems."
     return CaptionedFigure(drawn, "Recovery from a student's prefixes", caption)
+
+
+TASK = task_of(Config, run, figure, needs=("student",))

@@ -1,9 +1,9 @@
-"""A causal check: a push along a direction while a model writes, against random directions of equal norm.
+"""A causal check: a direction is added while a model writes, against random directions of equal norm.
 
-The push is added to the residual stream behind one block at every token that is written (not to the prompt).
+It is added to the residual stream behind one block at every token that is written (not to the prompt).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,47 +12,39 @@ from torch import Tensor
 
 from models.gpt import GPT
 from models.hooks import edit
-from probes.analyses.parts import Parts
-from probes.analyses.responses import Written, draw
-from probes.analyses.tables import cell
-from probes.runs import ClusterBootstrap, periods
-from synth.documents import Documents
+from probes.analyses.responses import Responses
+from probes.runs import ClusterBootstrap
+from probes.tables import cell
 from synth.kernel.rng import key
-from synth.world.vocabulary import World
 
 DIRECTION, RANDOM, NOTHING = "direction", "random", "none"
 
 
-def push(
+def steer(
     model: GPT,
     site: str,
     direction_C: np.ndarray,
     size: float,
     strengths: Sequence[float],
     randoms: int,
-    documents: Documents,
-    world: World,
-    parts: Parts,
-    label: str,
-    budget: int,
     seed: int,
+    answer: Callable[[str], Responses],
 ) -> list[dict[str, Any]]:
-    """A row for no push, and for each strength along the direction and along each of the random ones, `random 1`, ...
+    """A row without steering, and for each strength along the direction and along random ones, `random 1`, ...
 
-    size: of a push of strength 1, in the residual stream's own units. Columns: answers that end, that loop, that are
-    right, their length, and the first two less those without a push, paired by problem.
+    size: of a vector of strength 1, in the residual stream's own units. answer: (label) -> what `model` writes.
+    Columns: answers that end, that loop, that are right, their length, and the first two less those without steering,
+    paired by problem.
     """
-    width = model.config.n_embd
     rngs = [np.random.Generator(np.random.Philox(key(seed, "random direction", i))) for i in range(randoms)]
-    others = [v / np.linalg.norm(v) for v in (rng.standard_normal(width) for rng in rngs)]
-    settings = {"samples": 1, "budget": budget, "temperature": 0.0, "seed": seed}
+    others = [v / np.linalg.norm(v) for v in (rng.standard_normal(model.config.n_embd) for rng in rngs)]
 
-    def answers(vector_C: np.ndarray, name: str) -> Written:
+    def answers(vector_C: np.ndarray, label: str) -> Responses:
         added_C = torch.from_numpy(vector_C).to(model.embed.weight)
-        with edit(model, site, lambda x_BTC: _pushed(x_BTC, added_C)):
-            return draw(model, documents, world, parts, label=f"{label} {name}", **settings)
+        with edit(model, site, lambda x_BTC: _added_to_written(x_BTC, added_C)):
+            return answer(label)
 
-    plain = answers(np.zeros(width), NOTHING)
+    plain = answers(np.zeros(model.config.n_embd), NOTHING)
     rows = [{"push": NOTHING, "strength": 0.0} | effect(plain, plain)]
     for strength in strengths:
         along = answers(strength * size * direction_C, f"{strength:+g}")
@@ -63,28 +55,19 @@ def push(
     return rows
 
 
-def _pushed(x_BTC: Tensor, added_C: Tensor) -> Tensor:
-    """A written token passes alone; a prompt does not, and is left as it is."""
+def _added_to_written(x_BTC: Tensor, added_C: Tensor) -> Tensor:
+    """A token that is written passes alone; a prompt does not, and is left as it is."""
     return x_BTC + added_C if x_BTC.shape[1] == 1 else x_BTC
 
 
-def effect(found: Written, plain: Written) -> dict[str, Any]:
+def effect(found: Responses, plain: Responses) -> dict[str, Any]:
     """Rates over all answers, with intervals over problems."""
-    draws = ClusterBootstrap(found.row)
-    ended, loops = _ended(found), _loops(found)
+    bootstrap, ended, loops = ClusterBootstrap(found.row), found.ended, found.loops
     return {
-        "ends": cell(draws.rate(ended)),
-        "loops": cell(draws.rate(loops)),
-        "right": cell(draws.rate(found.verdicts.right)),
-        "length": cell(draws.ratio(found.lengths.astype(float))),
-        "ends_change": cell(draws.ratio(ended.astype(float) - _ended(plain), within=(-1, 1))),
-        "loops_change": cell(draws.ratio(loops.astype(float) - _loops(plain), within=(-1, 1))),
+        "ends": cell(bootstrap.rate(ended)),
+        "loops": cell(bootstrap.rate(loops)),
+        "right": cell(bootstrap.rate(found.verdicts.right)),
+        "length": cell(bootstrap.ratio(found.lengths.astype(float))),
+        "ends_change": cell(bootstrap.ratio(ended.astype(float) - plain.ended, within=(-1, 1))),
+        "loops_change": cell(bootstrap.ratio(loops.astype(float) - plain.loops, within=(-1, 1))),
     }
-
-
-def _ended(written: Written) -> np.ndarray:
-    return written.ended
-
-
-def _loops(written: Written) -> np.ndarray:
-    return periods(written.grid(), written.lengths) > 0

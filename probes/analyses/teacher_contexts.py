@@ -25,89 +25,87 @@ from typing import NamedTuple
 
 import numpy as np
 
-from probes.analyses.responses import Written
+from probes.analyses.responses import Responses
 from synth.contexts import sections as S
 from synth.contexts.privileged import feedback
 
-CONTEXTS = (
-    "base", "solution", "another_solution", "failure", "solution_failure", "solution_another_failure", "all_solutions",
-    "failure_verdict",
-)  # fmt: skip
-CONTROLS = ("random_peer", "unrelated", "successes_matched", "verifier_ordered")
 MOST = S.MOST["success"]
+# Context -> which right peers it shows, how many there must be, and how many wrong ones it shows.
+SHOWN = {
+    "solution": (slice(0, 1), 1, 0),
+    "another_solution": (slice(1, 2), 2, 0),
+    "failure": (slice(0, 0), 0, 1),
+    "solution_failure": (slice(0, 1), 1, 1),
+    "solution_another_failure": (slice(0, 2), 2, 1),
+    "all_solutions": (slice(0, MOST), 1, 0),
+}
+CONTEXTS = ("base", *SHOWN, "failure_verdict")
+CONTROLS = ("random_peer", "unrelated", "successes_matched", "verifier_ordered")
 
 
 class Peers(NamedTuple):
-    """Response numbers for one scored response, in a random order. `foreign`: right ones of other problems."""
+    """Response numbers for one scored response, in a random order. `foreign`: a right one of another problem."""
 
     right: list[int]
     wrong: list[int]
     foreign: list[int]
 
 
-def peers_of(written: Written, rng: np.random.Generator) -> list[Peers]:
+def peers_of(responses: Responses, rng: np.random.Generator) -> list[Peers]:
     """The peers of every response."""
-    texts = [tuple(S.written(response)) for response in written.responses]
-    right = written.verdicts.right
+    texts = [tuple(S.written(tokens)) for tokens in responses.tokens]
+    right = responses.verdicts.right
     all_right = np.flatnonzero(right)
     found = []
     for n, text in enumerate(texts):
-        mine = rng.permutation(np.flatnonzero(written.row == written.row[n]))
-        others = list({texts[m]: int(m) for m in mine if texts[m] != text}.values())
-        foreign = all_right[written.row[all_right] != written.row[n]]
+        same_problem = rng.permutation(np.flatnonzero(responses.row == responses.row[n]))
+        others = list({texts[m]: int(m) for m in same_problem if texts[m] != text}.values())
+        foreign = all_right[responses.row[all_right] != responses.row[n]]
         picked = [int(rng.choice(foreign))] if len(foreign) else []
         found.append(Peers([m for m in others if right[m]], [m for m in others if not right[m]], picked))
     return found
 
 
-def sections(name: str, written: Written, peers: Peers, rng: np.random.Generator) -> list[int] | None:
+def context_tokens(name: str, responses: Responses, peers: Peers, rng: np.random.Generator) -> list[int] | None:
     """The tokens of a context, None where something that it needs is not there."""
     right, wrong = peers.right, peers.wrong
     if name == "base":
         return []
-    if name == "solution":
-        return _shown(written, right[:1], []) if right else None
-    if name == "another_solution":
-        return _shown(written, right[1:2], []) if len(right) > 1 else None
-    if name == "failure":
-        return _shown(written, [], wrong[:1]) if wrong else None
-    if name == "solution_failure":
-        return _shown(written, right[:1], wrong[:1]) if right and wrong else None
-    if name == "all_solutions":
-        return _shown(written, right[:MOST], []) if right else None
     if name == "failure_verdict":
-        return _verdict(written, wrong[0]) if wrong else None
+        return _verdict(responses, wrong[0]) if wrong else None
     if name == "random_peer":
         everyone = right + wrong
-        return _shown(written, [everyone[rng.integers(len(everyone))]], []) if everyone else None
+        return _shown(responses, [everyone[rng.integers(len(everyone))]], []) if everyone else None
     if name == "unrelated":
-        return _shown(written, peers.foreign, []) if peers.foreign else None
-    if len(right) < 2 or not wrong:
+        return _shown(responses, peers.foreign, []) if peers.foreign else None
+    chosen, least, n_wrong = SHOWN.get(name, SHOWN["solution_another_failure"])
+    if len(right) < least or len(wrong) < n_wrong:
         return None
     if name == "successes_matched":
-        near = sorted(right[2:], key=lambda m: abs(len(written.responses[m]) - len(written.responses[wrong[0]])))
-        return _shown(written, [*right[:2], near[0]], []) if near else None
+        lengths = responses.lengths
+        near = sorted(right[2:], key=lambda m: abs(lengths[m] - lengths[wrong[0]]))
+        return _shown(responses, [*right[:2], near[0]], []) if near else None
     if name == "verifier_ordered":
-        right = sorted(right, key=lambda m: (written.verdicts.unneeded[m], len(written.responses[m])))
-        wrong = sorted(wrong, key=lambda m: -_good_steps(written, m))
-    return _shown(written, right[:2], wrong[:1])
+        right = sorted(right, key=lambda m: (responses.verdicts.unneeded[m], len(responses.tokens[m])))
+        wrong = sorted(wrong, key=lambda m: -_good_steps(responses, m))
+    return _shown(responses, right[chosen], wrong[:n_wrong])
 
 
-def _good_steps(written: Written, n: int) -> int:
+def _good_steps(responses: Responses, n: int) -> int:
     """Steps before the first mistake; all, where only the end is wrong."""
-    first = int(written.verdicts.first_mistake[n])
-    return first if first >= 0 else int(written.verdicts.steps[n])
+    first = int(responses.verdicts.first_mistake[n])
+    return first if first >= 0 else int(responses.verdicts.steps[n])
 
 
-def _shown(written: Written, right: Sequence[int], wrong: Sequence[int]) -> list[int]:
-    material = S.Material(success=[written.responses[m] for m in right], failure=[written.responses[m] for m in wrong])
+def _shown(responses: Responses, right: Sequence[int], wrong: Sequence[int]) -> list[int]:
+    material = S.Material(success=[responses.tokens[m] for m in right], failure=[responses.tokens[m] for m in wrong])
     recipe = [f"{name}{len(rows)}" for name, rows in (("success", right), ("failure", wrong)) if rows]
     return _flat("+".join(recipe), material)
 
 
-def _verdict(written: Written, n: int) -> list[int]:
-    word = feedback(written.documents.problems.take(int(written.row[n])), written.verdicts, n)
-    return _flat("attempt+feedback", S.Material(attempt=S.written(written.responses[n]), feedback=word))
+def _verdict(responses: Responses, n: int) -> list[int]:
+    text = feedback(responses.documents.problems.take(int(responses.row[n])), responses.verdicts, n)
+    return _flat("attempt+feedback", S.Material(attempt=S.written(responses.tokens[n]), feedback=text))
 
 
 def _flat(recipe: str, material: S.Material) -> list[int]:

@@ -10,11 +10,6 @@ import numpy as np
 from synth.problem.arrays import MAX_TERMS, SLOTS, Problems
 
 
-def part(problems: Problems, rows: np.ndarray) -> Problems:
-    """The problems `rows` as a batch of their own."""
-    return problems.take(rows)
-
-
 def dependencies(problems: Problems) -> np.ndarray:
     """Slots that each parameter directly rests on, int64[N, X, 8], filled with -1."""
     inside_NXF = np.arange(MAX_TERMS)[:, None] < problems.n_terms[..., None, None]

@@ -77,9 +77,7 @@ def _needed(queries: Queries, known_NX: np.ndarray, modulus: int) -> np.ndarray:
 
 def _depends(queries: Queries, known_NX: np.ndarray, modulus: int) -> np.ndarray:
     rows, place_Q = np.unique(queries.row, return_inverse=True)
-    return dependencies.ancestors(dependencies.part(queries.documents.problems, rows))[
-        place_Q, queries.slot, queries.other
-    ]
+    return dependencies.ancestors(queries.documents.problems.take(rows))[place_Q, queries.slot, queries.other]
 
 
 def _known(queries: Queries, known_NX: np.ndarray, modulus: int) -> np.ndarray:
@@ -93,10 +91,8 @@ def _value(queries: Queries, known_NX: np.ndarray, modulus: int) -> np.ndarray:
 
 def _can_next(queries: Queries, known_NX: np.ndarray, modulus: int) -> np.ndarray:
     problems = queries.documents.problems
-    slots_QF = dependencies.dependencies(dependencies.part(problems, queries.row))[
-        np.arange(len(queries)), queries.slot
-    ]
-    return ((slots_QF < 0) | known_NX[queries.row[:, None], slots_QF]).all(1)
+    slots_QF = dependencies.dependencies(problems.take(queries.row))[np.arange(len(queries)), queries.slot]
+    return np.all((slots_QF < 0) | known_NX[queries.row[:, None], slots_QF], axis=1)
 
 
 def _nece_next(queries: Queries, known_NX: np.ndarray, modulus: int) -> np.ndarray:

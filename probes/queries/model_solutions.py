@@ -1,6 +1,6 @@
 """Solutions that a model wrote, and what may be asked at any of their steps.
 
-    solutions = judged(documents, world, tokens_NR, length_N)
+    solutions = judge_solutions(documents, world, tokens_NR, length_N)
     steps = Steps.of(solutions, world)
     queries = steps.queries(steps.start)        # about the parameter that each step names, before the step
 
@@ -8,12 +8,11 @@ Legend: N solutions, R response tokens, M steps of all solutions, X parameter sl
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from probes.queries import dependencies
 from probes.queries.labels import TASKS
 from probes.queries.table import Queries
 from synth.documents import Documents
@@ -36,16 +35,15 @@ class Solutions(NamedTuple):
         return self.tokens_NR[i, : self.length_N[i]]
 
 
-def judged(documents: Documents, world: World, tokens_NR: np.ndarray, length_N: np.ndarray) -> Solutions:
+def judge_solutions(documents: Documents, world: World, tokens_NR: np.ndarray, length_N: np.ndarray) -> Solutions:
     """Responses with their verdicts."""
     return Solutions(documents, tokens_NR, length_N, check(documents.problems, world, tokens_NR, length_N))
 
 
-def packed(documents: Documents, world: World, responses: Sequence[Sequence[int]], width: int) -> Solutions:
+def padded_solutions(documents: Documents, world: World, responses: Sequence[Sequence[int]], width: int) -> Solutions:
     """Responses of at most `width` tokens with their verdicts."""
-    return judged(
-        documents, world, pad_rows(responses, width=width), np.array([len(response) for response in responses])
-    )
+    lengths = np.array([len(response) for response in responses])
+    return judge_solutions(documents, world, pad_rows(responses, width=width), lengths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +84,7 @@ class Steps:
 
     def take(self, which: np.ndarray) -> "Steps":
         """The steps `which` alone."""
-        names = ("row", "number", "kind", "slot", "start", "stop", "name", "known")
+        names = [f.name for f in fields(self) if f.name != "solutions"]
         return replace(self, **{name: getattr(self, name)[which] for name in names})
 
     @property
@@ -114,12 +112,11 @@ class Steps:
             "tokens": np.concatenate(texts),
             "offsets": begins[place_M],
             "prompt": documents.prompt[self.row],
-            "problems": dependencies.part(documents.problems, self.row),
+            "problems": documents.problems.take(self.row),
         }
-        apart = Documents(**documents._asdict() | changes)
-        cut = documents.prompt[self.row] + read_M
-        nothing = np.zeros(len(self), dtype=np.int64)
-        return Queries(apart, np.arange(len(self)), cut, self.slot, nothing - 1, self.name, nothing)
+        one_each = Documents(**documents._asdict() | changes)
+        cut, zero = documents.prompt[self.row] + read_M, np.zeros(len(self), dtype=np.int64)
+        return Queries(one_each, np.arange(len(self)), cut, self.slot, zero - 1, self.name, zero)
 
     def labels(self, task: str, queries: Queries, modulus: int) -> np.ndarray:
         """The truth of a task about the parameter that each step names, before it is written; 0 for no parameter."""

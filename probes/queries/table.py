@@ -10,7 +10,7 @@ Legend: Q queries, N documents, X parameter slots.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class Queries:
 
     def replaced(self, **arrays: np.ndarray) -> "Queries":
         """The same table with other arrays in the place of these."""
-        return Queries(**{f.name: getattr(self, f.name) for f in fields(self)} | arrays)
+        return replace(self, **arrays)
 
     def take(self, which: np.ndarray) -> "Queries":
         """The queries `which` alone."""

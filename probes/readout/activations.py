@@ -72,10 +72,8 @@ def names_between_markers(queries: Queries) -> np.ndarray:
 
 def _joined(pieces: Sequence[int | np.ndarray], n: int) -> np.ndarray:
     """Tokens and columns of tokens beside each other; a token below 0 is not written."""
-    columns = [np.full((n, 1), piece) if isinstance(piece, int) else piece for piece in pieces]
-    return np.concatenate(
-        [c for c, piece in zip(columns, pieces, strict=True) if not np.isscalar(piece) or piece >= 0], 1
-    )
+    written = [piece for piece in pieces if not isinstance(piece, int) or piece >= 0]
+    return np.concatenate([np.full((n, 1), piece) if isinstance(piece, int) else piece for piece in written], 1)
 
 
 def check_length(model: GPT, queries: Queries, path: str) -> None:
@@ -112,11 +110,12 @@ class Texts:
 
     def batch(self, part: np.ndarray, device: torch.device) -> Batch:
         """The texts `part` with all of their queries."""
-        which = np.concatenate([np.arange(self.first[p], self.first[p] + self.count[p]) for p in part])
-        row = np.repeat(np.arange(len(part)), self.count[part])
-        texts_PT = right_padded([self.queries.text(self.first[p]) for p in part])
-        lengths_P, row_Q = torch.from_numpy(self.cut[part]), torch.from_numpy(row)
-        return Batch(*(a.to(device) for a in (texts_PT, lengths_P, self.endings[which], row_Q)), which)
+        first, count = self.first[part].tolist(), self.count[part].tolist()
+        which = np.concatenate([np.arange(start, start + n) for start, n in zip(first, count, strict=True)])
+        texts_PT = torch.from_numpy(pad_rows([self.queries.text(q) for q in first])).to(device)
+        lengths_P = torch.from_numpy(self.cut[part]).to(device)
+        row_Q = torch.from_numpy(np.repeat(np.arange(len(part)), count)).to(device)
+        return Batch(texts_PT, lengths_P, self.endings[which].to(device), row_Q, which)
 
 
 def last_states(model: GPT, batch: Batch) -> Tensor:
@@ -152,8 +151,3 @@ def read(
     if not all(bool(states_QC.isfinite().all()) for states_QC in states_SQC):
         raise FloatingPointError(f"a hidden state is not finite, or too large for {dtype}")
     return states_SQC
-
-
-def right_padded(rows: list[np.ndarray]) -> Tensor:
-    """Token rows as int64 [B, T]."""
-    return torch.from_numpy(pad_rows(rows))

@@ -34,7 +34,7 @@ def majority(fit: Queries, test: Queries) -> np.ndarray:
 
 
 def random_weights(model: GPT, seed: int) -> GPT:
-    """A model of the same architecture, drawn anew from the law of initial weights."""
+    """A model of the same architecture, with fresh initial weights."""
     return GPT(model.config, key(seed, "probe control", 0)).to(model.embed.weight.device).eval()
 
 
@@ -48,10 +48,10 @@ def relabelled(split: Split, kind: str, task: str, seed: int) -> Split:
     return split
 
 
-def _label_of_name(queries: Queries, law: np.ndarray, task: str, seed: int) -> np.ndarray:
-    """Each name's own label, drawn from the labels `law`: a function of the name tokens, the task and the seed."""
+def _label_of_name(queries: Queries, labels: np.ndarray, task: str, seed: int) -> np.ndarray:
+    """Each name's own label, drawn from `labels`: a function of the name tokens, the task and the seed."""
     names, which_Q = np.unique(queries.name, axis=0, return_inverse=True)
-    drawn = [law[key(seed, f"probe names {task} {' '.join(map(str, name))}", 0) % len(law)] for name in names]
+    drawn = [labels[key(seed, f"probe names {task} {' '.join(map(str, name))}", 0) % len(labels)] for name in names]
     return np.array(drawn)[which_Q.ravel()]
 
 

@@ -4,11 +4,10 @@ before   V-probe: asked at the end of the sentence before, by the name between m
 after    linear probe, at the best layer: on the model's own state once it has written `Define NAME as`
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from models.gpt import GPT
@@ -16,71 +15,46 @@ from probes.queries.labels import TASKS
 from probes.queries.table import Queries
 from probes.readout import vprobe
 from probes.readout.activations import RESIDUAL, chosen_sites, names_in_line, read
-from probes.readout.linear import LinearConfig, Split, fit
-from probes.settings import LINEAR, VPROBE, ProbeConfig
+from probes.readout.linear import LinearConfig, Split, fit_probes
+from probes.readout.vprobe import VProbeConfig
 from synth.world.vocabulary import World
 
 BEFORE, AFTER = "before", "after"
-WHEN = {VPROBE: BEFORE, LINEAR: AFTER}
+
+Answer = Callable[[Queries], np.ndarray]  # most likely labels
 
 
-class Reader(NamedTuple):
-    """A fitted probe. `answer`: queries -> most likely labels. `right`: on the test queries it was not fitted on."""
+class FittedProbe(NamedTuple):
+    """What it answers, and where it is right on the test queries, which it was not fitted on."""
 
-    answer: Callable[[Queries], np.ndarray]
+    answer: Answer
     right: np.ndarray  # bool[Q]
 
 
-def readers(config: ProbeConfig, model: GPT, world: World, splits: dict[str, Split]) -> dict[tuple[str, str], Reader]:
-    """A reader for each task and time, before and after."""
+def fitted_probes(
+    model: GPT, world: World, splits: Mapping[str, Split], linear: LinearConfig, v: VProbeConfig, seed: int
+) -> dict[tuple[str, str], FittedProbe]:
+    """A probe for each task and time, before and after."""
     found = {}
-    for task, pieces in splits.items():
+    for task, split in splits.items():
         classes = TASKS[task].classes(world.modulus)
-        for when, answer in (
-            (BEFORE, _before(config, model, pieces, classes)),
-            (AFTER, _after(config.probe.linear, model, world, pieces, classes)),
-        ):
-            found[task, when] = Reader(answer, answer(pieces.test) == pieces.test.label)
+        probe = vprobe.train(model, split.fit, classes, v, seed)
+        answers: dict[str, Answer] = {
+            BEFORE: lambda queries, probe=probe: vprobe.predict(model, probe, queries),
+            AFTER: _after(linear, model, world, split, classes),
+        }
+        for when, answer in answers.items():
+            found[task, when] = FittedProbe(answer, answer(split.test) == split.test.label)
     return found
 
 
-def _before(config: ProbeConfig, model: GPT, pieces: Split, classes: int) -> Callable[[Queries], np.ndarray]:
-    probe = vprobe.train(model, pieces.fit, classes, config.probe.vprobe, config.seed, lambda step, loss: None)
-    return lambda queries: vprobe.predict(model, probe, queries)
-
-
-def _after(
-    config: LinearConfig, model: GPT, world: World, pieces: Split, classes: int
-) -> Callable[[Queries], np.ndarray]:
+def _after(config: LinearConfig, model: GPT, world: World, split: Split, classes: int) -> Answer:
     sites = chosen_sites(model, RESIDUAL)
 
-    def states(queries: Queries, names: list[str]) -> Tensor:
-        return read(model, queries, names_in_line(queries, world, closed=True), names).to(model.embed.weight.device)
+    def states(queries: Queries, sites: list[str]) -> Tensor:
+        return read(model, queries, names_in_line(queries, world, closed=True), sites).to(model.embed.weight.device)
 
-    predict, site = chosen(
-        [states(part, sites) for part in (pieces.fit, pieces.validation)],
-        [part.label for part in (pieces.fit, pieces.validation)],
-        classes,
-        config.l2,
-    )
-    return lambda queries: predict(states(queries, [sites[site]])[0])
-
-
-def chosen(
-    states: list[Tensor], labels: list[np.ndarray], classes: int, l2: tuple[float, ...]
-) -> tuple[Callable[[Tensor], np.ndarray], int]:
-    """The probe of the site and the penalty that are best on the second of two parts, states [S, N, C] -> labels.
-
-    Also the number of that site.
-    """
-    device = states[0].device
-    fitted = fit(states[0], torch.from_numpy(labels[0]).to(device), classes, l2)
-    right_SRN = fitted.predict(states[1]).cpu() == torch.from_numpy(labels[1])
-    site, strength = divmod(int(right_SRN.double().mean(-1).argmax()), len(l2))
-
-    def predict(states_NC: Tensor) -> np.ndarray:
-        x_NC = (states_NC.float() - fitted.mean_SC[site]) / fitted.scale_SC[site]
-        logits_NK = x_NC @ fitted.weight_SRCK[site, strength] + fitted.bias_SRK[site, strength]
-        return logits_NK.argmax(-1).cpu().numpy()
-
-    return predict, site
+    parts = (split.fit, split.validation)
+    probes = fit_probes([states(part, sites) for part in parts], [part.label for part in parts], classes, config.l2)
+    best = probes.at(probes.best)
+    return lambda queries: best.predict(states(queries, [sites[probes.best]]))[0]

@@ -3,7 +3,9 @@
 Each layer and each strength of the L2 penalty is a problem of its own, and convex; they are solved side by side as one
 batched problem. States are standardised, the penalty is chosen on the validation part, layer by layer.
 
-    fit(states_SNC, labels_N, classes, l2=(1e-3, 1e-2))
+    fit(states_SNC, labels_N, classes, l2=(1e-3, 1e-2))             # one for each site and penalty
+    probes = fit_probes([fitted_on, validation], labels, classes, l2)   # one for each site
+    probes.predict(unseen_SNC), probes.best                         # and the site that is best on the validation part
 
 Legend: S sites, R strengths, N queries, C channels, K classes.
 """
@@ -82,22 +84,66 @@ class Fit(NamedTuple):
         return _logits(x_SNC, self.weight_SRCK, self.bias_SRK).argmax(-1).permute(0, 2, 1)
 
 
+class LinearProbes(NamedTuple):
+    """A probe for each of S sites, with the penalty that is best on the validation part."""
+
+    mean_SC: Tensor
+    scale_SC: Tensor
+    weight_SCK: Tensor
+    bias_SK: Tensor
+    strength_S: np.ndarray  # int64, which of the penalties
+    validation_S: np.ndarray  # float64, accuracy on the validation part
+
+    @property
+    def best(self) -> int:
+        """The site that is best on the validation part, the first of equals."""
+        return int(self.validation_S.argmax())
+
+    def at(self, site: int) -> "LinearProbes":
+        """The probe of one site alone."""
+        s = slice(site, site + 1)
+        weights = (self.mean_SC[s], self.scale_SC[s], self.weight_SCK[s], self.bias_SK[s])
+        return LinearProbes(*weights, self.strength_S[s], self.validation_S[s])
+
+    def logits(self, states_SNC: Tensor) -> Tensor:
+        """[S, N, K]"""
+        x_SNC = standardise(states_SNC.to(self.mean_SC.device), self.mean_SC, self.scale_SC)
+        return torch.baddbmm(self.bias_SK[:, None], x_SNC, self.weight_SCK)
+
+    def predict(self, states_SNC: Tensor) -> np.ndarray:
+        """Most likely labels, int64[S, N]."""
+        return self.logits(states_SNC).argmax(-1).cpu().numpy()
+
+    def direction(self, site: int) -> np.ndarray:
+        """Of two classes: the unit vector in the residual stream along which the second one grows, float64[C]."""
+        weight_CK = self.weight_SCK[site] / self.scale_SC[site][:, None]
+        way_C = (weight_CK[:, 1] - weight_CK[:, 0]).double().cpu().numpy()
+        return way_C / np.linalg.norm(way_C)
+
+
+def fit_probes(
+    states: Sequence[Tensor], labels: Sequence[np.ndarray], classes: int, l2: Sequence[float]
+) -> LinearProbes:
+    """Probes fitted to the states [S, N, C] of the first part, their penalties chosen with the second."""
+    fitted = fit(states[0], torch.from_numpy(labels[0]).to(states[0].device), classes, l2)
+    right_SRN = fitted.predict(states[1]).cpu() == torch.from_numpy(labels[1])
+    accuracy_SR = right_SRN.double().mean(-1).numpy()
+    strength_S, site_S = accuracy_SR.argmax(1), np.arange(len(accuracy_SR))
+    weight_SCK, bias_SK = fitted.weight_SRCK[site_S, strength_S], fitted.bias_SRK[site_S, strength_S]
+    return LinearProbes(fitted.mean_SC, fitted.scale_SC, weight_SCK, bias_SK, strength_S, accuracy_SR.max(1))
+
+
 def measure(model: GPT, world: World, split: Split, classes: int, config: LinearConfig) -> list[Reading]:
     """Fits and tests the probe at every chosen site."""
-    names = chosen_sites(model, config.sites)
+    names, device = chosen_sites(model, config.sites), model.embed.weight.device
     together = max(1, (config.memory << 20) // (4 * model.config.n_embd * max(map(len, split))))
     readings = []
     for k in range(0, len(names), together):
-        readings += _measure(model, world, split, classes, config.l2, names[k : k + together])
+        sites = names[k : k + together]
+        states = [read(model, part, names_in_line(part, world), sites).to(device) for part in split]
+        layers = [layer_of(site, model.config) for site in sites]
+        readings += fit_and_test(states, split, classes, config.l2, sites, layers)
     return readings
-
-
-def _measure(
-    model: GPT, world: World, split: Split, classes: int, l2: Sequence[float], names: Sequence[str]
-) -> list[Reading]:
-    device = model.embed.weight.device
-    states = [read(model, part, names_in_line(part, world), names).to(device) for part in split]
-    return fit_and_test(states, split, classes, l2, names, [layer_of(name, model.config) for name in names])
 
 
 def fit_and_test(
@@ -105,19 +151,14 @@ def fit_and_test(
     split: Split,
     classes: int,
     l2: Sequence[float],
-    names: Sequence[str],
+    sites: Sequence[str],
     layers: Sequence[int],
 ) -> list[Reading]:
-    """The readings of the states [S, N, C] of the three parts of `split`; `names` and `layers` of the S sites."""
-    fitted = fit(states[0], torch.from_numpy(split.fit.label).to(states[0].device), classes, l2)
-    validation_SRN, test_SRN = (fitted.predict(unseen_SNC).cpu() for unseen_SNC in states[1:])
-    accuracy_SR = (validation_SRN == torch.from_numpy(split.validation.label)).double().mean(-1)
-    readings = []
-    for s, (site, layer) in enumerate(zip(names, layers, strict=True)):
-        best = int(accuracy_SR[s].argmax())
-        right = (test_SRN[s, best] == torch.from_numpy(split.test.label)).numpy()
-        readings.append(Reading(site, layer, float(accuracy_SR[s, best]), right, {"l2": l2[best]}))
-    return readings
+    """The readings of the states [S, N, C] of the three parts of `split`; `sites` and `layers` of the S sites."""
+    probes = fit_probes(states[:2], [split.fit.label, split.validation.label], classes, l2)
+    right_SN = probes.predict(states[2]) == split.test.label
+    columns = zip(sites, layers, probes.validation_S, right_SN, probes.strength_S, strict=True)
+    return [Reading(site, layer, float(v), right, {"l2": l2[r]}) for site, layer, v, right, r in columns]
 
 
 def standardise(states_SNC: Tensor, mean_SC: Tensor, scale_SC: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """One text, many endings: the text is read once, and every query continues it, with gradients all the way.
 
-`models.decode.cache.KVCache` does this for sampling, in place and without gradients. Here nothing is overwritten, so a loss at
-the endings reaches the embedding of the text's tokens. Both classes speak to the model as a `KVCache` does.
+`models.decode.cache.KVCache` does this for sampling, in place and without gradients. Here nothing is overwritten, so a
+loss at the endings reaches the embedding of the text's tokens. Both classes have the methods of a `KVCache`.
 
     text = Text(lengths_P, model.config)
     model.hidden(texts_PT, text)                     # right padded

@@ -4,7 +4,8 @@ Input: the text, then `<start> A <end>` (dep: `<start> A <mid> B <end>`). Traine
 embedding, E + U V for all tokens, and a linear head on the last hidden state at `<end>`. The model stays frozen: what
 the head reads has to be computed by the model's own weights. Part 2.2's second version of it (section 3) also updates
 every query and value map, with a small rank: `attention_rank`. As in the paper: AdamW, no warm-up, linear decay to 0.
-Ours: a step takes texts with all of their queries, which costs little more than one query of each (`probes.readout.prefix_cache`).
+Ours: a step takes texts with all of their queries, which costs little more than one query of each
+(`probes.readout.prefix_cache`).
 
 Legend: Q queries, P texts, C channels, R rank, K classes, V vocabulary, L layers.
 """
@@ -31,15 +32,17 @@ SITE = "ln_final.hook_normalized"
 BUCKET = 8  # steps whose texts are sorted by length together: little padding
 LOG_EVERY = 25
 
+LossLog = Callable[[int, float], None]  # step, mean loss since the last call
+
 
 @dataclass(frozen=True)
 class VProbeConfig:
     """`tasks` it is trained for; `rank` of the update, and `attention_rank` of those of query and value maps.
 
     `steps` of `texts` texts each; `lr` and `weight_decay` of AdamW. `selectivity`: also train it for the control task
-    `names` (`probes.readout.controls`), a third more work. The papers: rank 8, 100,000 steps of 256 queries, lr 2e-3, weight
-    decay 0.01 (Part 2.1); ranks 32 and 2, 16,000 steps of 8, lr 1e-3 or 5e-4, no decay (Part 2.2, version 2). A short
-    budget needs a higher lr.
+    `names` (`probes.readout.controls`), a third more work. The papers: rank 8, 100,000 steps of 256 queries, lr 2e-3,
+    weight decay 0.01 (Part 2.1); ranks 32 and 2, 16,000 steps of 8, lr 1e-3 or 5e-4, no decay (Part 2.2, version 2). A
+    short budget needs a higher lr.
     """
 
     tasks: tuple[str, ...] = ("nece", "value")
@@ -107,9 +110,7 @@ class _LastStates(nn.Module):
         return last_states(self.model, batch)
 
 
-def measure(
-    model: GPT, split: Split, classes: int, config: VProbeConfig, seed: int, log: Callable[[int, float], None]
-) -> list[Reading]:
+def measure(model: GPT, split: Split, classes: int, config: VProbeConfig, seed: int, log: LossLog) -> list[Reading]:
     """Trains and tests the probe; `model` is not changed. `log(step, mean loss since the last)` comes regularly."""
     probe = train(model, split.fit, classes, config, seed, log)
     right = [predict(model, probe, part) == part.label for part in (split.validation, split.test)]
@@ -117,7 +118,12 @@ def measure(
 
 
 def train(
-    model: GPT, queries: Queries, classes: int, config: VProbeConfig, seed: int, log: Callable[[int, float], None]
+    model: GPT,
+    queries: Queries,
+    classes: int,
+    config: VProbeConfig,
+    seed: int,
+    log: LossLog = lambda step, loss: None,
 ) -> VProbe:
     """A probe after `config.steps` steps: a pure function of its arguments."""
     device = model.embed.weight.device

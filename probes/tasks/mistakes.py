@@ -5,13 +5,14 @@ first wrong  can_next and nece_next at the first wrong parameter, where the trut
              model know before it wrote the name (V-probe), or once it had (linear probe after `Define NAME as`)?
 unneeded     parameters that it computed without need: did nece take them for needed before the solution began?
 detection    can_next and nece_next over all steps up to the first mistake: found where no, suspected where yes; and a
-             linear probe after each whole step, fitted to the model's own drawn solutions, for mistakes of any kind
-solutions    greedy, beam search, and retry upon regret (`probes.tasks.retry_upon_regret`) with the probe, with a perfect detector,
-             with more retries, and with sentences doubted by chance as often as the probe does (ours)
+             linear probe after each whole step, fitted to the model's own sampled solutions, for mistakes of any kind
+solutions    greedy, beam search, and retry upon regret (`probes.tasks.retry_upon_regret`) with the probe, with a
+             perfect detector, with more retries, and with sentences doubted by chance as often as the probe does (ours)
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,118 +22,139 @@ from tqdm import tqdm
 from models.decode.beam import beam_search
 from models.flops import n_params
 from models.gpt import GPT
-from probes.queries.model_solutions import Solutions, Steps, judged, packed
-from probes.readout.activations import RESIDUAL, check_length, chosen_sites, read
+from probes.queries.model_solutions import Solutions, Steps, judge_solutions, padded_solutions
+from probes.readout.activations import RESIDUAL, chosen_sites, read
 from probes.readout.controls import random_weights
-from probes.readout.fitted_probes import AFTER, BEFORE, WHEN, Reader, chosen, readers
-from probes.readout.linear import Split
+from probes.readout.fitted_probes import AFTER, BEFORE, FittedProbe, fitted_probes
+from probes.readout.linear import Split, fit_probes
 from probes.runs import ClusterBootstrap, Estimate, paired_difference, rate
-from probes.settings import VPROBE, ProbeConfig
-from probes.tasks.retry_upon_regret import Outcome, chance, continued, greedy, perfect, with_regret
+from probes.settings import LINEAR, VPROBE, ProbeConfig, check_above_zero, check_at_least
+from probes.tables import cell
+from probes.tasks.layers import splits
+from probes.tasks.mistakes_table import table
+from probes.tasks.retry_upon_regret import Outcome, chance, continue_texts, greedy, perfect, with_regret
+from probes.tasks.task import Models, Task
 from synth.dataset import Source
 from synth.documents import Documents
 from synth.judge.checker import MALFORMED, RETRY, UNNEEDED, reason
 from synth.kernel.rng import key
 from synth.world.vocabulary import EOS, PAD, STOP, World
 
-TASKS = ("nece", "can_next", "nece_next")
-ASKING = 5  # tokens of a question behind a text
-FEW = 5  # steps of either kind, below which nothing is fitted or told
+TASKS = ("nece", "can_next", "nece_next")  # of the probes that are asked about the model's own solutions
+WHEN = {VPROBE: BEFORE, LINEAR: AFTER}
+QUESTION = 5  # tokens of a question behind a text
+FEW = 5  # steps of either kind, below which nothing is fitted or reported
 
 
-def tasks(config: ProbeConfig) -> list[str]:
-    """Tasks whose queries are drawn, for the probes that are then asked about the model's own solutions."""
-    return list(TASKS)
+@dataclass(frozen=True)
+class Settings:
+    """`problems` of the test split; `probe`: the detector that retries listen to.
+
+    vprobe is asked by the name between markers, linear once `Define NAME as` is written, as in the paper. `retries` a
+    solution at most when a detector says that a sentence was wrong (the paper: 10), then as many as `more_retries` (the
+    paper: 50); `beams` of the beam search against it (0: none); `temperature` of a sentence that is drawn anew;
+    `max_new_tokens` of a solution, null: twice the longest right one.
+    """
+
+    problems: int = 512
+    probe: str = VPROBE
+    retries: int = 10
+    more_retries: int = 50
+    beams: int = 4
+    temperature: float = 1.0
+    max_new_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        check_at_least("mistakes", self, problems=1, retries=1, more_retries=1, beams=0)
+        check_above_zero("mistakes", self, "temperature")
+        if self.probe not in (LINEAR, VPROBE):
+            raise ValueError(f"mistakes.probe={self.probe}: accepted: {LINEAR}, {VPROBE}")
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise ValueError(f"mistakes.max_new_tokens={self.max_new_tokens}: accepted: 1 or more, or null")
 
 
-def check(config: ProbeConfig, model: GPT, splits: Mapping[str, Split]) -> None:
-    """Raises ValueError when the model cannot read a query, or sentences have no end that it could be cut at."""
+@dataclass(frozen=True)
+class Config(ProbeConfig):
+    task: str = "mistakes"
+    mistakes: Settings = field(default_factory=Settings)
+
+
+def prepare(config: Config, models: Models) -> dict[str, Split]:
+    """The queries that the probes are fitted to.
+
+    Raises ValueError when the model cannot read one, or sentences have no end that they could be cut at.
+    """
     if config.data.spec().load_world().phrases[STOP] < 0:
         raise ValueError(f"data.preset={config.data.preset}: its world writes no full stop; accepted: one that does")
-    for piece in (piece for pieces in splits.values() for piece in pieces):
-        check_length(model, piece, config.model)
+    return splits(TASKS, config, models["model"])
 
 
-def run(config: ProbeConfig, model: GPT, world: World, splits: dict[str, Split], folder: Path) -> dict[str, Any]:
+def run(config: Config, models: Models, splits: dict[str, Split], folder: Path) -> dict[str, Any]:
     """The content of summary.json."""
+    model, world = models["model"], config.data.spec().load_world()
     bar = tqdm(total=4, desc="mistakes", unit=" parts", disable=None)
-    source = config.data.source("test", "mistakes")
-    documents = source.documents(range(config.mistakes.problems))
+    documents = config.data.source("test", "mistakes").documents(range(config.mistakes.problems))
     written = greedy(model, documents, world, budget(config, model, documents))
     bar.update()
-    asked = readers(config, model, world, splits)
+    probes = fitted_probes(model, world, splits, config.probe.linear, config.probe.vprobe, config.seed)
     bar.update()
     steps = Steps.of(written, world)
-    listening = asked["can_next", WHEN[config.mistakes.probe]]
-    known = {
+    accuracy = {
+        f"{task}, {when}": cell(ClusterBootstrap(splits[task].test.row).rate(probe.right), "accuracy")
+        for (task, when), probe in probes.items()
+    }
+    found = {
         "taxonomy": taxonomy(written),
-        "probes": {f"{task}, {when}": _rate(asked[task, when], splits[task]) for task, when in asked},
-        "first_wrong": first_wrong(steps, asked, world),
-        "first_wrong_after": first_wrong(steps, asked, world, AFTER),
-        "unneeded": unneeded(steps, asked["nece", BEFORE]),
+        "probes": accuracy,
+        "first_wrong": first_wrong(steps, probes, world),
+        "first_wrong_after": first_wrong(steps, probes, world, AFTER),
+        "unneeded": unneeded(steps, probes["nece", BEFORE]),
         "detection": {
-            f"{task}, {when}": detection(steps, asked[task, when], task, world)
+            f"{task}, {when}": detection(steps, probes[task, when], task, world)
             for task in ("can_next", "nece_next")
             for when in (BEFORE, AFTER)
         },
         "after_step": after_step(config, model, world),
     }
     bar.update()
-    rows = solutions(config, model, world, written, listening)
+    found["solutions"] = solutions(config, model, world, written, probes["can_next", WHEN[config.mistakes.probe]])
     bar.update()
     bar.close()
-    vprobe = config.probe.vprobe if config.mistakes.probe == VPROBE else None
-    return {
-        "stage": "mistakes",
-        **known,
-        "solutions": rows,
-        "attention_rank": vprobe.attention_rank if vprobe else 0,
-        "parameters": n_params(model.config),
-    }
+    rank = config.probe.vprobe.attention_rank if config.mistakes.probe == VPROBE else 0
+    return {"stage": "mistakes", **found, "attention_rank": rank, "parameters": n_params(model.config)}
 
 
-def budget(config: ProbeConfig, model: GPT, documents: Documents) -> int:
-    """Most tokens of a solution. Raises ValueError when there is no room for one."""
+def budget(config: Config, model: GPT, documents: Documents) -> int:
+    """Most tokens of a solution. Raises ValueError when the context has no place for one."""
     longest = int((np.diff(documents.offsets) - documents.prompt).max())
-    room = model.config.context - int(documents.prompt.max()) - ASKING
-    if room < 1:
+    available = model.config.context - int(documents.prompt.max()) - QUESTION
+    if available < 1:
         raise ValueError(
             f"model={config.model}: reads {model.config.context} tokens, and a problem has {documents.prompt.max()}; "
             "accepted: a model with a longer context, or data with shorter documents"
         )
-    return min(config.mistakes.max_new_tokens or 2 * longest, room)
+    return min(config.mistakes.max_new_tokens or 2 * longest, available)
 
 
 def taxonomy(written: Solutions) -> dict[str, Any]:
     """Wrong solutions by why they are wrong, with the operations of the problem and the step of the first mistake."""
     v, ops = written.verdicts, written.documents.problems.ops
     wrong = np.flatnonzero(~v.right)
-    reasons = [reason(v, i) for i in wrong]
-    by_ops, by_step = Counter(zip(reasons, ops[wrong].tolist(), strict=True)), Counter()
-    for why, i in zip(reasons, wrong, strict=True):
-        by_step[why, int(v.first_mistake[i]) if v.first_mistake[i] >= 0 else None] += 1
+    reasons = [reason(v, i) for i in wrong.tolist()]
+    by_ops = Counter(zip(reasons, ops[wrong].tolist(), strict=True))
+    steps = [int(v.first_mistake[i]) if v.first_mistake[i] >= 0 else None for i in wrong]
+    by_step = sorted(Counter(zip(reasons, steps, strict=True)).items(), key=lambda item: (item[0][0], item[0][1] or 0))
     return {
         "n": len(ops),
         "wrong": len(wrong),
         "problems_by_ops": {int(o): int((ops == o).sum()) for o in np.unique(ops)},
         "by_ops": [{"kind": kind, "ops": o, "n": n} for (kind, o), n in sorted(by_ops.items())],
-        "by_step": [
-            {"kind": kind, "step": step, "n": n}
-            for (kind, step), n in sorted(by_step.items(), key=lambda item: (item[0][0], item[0][1] or 0))
-        ],
+        "by_step": [{"kind": kind, "step": step, "n": n} for (kind, step), n in by_step],
     }
 
 
-def _rate(reader: Reader, split: Split) -> dict[str, Any]:
-    return _numbers(ClusterBootstrap(split.test.row).rate(reader.right))
-
-
-def _numbers(found: Estimate) -> dict[str, Any]:
-    return {"accuracy": found.value, "low": found.low, "high": found.high, "n": found.n}
-
-
 def first_wrong(
-    steps: Steps, asked: Mapping[tuple[str, str], Reader], world: World, when: str = BEFORE
+    steps: Steps, probes: Mapping[tuple[str, str], FittedProbe], world: World, when: str = BEFORE
 ) -> dict[str, Any]:
     """Share of the first wrong parameters whose label is no that the probe says no to, for can_next and nece_next."""
     first = steps.take(np.flatnonzero(steps.first_mistake & (steps.name[:, 0] >= 0)))
@@ -141,76 +163,74 @@ def first_wrong(
         no = np.zeros(0, dtype=bool)
         if len(first):
             queries = first.queries(first.start)
-            no = (asked[task, when].answer(queries) == 0)[first.labels(task, queries, world.modulus) == 0]
-        result[task] = _numbers(ClusterBootstrap(np.arange(len(no))).rate(no))
+            no = (probes[task, when].answer(queries) == 0)[first.labels(task, queries, world.modulus) == 0]
+        result[task] = cell(ClusterBootstrap(np.arange(len(no))).rate(no), "accuracy")
     return result
 
 
-def unneeded(steps: Steps, nece: Reader) -> dict[str, Any]:
+def unneeded(steps: Steps, nece: FittedProbe) -> dict[str, Any]:
     """Share of the unneeded parameters in the solutions that nece, asked before the solution, calls not needed."""
-    written = steps.take(np.flatnonzero(steps.kind == UNNEEDED))
+    steps = steps.take(np.flatnonzero(steps.kind == UNNEEDED))
     right = np.zeros(0, dtype=bool)
-    if len(written):
-        right = nece.answer(written.queries(np.full(len(written), -1))) == 0
-    return _numbers(ClusterBootstrap(written.row).rate(right))
+    if len(steps):
+        right = nece.answer(steps.queries(np.full(len(steps), -1))) == 0
+    return cell(ClusterBootstrap(steps.row).rate(right), "accuracy")
 
 
-def detection(steps: Steps, reader: Reader, task: str, world: World) -> dict[str, Any]:
+def detection(steps: Steps, probe: FittedProbe, task: str, world: World) -> dict[str, Any]:
     """can_next or nece_next on every parameter written up to the first mistake: found of those whose truth is no, and
     suspected of those whose truth is yes. A probe that always says no finds all and suspects all."""
-    some = steps.before_mistake & (steps.name[:, 0] >= 0) & (steps.kind != RETRY)
-    some = steps.take(np.flatnonzero(some))
-    if not len(some):
-        return {"found": _numbers(ClusterBootstrap(some.row).rate(some.row > 0)), "suspected": None}
-    queries = some.queries(some.start)
-    no, yes = reader.answer(queries) == 0, some.labels(task, queries, world.modulus) == 1
-    draws = ClusterBootstrap(some.row)
-    return {"found": _numbers(draws.rate(no, ~yes)), "suspected": _numbers(draws.rate(no, yes))}
+    steps = steps.take(np.flatnonzero(steps.before_mistake & (steps.name[:, 0] >= 0) & (steps.kind != RETRY)))
+    bootstrap = ClusterBootstrap(steps.row)
+    if not len(steps):
+        return {"found": cell(bootstrap.rate(steps.row > 0), "accuracy"), "suspected": None}
+    queries = steps.queries(steps.start)
+    no, yes = probe.answer(queries) == 0, steps.labels(task, queries, world.modulus) == 1
+    return {name: cell(bootstrap.rate(no, of), "accuracy") for name, of in (("found", ~yes), ("suspected", yes))}
 
 
-def after_step(config: ProbeConfig, model: GPT, world: World) -> dict[str, Any] | None:
+def after_step(config: Config, model: GPT, world: World) -> dict[str, Any] | None:
     """A linear probe at the end of each step up to the first mistake: is the step one? Balanced accuracy, or None.
 
-    Fitted to solutions that the model draws of problems of the train split, tested on drawn ones of the test split.
+    Fitted to solutions that the model samples on problems of the train split, tested on those of the test split.
     `random`: that of the same probe on the same texts, read by random weights.
     """
     m, parts = config.mistakes, []
-    fit, test = (config.data.source(split, "mistakes") for split in ("train", "test"))
-    for source, start, count in ((fit, 0, m.problems), (fit, m.problems, m.problems // 4 + 1), (test, 0, m.problems)):
-        steps = Steps.of(_drawn(config, model, world, source, range(start, start + count)), world)
+    train, test = (config.data.source(split, "mistakes") for split in ("train", "test"))
+    for source, start, n in ((train, 0, m.problems), (train, m.problems, m.problems // 4 + 1), (test, 0, m.problems)):
+        steps = Steps.of(_sampled(config, model, world, source, range(start, start + n)), world)
         parts.append(steps.take(np.flatnonzero(steps.before_mistake & (steps.kind != RETRY))))
     labels = [(part.kind >= MALFORMED).astype(np.int64) for part in parts]
     if any(min(label.sum(), (1 - label).sum()) < FEW for label in labels):
         return None
-    right, site = _told_after(config, model, parts, labels)
-    control, _ = _told_after(config, random_weights(model, config.seed), parts, labels)
-    wrong, draws = labels[2] == 1, ClusterBootstrap(parts[2].row)
-    found, by_chance = (_numbers(_balanced_accuracy(draws, told, wrong)) for told in (right, control))
-    return found | {"random": by_chance["accuracy"], "mistakes": int(wrong.sum()), "site": site}
+    right, site = _fit_after_step(config, model, parts, labels)
+    right_of_random, _ = _fit_after_step(config, random_weights(model, config.seed), parts, labels)
+    wrong, bootstrap = labels[2] == 1, ClusterBootstrap(parts[2].row)
+    by_chance = _balanced_accuracy(bootstrap, right_of_random, wrong).value
+    found = cell(_balanced_accuracy(bootstrap, right, wrong), "accuracy")
+    return found | {"random": by_chance, "mistakes": int(wrong.sum()), "site": site}
 
 
-def _told_after(
-    config: ProbeConfig, model: GPT, parts: Sequence[Steps], labels: Sequence[np.ndarray]
+def _fit_after_step(
+    config: Config, model: GPT, parts: Sequence[Steps], labels: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, str]:
-    """Which steps of the last part a probe at their end tells rightly, and the site that was best on the second."""
+    """For which steps of the last part a probe at their end is right, and the site that was best on the second."""
     sites, states = chosen_sites(model, RESIDUAL), []
     for part in parts:
         last = part.solutions.tokens_NR[part.row, part.stop - 1][:, None]
         states.append(read(model, part.queries(part.stop - 1), last, sites).to(model.embed.weight.device))
     even = [_balanced(label, key(config.seed, "probe after step", i)) for i, label in enumerate(labels[:2])]
-    predict, site = chosen(
-        [state[:, which] for state, which in zip(states, even, strict=False)],
-        [label[which] for label, which in zip(labels, even, strict=False)],
-        2,
-        config.probe.linear.l2,
-    )
-    return predict(states[2][site]) == labels[2], sites[site]
+    balanced_states = [state[:, which] for state, which in zip(states, even, strict=False)]
+    balanced_labels = [label[which] for label, which in zip(labels, even, strict=False)]
+    probes = fit_probes(balanced_states, balanced_labels, 2, config.probe.linear.l2)
+    s = probes.best
+    return probes.at(s).predict(states[2][s : s + 1])[0] == labels[2], sites[s]
 
 
-def _balanced_accuracy(draws: ClusterBootstrap, right: np.ndarray, wrong: np.ndarray) -> Estimate:
-    """Mean of the shares told rightly among mistakes and among the other steps."""
+def _balanced_accuracy(bootstrap: ClusterBootstrap, right: np.ndarray, wrong: np.ndarray) -> Estimate:
+    """Mean of the accuracies among mistakes and among the other steps."""
     value = float(np.mean([right[wrong].mean(), right[~wrong].mean()]))
-    return draws.statistic(
+    return bootstrap.statistic(
         lambda a_D, b_D: (a_D + b_D) / 2, value, len(right), (right, wrong), (right, ~wrong), within=(0, 1)
     )
 
@@ -222,16 +242,16 @@ def _balanced(label: np.ndarray, seed: int) -> np.ndarray:
     return np.concatenate([order[label[order] == k][:each] for k in (0, 1)])
 
 
-def _drawn(config: ProbeConfig, model: GPT, world: World, source: Source, indices: Sequence[int]) -> Solutions:
+def _sampled(config: Config, model: GPT, world: World, source: Source, indices: Sequence[int]) -> Solutions:
     documents = source.documents(indices)
     prompts = [documents.prompt_tokens(i).tolist() for i in range(len(documents))]
     most, seed = budget(config, model, documents), key(config.seed, f"mistakes/{source.split}", indices[0]) % 2**63
-    responses = continued(model, prompts, most, temperature=config.mistakes.temperature, seed=seed)
-    return packed(documents, world, responses, most)
+    responses = continue_texts(model, prompts, most, temperature=config.mistakes.temperature, seed=seed)
+    return padded_solutions(documents, world, responses, most)
 
 
 def solutions(
-    config: ProbeConfig, model: GPT, world: World, written: Solutions, can_next: Reader
+    config: Config, model: GPT, world: World, written: Solutions, can_next: FittedProbe
 ) -> list[dict[str, Any]]:
     """One row for each way to solve the same problems."""
     m, none = config.mistakes, np.zeros(len(written.length_N), dtype=np.int64)
@@ -261,12 +281,12 @@ def _beam(model: GPT, world: World, written: Solutions, beams: int) -> Solutions
     documents = written.documents
     prompts = [documents.prompt_tokens(i).tolist() for i in range(len(documents))]
     out = beam_search(model, prompts, written.tokens_NR.shape[1], beams=beams, eos=EOS, pad=PAD)
-    return judged(documents, world, out.tokens_BT.cpu().numpy(), out.lengths_B.cpu().numpy())
+    return judge_solutions(documents, world, out.tokens_BT.cpu().numpy(), out.lengths_B.cpu().numpy())
 
 
 def _row(name: str, outcome: Outcome, baseline: Solutions) -> dict[str, Any]:
     v = outcome.solutions.verdicts
-    gain = paired_difference(v.right, baseline.verdicts.right)
+    gain = paired_difference(v.right.tolist(), baseline.verdicts.right.tolist())
     row = {"name": name, "n": len(v.right), "full": rate(v.right), "gain": gain._asdict()}
     for what, count in (("retries", outcome.retries_N), ("back", v.retries)):  # sentences taken back; BACK in the text
         row |= {f"{what}_{side}": _mean(count[mask]) for side, mask in (("right", v.right), ("wrong", ~v.right))}
@@ -275,3 +295,6 @@ def _row(name: str, outcome: Outcome, baseline: Solutions) -> dict[str, Any]:
 
 def _mean(count: np.ndarray) -> float | None:
     return float(count.mean()) if len(count) else None
+
+
+TASK = Task(Config, prepare, run, table)

@@ -15,49 +15,50 @@ from probes.queries.labels import TASKS
 from probes.queries.table import Queries
 from probes.readout.controls import NAMES, POSITION, RANDOM, SHUFFLED, TRAINED, majority
 from probes.readout.linear import Reading, Split
-from probes.runs import ClusterBootstrap, Estimate
+from probes.runs import ClusterBootstrap, Estimate, Table
+from probes.tables import cell
 
 MAJORITY, SELECTIVITY = "majority", "selectivity"
+CONTROLS = (MAJORITY, RANDOM, SHUFFLED, POSITION)
 FARTHEST = 8  # distances from here on are one group
 
 
 def rows(
     task: str, probe: str, split: Split, classes: int, readings: Mapping[str, Sequence[Reading]], position: Reading
 ) -> list[dict[str, Any]]:
-    """One row for each site. `readings`: by kind of `probes.readout.controls`, each with the same sites; `names` may lack."""
-    test, draws = split.test, ClusterBootstrap(split.test.row)
-    parts = _parts(task, test, classes)
-    alike = _with_interval(MAJORITY, draws.rate(majority(split.fit, test)))
-    alike |= _with_interval(POSITION, draws.rate(position.right))
+    """One row for each site. `readings`: of the trained model and of its controls, each with the same sites.
+
+    Those of the control `names` may lack.
+    """
+    bootstrap, groups = ClusterBootstrap(split.test.row), _groups(task, split.test, classes)
+    same_for_all = _control(MAJORITY, bootstrap.rate(majority(split.fit, split.test)))
+    same_for_all |= _control(POSITION, bootstrap.rate(position.right))
     result = []
-    for i, mine in enumerate(readings[TRAINED]):
-        whole = draws.rate(mine.right)
-        controls = alike.copy()
+    for i, trained in enumerate(readings[TRAINED]):
+        controls = dict(same_for_all)
         for kind in (RANDOM, SHUFFLED):
-            controls |= _with_interval(kind, draws.rate(readings[kind][i].right))
+            controls |= _control(kind, bootstrap.rate(readings[kind][i].right))
         if NAMES in readings:
             names = readings[NAMES][i].right
-            controls |= _with_interval(NAMES, draws.rate(names))
-            controls |= _with_interval(SELECTIVITY, draws.ratio(mine.right.astype(float) - names, within=(-1, 1)))
+            controls |= _control(NAMES, bootstrap.rate(names))
+            controls |= _control(SELECTIVITY, bootstrap.ratio(trained.right.astype(float) - names, within=(-1, 1)))
         else:
             controls |= {NAMES: None, SELECTIVITY: None}
-        result.append(
-            {"task": task, "probe": probe, "site": mine.site, "layer": mine.layer, **_numbers(whole)}
-            | controls
-            | {"problems": draws.n, "validation": mine.validation, **mine.chosen}
-            | {
-                split_by: {name: _numbers(draws.rate(mine.right, among_Q)) for name, among_Q in groups.items()}
-                for split_by, groups in parts.items()
-            }
-        )
+        by_group = {
+            split_by: {name: cell(bootstrap.rate(trained.right, among_Q), "accuracy") for name, among_Q in of.items()}
+            for split_by, of in groups.items()
+        }
+        row = {"task": task, "probe": probe, "site": trained.site, "layer": trained.layer}
+        row |= cell(bootstrap.rate(trained.right), "accuracy") | controls
+        result.append(row | {"problems": bootstrap.n, "validation": trained.validation, **trained.chosen} | by_group)
     return result
 
 
-def _with_interval(name: str, rate: Estimate) -> dict[str, float]:
-    return {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}
+def _control(name: str, estimate: Estimate) -> dict[str, float]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
-def _parts(task: str, test: Queries, classes: int) -> dict[str, dict[str, np.ndarray]]:
+def _groups(task: str, test: Queries, classes: int) -> dict[str, dict[str, np.ndarray]]:
     """The groups that results are split into, each a mask bool[Q]: by label, by A's need, by A's way to the query."""
     group_Q = TASKS[task].group(test.label, classes)
     problems = test.documents.problems
@@ -86,56 +87,46 @@ def margin(split: Split, readings: Mapping[str, Sequence[Reading]], position: Re
     `readings`: of all probes and sites, by kind. Each kind's reading is its best on the validation part. In each draw
     of problems the best control is taken anew, so the interval holds for the control's uncertainty and its choice.
     """
-    test, draws = split.test, ClusterBootstrap(split.test.row)
-    chosen = {kind: max(readings[kind], key=lambda r: r.validation) for kind in (TRAINED, RANDOM, SHUFFLED)}
-    mine = chosen.pop(TRAINED).right
-    controls = {MAJORITY: majority(split.fit, test), POSITION: position.right}
-    controls |= {kind: reading.right for kind, reading in chosen.items()}
-    every_Q = np.ones(len(test), dtype=bool)
+    test, bootstrap = split.test, ClusterBootstrap(split.test.row)
+    chosen = {kind: max(readings[kind], key=lambda r: r.validation).right for kind in (TRAINED, RANDOM, SHUFFLED)}
+    trained = chosen.pop(TRAINED)
+    controls = {MAJORITY: majority(split.fit, test), POSITION: position.right, **chosen}
+    every_Q, value = np.ones(len(test), dtype=bool), float(trained.mean())
     accuracy = {name: float(right.mean()) for name, right in controls.items()}
     above = {
-        name: draws.statistic(
-            np.subtract, mine.mean() - right.mean(), len(test), (mine, every_Q), (right, every_Q), within=(-1, 1)
+        name: bootstrap.statistic(
+            np.subtract, value - accuracy[name], len(test), (trained, every_Q), (right, every_Q), within=(-1, 1)
         )
         for name, right in controls.items()
     }
     strongest = max(accuracy, key=lambda name: accuracy[name])
-    rate = draws.statistic(
-        lambda mine_D, *other_D: mine_D - np.max(other_D, axis=0),
-        float(mine.mean()) - accuracy[strongest],
+    above_all = bootstrap.statistic(
+        lambda trained_D, *controls_D: trained_D - np.max(controls_D, axis=0),
+        value - accuracy[strongest],
         len(test),
-        *((right, every_Q) for right in (mine, *controls.values())),
+        *((right, every_Q) for right in (trained, *controls.values())),
         within=(-1, 1),
     )
-    return _value(rate) | {
-        "accuracy": float(mine.mean()),
-        "problems": draws.n,
+    return cell(above_all) | {
+        "accuracy": value,
+        "problems": bootstrap.n,
         "control": strongest,
-        "controls": {name: {"accuracy": accuracy[name], "above": _value(above[name])} for name in controls},
+        "controls": {name: {"accuracy": accuracy[name], "above": cell(above[name])} for name in controls},
     }
-
-
-def _value(rate: Estimate) -> dict[str, float]:
-    return {"value": float(rate.value), "low": rate.low, "high": rate.high, "n": rate.n}
-
-
-def _numbers(rate: Estimate) -> dict[str, float]:
-    return {"accuracy": rate.value, "low": rate.low, "high": rate.high, "n": rate.n}
 
 
 def table(summary: Mapping[str, Any]) -> str:
     """The results for a person; * marks the selected one of each task."""
-    lines = [
-        f"{'task':<9} {'probe':<7} {'layer':>5} {'accuracy [95%]':>23} {'n':>6} {'majority':>8} {'random':>7} "
-        f"{'shuffled':>8} {'position':>8} {'select.':>7}  by label"
-    ]
+    head = ["task", "probe", "layer", "accuracy [95%]", "n", *CONTROLS, "select.", "by label"]
+    cells = []
     for row in summary["results"]:
-        accuracy = f"{row['accuracy']:6.1%} [{row['low']:5.1%}, {row['high']:6.1%}]"
-        parts = ", ".join(f"{name} {part['accuracy']:.1%}" for name, part in row["by_label"].items() if part["n"])
-        head = f"{row['task']:<9} {row['probe']:<7} {row['layer']:>4}{'*' if row.get('selected') else ' '}"
-        controls = f"{row['majority']:8.1%} {row['random']:7.1%} {row['shuffled']:8.1%} {row['position']:8.1%}"
-        selectivity = f"{'-' if row['selectivity'] is None else format(row['selectivity'], '+.1%'):>7}"
-        lines.append(f"{head} {accuracy:>23} {row['n']:6} {controls} {selectivity}  {parts}")
+        layer = f"{row['layer']}{'*' if row.get('selected') else ' '}"
+        accuracy = f"{row['accuracy']:.1%} [{row['low']:.1%}, {row['high']:.1%}]"
+        controls = [f"{row[name]:.1%}" for name in CONTROLS]
+        selectivity = "-" if row[SELECTIVITY] is None else f"{row[SELECTIVITY]:+.1%}"
+        by_label = ", ".join(f"{name} {part['accuracy']:.1%}" for name, part in row["by_label"].items() if part["n"])
+        cells.append([row["task"], row["probe"], layer, accuracy, str(row["n"]), *controls, selectivity, by_label])
+    lines = [Table(head, cells).text("llrrrrrrrrl")]
     for task, m in summary["margins"].items():
         interval = f"{m['value']:+.1%} [{m['low']:+.1%}, {m['high']:+.1%}]"
         lines.append(f"{task}: {interval} above its best control ({m['control']}), {m['problems']} problems")
@@ -143,11 +134,10 @@ def table(summary: Mapping[str, Any]) -> str:
         if row[SELECTIVITY] is not None:
             low, high = row["selectivity_low"], row["selectivity_high"]
             lines.append(f"  selectivity {row[SELECTIVITY]:+.1%} [{low:+.1%}, {high:+.1%}] over labels dealt to names")
-        lines.append(f"  {_split(row, 'by_need')}; steps from the query: {_split(row, 'by_distance')}")
+        lines.append(f"  {_by_group(row, 'by_need')}; steps from the query: {_by_group(row, 'by_distance')}")
     shared = ", ".join(f"{task} {share:.1%}" for task, share in summary["shared_templates"].items())
-    lines.append(f"test problems with a solution template that was fitted on: {shared}")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"test problems with a solution template that was fitted on: {shared}"])
 
 
-def _split(row: Mapping[str, Any], name: str) -> str:
+def _by_group(row: Mapping[str, Any], name: str) -> str:
     return ", ".join(f"{k} {v['accuracy']:.1%} (n = {v['n']})" for k, v in row[name].items() if v["n"])

@@ -15,7 +15,7 @@ import torch
 
 from models.decode.sampling import sample
 from models.gpt import GPT
-from probes.queries.model_solutions import Solutions, Steps, packed
+from probes.queries.model_solutions import Solutions, Steps, padded_solutions
 from synth.documents import Documents
 from synth.judge.checker import NOT_READY, REPEATED, UNKNOWN
 from synth.kernel.rng import key
@@ -48,7 +48,7 @@ def chance(share: float, seed: int) -> Detector:
     return doubts
 
 
-def continued(
+def continue_texts(
     model: GPT, texts: Sequence[Sequence[int]], most: int, *, temperature: float = 0.0, eos: int = EOS, seed: int = 0
 ) -> list[list[int]]:
     """What the model writes behind each text, up to `eos` or `most` tokens; nothing behind the end of a document."""
@@ -60,7 +60,7 @@ def continued(
 def greedy(model: GPT, documents: Documents, world: World, budget: int) -> Solutions:
     """The model's most likely solutions, token by token."""
     prompts = [documents.prompt_tokens(i).tolist() for i in range(len(documents))]
-    return packed(documents, world, continued(model, prompts, budget), budget)
+    return padded_solutions(documents, world, continue_texts(model, prompts, budget), budget)
 
 
 def with_regret(
@@ -74,8 +74,8 @@ def with_regret(
     solutions, turn = start, 0
     while len(open_rows):
         steps = Steps.of(solutions, world)
-        mine = np.isin(steps.row, open_rows) & (steps.number >= accepted_N[steps.row]) & (steps.name[:, 0] >= 0)
-        steps = steps.take(np.flatnonzero(mine))
+        asked = np.isin(steps.row, open_rows) & (steps.number >= accepted_N[steps.row]) & (steps.name[:, 0] >= 0)
+        steps = steps.take(np.flatnonzero(asked))
         doubted = np.flatnonzero(detector(steps, turn)) if len(steps) else np.zeros(0, dtype=np.int64)
         rows, first = np.unique(steps.row[doubted], return_index=True)
         cut = dict(zip(rows.tolist(), doubted[first].tolist(), strict=True))
@@ -90,7 +90,7 @@ def with_regret(
         draws = {"temperature": temperature, "eos": stop, "seed": key(seed, "probe regret", turn) % 2**63}
         _go_on(model, documents, responses, open_rows, budget, SENTENCE, **draws)
         _go_on(model, documents, responses, open_rows, budget)
-        solutions, turn = packed(documents, world, responses, budget), turn + 1
+        solutions, turn = padded_solutions(documents, world, responses, budget), turn + 1
     return Outcome(solutions, used_N)
 
 
@@ -103,9 +103,9 @@ def _go_on(
     most_each: int | None = None,
     **draws: Any,
 ) -> None:
-    """Has the model finish these responses, or add `most_each` tokens and no more, in place; `draws` as in `continued`.
+    """Has the model finish these responses, or add at most `most_each` tokens, in place; `draws`: of `continue_texts`.
 
-    Each response has its own room: one that is near the budget cuts itself short and no other.
+    The budget is of each response: one that is near it cuts itself short and no other.
     """
     rows = np.array([i for i in rows if responses[i][-1:] != [EOS] and len(responses[i]) < budget], dtype=np.int64)
     most = min(most_each or budget, budget - min((len(responses[i]) for i in rows), default=budget))
@@ -114,8 +114,8 @@ def _go_on(
     seed = draws.pop("seed", 0)
     for k, group in enumerate(([i] for i in rows) if tight else [rows] * bool(len(rows))):  # each with its own noise
         texts = [documents.prompt_tokens(i).tolist() + responses[i] for i in group]
-        room = min(most, budget - min(len(responses[i]) for i in group))
-        for i, rest in zip(group, continued(model, texts, room, seed=seed + k, **draws), strict=True):
+        of_group = min(most, budget - min(len(responses[i]) for i in group))
+        for i, rest in zip(group, continue_texts(model, texts, of_group, seed=seed + k, **draws), strict=True):
             responses[i] = (responses[i] + rest)[:budget]
 
 

@@ -1,8 +1,8 @@
-// Draws the account (probes/account.py): graphs, solutions, and what is known of each token. Every text enters the page
+// Draws the JSON of probes/viewer/problem_json.py: graphs, solutions, and what is known of each token. Every text enters the page
 // as text, never as markup. `at` is how many rows of the solutions are written; everything follows from it in `show`.
 "use strict";
-const told = JSON.parse(document.getElementById("account").textContent);
-const { problem, panels } = told;
+const page = JSON.parse(document.getElementById("page-data").textContent);
+const { problem, panels } = page;
 const nodes = new Map(problem.graph.nodes.map((n) => [n.slot, n]));
 const BOX = { w: 185, h: 56 };
 const most = Math.max(...panels.map((p) => p.rows.length));
@@ -11,12 +11,12 @@ let at = 0, playing = null, pinned = null;
 // ---------------------------------------------------------------------------------------------------- small pieces
 function el(name, attributes = {}, ...children) {
   const svg = ["svg", "g", "path", "rect", "circle", "text", "defs", "marker"].includes(name);
-  const made = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
+  const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
   for (const [key, value] of Object.entries(attributes))
-    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
-    else if (value !== false && value != null) made.setAttribute(key, value === true ? "" : value);
-  made.append(...children.filter((child) => child != null));
-  return made;
+    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else if (value !== false && value != null) element.setAttribute(key, value === true ? "" : value);
+  element.append(...children.filter((child) => child != null));
+  return element;
 }
 const percent = (p) => (p == null ? "?" : p > 0.9995 ? "100%" : p > 0 && p < 0.001 ? "<0.1%" : (100 * p).toFixed(1) + "%");
 const nameOf = (slot) => (nodes.has(slot) ? `${nodes.get(slot).owner} ${nodes.get(slot).thing}` : "");
@@ -125,9 +125,9 @@ function drawRows(panel) {
   panel.lines = panel.rows.map((row, r) => {
     const words = el("span", { class: "tokens" });
     for (let t = row.start; t < row.stop; t++) {
-      const token = panel.tokens[t], made = drawToken(panel, row, r, t, token);
+      const token = panel.tokens[t], drawn = drawToken(panel, row, r, t, token);
       if (token.text.startsWith(" ")) words.append(" ");
-      words.append(made);
+      words.append(drawn);
     }
     return el("div", { class: `row ${row.group}`, onclick: (event) => event.target.closest(".token") || go(r + 1) },
       el("b", {}, row.step >= 0 ? String(row.step + 1) : ""), words, el("small", {}, row.kind));
@@ -136,14 +136,14 @@ function drawRows(panel) {
 }
 
 function drawToken(panel, row, r, t, token) {
-  const kinds = ["token", token.special && "special", token.o === 0 && "never", token.law?.length > 1 && "fork"];
+  const kinds = ["token", token.special && "special", token.o === 0 && "never", token.allowed?.length > 1 && "fork"];
   const about = () => aboutToken(panel, row, r, t, token);
-  const made = el("span", { class: kinds.filter(Boolean).join(" "), tabindex: 0, onmouseenter: () => point(made, row.slot, about),
-    onmouseleave: leave, onfocus: () => point(made, row.slot, about), onblur: leave,
-    onclick: () => { pinned = pinned === made ? null : made; mark(); } },
+  const element = el("span", { class: kinds.filter(Boolean).join(" "), tabindex: 0, onmouseenter: () => point(element, row.slot, about),
+    onmouseleave: leave, onfocus: () => point(element, row.slot, about), onblur: leave,
+    onclick: () => { pinned = pinned === element ? null : element; mark(); } },
     token.text.trim(), el("i", { class: "p", style: `width:${100 * token.p}%` }),
     token.o != null ? el("i", { class: "o", style: `width:${100 * token.o}%` }) : null);
-  return made;
+  return element;
 }
 
 // ---------------------------------------------------------------------------------------------------------- the card
@@ -191,8 +191,8 @@ function aboutToken(panel, row, r, t, token) {
     token.status ? el("p", { class: "soft" }, AFTER[token.status]) : null,
     el("div", { class: "pair" },
       el("div", {}, el("h4", {}, "the model's likeliest"), ...rest(token.top, "p-fill")),
-      token.law ? el("div", {}, el("h4", {}, token.law.length ? "what the oracle allows" : "the oracle says nothing"),
-        ...rest(token.law, "o-fill"), token.more ? el("p", { class: "soft" }, `and ${token.more} more`) : null) : null),
+      token.allowed ? el("div", {}, el("h4", {}, token.allowed.length ? "what the oracle allows" : "the oracle says nothing"),
+        ...rest(token.allowed, "o-fill"), token.more ? el("p", { class: "soft" }, `and ${token.more} more`) : null) : null),
     ...(reads.length ? [el("h4", { class: "of" }, `Of ${nameOf(row.slot)} the hidden state says:`), ...reads] : []),
   ];
 }
@@ -289,12 +289,12 @@ function heading(panel) {
     el("p", { class: "soft" }, numbers.join(" · ")), reads.length ? el("details", {}, el("summary", {}, short), el("table", {}, ...reads.map(line))) : null);
 }
 function build() {
-  const text = problem.sentences.map((s) => el("span", { "data-slot": s.slot, class: s.question ? "asks" : s.context ? "told" : "" }, s.text));
+  const text = problem.sentences.map((s) => el("span", { "data-slot": s.slot, class: s.question ? "asks" : s.context ? "context" : "" }, s.text));
   const some = panels.some((panel) => Object.keys(panel.reads).length);
   controls.reads.setAttribute("aria-pressed", "true");
   document.getElementById("glass").append(
     el("h1", {}, problem.question, " ", el("b", {}, problem.answer)),
-    el("p", { class: "soft" }, `${told.where} · ${problem.ops} operation${problem.ops === 1 ? "" : "s"}, ${problem.given} sentences, modulo ${problem.modulus}`),
+    el("p", { class: "soft" }, `${page.where} · ${problem.ops} operation${problem.ops === 1 ? "" : "s"}, ${problem.given} sentences, modulo ${problem.modulus}`),
     el("div", { class: "bar" }, button("←", "one step back (left arrow)", () => go(at - 1)), controls.play,
       button("→", "one step on (right arrow)", () => go(at + 1)), controls.slider, controls.place, some ? controls.reads : null,
       el("span", { class: "soft" }, "keys ← → step, space plays, p read-outs; hover or click a token or a parameter")),

@@ -1,99 +1,140 @@
-"""What a notebook shows of a run: a problem, the model's solution of it, and the map of what probes read.
+"""Figures of notebooks: mistakes by kind, what the model knew of them, and the course of a distillation.
 
-Everything comes from saved runs, or from the zoo where there are none; nothing is trained here.
-
-    look = Look.at()                 # the newest teacher under runs/, or Look.at("runs/quickstart/teacher-1a2b3c4d")
-    print(look.problem(0))
+Figures have the reports' style (`train.plotting`), with n and 95% intervals.
 """
 
-from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from matplotlib import rc_context
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
-from models.gpt import GPT
+from probes.analyses.analysis import percent_axis
 from probes.runs import (
-    RC_PARAMS,
-    DataConfig,
+    BLUE,
+    HEALTH,
+    RED,
+    STEADY,
+    CaptionedFigure,
+    Evaluation,
     Experiment,
     Run,
-    checkpoint,
-    draw,
-    evaluate,
+    Table,
+    departure,
+    error_bars,
+    label,
     layer_map,
-    rollout_fragment,
-    run_folder_name,
+    legend_once,
+    stage_styles,
+    wilson,
 )
-from synth.dataset import Source
-from synth.store.encodings import PHRASE
-from synth.view.text import show
+from probes.tables import estimate_of
+from synth.judge.checker import KINDS, MALFORMED, reason
 
-RUNS = Path(__file__).resolve().parents[2] / "runs"
-MAKE_ONE, KEPT = "python -m train.recipe recipe=quickstart", "zoo/tiny-teacher-0"
+SIGNS = {"length_mean": "longer by a quarter", "truncation": "cut off before the end", "repetition": "ending in a loop"}
 
 
-@dataclass(frozen=True)
-class Look:
-    """A run and where its problems come from."""
-
-    source: Source
-    run: Path
-    model: GPT
-    note: str
-
-    @classmethod
-    def at(cls, path: str | Path | None = None, runs: Path = RUNS, stream: str = "look") -> "Look":
-        """The run at `path`, or the newest one under `runs`, the quickstart's teacher first, or a teacher of the zoo.
-
-        Raises ValueError when `path` is given and holds no checkpoint.
-        """
-        run = checkpoint.expand_zoo_path(path, "run") if path else newest(runs)
-        model = checkpoint.load_model(run, "run")
-        data = DataConfig(**checkpoint.notes(run, "run")["data"])
-        if data.tokens != PHRASE:
-            raise ValueError(f"{run}: was trained with data.tokens={data.tokens}; accepted: a run with {PHRASE} tokens")
-        return cls(
-            data.source("test", stream), run, model, f"{run_folder_name(str(run))}: {data.preset} world, test split"
-        )
-
-    def problem(self, index: int) -> str:
-        """Problem `index` as text: the question, the graph of parameters, and the generator's own solution."""
-        return show(self.source, self.source.documents([index]), 0, index, colour=False)
-
-    def solution(self, index: int) -> str:
-        """The model's greedy solution as HTML, each step with the checker's verdict."""
-        sample = evaluate(self.model, self.source, [index]).samples(self.source, 1)[0]
-        return rollout_fragment(sample)
-
-    def layer_map(self) -> bytes | None:
-        """PNG of this model's newest finished probe run: accuracy over layers beside the controls. None without one."""
-        run = self.probe_run()
-        if run is None:
-            return None
-        with rc_context(RC_PARAMS):
-            image = BytesIO()
-            draw(layer_map, [Experiment({run.name: run})]).figure.savefig(image, format="png")
-        return image.getvalue()
-
-    def probe_run(self) -> Run | None:
-        """The newest finished probe run whose `model` is this run, beside it or under runs/probes."""
-        name = run_folder_name(str(self.run))
-        home = next((p for p in (self.run, *self.run.parents) if p.name == name), self.run).parent
-        found = [Run(p.parent) for folder in (home, home.parent / "probes") for p in folder.glob("*/summary.json")]
-        mine = [run for run in found if run.kind == "probe" and run_folder_name(str(run.config.get("model"))) == name]
-        return max(mine, key=lambda run: (run.folder / "summary.json").stat().st_mtime, default=None)
-
-    @property
-    def no_probe(self) -> str:
-        """What to do when there is no probe run."""
-        return f"No finished probe run of this model: first run `python -m probes.run model={self.run}`."
+def probe_map(run: Run) -> CaptionedFigure:
+    """Accuracy of a model's probes over its layers, beside the controls."""
+    return layer_map([Experiment({run.name: run})])
 
 
-def newest(runs: Path) -> Path:
-    """The quickstart's newest teacher, else the newest run of any kind that has a checkpoint, else one of the zoo."""
-    for pattern in ("quickstart/teacher-*/checkpoints.jsonl", "*/*/checkpoints.jsonl"):
-        found = [index for index in runs.glob(pattern) if checkpoint.latest(index.parent) is not None]
-        if found:
-            return max(found, key=lambda index: index.stat().st_mtime).parent
-    return checkpoint.expand_zoo_path(KEPT)
+def mistakes(done: Evaluation) -> CaptionedFigure:
+    """Fully right solutions by operations, and why the others are wrong, each with its interval."""
+    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(2, 3))
+    ops = np.unique(done.ops)
+    rates = [wilson(int(done.verdicts.right[done.ops == k].sum()), int((done.ops == k).sum())) for k in ops]
+    value, error = error_bars(rates)
+    left.errorbar(ops, value, error, color=BLUE, marker="o", elinewidth=1.2)
+    left.set(title="every step right", xlabel="operations", ylim=(-0.03, 1.06))
+    ticks = [f"{k}\nn={rate.n}" for k, rate in zip(ops, rates, strict=True)]
+    left.set_xticks(ops, ticks, fontsize=9 if len(ops) < 7 else 6)
+    percent_axis(left)
+    _draw_reasons(right, [reason(done.verdicts, i) for i in range(len(done.index))])
+    caption = f"n = {len(done.index)} held-out problems, greedy; 95% Wilson intervals."
+    return CaptionedFigure(figure, "Where solutions go wrong", caption)
+
+
+def _draw_reasons(ax: Axes, reasons: Sequence[str]) -> None:
+    """The first thing that is wrong with each solution, the commonest on top."""
+    count = {why: reasons.count(why) for why in dict.fromkeys(reasons) if why != "right"}
+    names = sorted(count, key=lambda why: count[why])
+    value, error = error_bars([wilson(count[why], len(reasons)) for why in names])
+    ax.barh(range(len(names)), value, color=RED, height=0.62, xerr=error if names else None, ecolor="black")
+    ax.set_yticks(range(len(names)), [f"{why} ({count[why]})" for why in names])
+    ax.set(title="first mistake, share of all solutions")
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    if not names:
+        ax.text(0.5, 0.5, "none is wrong", transform=ax.transAxes, ha="center", color="#555555")
+
+
+def mistaken_steps(done: Evaluation) -> dict[str, int]:
+    """How many steps are of each kind that is a mistake, over all solutions."""
+    kind = done.verdicts.kind[done.verdicts.kind >= MALFORMED]
+    return {KINDS[k]: int(n) for k, n in enumerate(np.bincount(kind, minlength=len(KINDS))) if n}
+
+
+def knew(summary: Mapping[str, Any]) -> CaptionedFigure:
+    """What the probes of `probes.run task=mistakes` said where the model was about to go wrong, or just had."""
+    rows = {
+        f"first wrong parameter:\n{task} says no, {when}": found
+        for key, when in (("first_wrong", "before the name"), ("first_wrong_after", "after the name"))
+        for task, found in summary[key].items()
+    }
+    rows["unneeded parameter:\nnece says no, before the solution"] = summary["unneeded"]
+    rows = {name: found for name, found in rows.items() if found["n"]}
+    figure = Figure(figsize=(8.4, 1.1 + 0.5 * max(2, len(rows))), layout="constrained")
+    ax = figure.subplots()
+    value, error = error_bars([estimate_of(found, "accuracy") for found in rows.values()])
+    if rows:
+        ax.errorbar(value, range(len(rows)), xerr=error, fmt="o", color=BLUE, elinewidth=1.2)
+    ax.set_yticks(range(len(rows)), [f"{name} (n={found['n']})" for name, found in rows.items()])
+    ax.set(title="the hidden state knew better", xlim=(-0.03, 1.03), ylim=(len(rows) - 0.5, -0.5))
+    ax.axvline(0.5, color="black", lw=1, ls=":")
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    caption = "n counts parameters that the model wrote wrongly; 95% intervals over problems."
+    return CaptionedFigure(figure, "What the model knew of its mistakes", caption)
+
+
+def course(experiments: list[Experiment]) -> CaptionedFigure:
+    """Accuracy on held-out problems and the distance from the oracle while distilling, one line for each arm."""
+    figure = Figure(figsize=(8.4, 3.5), layout="constrained")
+    solved, far = figure.subplots(1, 2)
+    styles, sizes = stage_styles(experiments), set()
+    for run in (run for experiment in experiments for run in experiment.arms()):
+        points = [line for line in run.metrics if "eval_full" in line and line.get("eval_n")]
+        rates = [wilson(round(line["eval_full"] * line["eval_n"]), line["eval_n"]) for line in points]
+        sizes |= {rate.n for rate in rates}
+        value, error = error_bars(rates)
+        style = {"color": styles[run.name].color, "marker": styles[run.name].marker}
+        style["label"] = label(experiments, run.name)
+        solved.errorbar([line["step"] for line in points], value, error if points else None, elinewidth=1, **style)
+        far.plot(*run.curve("kl_to_oracle"), **style)
+    solved.set(title="every step right", xlabel="step", ylim=(-0.03, 1.03))
+    percent_axis(solved)
+    far.set(title="KL from the oracle, nats a token", xlabel="step", ylim=(0, None))
+    legend_once(solved)
+    caption = f"n = {' or '.join(map(str, sorted(sizes)))} held-out problems at each mark; 95% Wilson intervals."
+    return CaptionedFigure(figure, "The course of distillation", caption)
+
+
+def signs(experiments: Sequence[Experiment]) -> str:
+    """For each distillation, where its rollouts first grew long, were cut off or looped (`train.runs.collapse`)."""
+    cells = []
+    for run in (run for experiment in experiments for run in experiment.arms()):
+        curves = {key: run.curve(key) for key in HEALTH}
+        firsts = [(step, SIGNS[key]) for key, curve in curves.items() if (step := departure(*curve, key)) is not None]
+        first = f"step {min(firsts)[0]:g}: {min(firsts)[1]}" if firsts else "none"
+        cells.append([run.name, *(_start_to_end(values, key) for key, (_, values) in curves.items()), first])
+    return Table(["run", "length", "cut off", "looping", "first sign"], cells).text()
+
+
+def _start_to_end(values: Sequence[float], key: str) -> str:
+    """From the first logged steps to the last ones."""
+    if not values:
+        return "-"
+    start, end = float(np.mean(values[:STEADY])), float(np.mean(values[-STEADY:]))
+    return f"{start:.1f} to {end:.1f}" if key == "length_mean" else f"{start:.1%} to {end:.1%}"

@@ -1,4 +1,4 @@
-"""The account of one problem and of models' own solutions of it: all that the glass shows, as plain JSON.
+"""One problem and models' own solutions of it: all that `probes.glass` shows, as plain JSON.
 
     problem   the text by sentences, the dependency graph with its layout (`synth.view.figure`), question and answer
     panel     one model's solution: rows (the steps, then what follows them) with the checker's verdicts, and every
@@ -20,7 +20,7 @@ from torch import Tensor
 from models.decode.sampling import sample
 from models.gpt import GPT
 from probes.queries.labels import GIVEN, task_of
-from probes.viewer.readouts import Probe, ask
+from probes.viewer.readouts import Readout, states_at
 from synth.dataset import Source
 from synth.documents import CONTEXT_SEGMENT, QUESTION_SEGMENT, SENTENCE_SEGMENT, Documents
 from synth.judge import checker as C
@@ -52,13 +52,13 @@ def solve(model: GPT, world: World, documents: Documents, temperature: float, se
     Raises ValueError when the problem leaves no room in the model's context.
     """
     prompt = documents.prompt_tokens(0).tolist()
-    room = model.config.context - len(prompt) + 1
-    if room < 2:
+    available = model.config.context - len(prompt) + 1
+    if available < 2:
         raise ValueError(
             f"the problem has {len(prompt)} tokens and the model reads {model.config.context}; "
             "accepted: a shorter problem"
         )
-    budget = min(room, 2 * len(documents.response(0)) + 32)
+    budget = min(available, 2 * len(documents.response(0)) + 32)
     generator = torch.Generator().manual_seed(seed)
     out = sample(model, [prompt], budget, temperature=temperature, eos=EOS, pad=PAD, generator=generator)
     tokens = out.tokens_BT[0, : int(out.lengths_B[0])].numpy()
@@ -73,8 +73,8 @@ def log_probabilities(model: GPT, prompt: Sequence[int], tokens: np.ndarray) -> 
     return model(whole)[0, len(prompt) - 1 :].log_softmax(-1)
 
 
-def of_problem(source: Source, documents: Documents) -> dict[str, Any]:
-    """The problem part of the account."""
+def problem_json(source: Source, documents: Documents) -> dict[str, Any]:
+    """The part `problem`."""
     problem, world = documents.problems, source.world
     missing = int(problem.scalars[0, MISSING])
     answer = int(problem.answer[0])
@@ -130,7 +130,7 @@ def _graph(problem: Problems, world: World) -> dict[str, Any]:
     return {"nodes": nodes, "edges": edges}
 
 
-def of_model(
+def panel_json(
     name: str,
     solution: Solution,
     source: Source,
@@ -139,11 +139,11 @@ def of_model(
     other_RV: Tensor | None = None,
 ) -> dict[str, Any]:
     """A panel without its read-outs. other_RV: another model's log-probabilities before each of these tokens."""
-    world, verdicts, law = source.world, solution.verdicts, None
+    world, verdicts, oracle = source.world, solution.verdicts, None
     if source.spec.solution_order == "uniform":  # else the oracle has no closed form
-        law = Oracle(source.spec, policy)(documents.problems, [solution.tokens])
-    rows = _rows(solution, world)
+        oracle = Oracle(source.spec, policy)(documents.problems, [solution.tokens.tolist()])
     answer = int(verdicts.answer[0])
+    logp_R1 = solution.logp_RV.gather(1, torch.from_numpy(solution.tokens)[:, None])
     return {
         "name": name,
         "right": bool(verdicts.right[0]),
@@ -151,28 +151,21 @@ def of_model(
         "first_mistake": int(verdicts.first_mistake[0]),
         "answer": "undetermined" if answer == C.UNDETERMINED else str(answer) if answer >= 0 else None,
         "finished": solution.finished,
-        "logp": _along(solution, solution.logp_RV),
-        "oracle": law is not None,
-        "kl": _mean_kl(solution, law),
-        "rows": rows,
-        "tokens": _tokens(solution, world, law, other_RV),
+        "logp": round(float(logp_R1.sum()), 4),
+        "oracle": oracle is not None,
+        "kl": None if oracle is None else _mean_kl(solution, oracle),
+        "rows": _rows(solution, world),
+        "tokens": _tokens(solution, world, oracle, other_RV),
         "reads": {},
     }
 
 
-def _along(solution: Solution, logp_RV: Tensor) -> float:
-    index_R1 = torch.from_numpy(solution.tokens)[:, None]
-    return round(float(logp_RV.gather(1, index_R1).sum()), 4)
-
-
-def _mean_kl(solution: Solution, law: NextTokenProbs | None) -> float | None:
-    """Mean KL(oracle || model) in nats over the tokens where the oracle has a law."""
-    if law is None:
-        return None
+def _mean_kl(solution: Solution, oracle: NextTokenProbs) -> float | None:
+    """Mean KL(oracle || model) in nats over the tokens where the oracle says something."""
     n = len(solution.tokens)
     logq = np.concatenate([solution.logp_RV.numpy(), np.zeros((1, solution.logp_RV.shape[1]), dtype=np.float32)])
-    known = np.diff(law.starts)[:n] > 0
-    return round(float(law.kl(logq)[:n][known].mean()), 5) if known.any() else None
+    determined = np.diff(oracle.starts)[:n] > 0
+    return round(float(oracle.kl(logq)[:n][determined].mean()), 5) if determined.any() else None
 
 
 def _rows(solution: Solution, world: World) -> list[dict[str, Any]]:
@@ -205,76 +198,80 @@ def _written(tokens: np.ndarray, world: World) -> int | None:
 
 
 def _tokens(
-    solution: Solution, world: World, law: NextTokenProbs | None, other_RV: Tensor | None
+    solution: Solution, world: World, oracle: NextTokenProbs | None, other_RV: Tensor | None
 ) -> list[dict[str, Any]]:
     """Every token: text, probability under the model `p`, other model `q` and oracle `o`, and the alternatives.
 
-    `o` is null where the oracle abstains; `status` is said only where it is not `exact`.
+    `o` is null where the oracle abstains; `status` is there only where it is not `exact`.
     """
     top = solution.logp_RV.topk(min(TOP, solution.logp_RV.shape[1]), dim=-1)
     tokens, before = [], -1
     for t, token in enumerate(solution.tokens.tolist()):
         joined = world.possessive if min(token, before) >= world.first_name else ""
-        entry: dict[str, Any] = {"text": joined + _text(world, token), "p": _chance(solution.logp_RV[t, token])}
+        entry: dict[str, Any] = {"text": joined + _text(world, token), "p": _probability(solution.logp_RV[t, token])}
         if joined:
             entry["word"] = _text(world, token)
         if token < len(SPECIALS):
             entry["special"] = True
         pairs = zip(top.indices[t].tolist(), top.values[t], strict=True)
-        entry["top"] = [[_text(world, i).strip(), _chance(logp)] for i, logp in pairs]
+        entry["top"] = [[_text(world, i).strip(), _probability(logp)] for i, logp in pairs]
         if other_RV is not None:
-            entry["q"] = _chance(other_RV[t, token])
-        if law is not None:
-            entry |= _oracle(world, law, t, token)
+            entry["q"] = _probability(other_RV[t, token])
+        if oracle is not None:
+            entry |= _of_oracle(world, oracle, t, token)
         tokens.append(entry)
         before = token
     return tokens
 
 
-def _oracle(world: World, law: NextTokenProbs, t: int, token: int) -> dict[str, Any]:
-    entries = slice(law.starts[t], law.starts[t + 1])
-    ids, p = law.ids[entries], law.probs[entries]
-    order = np.argsort(-p, kind="stable")
-    status = STATUSES[law.status[t]]
-    said: dict[str, Any] = {"o": round(float(p[ids == token].sum()), 5) if len(ids) else None}
+def _of_oracle(world: World, oracle: NextTokenProbs, t: int, token: int) -> dict[str, Any]:
+    entries = slice(oracle.starts[t], oracle.starts[t + 1])
+    ids, probs = oracle.ids[entries], oracle.probs[entries]
+    order, status = np.argsort(-probs, kind="stable"), STATUSES[oracle.status[t]]
+    found: dict[str, Any] = {"o": round(float(probs[ids == token].sum()), 5) if len(ids) else None}
     if status != "exact":
-        said["status"] = status
-    said["law"] = [[_text(world, int(ids[k])).strip(), round(float(p[k]), 5)] for k in order[:ALLOWED]]
-    return said | ({"more": len(ids) - ALLOWED} if len(ids) > ALLOWED else {})
+        found["status"] = status
+    found["allowed"] = [[_text(world, int(ids[k])).strip(), round(float(probs[k]), 5)] for k in order[:ALLOWED]]
+    return found | ({"more": len(ids) - ALLOWED} if len(ids) > ALLOWED else {})
 
 
 def _text(world: World, token: int) -> str:
     return world.vocabulary[token] if token < world.size else f"<{token}>"
 
 
-def _chance(logp: Tensor) -> float:
+def _probability(logp: Tensor) -> float:
     return round(float(logp.exp()), 5)
 
 
-def read_out(
-    panel: dict[str, Any], model: GPT, world: World, documents: Documents, solution: Solution, probes: Sequence[Probe]
-) -> None:
-    """Fills the panel's `reads`: what each probe says of every parameter before every row."""
-    prompt = documents.prompt_tokens(0)
+def readings(
+    model: GPT,
+    world: World,
+    documents: Documents,
+    solution: Solution,
+    rows: Sequence[dict[str, Any]],
+    probes: Sequence[Readout],
+) -> dict[str, Any]:
+    """A panel's `reads`: what each probe says of every parameter before every row."""
+    prompt, found = documents.prompt_tokens(0), {}
     tokens = np.concatenate([prompt, solution.tokens])
-    ends = [len(prompt) + row["start"] for row in panel["rows"]][:READ_ROWS]
-    slots = shown(documents.problems)
+    ends = [len(prompt) + row["start"] for row in rows][:READ_ROWS]
     for probe in probes:
         task = task_of(probe.task, GIVEN)
-        asked = [s for s in slots if task.asked(documents)[0, s]]
+        asked = [slot for slot in shown(documents.problems) if task.asked(documents)[0, slot]]
         cuts = [int(task.ends(documents)[1][0])] if probe.task == "nece" else ends
         if not asked or not cuts:
             continue
-        law_NK = probe.law(ask(model, world, documents, tokens, asked, cuts, probe.site))
-        law = law_NK.reshape(len(cuts), len(asked), -1)
-        panel["reads"][probe.task] = {
+        probs_NK = probe.probabilities(states_at(model, world, documents, tokens, asked, cuts, probe.site))
+        probs = probs_NK.reshape(len(cuts), len(asked), -1)
+        found[probe.task] = {
             "layer": probe.layer, "accuracy": probe.accuracy.value, "low": probe.accuracy.low,
             "high": probe.accuracy.high, "n": probe.accuracy.n, "majority": probe.majority, "labels": task.groups,
-            "at": [{s: _likeliest(law[c, i]) for i, s in enumerate(asked)} for c in range(len(cuts))],
+            "at": [{slot: _likeliest(probs[c, i]) for i, slot in enumerate(asked)} for c in range(len(cuts))],
         }  # fmt: skip
+    return found
 
 
-def _likeliest(law_K: np.ndarray) -> list[list[float]]:
+def _likeliest(probs_K: np.ndarray) -> list[list[float]]:
     """(label, probability) of the likeliest labels; the last one of `value` is "unknown"."""
-    order = np.argsort(-law_K, kind="stable")[:READ_LABELS]
-    return [[int(k), round(float(law_K[k]), 3)] for k in order]
+    order = np.argsort(-probs_K, kind="stable")[:READ_LABELS]
+    return [[int(k), round(float(probs_K[k]), 3)] for k in order]

@@ -5,8 +5,8 @@ judged on problems of the test split, on as many needed (or known) parameters as
 solution at hand what it was fitted on: a text that ends where a step ends, a parameter's name behind. The tasks are
 those of `probes.queries.labels` that ask about one parameter; `nece` is asked once, before the solution begins.
 
-    probe = fit_probe(model, "value", train, test, place, ReadoutConfig())
-    probe.law(ask(model, world, documents, tokens, slots, cuts, probe.site))      # [cuts * slots, K]
+    probe = fit_readout(model, "value", train, test, place, ReadoutConfig())
+    probe.probabilities(states_at(model, world, documents, tokens, slots, cuts, probe.site))      # [cuts * slots, K]
 
 Legend: N queries, C channels, K classes.
 """
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from models.gpt import GPT
@@ -25,7 +24,7 @@ from probes.queries.labels import GIVEN, TASKS, task_of
 from probes.queries.table import Queries, draw
 from probes.readout.activations import RESIDUAL, chosen_sites, layer_of, names_in_line, read
 from probes.readout.controls import majority
-from probes.readout.linear import fit
+from probes.readout.linear import LinearProbes, Split, fit_probes
 from probes.runs import ClusterBootstrap, Estimate
 from synth.dataset import Source
 from synth.documents import Documents
@@ -66,23 +65,19 @@ class Place(NamedTuple):
     l2: tuple[float, ...]
 
 
-class Probe(NamedTuple):
-    """A fitted probe at one site, and its accuracy on the test split beside the most frequent label's."""
+class Readout(NamedTuple):
+    """A fitted probe of one site, and its accuracy on the test split beside the most frequent label's."""
 
     task: str
     site: str
     layer: int
-    mean_C: Tensor
-    scale_C: Tensor
-    weight_CK: Tensor
-    bias_K: Tensor
+    probe: LinearProbes
     accuracy: Estimate
     majority: float
 
-    def law(self, states_NC: Tensor) -> np.ndarray:
-        """Probability of every label, float64[N, K]."""
-        x_NC = (states_NC - self.mean_C) / self.scale_C
-        return (x_NC @ self.weight_CK + self.bias_K).double().softmax(-1).numpy()
+    def probabilities(self, states_NC: Tensor) -> np.ndarray:
+        """Of every label, float64[N, K]."""
+        return self.probe.logits(states_NC[None])[0].double().softmax(-1).numpy()
 
 
 def places(model: GPT, config: ReadoutConfig, run: str | None = None) -> dict[str, Place]:
@@ -114,32 +109,25 @@ def _linear_rows(run: str) -> list[Mapping]:
     return sorted(rows, key=lambda row: row["validation"])
 
 
-def fit_probe(model: GPT, task: str, train: Source, test: Source, place: Place, config: ReadoutConfig) -> Probe:
+def fit_readout(model: GPT, task: str, train: Source, test: Source, place: Place, config: ReadoutConfig) -> Readout:
     """Fits at each layer and strength, and keeps what is best on the validation part."""
-    quarter = max(16, config.problems // 4)
-    pieces = [
+    n, quarter = config.problems, max(16, config.problems // 4)
+    pieces = Split(*(
         draw(task_of(task, GIVEN), source, indices, config.most, 0, balance=True)
-        for source, indices in (
-            (train, range(config.problems)),
-            (train, range(config.problems, config.problems + quarter)),
-            (test, range(quarter)),
-        )
-    ]
+        for source, indices in ((train, range(n)), (train, range(n, n + quarter)), (test, range(quarter)))
+    ))  # fmt: skip
     names = [site for site in chosen_sites(model, RESIDUAL) if layer_of(site, model.config) in place.layers]
     states = [read(model, piece, names_in_line(piece, train.world), names).float() for piece in pieces]
-    labels = [torch.from_numpy(piece.label) for piece in pieces]
-    fitted = fit(states[0], labels[0], TASKS[task].classes(train.world.modulus), place.l2)
-    right_SR = (fitted.predict(states[1]) == labels[1]).double().mean(-1)
-    s, r = divmod(int(right_SR.argmax()), len(place.l2))
-    right = (fitted.predict(states[2])[s, r] == labels[2]).numpy()
-    constant = float(majority(pieces[0], pieces[2]).mean())
-    return Probe(
-        task, names[s], place.layers[s], fitted.mean_SC[s], fitted.scale_SC[s], fitted.weight_SRCK[s, r],
-        fitted.bias_SRK[s, r], ClusterBootstrap(pieces[2].row).rate(right), constant,
-    )  # fmt: skip
+    classes = TASKS[task].classes(train.world.modulus)
+    probes = fit_probes(states[:2], [piece.label for piece in pieces[:2]], classes, place.l2)
+    s, test_queries = probes.best, pieces.test
+    right = probes.at(s).predict(states[2][s : s + 1])[0] == test_queries.label
+    accuracy = ClusterBootstrap(test_queries.row).rate(right)
+    most_frequent = float(majority(pieces.fit, test_queries).mean())
+    return Readout(task, names[s], place.layers[s], probes.at(s), accuracy, most_frequent)
 
 
-def ask(
+def states_at(
     model: GPT, world: World, documents: Documents, tokens: np.ndarray, slots: Sequence[int], cuts: Sequence[int],
     site: str,
 ) -> Tensor:  # fmt: skip
@@ -150,11 +138,7 @@ def ask(
     row = np.repeat(np.arange(len(cuts)), len(slots))
     slot = np.tile(np.asarray(slots, dtype=np.int64), len(cuts))
     name = documents.problems.slot_names()[0, slot].astype(np.int64)
-    repeated = {
-        "tokens": tokens,
-        "offsets": np.zeros(len(cuts) + 1, dtype=np.int64),
-    }  # every query begins the same text
-    repeated["prompt"] = np.repeat(documents.prompt, len(cuts))
-    same = Documents(**documents._asdict() | repeated)
+    offsets, prompt = np.zeros(len(cuts) + 1, dtype=np.int64), np.repeat(documents.prompt, len(cuts))
+    same = Documents(**documents._asdict() | {"tokens": tokens, "offsets": offsets, "prompt": prompt})
     queries = Queries(same, row, np.asarray(cuts, dtype=np.int64)[row], slot, -np.ones_like(row), name, row * 0)
     return read(model, queries, names_in_line(queries, world), [site])[0].float()

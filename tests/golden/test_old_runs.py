@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import probes.run
-from probes.settings import ProbeConfig
 from synth.store.files import read_json, read_json_lines
 from train import compare, evaluate, export, merge, pretrain, report
 from train.config.compose import run_entry
@@ -48,7 +47,7 @@ def old(tmp_path, monkeypatch) -> dict[str, str]:
 
 
 def probe(*argv: str) -> int:
-    return run_entry("probe", ProbeConfig, probes.run.main, "", probes.run.named(argv))
+    return probes.run.entry(argv)
 
 
 def distil(*argv: str) -> int:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from models.gpt import GPT, GPTConfig
-from probes.analyses.responses import Written
+from probes.analyses.responses import Responses
 from synth.contexts.peers import failures
 from synth.dataset import Source
 from synth.judge.checker import check_responses
@@ -16,12 +16,12 @@ GOLD = [DOCUMENTS.response(i).tolist() for i in range(30)]
 BAD = failures(SOURCE, DOCUMENTS.problems, np.arange(30), "bad")[0]
 
 
-def written(*groups):
+def responses(*groups):
     """One response of each group to every document, beside each other."""
     row = np.repeat(np.arange(30), len(groups))
-    responses = [list(map(int, group[i])) for i in range(30) for group in groups]
-    problems = DOCUMENTS.problems.take(row)
-    return Written(DOCUMENTS, row, responses, check_responses(problems, WORLD, responses))
+    tokens = [list(map(int, group[i])) for i in range(30) for group in groups]
+    problems = type(DOCUMENTS.problems)(*(a[row] for a in DOCUMENTS.problems))
+    return Responses(DOCUMENTS, row, tokens, check_responses(problems, WORLD, tokens))
 
 
 def model(seed=0):

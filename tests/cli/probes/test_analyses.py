@@ -4,12 +4,9 @@ import pytest
 from markupsafe import escape
 
 from probes import run
-from probes.analyses.run import MODULES
-from probes.settings import ANALYSES, ProbeConfig
 from synth.store.files import read_json
 from tests.helpers.untrained_models import save_untrained
 from train import report
-from train.config.compose import run_entry
 from train.data.batches import DataConfig
 
 DATA = DataConfig("tiny", {"ops": 2, "edges": 4})
@@ -28,7 +25,7 @@ def models(tmp_path_factory):
 
 
 def analyse(*words):
-    return run_entry("probe", ProbeConfig, run.main, "", run.named(["data=smoke", "probe=smoke", *words]))
+    return run.entry(["data=smoke", "probe=smoke", *words])
 
 
 WORDS = {
@@ -43,7 +40,7 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize("task", ANALYSES)
+@pytest.mark.parametrize("task", WORDS)
 def test_an_analysis_leaves_tables_and_a_figure_and_is_done_once(task, models, tmp_path, capsys):
     words = [word.format(**models) for word in WORDS[task]]
     words = [f"task={task}", f"checkpoint={models['a']}", f"out.root={tmp_path}", f"out.name={task}", *words]
@@ -76,7 +73,7 @@ def test_an_analysis_leaves_tables_and_a_figure_and_is_done_once(task, models, t
         (["task=capability", "capability.k=[64]"], "capability.k=[64]: accepted: a list of numbers from 1 to 32"),
         (["task=recovery", "recovery.cuts=[1.0]"], "recovery.cuts=[1.0]: accepted: a list of shares"),
         (["task=futures", "futures.share=0"], "futures.share=0.0: accepted: above 0, up to 1"),
-        (["task=merge", "merge.sft=nowhere"], "merge.sft=nowhere: does not exist"),
+        (["task=merge", "merge.sft=nowhere", "merge.base=nowhere"], "merge.sft=nowhere: does not exist"),
         (["task=collapse", "collapse.states=[name]"], "collapse.states=['name']: accepted: a list with some of known"),
         (["task=collapse", "model={step}"], "task=collapse reads the checkpoints of a run; accepted: a run folder"),
         (["task=signal", "signal.samples=1"], "signal.samples=1: accepted: 2 or more"),
@@ -84,7 +81,7 @@ def test_an_analysis_leaves_tables_and_a_figure_and_is_done_once(task, models, t
 )
 def test_bad_input_is_one_line(words, said, models, tmp_path, capsys):
     step = models["a"] / "checkpoints" / "step-5"
-    words = [f"model={models['a']}", "merge.base=nowhere", *(word.format(step=step) for word in words)]
+    words = [f"model={models['a']}", *(word.format(step=step) for word in words)]
     assert analyse(*words, f"out.root={tmp_path / 'out'}") == 2
     error = capsys.readouterr().err
     assert said in error and len(error.splitlines()) == 1
@@ -100,6 +97,10 @@ def test_a_model_without_room_is_refused(tmp_path, capsys):
     assert "accepted: a model with a longer context" in capsys.readouterr().err
 
 
-def test_every_task_has_its_module_and_its_settings():
-    assert tuple(MODULES) == ANALYSES and set(WORDS) == set(ANALYSES)
-    assert all(hasattr(ProbeConfig(model="x"), name) for name in ANALYSES)
+def test_every_analysis_is_tried_here_and_has_a_section_of_its_own(models, capsys):
+    """A task accepts the settings of its own section and those that all tasks have, and no others."""
+    assert [module.TASK.config.task for module in run.ANALYSES] == list(WORDS)
+    assert analyse("task=merge", f"model={models['a']}", "capability.before=x") == 2
+    assert "capability.before=x: unknown setting" in capsys.readouterr().err
+    assert run.entry(["task=capability", "--help"]) == 0
+    assert "capability:" in (shown := capsys.readouterr().out) and "merge:" not in shown

@@ -15,7 +15,7 @@ import torch
 from models.huggingface import export
 from probes import glass
 from probes.runs import open_checkpoint
-from probes.viewer.problem_json import Solution, log_probabilities, of_model, of_problem
+from probes.viewer.problem_json import Solution, log_probabilities, panel_json, problem_json
 from synth.judge.checker import check
 from synth.problem.records import to_record
 from tests.helpers.untrained_models import save_untrained
@@ -99,7 +99,7 @@ def panel_of(name, model, source, documents, tokens):
     tokens = np.asarray(tokens, dtype=np.int64)
     verdicts = check(documents.problems, source.world, tokens[None], np.array([len(tokens)]))
     logp_RV = log_probabilities(model, documents.prompt_tokens(0).tolist(), tokens)
-    return of_model(name, Solution(tokens, logp_RV, verdicts, True), source, documents, "continue", logp_RV)
+    return panel_json(name, Solution(tokens, logp_RV, verdicts, True), source, documents, "continue", logp_RV)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: install the package chromium")
@@ -116,7 +116,7 @@ def test_the_page_opens_and_steps_through_a_right_and_a_wrong_solution(model, tm
         panel_of("<i>right</i>", opened.model, source, documents, right),
         panel_of("wrong", opened.model, source, documents, wrong),
     ]
-    problem = of_problem(source, documents)
+    problem = problem_json(source, documents)
     page = glass.page({"where": "<img src=x onerror=alert(1)>", "problem": problem, "panels": panels})
     said = visit(page, tmp_path)
     assert said["errors"] == [] and said["markup"] == 0
@@ -161,7 +161,7 @@ def test_two_checkpoints_side_by_side_on_a_record_and_the_same_page_twice(comman
     done = command("probes.glass", *words, f"out={tmp_path}/a.html", timeout=200)
     assert done.returncode == 0 and done.stderr == "" and done.stdout.strip() == f"{tmp_path}/a.html", done.stderr
     page = (tmp_path / "a.html").read_text(encoding="utf-8")
-    account = json.loads(page.split('id="account">')[1].split("</script>")[0])
+    account = json.loads(page.split('id="page-data">')[1].split("</script>")[0])
     assert [p["name"] for p in account["panels"]] == ["teacher-00000000, step-1", "student-00000000, step-1"]
     assert account["where"] == "record 1 of p.jsonl" and account["problem"]["answer"] == str(records[1]["answer"])
     assert all("q" in token for panel in account["panels"] for token in panel["tokens"])

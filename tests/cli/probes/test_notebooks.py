@@ -8,8 +8,7 @@ import torch
 from models.gpt import GPT, GPTConfig
 from models.huggingface import export
 from probes.runs import open_checkpoint
-from probes.viewer import notebook_views
-from probes.viewer.notebook_figures import Look
+from probes.viewer import notebook_figures, notebook_views
 from synth.store.files import atomic_write
 from tests.helpers.paths import ROOT
 from train.core import checkpoint
@@ -28,7 +27,10 @@ SHOWS = {
     "mistakes": ("teacher-00000000, step-1", "image/png", "malformed", "srcdoc"),
     "distillation": ("opd-00000000", "image/png", "step 40: cut off before the end", "srcdoc", "student-00000000"),
     "your_checkpoint": ("exported: ", "tiny world", "image/png", "srcdoc"),
+    "first_experiment": ("not decided", "Correcting its own solutions", "points", "image/png"),
 }
+# What is made smaller in the experiment of first_experiment.ipynb: as written -> here
+SMALLER = {"2e11": "2e9", '"problems": 512': '"problems": 24', '"my_question"': '"my_question_in_a_test"'}
 
 
 def sources(path, kind):
@@ -73,33 +75,34 @@ def runs(tmp_path_factory):
         }
         row |= {"n": 100, "majority": 0.5, "random": 0.55}
         atomic_write(folder / "config.yaml", f"model: {target}\n")
-        atomic_write(folder / "summary.json", json.dumps({"results": [row, row | {"layer": 1}]}))
+        atomic_write(folder / "summary.json", json.dumps({"stage": "probe", "results": [row, row | {"layer": 1}]}))
     return root
 
 
-def test_the_newest_teacher_and_its_own_probe_are_found(runs):
-    look = Look.at(runs=runs)
-    assert look.run.name == "teacher-00000000" and look.source.spec.ops == 2
-    assert look.probe_run().folder.name == "probe-11111111"
-    step = Look.at(look.run / "checkpoints" / "step-1")
-    assert step.probe_run().folder.name == "probe-11111111" and "teacher-00000000" in step.note
-    assert look.layer_map().startswith(b"\x89PNG")
-    page = look.solution(0)
+def test_the_newest_teacher_and_its_own_probe_are_found(runs, monkeypatch):
+    monkeypatch.delenv("GLASSHOUSE_RUN", raising=False)
+    found = notebook_views.find_run(runs=runs)
+    assert found.name == "teacher-00000000"
+    for path in (found, found / "checkpoints" / "step-1"):
+        probed = notebook_views.probe_run(path, "probe", runs)
+        assert probed.folder.name == "probe-11111111"
+    assert notebook_views.png(notebook_figures.probe_map, probed).startswith(b"\x89PNG")
+    opened = open_checkpoint(found)
+    assert "teacher-00000000" in opened.name and "Parameters" in notebook_views.problem_text(opened, 0)
+    page = notebook_views.solution_html(opened, 0)
     assert page.startswith("<style>") and 'class="rollout"' in page and "body" not in page.partition("</style>")[0]
 
 
 def test_without_a_run_a_model_of_the_zoo_is_shown(tmp_path, monkeypatch):
     """As in a fresh clone."""
     monkeypatch.delenv("GLASSHOUSE_RUN", raising=False)
-    look = Look.at(runs=tmp_path / "runs")
-    assert "Parameters" in look.problem(0) and look.layer_map() is None and "python -m probes.run" in look.no_probe
-    assert 'class="rollout"' in look.solution(0) and "tiny world" in look.note
-    zoo = notebook_views.found(runs=tmp_path / "runs")
-    assert look.run == zoo and zoo.name == "tiny-teacher-0" and notebook_views.distillations(zoo) == []
+    zoo = notebook_views.find_run(runs=tmp_path / "runs")
+    opened = open_checkpoint(zoo)
+    assert zoo.name == "tiny-teacher-0" and opened.data.preset == "tiny"
+    assert notebook_views.probe_run(zoo, "probe", tmp_path / "runs") is None
+    assert notebook_views.distillations(zoo) == []
     monkeypatch.setenv("GLASSHOUSE_RUN", "zoo/tiny-student-0")
-    assert notebook_views.found().name == "tiny-student-0" == Look.at("zoo/tiny-student-0").run.name
-    with pytest.raises(ValueError, match="does not exist"):
-        Look.at(tmp_path / "nothing")
+    assert notebook_views.find_run().name == "tiny-student-0"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -113,30 +116,36 @@ def test_a_notebook_is_short_and_holds_no_output(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_a_notebook_runs_from_top_to_bottom(path, runs, root, monkeypatch):
+def test_a_notebook_runs_from_top_to_bottom(path, runs, root, monkeypatch, tmp_path):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
     monkeypatch.setenv("GLASSHOUSE_RUN", str(runs / "quickstart" / "teacher-00000000"))
     monkeypatch.setenv("GLASSHOUSE_CHECKPOINT", str(runs / "exported"))
     monkeypatch.setenv("PYTHONPATH", str(root))
     notebook = nbformat.read(path, as_version=4)
-    nbclient.NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(path.parent)}}).execute()
+    for cell in notebook.cells:
+        for written, smaller in (SMALLER | {'ROOT / "runs"': f'Path("{tmp_path}")'}).items():
+            cell.source = cell.source.replace(written, smaller)
+    try:
+        nbclient.NotebookClient(notebook, timeout=250, resources={"metadata": {"path": str(path.parent)}}).execute()
+    finally:
+        (root / "configs" / "recipe" / "my_question_in_a_test.yaml").unlink(missing_ok=True)
     shown = json.dumps([cell["outputs"] for cell in notebook.cells if cell.cell_type == "code"])
     assert not [expected for expected in SHOWS[path.stem] if expected not in shown]
 
 
 def test_mistakes_are_counted_with_intervals(runs):
-    done = notebook_views.judged(open_checkpoint(runs / "quickstart" / "teacher-00000000"), 12)
+    done = notebook_views.solve(open_checkpoint(runs / "quickstart" / "teacher-00000000"), 12)
     assert not done.verdicts.right.any() and notebook_views.first_wrong(done) == 0
-    assert sum(notebook_views.mistaken_steps(done).values()) >= 1
-    assert notebook_views.png(notebook_views.mistakes, done).startswith(b"\x89PNG")
-    drawn = notebook_views.mistakes(done)
+    assert sum(notebook_figures.mistaken_steps(done).values()) >= 1
+    assert notebook_views.png(notebook_figures.mistakes, done).startswith(b"\x89PNG")
+    drawn = notebook_figures.mistakes(done)
     assert "n = 12" in drawn.caption and len(drawn.figure.axes) == 2
 
 
 def test_what_the_model_knew_is_shown_from_a_saved_run(runs):
     teacher, yes = runs / "quickstart" / "teacher-00000000", {"accuracy": 0.8, "low": 0.7, "high": 0.9, "n": 40}
-    assert notebook_views.mistakes_run(teacher, runs) is None
+    assert notebook_views.mistakes_summary(teacher, runs) is None
     folder = runs / "probes" / "probe-33333333"
     folder.mkdir(parents=True)
     none = {"accuracy": float("nan"), "low": 0.0, "high": 1.0, "n": 0}
@@ -144,21 +153,24 @@ def test_what_the_model_knew_is_shown_from_a_saved_run(runs):
     summary = {"stage": "mistakes", "first_wrong": first, "first_wrong_after": {"can_next": yes}, "unneeded": none}
     atomic_write(folder / "config.yaml", f"model: {teacher}\n")
     atomic_write(folder / "summary.json", json.dumps(summary))
-    found = notebook_views.mistakes_run(teacher / "checkpoints" / "step-1", runs)
+    found = notebook_views.mistakes_summary(teacher / "checkpoints" / "step-1", runs)
     assert found["first_wrong"]["can_next"]["n"] == 40
-    labels = [text.get_text() for text in notebook_views.knew(found).figure.axes[0].get_yticklabels()]
+    labels = [text.get_text() for text in notebook_figures.knew(found).figure.axes[0].get_yticklabels()]
     assert len(labels) == 3 and all("(n=40)" in text for text in labels)
 
 
 def test_the_signs_of_a_collapse_are_found_where_they_begin(runs, tmp_path):
     experiments = notebook_views.distillations(runs / "quickstart" / "teacher-00000000")
-    assert "step 40: cut off before the end" in notebook_views.signs(experiments)
-    assert [folder.name for folder in notebook_views.pair(experiments)] == ["student-00000000", "opd-00000000"]
-    assert "n = 128" in notebook_views.course(experiments).caption
+    assert "step 40: cut off before the end" in notebook_figures.signs(experiments)
+    assert [folder.name for folder in notebook_views.before_and_after(experiments)] == [
+        "student-00000000",
+        "opd-00000000",
+    ]
+    assert "n = 128" in notebook_figures.course(experiments).caption
     healthy = tmp_path / "opd-11111111"
     healthy.mkdir()
     atomic_write(healthy / "config.yaml", "teacher: null\n")
     lines = [line | {"truncation": 0.5 * (line["step"] == 40)} for line in collapse()]  # one bad step is no sign
     atomic_write(healthy / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    assert notebook_views.signs(load([tmp_path])).splitlines()[1].endswith("none")
-    assert notebook_views.pair([]) is None
+    assert notebook_figures.signs(load([tmp_path])).splitlines()[1].endswith("none")
+    assert notebook_views.before_and_after([]) is None

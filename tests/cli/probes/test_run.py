@@ -1,6 +1,7 @@
 """`probes.run` as a user meets it: help, results, going on after a kill, and what goes wrong."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,13 +12,13 @@ from sklearn.linear_model import LogisticRegression
 
 from models.hooks import capture
 from probes import run
-from probes.settings import ProbeConfig
 from probes.tasks import layers
 from synth.store.files import read_json, read_json_lines
 from tests.helpers.run_folders import modified
 from tests.helpers.untrained_models import save_untrained
-from train.config.compose import run_entry
+from train.config.compose import CONFIGS, load
 from train.core import checkpoint
+from train.recipe import RecipeConfig, stages_of
 
 SMALL = [
     "data=smoke", "probe=smoke", "probe.queries.fit=80", "probe.queries.validation=60", "probe.queries.test=60",
@@ -32,7 +33,7 @@ def model(tmp_path_factory):
 
 
 def probe(*words):
-    return run_entry("probe", ProbeConfig, run.main, "", run.named([*SMALL, *words]))
+    return run.entry([*SMALL, *words])
 
 
 def test_a_run_reports_every_probe_beside_its_controls_and_is_done_once(command, model, tmp_path):
@@ -62,7 +63,7 @@ def test_a_killed_run_goes_on_and_comes_to_the_same_results(model, tmp_path, mon
     folder = next(tmp_path.glob("probe-*"))
     whole, metrics = read_json(folder / "summary.json"), (folder / "metrics.jsonl").read_text().splitlines()
     (folder / "summary.json").unlink()
-    third = [i for i, line in enumerate(metrics) if "sites" in json.loads(line)][10]
+    third = [i for i, line in enumerate(metrics) if "value" in json.loads(line)][10]
     (folder / "metrics.jsonl").write_text("\n".join(metrics[: third + 2]) + '\n{"part": "va')
     measured = []
     monkeypatch.setattr(
@@ -143,8 +144,7 @@ def test_help_and_show(command):
     for words in ("python -m probes.run model=", "probe=nece | paper | quickstart", "balance", "tasks", "steps"):
         assert words in done.stdout
     shown = command("probes.run", "--show", "probe=value", "model=x")
-    probed = shown.stdout.split("mistakes:")[0]
-    assert shown.returncode == 0 and "- value" in probed and "- nece" not in probed
+    assert shown.returncode == 0 and "- value" in shown.stdout and "- nece" not in shown.stdout
 
 
 def test_a_missing_checkpoint_is_one_line(command, tmp_path):
@@ -188,3 +188,19 @@ def test_a_model_that_is_too_short_is_refused(tmp_path, capsys):
 def test_without_a_model_the_setting_is_named(capsys):
     assert probe() == 2
     assert "model: needs a value" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scale", ["cpu", "smoke", "gpu"])
+def test_stages_of_recipes_have_only_settings_of_their_task(scale):
+    """A scale, too, may set no section of one task for all stages of probes.run."""
+    seen = set()
+    for path in (CONFIGS / "recipe").glob("*.yaml"):
+        recipe = load("recipe", RecipeConfig, [f"recipe={path.stem}", f"scale={scale}"])
+        stages = stages_of(recipe, recipe.only)
+        folders = {stage.name: Path("runs/x") for stage in stages}
+        for stage in (stage for stage in stages if stage.entry == "probes.run"):
+            words = stage.argv(folders, 0)
+            task = next((word.removeprefix("task=") for word in words if word.startswith("task=")), "layers")
+            load("probe", run.TASKS[task].config, words)
+            seen.add(task)
+    assert seen == set(run.TASKS)

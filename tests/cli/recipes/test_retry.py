@@ -6,7 +6,7 @@ import re
 import pytest
 
 import probes.run
-from probes.settings import ProbeConfig
+from probes.tasks import mistakes
 from train import evaluate, pretrain
 from train.config.compose import load
 from train.recipe import RecipeConfig, stages_of
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(900)
 ENTRIES = {
     "train.pretrain": ("pretrain", pretrain.PretrainConfig, pretrain.main),
     "train.evaluate": ("evaluate", evaluate.EvaluateConfig, evaluate.main),
-    "probes.run": ("probe", ProbeConfig, probes.run.main),
+    "probes.run": ("probe", mistakes.Config, probes.run.main),
 }
 SMALLER = {  # beyond what the scale does: fewer problems, and arms long enough to write a solution's form
     "train.pretrain": ["budget.steps=null", "budget.tokens=8000", "evaluate.every=100"],

@@ -13,8 +13,8 @@ from models.hooks import capture
 from probes.glass import page
 from probes.queries.labels import TASKS
 from probes.readout.activations import RESIDUAL, chosen_sites
-from probes.viewer.problem_json import Solution, log_probabilities, of_model, of_problem, read_out, solve
-from probes.viewer.readouts import ASKED, ReadoutConfig, ask, fit_probe, places
+from probes.viewer.problem_json import Solution, log_probabilities, panel_json, problem_json, readings, solve
+from probes.viewer.readouts import ASKED, ReadoutConfig, fit_readout, places, states_at
 from synth.judge import checker as C
 from synth.judge.checker import check
 from synth.oracle.next_token import Oracle
@@ -50,7 +50,7 @@ def written(model, source, documents, tokens):
 
 @pytest.fixture(scope="module")
 def panel(model, source, documents):
-    return of_model("right", written(model, source, documents, documents.response(0)), source, documents, "continue")
+    return panel_json("right", written(model, source, documents, documents.response(0)), source, documents, "continue")
 
 
 def test_the_rows_are_the_checkers_steps_and_cover_every_token(panel, documents):
@@ -83,7 +83,7 @@ def test_probabilities_are_the_models_and_the_oracles(panel, model, source, docu
         law.logp(np.append(documents.response(0), 0))[:-1].sum(),
         atol=1e-2,
     )
-    assert all(math.isclose(sum(p for _, p in t["law"]), 1, abs_tol=1e-4) or "more" in t for t in panel["tokens"])
+    assert all(math.isclose(sum(p for _, p in t["allowed"]), 1, abs_tol=1e-4) or "more" in t for t in panel["tokens"])
     assert panel["kl"] > 0 and not any("status" in t for t in panel["tokens"])
 
 
@@ -92,13 +92,13 @@ def test_after_a_mistake_the_oracle_says_so(model, source, documents):
     numbers = (response >= source.world.first_number) & (response < source.world.first_number + source.world.modulus)
     at = int(np.flatnonzero(numbers)[0])
     response[at] = source.world.first_number + (response[at] - source.world.first_number + 1) % source.world.modulus
-    panel = of_model("wrong", written(model, source, documents, response), source, documents, "continue")
+    panel = panel_json("wrong", written(model, source, documents, response), source, documents, "continue")
     assert not panel["right"] and panel["tokens"][at]["o"] == 0.0
     assert {t.get("status") for t in panel["tokens"][at + 1 :]} - {None} and panel["first_mistake"] >= 0
 
 
 def test_the_graph_and_the_text_are_the_problems(source, documents):
-    told = of_problem(source, documents)
+    told = problem_json(source, documents)
     nodes = {node["slot"]: node for node in told["graph"]["nodes"]}
     problem = documents.problems
     assert [s for s, node in nodes.items() if node["query"]] == [int(problem.query[0])]
@@ -110,7 +110,7 @@ def test_the_graph_and_the_text_are_the_problems(source, documents):
 
 def test_the_models_own_solution_is_judged(model, source, documents):
     solution = solve(model, source.world, documents, 0.0, 0)
-    panel = of_model("own", solution, source, documents, "abstain")
+    panel = panel_json("own", solution, source, documents, "abstain")
     assert panel["reason"] == C.reason(solution.verdicts, 0) and len(panel["tokens"]) == len(solution.tokens)
     again = solve(model, source.world, documents, 1.0, 7)
     assert (solve(model, source.world, documents, 1.0, 7).tokens == again.tokens).all()
@@ -124,7 +124,7 @@ def test_a_read_out_reads_the_state_behind_the_name(model, source, documents):
     cuts, slots = [len(prompt), len(prompt) + 5], [int(s) for s in documents.problems.sentences[0, :2]]
     whole = np.concatenate([prompt, response])
     site = chosen_sites(model, RESIDUAL)[-1]
-    states = ask(model, source.world, documents, whole, slots, cuts, site)
+    states = states_at(model, source.world, documents, whole, slots, cuts, site)
     names = documents.problems.slot_names()[0]
     for i, (cut, slot) in enumerate((cut, slot) for cut in cuts for slot in slots):
         row = [*whole[:cut], source.world.phrases[DEFINE], *names[slot]]
@@ -136,11 +136,11 @@ def test_a_read_out_reads_the_state_behind_the_name(model, source, documents):
 def test_read_outs_of_every_row_are_probabilities(model, source, documents):
     config = ReadoutConfig(problems=24, l2=(1e-2,))
     probes = [
-        fit_probe(model, t, DATA.source("train", "p"), source, p, config) for t, p in places(model, config).items()
+        fit_readout(model, t, DATA.source("train", "p"), source, p, config) for t, p in places(model, config).items()
     ]
     solution = written(model, source, documents, documents.response(0))
-    panel = of_model("read", solution, source, documents, "continue")
-    read_out(panel, model, source.world, documents, solution, probes)
+    panel = panel_json("read", solution, source, documents, "continue")
+    panel["reads"] = readings(model, source.world, documents, solution, panel["rows"], probes)
     assert tuple(panel["reads"]) == config.tasks and set(config.tasks) < set(ASKED)
     assert len(panel["reads"]["value"]["at"]) == len(panel["rows"]) and len(panel["reads"]["nece"]["at"]) == 1
     for task, read in panel["reads"].items():
@@ -165,11 +165,11 @@ def test_places_come_from_the_settings_or_a_probe_run(model, tmp_path):
 
 
 def test_the_page_is_one_file_and_takes_no_markup_from_a_text(source, documents, panel):
-    told = {"where": "</script><b>&", "problem": of_problem(source, documents), "panels": [panel]}
+    told = {"where": "</script><b>&", "problem": problem_json(source, documents), "panels": [panel]}
     text = page(told)
     assert text.count("</script>") == 2 and "<b>&" not in text
     assert "default-src 'none'" in text and "innerHTML" not in text
     outside = [part for part in ("src=", "href=", "@import", "url(http", "https://") if part in text]
     assert outside == []
-    data = text.split('id="account">')[1].split("</script>")[0]
+    data = text.split('id="page-data">')[1].split("</script>")[0]
     assert json.loads(data)["where"] == told["where"]

@@ -3,7 +3,6 @@
 import itertools
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,14 +11,15 @@ from sklearn.metrics import roc_auc_score
 
 from models.hooks import capture, edit
 from probes.analyses import collapse, futures, premise, recovery, state_probes
-from probes.analyses.parts import Parts
-from probes.analyses.responses import Written, draw
-from probes.analyses.steering import DIRECTION, RANDOM, push
+from probes.analyses.responses import Responses, sample_responses
+from probes.analyses.steering import DIRECTION, RANDOM, steer
+from probes.readout.linear import fit_probes
+from probes.resume_log import ResumeLog
 from probes.settings import ProbeConfig, QueryConfig
 from synth.judge.checker import UNDETERMINED, check_responses
 from synth.oracle.next_token import Oracle
 from synth.world.vocabulary import ANSWER, EOS, STOP
-from tests.helpers.graded_responses import BAD, DOCUMENTS, GOLD, SOURCE, WORLD, model, written
+from tests.helpers.graded_responses import BAD, DOCUMENTS, GOLD, SOURCE, WORLD, model, responses
 from train.data.batches import DataConfig
 from train.merge import merge_models
 from train.statistics import ClusterBootstrap
@@ -28,11 +28,11 @@ from train.statistics import ClusterBootstrap
 
 
 def test_the_oracle_recovers_from_every_sound_prefix():
-    oracle, group = Oracle(SOURCE.spec), written(BAD)
+    oracle, group = Oracle(SOURCE.spec), responses(BAD)
     assert not group.verdicts.right.any()
     for cut in (0.0, 0.3, 0.7):
-        prefixes = [r[: int(cut * len(r))] for r in group.responses]
-        sound = recovery.soundness(oracle, DOCUMENTS.problems, prefixes)
+        prefixes = [r[: int(cut * len(r))] for r in group.tokens]
+        sound = recovery.is_sound(oracle, DOCUMENTS.problems, prefixes)
         ends = recovery.finish(oracle, DOCUMENTS, np.arange(30), prefixes, 200, 1.0, 0)
         texts = [[*prefix, *end] for prefix, end in zip(prefixes, ends, strict=True)]
         verdicts = check_responses(DOCUMENTS.problems, WORLD, texts)
@@ -42,7 +42,7 @@ def test_the_oracle_recovers_from_every_sound_prefix():
 
 
 def test_a_mistake_before_the_cut_is_not_one_behind_it():
-    group = written(BAD)
+    group = responses(BAD)
     v, first = group.verdicts, group.verdicts.first_mistake
     some = np.flatnonzero((first >= 0) & (v.ending == 0))
     at = np.where(first >= 0, v.start[np.arange(30), np.maximum(first, 0)], 0)
@@ -88,12 +88,12 @@ def test_transport_is_nought_between_equal_futures_and_the_assignment_between_ot
 
 
 def test_candidates_are_the_tokens_of_highest_reverse_kl():
-    group, student, teacher = written(GOLD), model(0), model(1)
+    group, student, teacher = responses(GOLD), model(0), model(1)
     found = futures.candidates(group, student, teacher, 0.1, 10_000, 256)
-    total = sum(len(r) for r in group.responses)
+    total = sum(len(r) for r in group.tokens)
     assert len(found.row) == round(0.1 * total) and (np.diff(found.kl) <= 0).all()
     n, t = int(found.row[0]), int(found.place[0])
-    text = torch.tensor([[*group.prompts()[n], *group.responses[n][:t]]])
+    text = torch.tensor([[*group.prompts()[n], *group.tokens[n][:t]]])
     with torch.no_grad():
         q, p = (m(text)[0, -1].log_softmax(-1) for m in (student, teacher))
     assert found.kl[0] == pytest.approx(float((q.exp() * (q - p)).sum()), abs=1e-5)
@@ -104,47 +104,45 @@ def test_candidates_are_the_tokens_of_highest_reverse_kl():
 def test_the_teachers_advantage_is_paired_and_among_the_prefixes_of_a_state():
     teacher, student = np.array([1, 1, 0, 1, 0, 0], bool), np.array([1, 0, 0, 0, 1, 0], bool)
     sound, row = np.array([True, False, True]), np.repeat(np.arange(3), 2)
-    among = recovery.states(sound, row)
+    among = recovery.by_soundness(sound, row)
     assert among[recovery.SOUND].tolist() == [True, True, False, False, True, True]
     found = recovery.advantage(teacher, student, among[recovery.SOUND], row)
     assert found.value == (1 - 1) / 4 and found.n == 4 and found.low < 0 < found.high
     assert recovery.advantage(teacher, student, among[recovery.BROKEN], row).value == 0.5
     alike = recovery.advantage(teacher, teacher, np.ones(6, bool), row)
-    assert (alike.value, alike.low, alike.high) == (0, 0, 0), "paired: the same endings differ by nothing"
-    assert recovery.states(None, row)["all"].all()
+    assert alike.value == 0 and -alike.low == alike.high < 1, "paired: the same endings differ by nothing"
+    assert recovery.by_soundness(None, row)["all"].all()
 
 
 # --- premise, merge, collapse ---------------------------------------------------------------------------------------
 
 
 def test_twins_differ_in_one_premise_and_a_perfect_abstainer_has_perfect_rates():
-    config = SimpleNamespace(data=DataConfig("tiny"), premise=SimpleNamespace(problems=40))
-    whole, missing = premise.twins(config)
+    whole, missing = premise.twins(DataConfig("tiny"), 40)
     assert 10 < len(whole) == len(missing)
     assert np.array_equal(whole.problems.items, missing.problems.items)
     assert (missing.problems.scalars[:, 3] == whole.problems.scalars[:, 3] - 1).all(), "one sentence fewer"
     rows = np.arange(len(whole))
     pair = []
     for documents in (missing, whole):
-        responses = [documents.response(i).tolist() for i in rows]
-        pair.append(Written(documents, rows, responses, check_responses(documents.problems, WORLD, responses)))
+        tokens = [documents.response(i).tolist() for i in rows]
+        pair.append(Responses(documents, rows, tokens, check_responses(documents.problems, WORLD, tokens)))
     found = {name: cell["value"] for name, cell in premise.behaviour(*pair).items()}
     assert found["abstains"] == found["precision"] == found["right_missing"] == found["right_whole"] == 1.0
     assert found["false_alarms"] == found["cut_off_missing"] == found["repeats_whole"] == 0.0
     assert 0.2 < found["length_ratio"] < 1.0
-    in_time = premise.suspicion(pair[0])[0]
+    in_time = premise.abstentions(pair[0])
     assert in_time == {"abstained": len(whole), "too_early": 0, "in_time": len(whole)}
     assert (pair[0].verdicts.answer == UNDETERMINED).all()
 
 
 def test_who_abstains_before_all_is_derived_is_too_early():
-    config = SimpleNamespace(data=DataConfig("tiny", {"ops": 8, "edges": 14}), premise=SimpleNamespace(problems=300))
-    missing = premise.twins(config)[1]
+    missing = premise.twins(DataConfig("tiny", {"ops": 8, "edges": 14}), 300)[1]
     rows, gold = np.arange(len(missing)), [missing.response(i).tolist() for i in range(len(missing))]
     v = check_responses(missing.problems, WORLD, gold)
     some = v.steps > 0  # the generator derives what it can
     hasty = [g[: v.start[i, 0]] + g[v.stop[i, v.steps[i] - 1] :] if some[i] else g for i, g in enumerate(gold)]
-    found = premise.suspicion(Written(missing, rows, hasty, check_responses(missing.problems, WORLD, hasty)))[0]
+    found = premise.abstentions(Responses(missing, rows, hasty, check_responses(missing.problems, WORLD, hasty)))
     early = int(some.sum())
     assert 5 < early < len(rows)
     assert found == {"abstained": len(rows), "too_early": early, "in_time": len(rows) - early}
@@ -179,15 +177,18 @@ def test_a_push_towards_the_end_token_ends_answers_and_a_random_one_does_not(tmp
     direction = m.embed.weight[EOS].detach().numpy() - m.embed.weight.mean(0).detach().numpy()
     direction = direction / np.linalg.norm(direction)
     some = SOURCE.documents(range(8))
-    rest = (some, WORLD, Parts(tmp_path / "metrics.jsonl"), "x", 20, 0)
-    rows = push(m, "blocks.1.hook_resid_post", direction, 1.0, (50.0,), 2, *rest)
+    log = ResumeLog(tmp_path / "metrics.jsonl")
+
+    def answer(label):
+        return sample_responses(m, some, WORLD, log, label, budget=20, seed=0)
+
+    rows = steer(m, "blocks.1.hook_resid_post", direction, 1.0, (50.0,), 2, 0, answer)
     ends = {row["push"]: row["ends"]["value"] for row in rows}
     assert ends["none"] < 0.5 and ends[DIRECTION] == 1.0 and list(ends)[2:] == [f"{RANDOM} 1", f"{RANDOM} 2"]
     assert max(ends[f"{RANDOM} 1"], ends[f"{RANDOM} 2"]) < 0.8
     change = next(row["ends_change"] for row in rows if row["push"] == DIRECTION)
     assert change["value"] == pytest.approx(1 - ends["none"])
-    again = draw(m, some, WORLD, Parts(tmp_path / "other"), samples=1, budget=20, temperature=0.0, seed=0, label="y")
-    assert np.mean(again.ended) == ends["none"], "the push is gone afterwards"
+    assert np.mean(answer("again").ended) == ends["none"], "the steering is gone afterwards"
 
 
 def test_what_fades_first_is_read_off_the_rows():
@@ -205,7 +206,7 @@ def test_what_fades_first_is_read_off_the_rows():
     rows += [row("value", s, 1, {10: 0.5}.get(s, 0.9), 0.9, passing[s]) for s in steps]
     rows += [row("nece", s, 1, 0.61 - 0.001 * s, 0.5, -0.1) for s in steps]  # no more than random weights tell
     log = [{"step": s, "length_mean": 20.0 + (s > 12) * 10, "truncation": 0.0, "loss": 1.0} for s in range(1, 31)]
-    found = {row["what"]: row for row in collapse.order(rows, log)}
+    found = {row["what"]: row for row in collapse.fading_order(rows, log)}
     assert found["known (own)"]["layer"] == 1 and found["known (own)"]["control"] == 0.6
     assert (found["known (own)"]["lower_from"], found["known (own)"]["half_gone"]) == (10, 20)
     assert (found["known (frozen)"]["lower_from"], found["known (frozen)"]["half_gone"]) == (10, 10)
@@ -213,10 +214,9 @@ def test_what_fades_first_is_read_off_the_rows():
     assert not found["nece (own)"]["readable"] and found["nece (frozen)"]["half_gone"] is None
     assert found["length_mean (log)"]["moves"] == 13 and found["truncation (log)"]["moves"] is None
     assert found["repetition (log)"]["moves"] is None
-    assert collapse.places(rows) == [("known", 1), ("known", 0), ("value", 1), ("nece", 1)]
-    embedding = collapse.faded(rows, "known", 0, "own")
+    embedding = collapse.fading(rows, "known", 0, "own")
     assert (embedding["layer"], embedding["lower_from"], embedding["half_gone"]) == (0, None, None)
-    assert collapse.faded(rows, "known", 1, "own") == found["known (own)"]
+    assert collapse.fading(rows, "known", 1, "own") == found["known (own)"]
 
 
 @pytest.mark.parametrize("student", ["zoo/tiny-student-0", None, "nowhere", "zoo/gone"])
@@ -227,16 +227,16 @@ def test_the_course_starts_at_the_student_wherever_it_is_kept(tmp_path, student)
     (tmp_path / "checkpoints.jsonl").write_text("\n".join(lines) + "\n")
     for step in steps[1:]:  # the first has been pruned
         (tmp_path / "checkpoints" / f"step-{step}").mkdir(parents=True)
-    found = collapse.course(tmp_path, 0)
+    found = collapse.checkpoints_of(tmp_path, 0)
     assert list(found) == [*([0] if student == "zoo/tiny-student-0" else []), 10, 15, 20]
-    assert list(collapse.course(tmp_path, 2)) == [min(found), 20]
+    assert list(collapse.checkpoints_of(tmp_path, 2)) == [min(found), 20]
     assert all(path.is_dir() for path in found.values())
 
 
 def test_done_is_asked_after_the_last_step_and_after_one_before_it():
     config = ProbeConfig(model="x", data=DataConfig("tiny", {"ops": 4, "edges": 8}))
     config = replace(config, probe=replace(config.probe, queries=QueryConfig(fit=30, validation=20, test=20)))
-    pieces = state_probes.questions("done", config)
+    pieces = state_probes.queries_of("done", config)
     table, stop = pieces.fit, int(WORLD.phrases[STOP])
     documents = table.documents
     behind = state_probes._endings(table, "done", WORLD)[:, 0]
@@ -251,11 +251,9 @@ def test_done_is_asked_after_the_last_step_and_after_one_before_it():
 def test_a_planted_direction_is_found_and_a_frozen_probe_reads_it_only_where_it_was():
     rng = np.random.default_rng(5)
     label = rng.integers(0, 2, 300)
-    table = SimpleNamespace(label=label)
-    pieces = SimpleNamespace(fit=table, validation=table, test=table)
     way = rng.standard_normal(8)
     way /= np.linalg.norm(way)
     states = torch.from_numpy((rng.standard_normal((1, 300, 8)) + 6 * label[None, :, None] * way).astype(np.float32))
-    found = state_probes.reading([states] * 3, pieces, 2, (1e-3,), torch.device("cpu"))
-    assert found.right_SQ.mean() > 0.97 and found.direction(0) @ way > 0.9
+    found = fit_probes([states, states], [label, label], 2, (1e-3,))
+    assert (found.predict(states) == label).mean() > 0.97 and found.direction(0) @ way > 0.9
     assert (found.predict(states.flip(-1)) == label).mean() < 0.9

@@ -9,14 +9,13 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from probes.analyses import capability, provenance, signal, teacher_contexts
-from probes.analyses.parts import Parts
-from probes.analyses.response_ranking import METRICS, metrics
-from probes.analyses.responses import logprobs, step_means
-from probes.analyses.tables import as_csv, lines
+from probes.analyses.responses import response_logprobs, step_means
+from probes.analyses.signal import MEASURES, measures
+from probes.tables import tables_csv, tables_text
 from synth.contexts import sections as S
 from synth.judge.checker import MALFORMED
 from synth.world.vocabulary import FAILURE, SUCCESS
-from tests.helpers.graded_responses import BAD, DOCUMENTS, GOLD, SOURCE, model, written
+from tests.helpers.graded_responses import BAD, DOCUMENTS, GOLD, SOURCE, model, responses
 from train.statistics import CLUSTER_DRAWS, ClusterBootstrap
 
 # --- intervals and tables -------------------------------------------------------------------------------------------
@@ -44,21 +43,14 @@ def test_a_ratio_has_the_width_that_theory_says():
     together = ClusterBootstrap(np.repeat(np.arange(100), 4)).ratio(np.repeat(value[:100], 4))
     assert (together.high - together.low) > 1.5 * (found.high - found.low), "four copies are one measurement"
     assert ClusterBootstrap(np.arange(4)).ratio(np.ones(4), np.zeros(4)).n == 0
-    assert ClusterBootstrap(np.arange(4)).ratio(np.zeros(4))[:3] == (0.0, 0.0, 0.0)
+    alike = ClusterBootstrap(np.arange(4)).ratio(np.zeros(4), within=(-1, 1))
+    assert alike.value == 0 and -1 < alike.low < 0 < alike.high < 1, "four that are alike leave some doubt"
 
 
 def test_tables_are_lines_and_csv():
     row = {"name": "a", "rate": {"value": 0.5, "low": 0.25, "high": None, "n": 3}, "k": 2}
-    assert as_csv([row]) == "name,rate,rate_low,rate_high,rate_n,k\na,0.5,0.25,,3,2\n"
-    assert lines({"t": [row]})[2] == "  a     0.500 [0.250, nan] n=3  2"
-
-
-def test_a_part_is_made_once(tmp_path):
-    made = []
-    for _ in range(2):
-        parts = Parts(tmp_path / "metrics.jsonl")
-        assert parts.of("a", lambda: made.append(1) or {"x": float("nan")}) == {"x": None}
-    assert len(made) == 1
+    assert tables_csv([row]) == "name,rate,rate_low,rate_high,rate_n,k\na,0.5,0.25,,3,2\n"
+    assert tables_text({"t": [row]})[2] == "  a     0.500 [0.250, nan] n=3  2"
 
 
 # --- signal ---------------------------------------------------------------------------------------------------------
@@ -70,8 +62,8 @@ def test_the_eight_measures_are_those_of_scipy_and_scikit_learn():
         score, right = -rng.integers(1, 6, 8).astype(float), np.array([0, 1, *rng.integers(0, 2, 6)])
         if len(set(score)) == 1:
             continue
-        found = metrics(score, right == 1)
-        assert tuple(found) == METRICS
+        found = measures(score, right == 1)
+        assert tuple(found) == MEASURES
         assert found["spearman"] == pytest.approx(stats.spearmanr(score, right)[0])
         assert found["kendall"] == pytest.approx(stats.kendalltau(score, right)[0])
         assert found["point_biserial"] == pytest.approx(stats.pointbiserialr(right, score)[0])
@@ -79,37 +71,39 @@ def test_the_eight_measures_are_those_of_scipy_and_scikit_learn():
         pairs = [(a > b) for a, b in itertools.product(score[right == 1], score[right == 0])]
         assert found["pairs"] == pytest.approx(np.mean(pairs))
         assert found["top1"] == pytest.approx(right[score == score.max()].mean())
-    perfect = metrics(np.array([-1.0, -1.0, -3.0]), np.array([True, True, False]))
+    perfect = measures(np.array([-1.0, -1.0, -3.0]), np.array([True, True, False]))
     assert [perfect[m] for m in ("spearman", "kendall", "pairs", "auc", "top1")] == [pytest.approx(1.0)] * 5
     assert perfect["brier_minmax"] == 0.0
-    flat = metrics(np.zeros(2), np.array([True, False]))
+    flat = measures(np.zeros(2), np.array([True, False]))
     assert (flat["spearman"], flat["auc"], flat["pairs"], flat["brier_sigmoid"]) == (0.0, 0.5, 0.0, 0.25)
 
 
 def test_contexts_hold_what_they_say_and_never_the_response_itself():
     fresh = [[s.tolist() for s in _solutions(k)] for k in ("second", "third", "fourth")]
-    group = written(GOLD, *fresh, BAD)
+    group = responses(GOLD, *fresh, BAD)
     rng = np.random.default_rng(0)
     found = teacher_contexts.peers_of(group, rng)
-    texts = [tuple(S.written(r)) for r in group.responses]
+    texts = [tuple(S.written(r)) for r in group.tokens]
     for n, own in enumerate(found):
         mine = group.row[n]
         assert all(group.row[m] == mine and texts[m] != texts[n] for m in own.right + own.wrong)
         assert all(group.verdicts.right[m] for m in own.right + own.foreign)
         assert not group.verdicts.right[own.wrong].any() and group.row[own.foreign[0]] != mine
-        both = teacher_contexts.sections("solution_failure", group, own, rng)
+        both = teacher_contexts.context_tokens("solution_failure", group, own, rng)
         if own.right and own.wrong:
             assert both.count(SUCCESS) == 1 and both.count(FAILURE) == 1
             assert both[1 : 1 + len(texts[own.right[0]])] == list(texts[own.right[0]])
         else:
             assert both is None
         if len(own.right) > 1:
-            first, another = (teacher_contexts.sections(k, group, own, rng) for k in ("solution", "another_solution"))
+            first, another = (
+                teacher_contexts.context_tokens(k, group, own, rng) for k in ("solution", "another_solution")
+            )
             assert first != another and another[1:] == list(texts[own.right[1]])
-        assert teacher_contexts.sections("base", group, own, rng) == []
-        verdict = teacher_contexts.sections("failure_verdict", group, own, rng)
+        assert teacher_contexts.context_tokens("base", group, own, rng) == []
+        verdict = teacher_contexts.context_tokens("failure_verdict", group, own, rng)
         assert (verdict is None) == (not own.wrong)
-    matched = [teacher_contexts.sections("successes_matched", group, own, rng) for own in found]
+    matched = [teacher_contexts.context_tokens("successes_matched", group, own, rng) for own in found]
     assert all(context.count(SUCCESS) == 3 and FAILURE not in context for context in matched if context)
     assert sum(context is not None for context in matched) > 5
 
@@ -120,17 +114,17 @@ def _solutions(stream):
 
 
 def test_a_score_that_knows_the_verdict_is_perfect_and_the_first_mistake_is_singled_out():
-    group = written(GOLD, BAD)
+    group = responses(GOLD, BAD)
     score = np.where(group.verdicts.right, -1.0, -2.0)
     found = signal.quality(score, group)
     assert found["auc"]["value"] == 1.0 and found["top1"]["value"] == 1.0 and found["items"] == 60
     assert signal.quality(np.where(group.verdicts.right, np.nan, score), group)["auc"]["n"] == 0
-    base = [np.full(len(r), -1.0) for r in group.responses]
+    base = [np.full(len(r), -1.0) for r in group.tokens]
     told = [logp.copy() for logp in base]
     for n, first in enumerate(group.verdicts.first_mistake):
         if first >= 0:
             told[n][group.verdicts.start[n, first] : group.verdicts.stop[n, first]] -= 0.5
-    found = signal.steps(group, base, told)
+    found = signal.step_changes(group, base, told)
     assert found["first_mistake"]["value"] == pytest.approx(-0.5) and found["steps_before"]["value"] == 0.0
     assert found["difference"]["value"] == pytest.approx(-0.5) and found["difference"]["high"] < -0.4
 
@@ -148,11 +142,11 @@ def test_steps_get_their_class_from_hand_made_probabilities():
 
 
 def test_classes_crossed_with_mistakes_and_the_area_are_what_was_planted():
-    group = written(GOLD, BAD)
+    group = responses(GOLD, BAD)
     v = group.verdicts
     wrong = v.kind >= MALFORMED
     class_NS = np.where(v.kind < 0, -1, np.where(wrong, 2, 4))  # every mistake is boosted, all else shared
-    rows = {row["class"]: row for row in provenance.crossed(group, class_NS)}
+    rows = {row["class"]: row for row in provenance.cross_with_mistakes(group, class_NS)}
     assert rows["boosted"]["mistakes"]["value"] == 1.0 and rows["shared"]["mistakes"]["value"] == 0.0
     assert rows["boosted"]["share"]["value"] == pytest.approx(wrong.sum() / (v.kind >= 0).sum())
     assert rows["teacher"]["mistakes"]["n"] == 0
@@ -164,10 +158,10 @@ def test_classes_crossed_with_mistakes_and_the_area_are_what_was_planted():
 
 
 def test_log_probabilities_are_those_of_one_text_at_a_time():
-    group, m = written(GOLD, BAD), model()
-    found = logprobs(m, group.prompts(), group.responses)
+    group, m = responses(GOLD, BAD), model()
+    found = response_logprobs(m, group.prompts(), group.tokens)
     for n in (0, 7, 33):
-        prompt, response = group.prompts()[n], group.responses[n]
+        prompt, response = group.prompts()[n], group.tokens[n]
         with torch.no_grad():
             logp = m(torch.tensor([[*prompt, *response]])).log_softmax(-1)[0, len(prompt) - 1 : -1]
         assert found[n] == pytest.approx(logp[range(len(response)), response].numpy(), abs=1e-5)

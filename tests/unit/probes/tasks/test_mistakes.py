@@ -6,9 +6,9 @@ import torch
 
 from models.gpt import GPT, GPTConfig
 from probes.queries.labels import TASKS
-from probes.queries.model_solutions import Steps, packed
+from probes.queries.model_solutions import Steps, padded_solutions
 from probes.queries.table import Queries
-from probes.readout.fitted_probes import AFTER, BEFORE, Reader
+from probes.readout.fitted_probes import AFTER, BEFORE, FittedProbe
 from probes.tasks import mistakes, retry_upon_regret
 from synth.dataset import Source
 from synth.judge.checker import KINDS, NOT_READY, RETRY, RIGHT, UNKNOWN, UNNEEDED
@@ -37,7 +37,7 @@ def written(change=lambda i, steps: steps):
     for i in range(len(DOCUMENTS)):
         steps, rest = sentences(i)
         responses.append([t for step in change(i, steps) for t in step] + rest)
-    return packed(DOCUMENTS, WORLD, responses, max(map(len, responses)))
+    return padded_solutions(DOCUMENTS, WORLD, responses, max(map(len, responses)))
 
 
 def unready(i):
@@ -89,14 +89,14 @@ def model():
 
 
 def scripted(monkeypatch, replies):
-    """`continued` gives the replies in their order, one list for each call."""
+    """`continue_texts` gives the replies in their order, one list for each call."""
     calls = []
 
     def continued(model, texts, most, **settings):
         calls.append((texts, most, settings))
         return replies(len(calls), texts)
 
-    monkeypatch.setattr(retry_upon_regret, "continued", continued)
+    monkeypatch.setattr(retry_upon_regret, "continue_texts", continued)
     return calls
 
 
@@ -153,14 +153,14 @@ def test_a_real_model_goes_through_all_of_it():
         assert np.array_equal(outcome.solutions.tokens_NR, again.solutions.tokens_NR)
         assert outcome.retries_N.max() <= 3 and outcome.solutions.length_N.max() <= 40
     texts = [DOCUMENTS.prompt_tokens(0).tolist()]
-    assert EOS not in retry_upon_regret.continued(small, texts, 30)[0][:-1]
+    assert EOS not in retry_upon_regret.continue_texts(small, texts, 30)[0][:-1]
 
 
 def test_what_a_probe_says_of_first_mistakes_and_unneeded_steps_is_counted():
     steps = Steps.of(written(lambda i, own: with_a_premature_step(i, own) if i % 4 else own), WORLD)
 
     def always(label):
-        return Reader(lambda queries: np.full(len(queries), label), np.zeros(0, bool))
+        return FittedProbe(lambda queries: np.full(len(queries), label), np.zeros(0, bool))
 
     for label in (0, 1):
         asked = {(task, when): always(label) for task in mistakes.TASKS for when in (BEFORE, AFTER)}
@@ -182,7 +182,7 @@ def test_a_response_near_the_budget_cuts_no_other_short(monkeypatch):
         asked.append((len(texts), most, draws))
         return [[7] * most for _ in texts]
 
-    monkeypatch.setattr(retry_upon_regret, "continued", continued)
+    monkeypatch.setattr(retry_upon_regret, "continue_texts", continued)
     for most, lengths in ((None, (10, 10)), (4, (10, 4))):
         responses = [[5] * 9, []]
         retry_upon_regret._go_on(model(), DOCUMENTS, responses, np.arange(2), 10, most, temperature=1.0)
@@ -199,7 +199,7 @@ def test_responses_that_are_finished_one_by_one_do_not_share_their_noise(monkeyp
         seeds.append((len(texts), seed))
         return [[7] * most for _ in texts]
 
-    monkeypatch.setattr(retry_upon_regret, "continued", continued)
+    monkeypatch.setattr(retry_upon_regret, "continue_texts", continued)
     small = model()
     retry_upon_regret._go_on(small, DOCUMENTS, [[5], [5]], np.arange(2), small.config.context, temperature=1.0, seed=40)
     assert seeds == [(1, 40), (1, 41)]
@@ -210,7 +210,7 @@ def test_a_parameter_that_does_not_exist_has_the_label_no():
     body = sentences(0)[0][-1]
     define = [int(WORLD.phrases[DEFINE])]
     made_up = [*define, *names[::-1], *body[3:]]
-    solutions = packed(DOCUMENTS, WORLD, [made_up] * len(DOCUMENTS), len(made_up))
+    solutions = padded_solutions(DOCUMENTS, WORLD, [made_up] * len(DOCUMENTS), len(made_up))
     steps = Steps.of(solutions, WORLD)
     unknown = steps.take(np.flatnonzero(steps.kind == UNKNOWN))
     assert len(unknown) > 20 and (unknown.slot == -1).all()
@@ -221,8 +221,8 @@ def test_a_parameter_that_does_not_exist_has_the_label_no():
 
 
 @pytest.mark.parametrize("n", [0, 1])
-def test_continued_stops_at_the_end_of_the_document(n, monkeypatch):
+def test_a_text_stops_at_the_end_of_the_document(n, monkeypatch):
     tokens = torch.tensor([[7, EOS, 9, 9]] * 2)
     samples = type("S", (), {"tokens_BT": tokens, "lengths_B": torch.tensor([4, 1])})
     monkeypatch.setattr(retry_upon_regret, "sample", lambda *args, **settings: samples)
-    assert retry_upon_regret.continued(model(), [[1], [1]], 4)[n] == [[7, EOS], [7]][n]
+    assert retry_upon_regret.continue_texts(model(), [[1], [1]], 4)[n] == [[7, EOS], [7]][n]

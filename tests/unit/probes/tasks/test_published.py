@@ -8,13 +8,14 @@ from synth.spec import preset
 
 
 def test_every_task_has_a_number_for_every_column():
-    assert set(published.VPROBES) == set(TASKS) and len(published.COLUMNS) == 13
-    for majority, *pretrained in published.VPROBES.values():
+    found = published.PUBLISHED
+    assert set(found["vprobes"]) == set(TASKS) and len(published.COLUMNS) == 13
+    for majority, *pretrained in (rows.values() for rows in found["vprobes"].values()):
         for numbers in (majority, *pretrained):
             assert len(numbers) == 13 and all(40 < number <= 100 for number in numbers)
         assert all(a >= m for m, a in zip(majority, pretrained[0], strict=True))
-    assert all(len(numbers) == 9 for orders in published.FIRST_WRONG.values() for numbers in orders)
-    assert all(len(numbers) == 11 for numbers in published.UNNEEDED)
+    assert all(len(numbers) == 9 for orders in found["first_wrong"].values() for numbers in orders.values())
+    assert all(len(numbers) == 11 for numbers in found["unneeded"].values())
 
 
 @pytest.mark.parametrize(

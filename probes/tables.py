@@ -1,0 +1,72 @@
+"""Measured numbers in `summary.json`, as lines for a person and as CSV for a program.
+
+A table is a list of rows, column -> cell; a cell is a text, a number, None, or an interval {value, low, high, n}. In
+summaries of probes the value of an interval is called `accuracy`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from probes.runs import Estimate, Table
+
+Row = Mapping[str, Any]
+
+
+def cell(estimate: Estimate, value: str = "value") -> dict[str, float]:
+    """An interval as a row holds it."""
+    return {value: estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+
+
+def estimate_of(cell: Row, value: str = "value") -> Estimate:
+    """What `cell` made, after JSON, where numbers that are not finite became None."""
+    middle, low, high = (float("nan") if cell[k] is None else float(cell[k]) for k in (value, "low", "high"))
+    return Estimate(middle, low, high, cell["n"])
+
+
+def accuracy_text(found: Row) -> str:
+    """`91.4% [89.0%, 93.3%] (n = 512)`"""
+    if not found["n"]:
+        return "none (n = 0)"
+    return f"{found['accuracy']:.1%} [{found['low']:.1%}, {found['high']:.1%}] (n = {found['n']})"
+
+
+def tables_text(tables: Mapping[str, Sequence[Row]]) -> list[str]:
+    """All tables, one below the other."""
+    found: list[str] = []
+    for name, rows in tables.items():
+        names = _columns(rows)
+        lines = Table(names, ([_text(row.get(name)) for name in names] for row in rows)).text() if rows else ""
+        found += [f"{name} (n = 0)" if not rows else name, *(f"  {line}" for line in lines.splitlines()), ""]
+    return found[:-1]
+
+
+def _columns(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        found = estimate_of(value)
+        if found.value != found.value:
+            return f"- (n={found.n})"
+        return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}] n={found.n}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "-" if value is None else str(value)
+
+
+def tables_csv(rows: Sequence[Row]) -> str:
+    """The rows as CSV; an interval becomes four columns NAME, NAME_low, NAME_high, NAME_n."""
+    flat = [_flat(row) for row in rows]
+    names = _columns(flat)
+    return Table(names, (["" if row.get(name) is None else str(row[name]) for name in names] for row in flat)).csv()
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            flat |= {name: value["value"], **{f"{name}_{k}": value[k] for k in ("low", "high", "n")}}
+        else:
+            flat[name] = value
+    return flat
