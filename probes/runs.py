@@ -28,7 +28,7 @@ from train.evaluation.evaluator import Evaluation, evaluate, held_out_loss, rate
 from train.evaluation.pass_at_k import pass_at_k
 from train.evaluation.repetition import periods
 from train.merge import merge_models
-from train.opd.topd import states as derivation_states
+from train.opd.topd import derived as derivation_states
 from train.plotting import BLUE, CYCLE, GREEN, GREY, ORANGE, RC_PARAMS, RED
 from train.plotting import CaptionedFigure, draw, error_bars, legend_once, save
 from train.report.figures.probe_map import layer_map

@@ -24,12 +24,12 @@ from train.core.optimizer import OptimConfig, Optimizer
 from train.core.torch_setup import set_up
 from train.data.batches import DataConfig
 from train.export import for_generating
-from train.opd.divergence.divergence import DivergenceConfig
+from train.opd.divergence import JSD
 from train.opd.method import Method
 from train.opd.objective import Objective
-from train.opd.source.samplers import Prompts, SourceConfig, gold
-from train.opd.teacher.targets import Teacher, TeacherConfig
-from train.opd.teacher.teacher_models import Frozen
+from train.opd.source import GoldDocuments, Prompts, StudentSampler
+from train.opd.teacher import ExternalTeacher, Teacher
+from train.opd.teacher.scoring_models import Frozen
 
 DATA = DataConfig("tiny", {"ops": 3})
 SHAPES = {  # layers, heads, channels, vocabulary (0: the world's own), prompts of a step, tokens of a response
@@ -52,10 +52,10 @@ def ours(shape: str, fresh: bool = False) -> Callable[[], int]:
     """A function that makes one step and returns its tokens."""
     *_, count, new = SHAPES[shape]
     student, teacher = models(shape, fresh)
-    method = Method("gkd", SourceConfig("student", 1, 1.0), divergence=DivergenceConfig("jsd", beta=0.5))
+    method = Method("gkd", StudentSampler(), divergence=JSD(beta=0.5))
     prompts = Prompts(DATA.source("train"), count, new, 0)
-    gold(prompts, SourceConfig("gold"), 0, student, None)  # the compiled generator and checker are no part of a step
-    objective = Objective(method, prompts, Teacher(TeacherConfig(), Frozen(teacher)), micro_batch=16)
+    GoldDocuments().draw(prompts, 0, student, None)  # the compiled generator and checker are no part of a step
+    objective = Objective(method, prompts, Teacher(ExternalTeacher(), Frozen(teacher)), micro_batch=16)
     optimizer, at = Optimizer(student, OptimConfig(lr=RATE, clip=1.0)), iter(range(10**9))
 
     def step() -> int:

@@ -9,17 +9,18 @@ import torch
 from models.gpt import GPT, GPTConfig
 from synth.dataset import Source
 from synth.spec import preset
+from train.opd.chunked_loss import next_token_log_probs
 from train.opd.method import Method
 from train.opd.objective import Objective
 from train.opd.rollouts import Rollouts
-from train.opd.run import cast
-from train.opd.source.samplers import Prompts, SourceConfig
-from train.opd.teacher.targets import Scored, Scores, Targets
-from train.opd.teacher.teacher_models import States, logprobs
+from train.opd.run import frozen_models
+from train.opd.scored import MicroBatchScores, Scored, Targets
+from train.opd.source import GoldDocuments, Prompts, StudentSampler
+from train.opd.teacher.scoring_models import HiddenStates
 
-STUDENT = SourceConfig("student", samples=1, temperature=1.0)
-FOUR = replace(STUDENT, samples=4)
-GOLD = SourceConfig("gold")
+STUDENT = StudentSampler()
+FOUR = StudentSampler(samples=4)
+GOLD = GoldDocuments()
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +46,13 @@ def gradient(o: Objective, student: GPT, step: int = 0) -> tuple[float, torch.Te
 
 
 def objective(method: Method, prompts: Prompts, student: GPT, *external: GPT) -> Objective:
-    return Objective(method, prompts, *cast(method, student, external, prompts.stream.spec))
+    return Objective(method, prompts, *frozen_models(method, student, external, prompts.stream.spec))
 
 
 def scored(student: GPT, targets: Targets, rollouts: Rollouts) -> Scored:
     """All positions at once, with the student's graph."""
-    scores = Scores(States(student), targets, rollouts)
-    return scores.at(slice(None), logprobs(scores.states_NC, student.unembedding))
+    scores = MicroBatchScores(HiddenStates(student), targets, rollouts)
+    return scores.at(slice(None), next_token_log_probs(scores.hidden_NC, student.unembedding))
 
 
 def right_rows(rollouts: Rollouts, rows: list[int]) -> Rollouts:

@@ -2,18 +2,20 @@
 
 import numpy as np
 import torch
+import yaml
 
 from models import GPT
 from synth.dataset import Source
 from synth.judge.checker import check
 from tests.helpers.opd_batches import model
 from train.config.compose import CONFIGS, load
+from train.config.schema import build
 from train.core.distributed import Group
 from train.core.loop import SINGLE_PROCESS
 from train.opd.method import Method
 from train.opd.objective import Objective
-from train.opd.run import OpdConfig, cast
-from train.opd.source.samplers import Prompts
+from train.opd.run import OpdConfig, frozen_models
+from train.opd.source import Prompts
 
 NAMES = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
 PROMPTS, MAX_NEW = 4, 16
@@ -21,9 +23,9 @@ PROMPTS, MAX_NEW = 4, 16
 
 def method(name: str, *words: str) -> Method:
     """The method of a file, as the command reads it."""
-    text = (CONFIGS / "method" / f"{name}.yaml").read_text(encoding="utf-8")
-    needs = ["teacher=t"] if "params: external" in text else []
-    needs += ["teachers=[u]"] if "route: ops" in text else []
+    bare = build(Method, yaml.safe_load((CONFIGS / "method" / f"{name}.yaml").read_text(encoding="utf-8")))
+    needs = ["teacher=t"] if bare.needs_teacher else []
+    needs += ["teachers=[u]"] if bare.teacher.route else []
     return load("opd", OpdConfig, ["student=s", f"method={name}", *needs, *words]).method
 
 
@@ -32,8 +34,8 @@ def objective(
 ) -> Objective:
     external = [model(source, 1, width=24), model(source, 2, width=24)]
     count = 0 if not method.needs_teacher else 2 if method.teacher.route else 1
-    teacher, author = cast(method, student, external[:count], source.spec)
-    return Objective(method, Prompts(source, PROMPTS, MAX_NEW, 0), teacher, author, micro_batch, group=group)
+    teacher, source_model = frozen_models(method, student, external[:count], source.spec)
+    return Objective(method, Prompts(source, PROMPTS, MAX_NEW, 0), teacher, source_model, micro_batch, group=group)
 
 
 def descend(student: GPT, rate: float = 0.02) -> None:

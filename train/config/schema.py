@@ -1,71 +1,320 @@
-"""Frozen dataclasses as OmegaConf schemas, and back.
+"""Plain values (YAML, command line) merged into frozen dataclasses, by the dataclasses' own type hints.
 
-OmegaConf makes every node of a frozen dataclass read-only, so YAML could not be merged into it. `mirror` gives an
-unfrozen copy of a class without its checks, to be merged into; `build` makes the real, checked objects of the result.
+A field may be a number, text, a list, a mapping, another dataclass, or a `Choice`: one of several named dataclasses,
+each with settings of its own. Plain data name the option by `kind`, or are the name alone:
 
-    >>> build(Size, {"width": 3})                    # Size(width=3): a missing name or a failed check raises ValueError
+    >>> merge(Divergence, None, {"kind": "jsd", "beta": 0.1}, "divergence")   # {'kind': 'jsd', 'beta': 0.1, ...}
+    >>> build(Divergence, "jsd")                                              # JSD(beta=0.5): the option's defaults
+
+The invariant that matters: what is merged is complete. Every setting has a value, or is REQUIRED, so that building
+never meets an unknown name; the dataclasses check their own values in `__post_init__`.
 """
 
 import dataclasses
+import difflib
 import types
 import typing
-from collections.abc import Mapping
+from abc import ABC
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from omegaconf import OmegaConf
+from yaml import YAMLError
+
+REQUIRED = "???"  # a setting that has no default: `checkpoint: str = REQUIRED`
+_EXPECTED = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+_BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
-@cache
-def mirror(schema: type) -> type:
-    """An unfrozen dataclass with the fields and defaults of `schema`; a field without a default becomes '???'."""
-    hints = typing.get_type_hints(schema)
-    fields = []
+class Choice(ABC):
+    """Base of a setting with several options. `class Shape(Choice)` is the setting, and each
+    `class Circle(Shape, kind="circle")`, a frozen dataclass, one of `Shape.options`.
+
+    refused: names that are no option on purpose, and why; part of the message that refuses them.
+    """
+
+    options: ClassVar[dict[str, type]]
+    refused: ClassVar[dict[str, str]] = {}
+    kind: ClassVar[str]
+
+    def __init_subclass__(cls, kind: str | None = None) -> None:
+        super().__init_subclass__()
+        if Choice in cls.__bases__:
+            cls.options = {}
+        if kind is not None:
+            cls.kind, cls.options[kind] = kind, cls
+
+
+def plain(value: Any) -> Any:
+    """A config dataclass as nested plain dictionaries, for YAML, JSON and hashing; a choice has its `kind` first."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        named = {"kind": value.kind} if isinstance(value, Choice) else {}
+        return named | {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    return type(value)(plain(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def defaults(schema: type) -> dict[str, Any]:
+    """The defaults of a dataclass as plain data, REQUIRED where there is none; of an option with its `kind`."""
+    found = {"kind": schema.kind} if issubclass(schema, Choice) else {}
     for f in dataclasses.fields(schema):
         if f.default_factory is not dataclasses.MISSING:
-            default = f.default_factory
+            found[f.name] = plain(f.default_factory())
         else:
-            value = "???" if f.default is dataclasses.MISSING else f.default
-            default = lambda value=value: value  # noqa: E731  a name would be longer than the thing
-        factory = dataclasses.field(default_factory=lambda make=default: _mirrored(make()))
-        fields.append((f.name, _mirrored_hint(hints[f.name]), factory))
-    return dataclasses.make_dataclass(schema.__name__, fields, namespace={"source": schema})
+            found[f.name] = REQUIRED if f.default is dataclasses.MISSING else plain(f.default)
+    return found
 
 
-def build(schema: type, values: Mapping[str, Any]) -> Any:
-    """The `schema` with these values, nested ones built likewise; runs every class's own checks."""
-    hints = typing.get_type_hints(schema)
-    return schema(**{name: _built(hints[name], value) for name, value in values.items()})
-
-
-def _mirrored_hint(hint: Any) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return mirror(hint)
-    if typing.get_origin(hint) in (dict, list):
-        return typing.get_origin(hint)[tuple(_mirrored_hint(inner) for inner in typing.get_args(hint))]
-    inner = _optional(hint)
-    return mirror(inner) | None if dataclasses.is_dataclass(inner) else hint
-
-
-def _mirrored(value: Any) -> Any:
-    if not dataclasses.is_dataclass(value):
-        return value
-    names = (f.name for f in dataclasses.fields(value))
-    return mirror(type(value))(**{name: _mirrored(getattr(value, name)) for name in names})
-
-
-def _built(hint: Any, value: Any) -> Any:
-    inner = _optional(hint) or hint
+def build(hint: Any, value: Any) -> Any:
+    """The real, checked objects of plain data. Raises ValueError on an unknown option or setting, or a failed check."""
+    inner, _ = _split(hint)
+    if _is_choice(inner) and value is not None:
+        value = {"kind": value} if isinstance(value, str) else dict(value)
+        inner = option(inner, value.pop("kind", None), "kind")
     if dataclasses.is_dataclass(inner) and isinstance(value, Mapping):
-        return build(inner, value)
+        hints = _hints(inner)
+        unknown = next((name for name in value if name not in hints), None)
+        if unknown is not None:
+            raise ValueError(_unknown(f"{unknown}={value[unknown]}", unknown, hints, ""))
+        return inner(**{name: build(hints[name], item) for name, item in value.items()})
     if typing.get_origin(inner) is dict and isinstance(value, Mapping):
-        return {name: _built(typing.get_args(inner)[1], item) for name, item in value.items()}
+        return {name: build(typing.get_args(inner)[1], item) for name, item in value.items()}
     if typing.get_origin(inner) is list and value is not None:
-        return [_built(typing.get_args(inner)[0], item) for item in value]
+        return [build(typing.get_args(inner)[0], item) for item in value]
     return tuple(value) if typing.get_origin(inner) is tuple and value is not None else value
 
 
-def _optional(hint: Any) -> Any:
-    """X of `X | None`, None for any other hint."""
-    if typing.get_origin(hint) not in (types.UnionType, typing.Union):
+def merge(hint: Any, base: Any, given: Any, where: str) -> Any:
+    """`base` (complete plain data, or None) with `given` merged in; complete again, every value of its type.
+
+    A mapping that names a `kind`, or a name alone, replaces a choice with that option's defaults. Raises ValueError, in
+    one line that begins with `where=given`, on an unknown name or a wrong type.
+    """
+    inner, optional = _split(hint)
+    if (given is None and (optional or inner is Any)) or (isinstance(given, str) and given == REQUIRED):
+        return given
+    if _is_choice(inner) and given is not None:
+        return _merge_choice(inner, base, given, where)
+    if dataclasses.is_dataclass(inner):
+        if not isinstance(given, Mapping):
+            raise ValueError(f"{where}={_shown(given)}: a group of settings; accepted: {_below(where, _hints(inner))}")
+        return _merge_group(inner, base, given, where)
+    origin = typing.get_origin(inner)
+    if origin is dict and isinstance(given, Mapping):
+        item, types_of = typing.get_args(inner)[1], _types_of(hint)
+        old = base or {}
+        new = {n: merge(types_of.get(n, item), old.get(n), v, _path(where, n)) for n, v in given.items()}
+        return old | {n: given[n] if types_of and v == given[n] else v for n, v in new.items()}  # 1 stays 1 for 1.0
+    if origin in (list, tuple) and isinstance(given, list | tuple):
+        item = (typing.get_args(inner) or (Any,))[0]
+        return origin(merge(item, None, v, f"{where}.{i}") for i, v in enumerate(given))
+    return _scalar(inner, optional, given, where)
+
+
+def assign(hint: Any, base: Any, path: Sequence[str], text: str, key: str, given: Iterable[str] = ()) -> Any:
+    """`base` with the setting at `path` read from `text`, as `key=text` on a command line; complete again.
+
+    `kind` of a choice switches the option and keeps what both options have. An optional group that is null begins with
+    its defaults. In a list of choices an element is named by its place or its kind. `given`: all keys of the command
+    line, for groups of which exactly one setting may be given (`one_of`): the others are cleared.
+    """
+    inner, _ = _split(hint)
+    if not path:
+        return merge(hint, base, parse(hint, text, key), key)
+    name, rest = path[0], path[1:]
+    place = key.removesuffix("." + ".".join(path)) if key != ".".join(path) else ""
+    if _is_choice(inner) and name == "kind" and not rest:
+        chosen = option(inner, text, key)
+        kept = {n: v for n, v in (base or {}).items() if n in _hints(chosen)}
+        return defaults(chosen) | kept
+    if _is_choice(inner):
+        if base is None:
+            raise ValueError(f"{key}={text}: {place} is null; accepted: {place}=NAME with {', '.join(inner.options)}")
+        inner = inner.options[base["kind"]]
+    if dataclasses.is_dataclass(inner):
+        hints, old = _hints(inner), defaults(inner) if base in (None, REQUIRED) else base
+        if name not in hints:
+            raise ValueError(_unknown(f"{key}={text}", name, hints, place))
+        new = old | {name: assign(hints[name], old[name], rest, text, key, given)}
+        if getattr(inner, "one_of", False) and new[name] is not None:
+            new |= {other: None for other in hints if other != name and _path(place, other) not in given}
+        return new
+    if typing.get_origin(inner) is dict:
+        return _assign_in_mapping(hint, base or {}, path, text, key, given)
+    if typing.get_origin(inner) is list and base:
+        places = [i for i, item in enumerate(base) if name in (str(i), isinstance(item, Mapping) and item.get("kind"))]
+        if places:
+            new = list(base)
+            new[places[0]] = assign(typing.get_args(inner)[0], base[places[0]], rest, text, key, given)
+            return new
+        accepted = ", ".join(_path(place, str(i)) for i in range(len(base)))
+        raise ValueError(f"{key}={text}: unknown setting; accepted: {accepted}")
+    raise ValueError(f"{key}={text}: {place} has no settings inside it")
+
+
+def parse(hint: Any, text: str, key: str) -> Any:
+    """Text of a command line as a value: as it is where text is meant, else read as YAML."""
+    inner, _ = _split(hint)
+    if text == "null":
         return None
+    if inner is str or (_is_choice(inner) and text.isidentifier()):
+        return text
+    if inner is int and text.removeprefix("-").replace("_", "").isdigit():
+        return int(text)
+    quoted = text.startswith(("[", "{", '"', "'"))
+    try:
+        value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"] if text else None  # type: ignore
+    except YAMLError as error:
+        if inner is Any and not quoted:
+            return text
+        raise ValueError(f"{key}={text}: expected {_expected(hint)}") from error
+    if value is None:
+        raise ValueError(f"{key}={text}: expected {_expected(hint)}")
+    return text if inner is Any and isinstance(value, str) and not quoted else value
+
+
+def option(choice: type[Choice], kind: Any, where: str) -> type:
+    """The class of an option. Raises ValueError, with a guess and all names, for one that is unknown."""
+    if kind in choice.options:
+        return choice.options[kind]
+    if kind in choice.refused:
+        raise ValueError(f"{where}={kind}: {choice.refused[kind]}; accepted: {', '.join(choice.options)}")
+    accepted = ", ".join(choice.options)
+    raise ValueError(f"{where}={_shown(kind)} is not known{guess(str(kind), choice.options)}; accepted: {accepted}")
+
+
+def guess(name: str, names: Iterable[str]) -> str:
+    """` (did you mean X?)` where a name is close to one of `names`, else nothing."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def missing(values: Any, where: str = "") -> list[str]:
+    """The dotted names of settings that still need a value."""
+    if isinstance(values, Mapping):
+        return [found for name, item in values.items() for found in missing(item, _path(where, str(name)))]
+    if isinstance(values, list):
+        return [found for i, item in enumerate(values) for found in missing(item, f"{where}.{i}")]
+    return [where] if isinstance(values, str) and values == REQUIRED else []
+
+
+def is_single(schema: type, name: str) -> bool:
+    """Whether the dataclass has a field of that name which is no group of settings: a number, text, a list."""
+    inner = _split(_hints(schema).get(name))[0]
+    return name in _hints(schema) and not dataclasses.is_dataclass(inner) and not _is_choice(inner)
+
+
+def _merge_choice(choice: type[Choice], base: Any, given: Any, where: str) -> dict[str, Any]:
+    if isinstance(given, str):
+        return defaults(option(choice, given, where))
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where}={_shown(given)} is not known; accepted: {', '.join(choice.options)}")
+    if "kind" in given:
+        chosen = option(choice, given["kind"], f"{where}.kind")
+        return _merge_group(chosen, None, {n: v for n, v in given.items() if n != "kind"}, where)
+    if base in (None, REQUIRED):
+        raise ValueError(f"{where}={_shown(given)}: needs a kind; accepted: {', '.join(choice.options)}")
+    return _merge_group(choice.options[base["kind"]], base, given, where)
+
+
+def _merge_group(schema: type, base: Any, given: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    hints, old = _hints(schema), defaults(schema) if base in (None, REQUIRED) else base
+    unknown = next((name for name in given if name not in hints), None)
+    if unknown is not None:
+        raise ValueError(_unknown(f"{_path(where, unknown)}={_shown(given[unknown])}", unknown, hints, where))
+    if getattr(schema, "one_of", False) and any(value is not None for value in given.values()):
+        old = dict.fromkeys(old)
+    return old | {name: merge(hints[name], old[name], value, _path(where, name)) for name, value in given.items()}
+
+
+def _assign_in_mapping(hint: Any, base: dict, path: Sequence[str], text: str, key: str, given: Iterable[str]) -> dict:
+    """In a mapping to anything, the settings of a recipe's stage for instance, a name may have dots itself."""
+    item, types_of = typing.get_args(_split(hint)[0])[1], _types_of(hint)
+    for i in range(1, len(path)):
+        name = ".".join(path[:i])
+        if name in base and (item is not Any or isinstance(base[name], Mapping)):
+            return base | {
+                name: assign(dict[str, Any] if item is Any else item, base[name], path[i:], text, key, given)
+            }
+    if item is not Any and len(path) > 1:
+        raise ValueError(_unknown(f"{key}={text}", path[0], base, key.removesuffix("." + ".".join(path))))
+    name = ".".join(path)
+    return base | {name: assign(types_of.get(name, item), base.get(name), [], text, key, given)}
+
+
+def _scalar(kind: Any, optional: bool, given: Any, where: str) -> Any:
+    wrong = ValueError(f"{where}={_shown(given)}: expected {_expected(kind | None if optional else kind)}")
+    if kind not in _EXPECTED:
+        if typing.get_origin(kind) in (list, tuple, dict) or (given is None and not optional):
+            raise wrong
+        return given
+    if kind is bool:
+        if isinstance(given, str) and given.lower() in _BOOLS:
+            return _BOOLS[given.lower()]
+        if not isinstance(given, bool):
+            raise wrong
+        return given
+    if given is None or (isinstance(given, bool | Mapping | list | tuple) and kind is not str):
+        raise wrong
+    if isinstance(given, Mapping | list | tuple):
+        raise wrong
+    try:
+        value = kind(given)
+    except (ValueError, OverflowError):
+        raise wrong from None
+    if kind is int and value != (float(given) if isinstance(given, str) else given):
+        raise wrong
+    return value
+
+
+@cache
+def _hints(schema: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(schema, include_extras=True)
+    return {f.name: hints[f.name] for f in dataclasses.fields(schema)}
+
+
+def _split(hint: Any) -> tuple[Any, bool]:
+    """X and whether null is accepted, of `X | None`; annotations are taken off."""
+    if typing.get_origin(hint) is Annotated:
+        hint = typing.get_args(hint)[0]
+    if typing.get_origin(hint) not in (types.UnionType, typing.Union):
+        return hint, False
     kinds = [k for k in typing.get_args(hint) if k is not type(None)]
-    return kinds[0] if len(kinds) == 1 else None
+    return (kinds[0] if len(kinds) == 1 else Any), type(None) in typing.get_args(hint)
+
+
+def _types_of(hint: Any) -> dict[str, Any]:
+    """The types of the names of an open mapping, `Annotated[dict[str, Any], CLASS]`: those of the class's fields."""
+    if typing.get_origin(hint) is not Annotated:
+        return {}
+    return _hints(typing.get_args(hint)[1])
+
+
+def _is_choice(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Choice) and "kind" not in vars(hint)
+
+
+def _expected(hint: Any) -> str:
+    inner, optional = _split(hint)
+    if typing.get_origin(inner) in (list, tuple):
+        return "a list such as [1, 2]"
+    name = _EXPECTED.get(inner, "another kind of value")
+    return f"{name} or null" if optional else name
+
+
+def _unknown(said: str, name: str, names: Iterable[str], where: str) -> str:
+    return f"{said}: unknown setting{guess(name, names)}; accepted: {_below(where, names)}"
+
+
+def _below(where: str, names: Iterable[str]) -> str:
+    return ", ".join(_path(where, name) for name in names) or "nothing"
+
+
+def _path(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else str(name)
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

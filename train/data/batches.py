@@ -22,7 +22,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ class DataConfig:
     """
 
     preset: str = "tiny"
-    overrides: dict[str, Any] = field(default_factory=dict)
+    overrides: Annotated[dict[str, Any], Spec] = field(default_factory=dict)
     seed: int = 0
     tokens: str = PHRASE
 

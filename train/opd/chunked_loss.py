@@ -1,18 +1,24 @@
 """Losses over the vocabulary, a block of positions at a time, so that no batch's log-probabilities live all at once.
 
 Unembedding, log-softmax and loss go forward and backward in each block before the next is begun; what stays of a block
-is its gradient with respect to the residual stream and to the unembedding. Equal to one pass over all positions to
+is its gradient with respect to the hidden states and to the unembedding. Equal to one pass over all positions to
 rounding; where all fit into one block it is that pass.
 
 Legend: N response positions, n those of a block, C channels, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 ENTRIES = {"cpu": 2**22, "cuda": 2**26}  # log-probabilities of a block: 16 MB, 256 MB
+
+
+def next_token_log_probs(hidden_NC: Tensor, unembedding_VC: Tensor) -> Tensor:
+    """Log-probabilities of the next token, float32[N, V]."""
+    return torch.log_softmax(F.linear(hidden_NC, unembedding_VC).float(), dim=-1)
 
 
 def blocks(length_B: Tensor, vocabulary: int, whole_rows: bool = False) -> list[slice]:
@@ -32,8 +38,8 @@ def blocks(length_B: Tensor, vocabulary: int, whole_rows: bool = False) -> list[
     return found
 
 
-class _Known(torch.autograd.Function):
-    """A scalar whose gradients with respect to two tensors are known already."""
+class _Recorded(torch.autograd.Function):
+    """A scalar whose gradients with respect to two tensors have been computed already."""
 
     @staticmethod
     def forward(ctx, value: Tensor, slope_a: Tensor, slope_b: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -46,17 +52,40 @@ class _Known(torch.autograd.Function):
         return None, None, None, outer * slope_a, outer * slope_b
 
 
-def fused(states_NC: Tensor, weight_VC: Tensor, parts: list[slice], loss_of: Callable[..., Tensor]) -> Tensor:
-    """The sum over `parts` of loss_of(part, states_nC, weight_VC), with gradient to the states and the weight.
+class BlockwiseLoss:
+    """A sum over blocks of positions, with gradient to the hidden states and the unembedding.
 
-    `loss_of` is called once for each part, in order, on leaves of their own.
+        >>> total = BlockwiseLoss(hidden_NC, unembedding_VC, blocks)
+        >>> for block in total:
+        ...     total.add(loss_of(total.log_probs()))   # goes backward at once
+        >>> total.loss()                                # a scalar whose backward costs nothing more
+
+    What a block makes should be let go before the next one: nothing but numbers stays of it.
     """
-    weight = weight_VC.detach().requires_grad_()
-    slopes, total = [], torch.zeros((), device=states_NC.device)
-    for part in parts:
-        states_nC = states_NC.detach()[part].requires_grad_()
-        loss = loss_of(part, states_nC, weight)
+
+    def __init__(self, hidden_NC: Tensor, unembedding_VC: Tensor, blocks: list[slice]) -> None:
+        self.hidden_NC, self.unembedding_VC, self.blocks = hidden_NC, unembedding_VC, blocks
+        self._weight = unembedding_VC.detach().requires_grad_()
+        self._slopes: list[Tensor] = []
+        self._total = torch.zeros((), device=hidden_NC.device)
+
+    def __iter__(self) -> Iterator[slice]:
+        for block in self.blocks:
+            self._hidden_nC = self.hidden_NC.detach()[block].requires_grad_()
+            yield block
+
+    def log_probs(self) -> Tensor:
+        """Log-probabilities of the next token at the present block, with gradient: float32[n, V]."""
+        return next_token_log_probs(self._hidden_nC, self._weight)
+
+    def add(self, loss: Tensor) -> None:
+        """The loss of the present block."""
         loss.backward()
-        slopes.append(states_nC.grad)
-        total += loss.detach()
-    return _Known.apply(total, torch.cat(slopes), weight.grad, states_NC, weight_VC)
+        self._slopes.append(self._hidden_nC.grad)
+        self._total += loss.detach()
+
+    def loss(self) -> Tensor:
+        """The sum, once every block has been added."""
+        return _Recorded.apply(
+            self._total, torch.cat(self._slopes), self._weight.grad, self.hidden_NC, self.unembedding_VC
+        )

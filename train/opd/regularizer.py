@@ -12,19 +12,24 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from train.opd.checks import only, unit
-from train.opd.divergence.kl import kl_entries
+from train.opd.divergence import NLL
+from train.opd.divergence.kl import kl
+from train.opd.loss_terms import LossBatch, LossTerm, Step
 from train.opd.rollouts import Rollouts
-from train.opd.signals import Signals
-from train.opd.teacher.targets import Scored
+from train.opd.schedule import unit
+from train.opd.scored import Scored
+from train.opd.source import GoldDocuments
+from train.opd.weight import WeightConfig, coefficients
+from train.opd.weight.sample_weights import Wrong
+from train.opd.weight.signals import Signals
 from train.opd.weight.token_weights import top
-from train.opd.weight.weight import WeightConfig, coefficients
 
 
 def reference_kl(scored: Scored) -> Tensor:
     """KL(q, r) over the full vocabulary at the batch's own states, r the student at step 0 (StableOPD, 2604.08527)."""
-    assert scored.reference_NV is not None
-    return kl_entries(scored.student_NV, scored.reference_NV).sum(dim=-1)
+    if scored.reference_NV is None:
+        raise RuntimeError("regularizer.ref_kl: the student at step 0 was not scored")
+    return kl(scored.student_NV, scored.reference_NV)
 
 
 def negative_entropy(scored: Scored) -> Tensor:
@@ -34,7 +39,7 @@ def negative_entropy(scored: Scored) -> Tensor:
 
 def log_likelihood(scored: Scored) -> Tensor:
     """log q(y): minimising it on wrong responses makes them unlikely (REDI, 2505.24850). Unbounded: train shortly."""
-    return scored.student_NV.gather(-1, scored.token_N[:, None]).squeeze(-1)
+    return scored.log_q_N
 
 
 POSITION: dict[str, Callable[[Scored], Tensor]] = {
@@ -61,8 +66,12 @@ class RegularizerConfig:
             if getattr(self, name) < 0.0:
                 raise ValueError(f"regularizer.{name}={getattr(self, name)}: accepted are numbers from 0 (off)")
         if self.entropy_top is not None:
-            only("regularizer.entropy_top", self.entropy_top, self.entropy != 0.0, "regularizer.entropy other than 0")
             unit("regularizer.entropy_top", self.entropy_top)
+            if self.entropy == 0.0:
+                raise ValueError(
+                    f"regularizer.entropy_top={self.entropy_top} has no effect with "
+                    "regularizer.entropy=0; accepted: null"
+                )
 
     @property
     def needs_reference(self) -> bool:
@@ -80,19 +89,33 @@ class RegularizerConfig:
         return [name for name in POSITION if getattr(self, name) != 0.0]
 
 
-def regularizer_coefficients(
+def regularizer_terms(
     rollouts: Rollouts, config: RegularizerConfig, normaliser: str, max_new: int, signals: Signals | None
-) -> dict[str, Tensor]:
-    """What each position counts in each position regularizer, its coefficient included: float32[B, R] by name."""
-    counts = {}
+) -> list[LossTerm]:
+    """The position regularizers that are switched on, each with its coefficient in the counts."""
+    terms = []
     for name in config.active:
         if name == "unlikelihood":
-            count_BR = coefficients(rollouts, WeightConfig(sample=["wrong"], normaliser="sequence"), max_new)
-        elif name == "entropy" and config.entropy_top is not None:
-            assert signals is not None
+            count_BR = coefficients(rollouts, WeightConfig(sample=[Wrong()], normaliser="sequence"), max_new)
+        elif name == "entropy" and config.entropy_top is not None and signals is not None:
             count_BR = top(signals["student_entropy"], config.entropy_top, rollouts)
             count_BR = count_BR / count_BR.sum().clamp(min=1.0)
         else:
             count_BR = coefficients(rollouts, WeightConfig(normaliser=normaliser), max_new)
-        counts[name] = getattr(config, name) * count_BR
-    return counts
+        terms.append(LossTerm(name, getattr(config, name) * count_BR, POSITION[name]))
+    return terms
+
+
+@dataclass(frozen=True)
+class GoldLikelihood:
+    """`coefficient` times the negative log-likelihood of the documents that belong to the step's prompts."""
+
+    coefficient: float
+    normaliser: str
+
+    def extend(self, batches: list[LossBatch], step: Step) -> list[LossBatch]:
+        """The documents as a further batch, without teacher."""
+        rollouts, _ = GoldDocuments().draw(step.prompts, step.batch, step.model, None)
+        count_BR = coefficients(rollouts, WeightConfig(normaliser=self.normaliser), step.prompts.max_new)
+        terms = [LossTerm("gold_nll", count_BR, NLL(), self.coefficient)]
+        return [*batches, LossBatch(rollouts, step.parts(rollouts, asks=False), terms)]

@@ -37,7 +37,8 @@ class Rollouts:
     verdicts: the checker's judgement of each row.
     first: index in the stream of the prompt of group 0.
     eos, pad: the end-of-sequence and the padding token.
-    context: what a teacher reads before the prompt of each row, tokens of its sections (`contexts.py`); () without any.
+    context: what a teacher reads before the prompt of each row, tokens of its sections; () without any
+        (`teacher/teacher_prompt.py`).
     """
 
     tokens_BT: Tensor
@@ -58,11 +59,11 @@ class Rollouts:
         return len(self.prompt_B)
 
     @property
-    def told_B(self) -> Tensor:
+    def has_context_B(self) -> Tensor:
         """bool[B]: whether the teacher reads anything beyond the prompt."""
         return torch.tensor([len(context) > 0 for context in self.context or [()] * len(self)]).to(self.prompt_B.device)
 
-    def told(self) -> tuple[Tensor, Tensor]:
+    def with_contexts(self) -> tuple[Tensor, Tensor]:
         """Tokens and prompt lengths as the teacher reads them; the same tensors where no row has a context."""
         if not any(self.context):
             return self.tokens_BT, self.prompt_B
@@ -97,13 +98,25 @@ class Rollouts:
             **{name: getattr(self, name)[index_M] for name in ("prompt_B", "length_B", "group_B", "origin_B")},
         )
 
-    def chunks(self, size: int, rank: int = 0, world: int = 1) -> list[Tensor]:
+    def chunks(self, size: int, rank: int = 0, world_size: int = 1) -> list[Tensor]:
         """Row indices in blocks of at most `size` rows (0: all at once), sorted by length so that blocks pad little.
 
-        Of `world` processes each takes every world-th row in that order, so that all have about as much to do.
+        Of `world_size` processes each takes every `world_size`-th row in that order, so that all have as much to do.
         """
-        order_B = torch.argsort(self.prompt_B + self.length_B, stable=True)[rank::world]
+        order_B = torch.argsort(self.prompt_B + self.length_B, stable=True)[rank::world_size]
         return list(order_B.split(size or len(self)))
+
+
+def judged_right(rollouts: Rollouts) -> Tensor:
+    """float[B]: 1 where the checker finds every step and the answer right."""
+    return torch.as_tensor(rollouts.verdicts.right, device=rollouts.prompt_B.device).float()
+
+
+def group_mean(value_B: Tensor, group_B: Tensor) -> Tensor:
+    """The mean over each row's group, at each row: float[B]."""
+    total = torch.zeros(int(group_B.max()) + 1, device=value_B.device).index_add(0, group_B, value_B)
+    count = torch.zeros_like(total).index_add(0, group_B, torch.ones_like(value_B))
+    return (total / count.clamp(min=1.0))[group_B]
 
 
 def positions(length_B: Tensor) -> tuple[Tensor, Tensor]:

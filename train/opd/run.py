@@ -11,39 +11,44 @@ and does nothing once it is complete.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from models.gpt import GPT
 from synth.dataset import Source
 from synth.spec import Spec
 from synth.store.encodings import PHRASE
-from train.config.compose import REQUIRED, plain, run_entry
+from train.config.compose import CONFIGS, REQUIRED, plain, resolved, run_entry
+from train.config.schema import guess
 from train.core import checkpoint
-from train.core.distributed import Group, process_group, rank_and_world_size
+from train.core.distributed import Group, process_group
 from train.core.loop import train
 from train.core.optimizer import OptimConfig
 from train.core.state import Budget
 from train.core.torch_setup import set_up
 from train.data.batches import DataConfig, check_vocabulary, vocabulary_notes
 from train.evaluation.callback import EvaluationCallback, harder_problems
-from train.opd.diagnostics.context_check import check_skill, measure_skill, words
+from train.opd.diagnostics.context_check import check_skill, described, measure_skill
 from train.opd.diagnostics.recovery import OpdPeriodicConfig, Recovery
 from train.opd.diagnostics.rollout_log import SampleLog
 from train.opd.method import Method
 from train.opd.objective import Objective
-from train.opd.smoke_overrides import scaled
-from train.opd.source.samplers import Prompts
-from train.opd.teacher.contexts import longest
-from train.opd.teacher.targets import Teacher, make
-from train.opd.teacher.teacher_models import frozen
+from train.opd.source import GoldDocuments, Prompts, Revision
+from train.opd.teacher import Teacher
+from train.opd.teacher.scoring_models import frozen
+from train.opd.teacher.teacher_prompt import longest
 from train.pretrain import CHECKED, check_context, open_together, summary
+from train.recipes.runner import Stage
+from train.runs.results import flat
 from train.runs.run_folder import RunFolder, TrainingOutConfig, run_path
+
+STUDENT, TEACHER = "zoo/tiny-student-0", "zoo/tiny-teacher-0"
 
 
 @dataclass(frozen=True)
@@ -128,19 +133,21 @@ def build(config: OpdConfig, source: Source, device: torch.device) -> tuple[GPT,
     student = load(config.student, "student", config, source, device)
     paths = [] if config.teacher is None else [config.teacher, *config.teachers]
     external = [load(path, "teacher", config, source, device) for path in paths]
-    return student.train(), *cast(config.method, student, external, source.spec)
+    return student.train(), *frozen_models(config.method, student, external, source.spec)
 
 
-def cast(method: Method, student: GPT, external: Sequence[GPT], spec: Spec) -> tuple[Teacher, GPT | None]:
+def frozen_models(
+    method: Method, student: GPT, external: Sequence[GPT], spec: Spec | None
+) -> tuple[Teacher, GPT | None]:
     """What scores the responses and the model that the source needs, for a student as it is at step 0."""
-    params = make(method.teacher, student, external, spec)
+    scoring = method.teacher.scoring_model(student, external, spec)
     reference = deepcopy(student) if method.needs_reference else None
-    author = None
-    if method.author == "teacher" and params is not None:
-        author = params.models[0]
-    elif method.author == "initial":
-        author = frozen(deepcopy(student))
-    return Teacher(method.teacher, params if method.scores else None, reference), author
+    source_model = None
+    if method.source.model == "teacher" and scoring is not None:
+        source_model = scoring.models[0]
+    elif method.source.model == "initial":
+        source_model = frozen(deepcopy(student))
+    return Teacher(method.teacher, scoring if method.scores else None, reference), source_model
 
 
 def load(path: str, setting: str, config: OpdConfig, source: Source, device: torch.device) -> GPT:
@@ -152,7 +159,7 @@ def load(path: str, setting: str, config: OpdConfig, source: Source, device: tor
     prompt = int(documents.prompt.max())
     gold = int((np.diff(documents.offsets) - documents.prompt).max())
     reads = method.teacher.is_self or setting == "teacher"
-    recipe = method.teacher.context if reads else "attempt" if method.source.kind == "revision" else "none"
+    recipe = method.teacher.context if reads else "attempt" if isinstance(method.source, Revision) else "none"
     context = longest(recipe, config.max_new, gold)
     if prompt + context + config.max_new > model.config.context:
         per_token = longest(recipe, 1, gold) - longest(recipe, 0, gold) + 1
@@ -176,10 +183,10 @@ def main(config: OpdConfig) -> None:
             )
         source = config.source("train", "distillation")
         config.method.check_vocabulary(config.data.encoding().size)
-        student, teacher, author = build(config, source, group.device)
+        student, teacher, source_model = build(config, source, group.device)
         validation, follow = config.source("test", "validation"), None
         harder = harder_problems(config.data, config.evaluate, student.config.context)
-        if config.evaluate.continuations and teacher.params is not None:
+        if config.evaluate.continuations and teacher.model is not None:
             follow = Recovery(teacher, validation, config.evaluate.continuations, config.seed)
         skill = group.from_main(lambda: skill_of(config, student, teacher))
         seeds = {"rollouts": config.seed, "data": config.data.seed}
@@ -189,9 +196,9 @@ def main(config: OpdConfig) -> None:
             run.write_json("skill.json", skill)
         if not run.complete:
             # where the batches are documents, the rollouts worth reading are those of the evaluation
-            written = run.path if config.method.source.kind == "gold" and group.is_main else None
+            written = run.path if isinstance(config.method.source, GoldDocuments) and group.is_main else None
             judge = EvaluationCallback(validation, config.evaluate, written, harder, follow)
-            distil(config, run, source, (student, teacher, author), judge, group)
+            distil(config, run, source, (student, teacher, source_model), judge, group)
         if group.is_main:
             print(run.path)
 
@@ -204,11 +211,11 @@ def skill_of(config: OpdConfig, student: GPT, teacher: Teacher) -> dict[str, Any
     context = config.method.teacher.context
     if context == "none" or (run_path(plain(config), config.inputs) / "skill.json").exists():
         return None
-    reader = student if config.method.teacher.is_self else teacher.params.models[0]
+    reader = student if config.method.teacher.is_self else teacher.model.models[0]
     skill = measure_skill(reader, config.data, context, config.skill.problems)
     if config.skill.stop:
         check_skill(skill)
-    print(words(skill), file=sys.stderr)
+    print(described(skill), file=sys.stderr)
     return skill
 
 
@@ -221,11 +228,11 @@ def distil(
     group: Group,
 ) -> None:
     """Trains to the end of the budget and writes the summary; `models` as `build` returns them."""
-    student, teacher, author = models
+    student, teacher, source_model = models
     log = SampleLog(run.path / "samples.jsonl", config.data.encoding(), config.evaluate.every, config.evaluate.samples)
     prompts = Prompts(source, config.prompts, config.max_new, config.seed)
     watch = log if group.is_main else None
-    objective = Objective(config.method, prompts, teacher, author, config.micro_batch, watch, group)
+    objective = Objective(config.method, prompts, teacher, source_model, config.micro_batch, watch, group)
     state = train(
         run,
         student,
@@ -242,15 +249,50 @@ def distil(
         run.write_json("summary.json", summary(run, student, state))
 
 
+def rewrite(overrides: Sequence[str]) -> list[str]:
+    """The overrides with `scale=NAME` written out: the settings that recipes of that scale give (configs/scale).
+
+    What is given beside it wins. A scale without claims, such as smoke, is for trying a method: what is not given then
+    comes from the zoo, and a teacher that cannot read its context does not stop the run. Raises ValueError for an
+    unknown scale or method.
+    """
+    names = [one.removeprefix("scale=") for one in overrides if one.startswith("scale=")]
+    if not names:
+        return list(overrides)
+    scales = sorted(path.stem for path in (CONFIGS / "scale").glob("*.yaml"))
+    if names[-1] not in scales:
+        raise ValueError(f"scale={names[-1]}: no such option{guess(names[-1], scales)}; accepted: {', '.join(scales)}")
+    scale = yaml.safe_load((CONFIGS / "scale" / f"{names[-1]}.yaml").read_text(encoding="utf-8"))
+    own = [one for one in overrides if not one.startswith("scale=")]
+    given = {one.partition("=")[0] for one in own}
+    settings = dict(flat(scale["entries"].get("train.opd.run", {})))
+    if any(key.startswith("budget.") for key in given):
+        settings = {key: value for key, value in settings.items() if not key.startswith("budget.")}
+    if not scale["claims"]:
+        settings |= stand_ins(resolved("opd", OpdConfig, own)["method"])
+    kept = {key: value for key, value in settings.items() if key not in given}
+    return Stage("", "train.opd.run", kept).argv({}, 0) + own
+
+
+def stand_ins(method: Mapping[str, Any]) -> dict[str, Any]:
+    """Models of the zoo for what a method needs, and a check of its teacher's context that stops nothing."""
+    teacher = method["teacher"]
+    context = teacher.get("context", "none")
+    found: dict[str, Any] = {"student": STUDENT}
+    if teacher["kind"] == "external":
+        found["teacher"] = TEACHER
+        if teacher["route"] is not None:
+            found["teachers"] = [TEACHER] * len(teacher["route"].get("bounds", [0]))
+    if context != "none":
+        found |= {"skill.problems": 8, "skill.stop": False}
+    if "concise" in context.split("+"):  # it asks for something only where solutions are not concise anyway
+        found["data.overrides.shortest"] = False
+    return found
+
+
 def entry(argv: Sequence[str] | None = None) -> int:
     """The command: its exit code."""
-    try:
-        given = scaled(sys.argv[1:] if argv is None else argv)
-    except ValueError as error:
-        if rank_and_world_size()[0] == 0:
-            print(f"error: {error}", file=sys.stderr)
-        return 2
-    return run_entry("opd", OpdConfig, main, __doc__ or "", given)
+    return run_entry("opd", OpdConfig, main, __doc__ or "", argv, rewrite)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python -m train.opd.table            # all methods
     python -m train.opd.table opd gkd    # some of them
+    python -m train.opd.table --parts    # the options of each part, their settings and defaults
 
 A part that a method leaves at its default stays empty: fresh student at temperature 1, external teacher, full
 vocabulary, all tokens alike, no regularizer, no reward.
@@ -9,89 +10,131 @@ vocabulary, all tokens alike, no regularizer, no reward.
 
 import re
 import sys
+import typing
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
 import yaml
 
 from train.config.compose import CONFIGS
-from train.opd.outcome import OutcomeConfig
-from train.opd.regularizer import RegularizerConfig
+from train.config.schema import Choice, build, defaults, plain
+from train.opd.method import Method
+from train.opd.outcome import Modulation
+from train.opd.teacher import Route
 
 FOLDER = CONFIGS / "method"
-COLUMNS = ("method", "source", "teacher", "divergence", "weight", "regularizer", "outcome", "paper")
-USUAL = {
-    "source": {"kind": "student", "samples": 1, "temperature": 1.0},
-    "teacher": {"params": "external"},
-    "divergence": {"support": "full"},
-    "weight": {"normaliser": "token"},
-    "regularizer": {f.name: f.default for f in fields(RegularizerConfig)},
-    "outcome": {f.name: f.default for f in fields(OutcomeConfig)},
-}
+PARTS = ("source", "teacher", "divergence", "weight", "regularizer", "outcome")
+COLUMNS = ("method", *PARTS, "paper")
+NESTED = {"teacher.route": Route, "outcome.modulate": Modulation}  # choices that are null by default
+
+
+def names() -> list[str]:
+    """All methods."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def read(name: str) -> Method:
+    """The method of a file. Raises ValueError, with what is accepted, for a name that is none."""
+    if name not in names():
+        raise ValueError(f"{name}: no such method; accepted: {', '.join(names())}")
+    return build(Method, yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
 
 
 def short(value: Any) -> str:
     """A setting's value in few characters."""
     if isinstance(value, dict) and {"start", "end"} <= value.keys():
         return f"{value['start']}→{value['end']} {'at' if value.get('jump') else 'by'} {value['steps']}"
+    if isinstance(value, dict):
+        inside = ", ".join(f"{name} {short(item)}" for name, item in value.items() if name != "kind")
+        return f"{value['kind']} ({inside})" if inside else str(value["kind"])
     if isinstance(value, list):
-        return "+".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        return "+".join(map(short, value)) if value else "none"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def part(name: str, settings: dict[str, Any]) -> str:
-    """A part's settings that differ from the usual, its kind without a name."""
-    kind = {"teacher": "params"}.get(name, "kind")
-    words = []
-    for key, value in settings.items():
-        if USUAL[name].get(key) == value:
-            continue
-        words.append(short(value) if key in (kind, "token", "sample") else f"{key} {short(value)}")
-    return ", ".join(words)
+def cell(value: Any, usual: Any) -> str:
+    """A part's settings, its option's name first; left out is what the usual choice has too, and what is no number and
+    the option's default anyway."""
+    settings, own, same = plain(value), defaults(type(value)), plain(usual) | {"weight": 1.0}
+    if settings == plain(usual):
+        return ""
+    said = [settings["kind"]] if "kind" in settings else []
+    for name, item in settings.items():
+        number = isinstance(item, int | float) and not isinstance(item, bool)
+        if name != "kind" and item != same.get(name) and (number or item != own[name]):
+            said.append(short(item) if name in ("token", "sample") else f"{name} {short(item)}")
+    return ", ".join(said)
 
 
 def row(name: str) -> dict[str, str]:
     """The cells of a method's row, by column."""
-    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
-    method = yaml.safe_load(text)
-    cells = {column: part(column, method.get(column, {})) for column in USUAL}
-    for term in method.get("also", []):
-        weight = part("weight", term.get("weight", {}))
-        factor = f"{term['coefficient']} " if "coefficient" in term else ""
-        cells["divergence"] += f" + {factor}{part('divergence', term['divergence'])}"
+    method, usual = read(name), Method("usual")
+    cells = {part: cell(getattr(method, part), getattr(usual, part)) for part in PARTS}
+    cells["divergence"] = cells["divergence"] or method.divergence.kind
+    for term in method.also:
+        weight = cell(term.weight, usual.weight)
+        factor = f"{term.coefficient} " if term.coefficient != 1.0 else ""
+        cells["divergence"] += f" + {factor}{cell(term.divergence, usual.divergence) or term.divergence.kind}"
         cells["weight"] += f" / {weight}" if weight else ""
-    if "fork" in method:
+    if method.fork is not None:
         cells["weight"] += "fork test"
-    if "schedule" in method:
-        cells["divergence"] += f", times {short(method['schedule'])}"
+    if method.schedule is not None:
+        cells["divergence"] += f", times {short(plain(method.schedule))}"
+    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
     title = re.split(r"[:(]", text.lstrip("# "))[0].split(", ")[-1].strip()
     papers = re.findall(r"\b\d{4}\.\d{5}\b", text.split("name:")[0])
     link = ", ".join(f"[{number}](https://arxiv.org/abs/{number})" for number in dict.fromkeys(papers))
-    cells |= {
-        "method": f"`{name}`",
-        "paper": link or ("ours" if "(ours)" in text else title),
-    }
+    cells |= {"method": f"`{name}`", "paper": link or ("ours" if "(ours)" in text else title)}
     return {column: cells[column].strip(" ,") for column in COLUMNS}
 
 
-def table(names: list[str]) -> str:
-    """The rows of these methods under a heading."""
-    rows = [row(name) for name in names]
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *([cells[c] for c in COLUMNS] for cells in rows)]
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def main(words: list[str]) -> int:
-    """Prints the table; 2 and one line for a name that is no method."""
-    if {"-h", "--help"} & set(words):
+def options(schema: type, where: str = "") -> Iterator[tuple[str, type[Choice]]]:
+    """Every choice among the settings of a dataclass, with those inside its options: its dotted name and its class."""
+    hints = typing.get_type_hints(schema)
+    for f in fields(schema):
+        name = f"{where}.{f.name}" if where else f.name
+        found = NESTED.get(name, (typing.get_args(hints[f.name]) or (hints[f.name],))[0])
+        if not isinstance(found, type):
+            continue
+        if issubclass(found, Choice):
+            yield name, found
+            inside = {n: c for chosen in found.options.values() for n, c in options(chosen, name)}
+            yield from inside.items()
+        elif name == "weight":
+            yield from options(found, name)
+
+
+def parts() -> str:
+    """The options of each part, with their settings and defaults, as Markdown."""
+    rows = []
+    for name, choice in options(Method):
+        for kind, chosen in choice.options.items():
+            settings = ", ".join(f"{n} {short(v)}" for n, v in defaults(chosen).items() if n != "kind")
+            rows.append([f"`method.{name}`", f"`{kind}`", settings, (chosen.__doc__ or "").split("\n")[0]])
+    return markdown(("setting", "option", "settings and defaults", "what it is"), rows)
+
+
+def main(argv: list[str]) -> int:
+    """Prints a table; 2 and one line for a name that is no method."""
+    if {"-h", "--help"} & set(argv):
         print((__doc__ or "").strip())
         return 0
-    known = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-    for word in words:
-        if word not in known:
-            print(f"error: {word}: no such method; accepted: {', '.join(known)}", file=sys.stderr)
-            return 2
-    print(table(words or known))
+    if argv == ["--parts"]:
+        print(parts())
+        return 0
+    try:
+        rows = [row(name) for name in argv or names()]
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(markdown(COLUMNS, [[cells[c] for c in COLUMNS] for cells in rows]))
     return 0
 
 

@@ -8,26 +8,29 @@ the verifier's state is the exact answer to the same question (ours). Eta, gamma
 Legend: B rows, R response columns, F forks, K tokens of a future.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.decode.sampling import sample
+from models.decode.sampling import Samples, sample
 from models.gpt import GPT
 from synth.judge.checker import MALFORMED, Verdicts
+from synth.problem.arrays import Problems
 from synth.ragged import pad_rows
-from train.opd.checks import positive, unit
+from train.opd.divergence import ForwardKL
+from train.opd.loss_terms import DistillationTerm, LossBatch, LossTerm, Step
 from train.opd.rollouts import Rollouts, join
-from train.opd.signals import Signals
-from train.opd.source.samplers import Prompts, generation_flops, generator
+from train.opd.schedule import positive, unit, whole
+from train.opd.source.prompts import Prompts, generation_flops
+from train.opd.weight.signals import Signals
 from train.opd.weight.token_weights import top
 
 
 @dataclass(frozen=True)
-class ForkConfig:
+class LookAhead:
     """candidates: share of positions of the highest reverse KL; limit: how many of them are looked at in a batch.
 
     tokens: of a future. eta: weight of a teacher's future, gamma: discount of its tokens.
@@ -41,12 +44,31 @@ class ForkConfig:
 
     def __post_init__(self) -> None:
         unit("fork.candidates", self.candidates)
-        for name in ("limit", "tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"fork.{name}={getattr(self, name)}: accepted are whole numbers from 1")
+        whole("fork.limit", self.limit)
+        whole("fork.tokens", self.tokens)
         positive("fork.eta", self.eta)
         if not 0.0 < self.gamma <= 1.0:
             raise ValueError(f"fork.gamma={self.gamma}: accepted are numbers above 0, up to 1")
+
+    def extend(self, batches: list[LossBatch], step: Step) -> list[LossBatch]:
+        """Distillation leaves surface mismatches out, and follows the teacher's futures from the forks."""
+        responses, *others = batches
+        distilled = [term for term in responses.terms if isinstance(term, DistillationTerm)]
+        if not distilled or step.signals is None or step.teacher.model is None:
+            return batches
+        teacher = step.teacher.model.models[0]
+        forks = find_forks(step.rollouts, step.signals, self, step.model, teacher, step.prompts, step.number)
+        step.totals.add_look_ahead(forks.flops, forks.real / forks.looked if forks.looked else 0.0)
+        terms = [
+            replace(term, count_BR=term.count_BR * forks.weight_BR) if isinstance(term, DistillationTerm) else term
+            for term in responses.terms
+        ]
+        batches = [replace(responses, terms=terms), *others]
+        if forks.futures is None:
+            return batches
+        count_FK = future_coefficients(forks, self, distilled[0].count_BR)
+        future = LossTerm("future", count_FK, ForwardKL())
+        return [*batches, LossBatch(forks.futures, step.parts(forks.futures, asks=True), [future])]
 
 
 class Forks(NamedTuple):
@@ -61,7 +83,7 @@ class Forks(NamedTuple):
     flops: float
 
 
-def states(verdicts: Verdicts, lengths: np.ndarray, ended: np.ndarray) -> list[tuple]:
+def derived(verdicts: Verdicts, lengths: np.ndarray, ended: np.ndarray) -> list[tuple]:
     """What each text has derived: parameters of its right steps, whether a step is wrong, whether the answer is there.
 
     A last step that the window cuts off says nothing yet and is left out.
@@ -69,74 +91,101 @@ def states(verdicts: Verdicts, lengths: np.ndarray, ended: np.ndarray) -> list[t
     found = []
     for row, (length, over) in enumerate(zip(lengths, ended, strict=True)):
         spans = zip(verdicts.kind[row], verdicts.param[row], verdicts.start[row], verdicts.stop[row], strict=True)
-        whole = [(kind, param) for kind, param, start, stop in spans if start >= 0 and (over or stop < length)]
-        right = frozenset(int(param) for kind, param in whole if kind < MALFORMED)
-        found.append((right, any(kind >= MALFORMED for kind, _ in whole), bool(over and verdicts.answer_right[row])))
+        complete = [(kind, param) for kind, param, start, stop in spans if start >= 0 and (over or stop < length)]
+        right = frozenset(int(param) for kind, param in complete if kind < MALFORMED)
+        wrong = any(kind >= MALFORMED for kind, _ in complete)
+        found.append((right, wrong, bool(over and verdicts.answer_right[row])))
     return found
 
 
-def look(
-    rollouts: Rollouts, signals: Signals, config: ForkConfig, student: GPT, teacher: GPT, prompts: Prompts, step: int
+def candidates(rollouts: Rollouts, signals: Signals, config: LookAhead, limit: int) -> tuple[Tensor, Tensor]:
+    """Rows and response columns of the batch's high-loss tokens, the highest first; futures end within `limit`."""
+    chosen_BR = top(signals["rkl"], config.candidates, rollouts) > 0
+    place_R = torch.arange(chosen_BR.shape[1], device=chosen_BR.device)
+    chosen_BR &= rollouts.prompt_B[:, None] + place_R <= limit - config.tokens
+    row_N, time_N = chosen_BR.nonzero(as_tuple=True)
+    best_N = signals["rkl"][row_N, time_N].argsort(descending=True, stable=True)[: config.limit]
+    return row_N[best_N], time_N[best_N]
+
+
+def judged(
+    prefixes: list[list[int]], starts: list[int], drawn: Samples, problems: Problems, prompts: Prompts
+) -> Verdicts:
+    """The checker's verdicts on the responses that begin the prefixes, with the drawn futures behind them."""
+    futures = zip(drawn.tokens_BT.tolist(), drawn.lengths_B.tolist(), strict=True)
+    texts = [
+        [*prefix[start:], *future[:n]] for start, prefix, (future, n) in zip(starts, prefixes, futures, strict=True)
+    ]
+    lengths = np.array([len(text) for text in texts])
+    return prompts.tokens.check(problems, pad_rows(texts, prompts.tokens.pad), lengths)
+
+
+def find_forks(
+    rollouts: Rollouts, signals: Signals, config: LookAhead, student: GPT, teacher: GPT, prompts: Prompts, step: int
 ) -> Forks:
     """Compares the futures of student and teacher at the batch's high-loss tokens."""
     weight_BR = torch.ones_like(rollouts.behaviour_BR)
-    room = min(student.config.context, teacher.config.context) - config.tokens
-    chosen_BR = top(signals["rkl"], config.candidates, rollouts) > 0
-    place_R = torch.arange(weight_BR.shape[1], device=weight_BR.device)
-    chosen_BR &= rollouts.prompt_B[:, None] + place_R <= room
-    row_N, time_N = chosen_BR.nonzero(as_tuple=True)
-    best_N = signals["rkl"][row_N, time_N].argsort(descending=True, stable=True)[: config.limit]
-    row_N, time_N = row_N[best_N], time_N[best_N]
+    row_N, time_N = candidates(rollouts, signals, config, min(student.config.context, teacher.config.context))
     if len(row_N) == 0:
         return Forks(weight_BR, None, (row_N, time_N), 0, 0, 0.0)
-    tokens, texts_BT = prompts.tokens, rollouts.tokens_BT.tolist()
-    starts, cuts = rollouts.prompt_B.tolist(), time_N.tolist()
-    rows = row_N.tolist()
-    prefixes = [texts_BT[row][: starts[row] + t] for row, t in zip(rows, cuts, strict=True)]
+    rows, tokens, texts_BT = row_N.tolist(), prompts.tokens, rollouts.tokens_BT.tolist()
+    starts = rollouts.prompt_B[row_N].tolist()
+    prefixes = [texts_BT[row][: start + t] for row, start, t in zip(rows, starts, time_N.tolist(), strict=True)]
     problems = rollouts.problems.take(rows)
-    derived, flops, drawn = [], 0.0, None
     prefix_N = torch.tensor([len(prefix) for prefix in prefixes])
+    found, flops = [], 0.0
     for name, model in (("student", student), ("teacher", teacher)):
-        dice = generator(prompts, f"future {name}", step)
-        drawn = sample(model, prefixes, config.tokens, temperature=1.0, eos=tokens.eos, pad=tokens.pad, generator=dice)
+        generator = prompts.generator(f"future {name}", step)
+        drawn = sample(
+            model, prefixes, config.tokens, temperature=1.0, eos=tokens.eos, pad=tokens.pad, generator=generator
+        )
         flops += generation_flops(model, prefix_N, drawn.lengths_B.cpu(), 1)
-        futures = zip(drawn.tokens_BT.tolist(), drawn.lengths_B.tolist(), strict=True)
-        texts = [
-            [*prefix[starts[row] :], *future[:n]]
-            for row, prefix, (future, n) in zip(rows, prefixes, futures, strict=True)
-        ]
-        lengths = np.array([len(text) for text in texts])
-        verdicts = tokens.check(problems, pad_rows(texts, tokens.pad), lengths)
-        derived.append(states(verdicts, lengths, drawn.finished_B.cpu().numpy()))
-    assert drawn is not None
-    fork_N = torch.tensor([a != b for a, b in zip(*derived, strict=True)], device=row_N.device)
+        verdicts = judged(prefixes, starts, drawn, problems, prompts)
+        lengths = time_N.cpu().numpy() + drawn.lengths_B.cpu().numpy()
+        found.append(derived(verdicts, lengths, drawn.finished_B.cpu().numpy()))
+    fork_N = torch.tensor([a != b for a, b in zip(*found, strict=True)], device=row_N.device)
     weight_BR[row_N[~fork_N], time_N[~fork_N]] = 0.0
     at, real = (row_N[fork_N], time_N[fork_N]), int(fork_N.sum())
     if real == 0:
         return Forks(weight_BR, None, at, len(rows), 0, flops)
+    futures = as_rollouts(fork_N, prefixes, drawn, problems, verdicts, rollouts, at[0], prompts)
+    return Forks(weight_BR, futures, at, len(rows), real, flops)
+
+
+def as_rollouts(
+    fork_N: Tensor,
+    prefixes: list[list[int]],
+    drawn: Samples,
+    problems: Problems,
+    verdicts: Verdicts,
+    rollouts: Rollouts,
+    row_F: Tensor,
+    prompts: Prompts,
+) -> Rollouts:
+    """The futures at the forks as responses to their prefixes."""
     real_F = fork_N.nonzero().squeeze(1).tolist()
     length_F = drawn.lengths_B[fork_N]
     response_FK = drawn.tokens_BT[fork_N, : int(length_F.max())]
     tokens_FT, prompt_F = join([prefixes[i] for i in real_F], response_FK, length_F)
-    written = Rollouts(
+    return Rollouts(
         tokens_BT=tokens_FT,
         prompt_B=prompt_F,
         length_B=length_F,
         trainable_BR=torch.arange(response_FK.shape[1], device=length_F.device) < length_F[:, None],
         behaviour_BR=drawn.sampling_logprobs_BT[fork_N, : response_FK.shape[1]],
-        group_B=rollouts.group_B[at[0]],
-        origin_B=rollouts.origin_B[at[0]],
+        group_B=rollouts.group_B[row_F],
+        origin_B=rollouts.origin_B[row_F],
         problems=problems.take(real_F),
         verdicts=Verdicts(*(field[real_F] for field in verdicts)),
-        eos=tokens.eos,
-        pad=tokens.pad,
+        eos=prompts.tokens.eos,
+        pad=prompts.tokens.pad,
     )
-    return Forks(weight_BR, written, at, len(rows), real, flops)
 
 
-def future_coefficients(forks: Forks, config: ForkConfig, counts_BR: Tensor) -> Tensor:
+def future_coefficients(forks: Forks, config: LookAhead, counts_BR: Tensor) -> Tensor:
     """What the tokens of each future count: eta gamma^k / K of what the token before which it starts counts: [F, K]."""
-    assert forks.futures is not None
+    if forks.futures is None:
+        raise RuntimeError("no token of the batch is a fork")
     inside_FK = forks.futures.trainable_BR.float()
     place_K = torch.arange(inside_FK.shape[1], device=inside_FK.device)
     share_FK = config.eta * config.gamma**place_K * inside_FK / forks.futures.length_B[:, None]

@@ -10,56 +10,67 @@ from torch.utils._pytree import tree_leaves
 from models.gpt import GPT, GPTConfig
 from tests.helpers.opd_batches import FOUR, STUDENT, gradient, model, objective
 from train.opd import chunked_loss
-from train.opd.chunked_loss import blocks, fused
-from train.opd.divergence.divergence import DivergenceConfig, divergence
-from train.opd.divergence.kl import KINDS, RESTS
+from train.opd.chunked_loss import BlockwiseLoss, blocks, next_token_log_probs
+from train.opd.divergence import (
+    JSD,
+    K2,
+    K3,
+    NLL,
+    ForwardKL,
+    PolicyGradient,
+    Ranking,
+    ReverseKL,
+    SkewForwardKL,
+    SkewReverseKL,
+    StudentTopK,
+    TeacherTopK,
+    ToDi,
+)
+from train.opd.divergence.topk_support import RESTS
 from train.opd.method import Method, Term
-from train.opd.outcome import OutcomeConfig
+from train.opd.outcome import GRPO
 from train.opd.regularizer import RegularizerConfig
-from train.opd.teacher.targets import Scored, TeacherConfig
-from train.opd.teacher.teacher_models import logprobs
-from train.opd.weight.weight import WeightConfig
+from train.opd.scored import Scored
+from train.opd.teacher import ExternalTeacher, OracleTeacher, Power, RouteByOps, RouteToLikeliest, TrustRegionTeacher
+from train.opd.weight import WeightConfig
+from train.opd.weight.token_weights import Opener, Tip
 
 N, C, V = 11, 5, 40
 LENGTHS = torch.tensor([4, 1, 6])
 
 
-def of_kind(kind: str, **more) -> DivergenceConfig:
-    return DivergenceConfig(kind, beta=0.3 if kind == "jsd" else None, alpha=0.1 if "skew" in kind else None, **more)
-
-
-PG = {"support": "sampled", "estimator": "pg"}
 LOSSES = [
-    *(of_kind(kind) for kind in KINDS),
-    *(of_kind(kind, support=support, k=3, rest=rest)
-      for kind in ("fkl", "jsd") for support in ("student_topk", "teacher_topk") for rest in RESTS),
-    *(DivergenceConfig(support="sampled", estimator=estimator) for estimator in ("pg", "k2", "k3")),
-    DivergenceConfig(**PG, baseline="rkl"), DivergenceConfig(**PG, gamma=0.9, length_norm=True, decompose=True),
-    DivergenceConfig("fkl", entry_clip=0.05), DivergenceConfig("nll"), DivergenceConfig("ranking", k=4),
+    ForwardKL(), ReverseKL(), JSD(beta=0.3), SkewForwardKL(), SkewReverseKL(), ToDi(),
+    *(kind(support=support(k=3, rest=rest)) for kind in (ForwardKL, JSD) for support in (StudentTopK, TeacherTopK)
+      for rest in RESTS),
+    PolicyGradient(), K2(), K3(), PolicyGradient(baseline="rkl"),
+    PolicyGradient(gamma=0.9, length_norm=True, decompose=True), ForwardKL(entry_clip=0.05), NLL(), Ranking(k=4),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("config", LOSSES, ids=str)
 def test_a_loss_in_blocks_has_the_value_and_gradients_of_one_pass(config, monkeypatch):
-    dice = torch.Generator().manual_seed(0)
-    states_NC, weight_VC = (torch.randn(n, C, generator=dice).requires_grad_() for n in (N, V))
-    teacher_NV = torch.randn(N, V, generator=dice).log_softmax(-1)
-    token_N, count_N = torch.randint(V, (N,), generator=dice), torch.rand(N, generator=dice)
-    behaviour_N = -torch.rand(N, generator=dice)
+    generator = torch.Generator().manual_seed(0)
+    states_NC, weight_VC = (torch.randn(n, C, generator=generator).requires_grad_() for n in (N, V))
+    teacher_NV = torch.randn(N, V, generator=generator).log_softmax(-1)
+    token_N, count_N = torch.randint(V, (N,), generator=generator), torch.rand(N, generator=generator)
+    behaviour_N = -torch.rand(N, generator=generator)
     row_N = torch.repeat_interleave(torch.arange(3), LENGTHS)
     time_N = torch.cat([torch.arange(int(n)) for n in LENGTHS])
 
-    def loss_of(at, states_nC, weight):
+    def loss_of(at, log_probs_nV):
         tracks = (track_N[at] for track_N in (token_N, behaviour_N, row_N, time_N))
-        scored = Scored(logprobs(states_nC, weight), teacher_NV[at], None, *tracks)
-        return (count_N[at] * divergence(scored, config)).sum()
+        return (count_N[at] * config(Scored(log_probs_nV, teacher_NV[at], None, *tracks))).sum()
 
-    whole = loss_of(slice(None), states_NC, weight_VC)
+    whole = loss_of(slice(None), next_token_log_probs(states_NC, weight_VC))
     wanted = torch.autograd.grad(3.0 * whole, (states_NC, weight_VC))
     monkeypatch.setitem(chunked_loss.ENTRIES, "cpu", 2 * V)
-    parts = blocks(LENGTHS, V, whole_rows=config.gamma is not None)
-    assert len(parts) == (3 if config.gamma else 6)
-    cut = fused(states_NC, weight_VC, parts, loss_of)
+    parts = blocks(LENGTHS, V, whole_rows=config.whole_responses)
+    assert len(parts) == (3 if config.whole_responses else 6)
+    total = BlockwiseLoss(states_NC, weight_VC, parts)
+    for block in total:
+        total.add(loss_of(block, total.log_probs()))
+    cut = total.loss()
     torch.testing.assert_close(cut, whole)
     for found, right in zip(torch.autograd.grad(3.0 * cut, (states_NC, weight_VC)), wanted, strict=True):
         assert right.abs().max() > 1e-4
@@ -75,14 +86,14 @@ def test_blocks_cover_all_positions_once_and_hold_whole_responses_where_asked(mo
 
 
 METHODS = {
-    "transformed": Method("m", STUDENT, TeacherConfig(transform="power", power=1.25), DivergenceConfig("rkl"),
-                          WeightConfig(token=["tip"], share=0.5), RegularizerConfig(ref_kl=0.1, gold_nll=0.1)),
-    "future": Method("m", FOUR, divergence=DivergenceConfig(**PG, gamma=1.0), outcome=OutcomeConfig("grpo")),
-    "terms": Method("m", STUDENT, TeacherConfig("trust", rate=0.5, context="gold"), DivergenceConfig("fkl"),
-                    also=[Term(DivergenceConfig("nll"), WeightConfig(token=["opener"], share=0.2))]),
-    "oracle": Method("m", STUDENT, TeacherConfig("oracle", policy="continue"), DivergenceConfig("fkl")),
-    "routed": Method("m", STUDENT, TeacherConfig(route="ops", bounds=[1])),
-    "likeliest": Method("m", STUDENT, TeacherConfig(route="likeliest")),
+    "transformed": Method("m", STUDENT, ExternalTeacher(transform=Power(exponent=1.25)), ReverseKL(),
+                          WeightConfig(token=[Tip(share=0.5)]), RegularizerConfig(ref_kl=0.1, gold_nll=0.1)),
+    "future": Method("m", FOUR, divergence=PolicyGradient(gamma=1.0), outcome=GRPO()),
+    "terms": Method("m", STUDENT, TrustRegionTeacher(rate=0.5, context="gold"), ForwardKL(),
+                    also=[Term(NLL(), WeightConfig(token=[Opener(share=0.2)]))]),
+    "oracle": Method("m", STUDENT, OracleTeacher(policy="continue"), ForwardKL()),
+    "routed": Method("m", STUDENT, ExternalTeacher(route=RouteByOps(bounds=[1]))),
+    "likeliest": Method("m", STUDENT, ExternalTeacher(route=RouteToLikeliest())),
 }  # fmt: skip
 
 
@@ -129,8 +140,7 @@ class Peak(TorchDispatchMode):
         self.now -= size
 
 
-@pytest.mark.parametrize("config", [DivergenceConfig("jsd", beta=0.5), DivergenceConfig(
-    "jsd", "student_topk", beta=0.5, k=20, rest="tail")], ids=["full", "tail"])  # fmt: skip
+@pytest.mark.parametrize("config", [JSD(), JSD(support=StudentTopK(k=20))], ids=["full", "tail"])
 def test_at_gpt2_s_vocabulary_less_lives_than_one_copy_of_the_log_probabilities(config):
     size, positions = 50257, 1536
     model = GPT(GPTConfig(size, n_layer=1, n_head=1, n_embd=8, context=8))
@@ -139,14 +149,16 @@ def test_at_gpt2_s_vocabulary_less_lives_than_one_copy_of_the_log_probabilities(
     teacher_NC = states_NC.detach() + 1.0
     at_N = torch.zeros(positions, dtype=torch.long)
 
-    def loss_of(at, states_nC, weight):
+    def loss_of(at, log_probs_nV):
         with torch.no_grad():
-            target_nV = logprobs(teacher_NC[at], weight)
-        scored = Scored(logprobs(states_nC, weight), target_nV, None, at_N[at], at_N[at], at_N[at], at_N[at])
-        return divergence(scored, config).mean()
+            target_nV = next_token_log_probs(teacher_NC[at], weight_VC)
+        return config(Scored(log_probs_nV, target_nV, None, at_N[at], at_N[at], at_N[at], at_N[at])).mean()
 
     with Peak() as peak:
-        fused(states_NC, weight_VC, blocks(torch.tensor([positions]), size), loss_of).backward()
+        total = BlockwiseLoss(states_NC, weight_VC, blocks(torch.tensor([positions]), size))
+        for block in total:
+            total.add(loss_of(block, total.log_probs()))
+        total.loss().backward()
     one_copy = 4 * positions * size
     print(f"peak {peak.most / 2**20:.0f} MB, one copy {one_copy / 2**20:.0f} MB")
     assert states_NC.grad.abs().max() > 0 and weight_VC.grad.abs().max() > 0

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,41 +10,57 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.opd_batches import V, logits, pair, record
-from train.opd.divergence.divergence import ESTIMATORS, KINDS, DivergenceConfig, divergence
-from train.opd.divergence.estimators import clipped_gain, future
-from train.opd.teacher.targets import Scored
+from train.config.schema import build, merge
+from train.opd.divergence import (
+    JSD,
+    K2,
+    K3,
+    NLL,
+    Divergence,
+    ForwardKL,
+    NoDivergence,
+    PolicyGradient,
+    Ranking,
+    ReverseKL,
+    SkewForwardKL,
+    SkewReverseKL,
+    StudentTopK,
+    TeacherTopK,
+    ToDi,
+)
+from train.opd.divergence.sampled_kl import clipped_gain, discounted_future
+from train.opd.scored import Scored
 
+KLS = (ForwardKL, ReverseKL, JSD, SkewForwardKL, SkewReverseKL, ToDi)
 EXACT = [
-    DivergenceConfig(kind="fkl"),
-    DivergenceConfig(kind="rkl"),
-    DivergenceConfig(kind="jsd", beta=0.0),
-    DivergenceConfig(kind="jsd", beta=0.3),
-    DivergenceConfig(kind="jsd", beta=1.0),
-    DivergenceConfig(kind="skew_fkl", alpha=0.1),
-    DivergenceConfig(kind="skew_rkl", alpha=0.1),
-    DivergenceConfig(kind="todi"),
+    ForwardKL(),
+    ReverseKL(),
+    JSD(beta=0.0),
+    JSD(beta=0.3),
+    JSD(beta=1.0),
+    SkewForwardKL(alpha=0.1),
+    SkewReverseKL(alpha=0.1),
+    ToDi(),
 ]
 TRUNCATED = [
-    DivergenceConfig(
-        kind, support, k=3, rest=rest, beta=0.4 if kind == "jsd" else None, alpha=0.2 if "skew" in kind else None
-    )
-    for kind in KINDS
-    for support in ("student_topk", "teacher_topk")
+    replace(kind, support=support(k=3, rest=rest))
+    for kind in (ForwardKL(), ReverseKL(), JSD(beta=0.4), SkewForwardKL(alpha=0.2), SkewReverseKL(alpha=0.2), ToDi())
+    for support in (StudentTopK, TeacherTopK)
     for rest in ("renorm", "tail", "general")
 ]
-SAMPLED = [DivergenceConfig(support="sampled", estimator=name) for name in ("pg", "k2", "k3")]
-CENTRED = DivergenceConfig(support="sampled", estimator="pg", baseline="rkl")
+SAMPLED = [PolicyGradient(), K2(), K3()]
+CENTRED = PolicyGradient(baseline="rkl")
 
 
-def name(config: DivergenceConfig) -> str:
-    return "-".join(str(value) for value in vars(config).values() if value is not None)
+def name(config: Divergence) -> str:
+    return str(config).replace(" ", "")
 
 
-def gradient(config: DivergenceConfig, z_NV: torch.Tensor, p_NV: torch.Tensor, token_N=None) -> torch.Tensor:
-    return torch.autograd.grad(divergence(record(z_NV, p_NV, token_N), config).sum(), z_NV)[0]
+def gradient(config: Divergence, z_NV: torch.Tensor, p_NV: torch.Tensor, token_N=None) -> torch.Tensor:
+    return torch.autograd.grad(config(record(z_NV, p_NV, token_N)).sum(), z_NV)[0]
 
 
-def expected_gradient(config: DivergenceConfig, z_1V: torch.Tensor, p_1V: torch.Tensor) -> torch.Tensor:
+def expected_gradient(config: Divergence, z_1V: torch.Tensor, p_1V: torch.Tensor) -> torch.Tensor:
     """sum_v q(v) grad loss(v): the gradient that sampling the response token from the student has on average."""
     q_V = torch.softmax(z_1V.detach(), dim=-1)[0]
     parts = [q_V[v] * gradient(config, z_1V, p_1V, torch.tensor([v])) for v in range(V)]
@@ -62,10 +79,10 @@ def test_values_are_the_closed_forms():
         "skew_rkl": (q * (q / (0.9 * p + 0.1 * q)).log()).sum(-1),
         "todi": (p / (p + q) * p * (p / q).log() + q / (p + q) * q * (q / p).log()).sum(-1),
     }
-    assert set(wanted) == set(KINDS)
+    assert set(wanted) == {kind.kind for kind in KLS}
     for kind, value_N in wanted.items():
-        config = DivergenceConfig(kind, beta=0.3 if kind == "jsd" else None, alpha=0.1 if "skew" in kind else None)
-        torch.testing.assert_close(divergence(record(z_NV, p_log_NV), config), value_N)
+        config = JSD(beta=0.3) if kind == "jsd" else build(Divergence, kind)
+        torch.testing.assert_close(config(record(z_NV, p_log_NV)), value_N)
 
 
 def test_gradients_of_both_kls_are_the_closed_forms():
@@ -73,8 +90,8 @@ def test_gradients_of_both_kls_are_the_closed_forms():
     q = torch.softmax(z_NV, dim=-1).detach()
     ratio = q.log() - p_log_NV
     reverse = q * (ratio - (q * ratio).sum(-1, keepdim=True))
-    torch.testing.assert_close(gradient(DivergenceConfig("fkl"), z_NV, p_log_NV), q - p_log_NV.exp())
-    torch.testing.assert_close(gradient(DivergenceConfig("rkl"), z_NV, p_log_NV), reverse)
+    torch.testing.assert_close(gradient(ForwardKL(), z_NV, p_log_NV), q - p_log_NV.exp())
+    torch.testing.assert_close(gradient(ReverseKL(), z_NV, p_log_NV), reverse)
 
 
 def test_gradient_of_the_token_wise_mix_holds_its_shares_fixed():
@@ -82,13 +99,13 @@ def test_gradient_of_the_token_wise_mix_holds_its_shares_fixed():
     s_NV = (p_NV - torch.log_softmax(z_NV, dim=-1)).detach().sigmoid()
     q_NV = torch.log_softmax(z_NV, dim=-1)
     wanted = (s_NV * p_NV.exp() * (p_NV - q_NV) + (1 - s_NV) * q_NV.exp() * (q_NV - p_NV)).sum()
-    torch.testing.assert_close(gradient(DivergenceConfig("todi"), z_NV, p_NV), torch.autograd.grad(wanted, z_NV)[0])
+    torch.testing.assert_close(gradient(ToDi(), z_NV, p_NV), torch.autograd.grad(wanted, z_NV)[0])
 
 
 @pytest.mark.parametrize("config", [c for c in [*EXACT, *TRUNCATED] if c.kind != "todi"], ids=name)
 def test_gradient_matches_finite_differences(config):
     z_NV, p_NV = pair(seed=3)
-    assert torch.autograd.gradcheck(lambda z: divergence(record(z, p_NV), config), z_NV, atol=1e-6)
+    assert torch.autograd.gradcheck(lambda z: config(record(z, p_NV)), z_NV, atol=1e-6)
 
 
 @pytest.mark.parametrize("config", [*EXACT, *TRUNCATED, *SAMPLED, CENTRED], ids=name)
@@ -96,14 +113,14 @@ def test_student_equal_to_teacher_is_a_fixed_point(config):
     """Zero loss and zero gradient at p = q; for the sampled forms for each token on its own, not just on average."""
     z_NV = logits(5, V, V).requires_grad_()
     p_NV, token_N = torch.log_softmax(z_NV, dim=-1).detach(), torch.arange(V)
-    assert divergence(record(z_NV, p_NV, token_N), config).abs().max() < 1e-12
+    assert config(record(z_NV, p_NV, token_N)).abs().max() < 1e-12
     assert gradient(config, z_NV, p_NV, token_N).abs().max() < 1e-12
 
 
 def test_nll_is_no_fixed_point_and_needs_no_teacher():
     z_NV = logits(5, 4, V).requires_grad_()
-    config, token_N = DivergenceConfig("nll"), torch.tensor([1, 0, 3, 2])
-    loss_N = divergence(record(z_NV, None, token_N), config)
+    config, token_N = NLL(), torch.tensor([1, 0, 3, 2])
+    loss_N = config(record(z_NV, None, token_N))
     torch.testing.assert_close(loss_N, torch.nn.functional.cross_entropy(z_NV, token_N, reduction="none"))
     assert gradient(config, z_NV, torch.log_softmax(z_NV, -1).detach(), token_N).abs().max() > 0.1
     assert not config.needs_teacher
@@ -111,7 +128,7 @@ def test_nll_is_no_fixed_point_and_needs_no_teacher():
 
 def test_expected_gradient_of_policy_gradient_and_k2_is_reverse_kl_and_of_k3_forward_kl():
     z_1V, p_1V = logits(7, 1, V).requires_grad_(), torch.log_softmax(logits(8, 1, V), dim=-1)
-    reverse, forward = (gradient(DivergenceConfig(kind), z_1V, p_1V) for kind in ("rkl", "fkl"))
+    reverse, forward = (gradient(kind, z_1V, p_1V) for kind in (ReverseKL(), ForwardKL()))
     assert (reverse - forward).abs().max() > 0.05
     for config, wanted in zip(SAMPLED, (reverse, reverse, forward), strict=True):
         torch.testing.assert_close(expected_gradient(config, z_1V, p_1V), wanted)
@@ -122,7 +139,7 @@ def test_a_baseline_keeps_the_expectation_and_lowers_the_variance():
     spread = {None: 0.0, "rkl": 0.0}
     for seed in range(0, 40, 2):
         z_1V, p_1V = logits(seed, 1, V).requires_grad_(), torch.log_softmax(logits(seed + 1, 1, V), dim=-1)
-        reverse, q_V = gradient(DivergenceConfig("rkl"), z_1V, p_1V), torch.softmax(z_1V.detach(), dim=-1)[0]
+        reverse, q_V = gradient(ReverseKL(), z_1V, p_1V), torch.softmax(z_1V.detach(), dim=-1)[0]
         for config in (SAMPLED[0], CENTRED):
             torch.testing.assert_close(expected_gradient(config, z_1V, p_1V), reverse)
             squares = [q_V[v] * gradient(config, z_1V, p_1V, torch.tensor([v])).square().sum() for v in range(V)]
@@ -134,7 +151,7 @@ def test_what_is_no_fixed_point_is_refused_or_named():
     """At p = q NLL and ranking still move the student; raw and half-renormalised top-k sums would, and are refused."""
     z_NV = logits(5, V, V).requires_grad_()
     p_NV, token_N = torch.log_softmax(z_NV, dim=-1).detach(), torch.arange(V)
-    for config in (DivergenceConfig("nll"), DivergenceConfig("ranking", k=3)):
+    for config in (NLL(), Ranking(k=3)):
         assert gradient(config, z_NV, p_NV, token_N).abs().max() > 0.05
     q_NV, index_NK = torch.log_softmax(z_NV, dim=-1), p_NV.topk(3).indices
     kept_p, kept_q = p_NV.gather(-1, index_NK), q_NV.gather(-1, index_NK)
@@ -143,15 +160,15 @@ def test_what_is_no_fixed_point_is_refused_or_named():
         assert torch.autograd.grad(raw, z_NV, retain_graph=True)[0].abs().max() > 0.05
     for rest in ("drop", "half"):
         with pytest.raises(ValueError, match="no divergence"):
-            DivergenceConfig("fkl", "teacher_topk", k=3, rest=rest)
+            ForwardKL(support=TeacherTopK(k=3, rest=rest))
 
 
 def test_an_entry_clip_is_stationary_at_the_teacher_but_can_be_lower_elsewhere():
-    config, lowest = DivergenceConfig("fkl", entry_clip=0.05), 0.0
+    config, lowest = ForwardKL(entry_clip=0.05), 0.0
     z_NV = logits(5, V, V).requires_grad_()
     assert gradient(config, z_NV, torch.log_softmax(z_NV, dim=-1).detach()).abs().max() < 1e-12
     for seed in range(20):
-        lowest = min(lowest, float(divergence(record(*pair(seed)), config).min().detach()))
+        lowest = min(lowest, float(config(record(*pair(seed))).min().detach()))
     assert lowest < -0.05
 
 
@@ -160,9 +177,9 @@ def test_ranking_is_the_chance_of_the_teacher_s_order():
     p_1V = torch.log_softmax(torch.tensor([[0.0, 1.0, 2.0, 8.0]], dtype=torch.float64), dim=-1)
     q = torch.softmax(z_1V.detach(), dim=-1)[0]
     wanted = -math.log(q[2] / (q[0] + q[1] + q[2]) * q[1] / (q[0] + q[1]))
-    value_N = divergence(record(z_1V, p_1V), DivergenceConfig("ranking", k=3))
+    value_N = Ranking(k=3)(record(z_1V, p_1V))
     assert value_N.item() == pytest.approx(wanted)
-    assert torch.autograd.gradcheck(lambda z: divergence(record(z, p_1V), DivergenceConfig("ranking", k=3)), z_1V)
+    assert torch.autograd.gradcheck(lambda z: Ranking(k=3)(record(z, p_1V)), z_1V)
 
 
 def sequences(gamma: float, **more) -> tuple[torch.Tensor, torch.Tensor]:
@@ -174,7 +191,7 @@ def sequences(gamma: float, **more) -> tuple[torch.Tensor, torch.Tensor]:
     z_SV = logits(21, v + 1, v).requires_grad_()
     p_SV = torch.log_softmax(logits(22, v + 1, v), dim=-1)
     q_SV = torch.log_softmax(z_SV, dim=-1)
-    config = DivergenceConfig(support="sampled", estimator="pg", gamma=gamma, **more)
+    config = PolicyGradient(gamma=gamma, **more)
     total, kl = torch.zeros_like(z_SV), z_SV.new_zeros(())
     for text in itertools.product(range(v), repeat=length):
         state_N, token_N = torch.tensor([v, *text[:-1]]), torch.tensor(text)
@@ -183,7 +200,7 @@ def sequences(gamma: float, **more) -> tuple[torch.Tensor, torch.Tensor]:
         behaviour_N = q_SV.detach()[state_N, token_N]
         row_N, time_N = torch.zeros_like(token_N), torch.arange(length)
         scored = Scored(q_SV[state_N], p_SV[state_N], None, token_N, behaviour_N, row_N, time_N)
-        grad = torch.autograd.grad(divergence(scored, config).sum(), z_SV, retain_graph=True)[0]
+        grad = torch.autograd.grad(config(scored).sum(), z_SV, retain_graph=True)[0]
         total += logq.exp().detach() * grad
     return total, torch.autograd.grad(kl, z_SV)[0]
 
@@ -200,8 +217,8 @@ def test_returns_are_discounted_row_by_row_and_can_be_means():
     row_N, time_N = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 1, 2, 0, 1])
     reward_N = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0], dtype=torch.float64)
     scored = record(*pair(n=5))._replace(row_N=row_N, time_N=time_N)
-    assert future(reward_N, scored, 0.5, False).tolist() == [2.0, 2.0, 0.0, 8.0, 0.0]
-    assert future(reward_N, scored, 1.0, True).tolist() == [3.0, 4.0, 0.0, 16.0, 0.0]
+    assert discounted_future(reward_N, scored, 0.5, False).tolist() == [2.0, 2.0, 0.0, 8.0, 0.0]
+    assert discounted_future(reward_N, scored, 1.0, True).tolist() == [3.0, 4.0, 0.0, 16.0, 0.0]
 
 
 def test_clip_takes_the_gradient_away_only_where_it_would_go_further():
@@ -219,7 +236,7 @@ def test_expected_gradient_of_plain_log_ratio_is_zero_and_k1_is_refused():
         total += q_V[v] * torch.autograd.grad(log_ratio, z_1V)[0]
     assert total.abs().max() < 1e-12
     with pytest.raises(ValueError, match=r"k1.*cancels"):
-        DivergenceConfig(support="sampled", estimator="k1")
+        build(Divergence, "rkl_k1")
 
 
 def test_sampled_forms_correct_for_another_sampling_temperature():
@@ -231,15 +248,15 @@ def test_sampled_forms_correct_for_another_sampling_temperature():
         total = torch.zeros(1, V, dtype=torch.float64)
         for v in range(V):
             scored = record(z_1V, p_1V, torch.tensor([v]))._replace(behaviour_N=mu_V[v].log()[None])
-            total += mu_V[v] * torch.autograd.grad(divergence(scored, config).sum(), z_1V)[0]
-        torch.testing.assert_close(total, gradient(DivergenceConfig(kind), z_1V, p_1V))
+            total += mu_V[v] * torch.autograd.grad(config(scored).sum(), z_1V)[0]
+        torch.testing.assert_close(total, gradient(build(Divergence, kind), z_1V, p_1V))
 
 
 def test_sampled_values_are_the_reverse_kl_on_average():
     z_1V, p_1V = logits(7, 1, V), torch.log_softmax(logits(8, 1, V), dim=-1)
-    q_V, wanted = torch.softmax(z_1V, dim=-1)[0], divergence(record(z_1V, p_1V), DivergenceConfig())
+    q_V, wanted = torch.softmax(z_1V, dim=-1)[0], ReverseKL()(record(z_1V, p_1V))
     for config in (SAMPLED[0], SAMPLED[2]):
-        values = [divergence(record(z_1V, p_1V, torch.tensor([v])), config) for v in range(V)]
+        values = [config(record(z_1V, p_1V, torch.tensor([v]))) for v in range(V)]
         torch.testing.assert_close(sum(q * value for q, value in zip(q_V, values, strict=True)), wanted)
 
 
@@ -247,17 +264,17 @@ def test_sampled_values_are_the_reverse_kl_on_average():
 def test_scaled_jsd_tends_to_each_kl(beta, kind):
     z_NV, p_NV = pair(seed=11)
     scale = beta if kind == "fkl" else 1.0 - beta
-    config, limit = DivergenceConfig("jsd", beta=beta), DivergenceConfig(kind)
+    config, limit = JSD(beta=beta), build(Divergence, kind)
     scaled = gradient(config, z_NV, p_NV) / scale
     torch.testing.assert_close(scaled, gradient(limit, z_NV, p_NV), atol=1e-3, rtol=1e-3)
-    at_the_end = DivergenceConfig("jsd", beta=round(beta))
+    at_the_end = JSD(beta=round(beta))
     torch.testing.assert_close(gradient(at_the_end, z_NV, p_NV), gradient(limit, z_NV, p_NV))
 
 
 def test_skew_is_bounded_by_minus_log_alpha():
     far = torch.log_softmax(torch.tensor([[60.0, 0.0, 0.0], [0.0, 60.0, 0.0]], dtype=torch.float64), dim=-1)
-    for kind in ("skew_fkl", "skew_rkl"):
-        value_N = divergence(record(far, far.flip(0)), DivergenceConfig(kind, alpha=0.1))
+    for kind in (SkewForwardKL, SkewReverseKL):
+        value_N = kind(alpha=0.1)(record(far, far.flip(0)))
         assert (value_N <= -math.log(0.1) + 1e-9).all() and (value_N > 2.0).all()
 
 
@@ -265,16 +282,14 @@ def test_skew_is_bounded_by_minus_log_alpha():
 @given(
     seed=st.integers(0, 10_000),
     k=st.integers(1, V - 1),
-    kind=st.sampled_from(["fkl", "rkl", "jsd"]),
-    support=st.sampled_from(["student_topk", "teacher_topk"]),
+    kind=st.sampled_from([ForwardKL(), ReverseKL(), JSD(beta=0.4)]),
+    support=st.sampled_from([StudentTopK, TeacherTopK]),
 )
 def test_tail_is_at_most_the_full_divergence_and_general_at_least_zero(seed, k, kind, support):
     z_NV, p_NV = pair(seed)
-    beta = 0.4 if kind == "jsd" else None
-    full_N = divergence(record(z_NV, p_NV), DivergenceConfig(kind, beta=beta))
+    full_N = kind(record(z_NV, p_NV))
     tail_N, general_N, renormalised_N = (
-        divergence(record(z_NV, p_NV), DivergenceConfig(kind, support, beta=beta, k=k, rest=rest))
-        for rest in ("tail", "general", "renorm")
+        replace(kind, support=support(k=k, rest=rest))(record(z_NV, p_NV)) for rest in ("tail", "general", "renorm")
     )
     assert (tail_N <= full_N + 1e-9).all() and (tail_N >= -1e-9).all()
     assert (general_N >= -1e-9).all() and (renormalised_N >= -1e-9).all()
@@ -286,8 +301,7 @@ def test_student_top_k_takes_the_student_s_tokens():
     z_1V = torch.tensor([[3.0, 2.0, -1.0, -2.0]], dtype=torch.float64)
     p_1V = torch.log_softmax(z_1V.flip(1), dim=-1)
     values = [
-        divergence(record(z_1V, p_1V), DivergenceConfig("rkl", support, k=2, rest="general"))
-        for support in ("student_topk", "teacher_topk")
+        ReverseKL(support=support(k=2, rest="general"))(record(z_1V, p_1V)) for support in (StudentTopK, TeacherTopK)
     ]
     q, p = torch.softmax(z_1V, -1)[0], p_1V.exp()[0]
     for value, kept in zip(values, ([0, 1], [2, 3]), strict=True):
@@ -298,8 +312,8 @@ def test_student_top_k_takes_the_student_s_tokens():
 def test_tail_keeps_its_digits_when_almost_all_mass_is_in_the_support():
     z_1V = torch.tensor([[40.0, 0.0, 0.0]], dtype=torch.float32).requires_grad_()
     p_1V = torch.log_softmax(torch.tensor([[60.0, 0.0, 0.0]]), dim=-1)
-    config = DivergenceConfig("rkl", "student_topk", k=1, rest="tail")
-    value = divergence(record(z_1V, p_1V), config)
+    config = ReverseKL(support=StudentTopK(k=1, rest="tail"))
+    value = config(record(z_1V, p_1V))
     assert torch.isfinite(value).all() and torch.isfinite(gradient(config, z_1V, p_1V)).all()
     torch.testing.assert_close(value.item(), 2 * math.exp(-40) * 20, rtol=0.2, atol=1e-12)
 
@@ -307,64 +321,56 @@ def test_tail_keeps_its_digits_when_almost_all_mass_is_in_the_support():
 def test_clips():
     z_NV, p_NV = pair(seed=2)
     p, q = p_NV.exp(), torch.softmax(z_NV, dim=-1)
-    clipped_N = divergence(record(z_NV, p_NV), DivergenceConfig("fkl", entry_clip=0.05))
+    clipped_N = ForwardKL(entry_clip=0.05)(record(z_NV, p_NV))
     torch.testing.assert_close(clipped_N, (p * (p / q).log()).clamp(max=0.05).sum(-1))
     token_N = torch.arange(5)
-    config = DivergenceConfig(support="sampled", estimator="pg", adv_clip=0.3)
+    config = PolicyGradient(adv_clip=0.3)
     advantage_N = (p_NV - q.log()).gather(-1, token_N[:, None]).squeeze(-1)
     assert (advantage_N.abs() > 0.3).any()
-    torch.testing.assert_close(divergence(record(z_NV, p_NV, token_N), config), -advantage_N.clamp(-0.3, 0.3))
+    torch.testing.assert_close(config(record(z_NV, p_NV, token_N)), -advantage_N.clamp(-0.3, 0.3))
 
 
 def test_only_the_student_carries_gradient():
     z_NV, p_NV = pair(seed=9)
     p_NV = p_NV.requires_grad_()
-    config = DivergenceConfig(support="sampled", estimator="pg")
-    divergence(record(z_NV, p_NV), config).sum().backward()
+    config = PolicyGradient()
+    config(record(z_NV, p_NV)).sum().backward()
     assert z_NV.grad.abs().max() > 0 and p_NV.grad is None
 
 
 @pytest.mark.parametrize(
     "settings_, message",
     [
-        ({"kind": "kl"}, "divergence.kind=kl.*accepted: fkl, rkl, jsd"),
-        ({"support": "top"}, "divergence.support=top.*student_topk"),
-        ({"support": "sampled", "estimator": "reinforce"}, "divergence.estimator=reinforce.*pg, k2, k3"),
-        ({"support": "sampled"}, "accepted there: pg, k2, k3"),
-        ({"estimator": "k2"}, "divergence.support=full.*exact"),
-        ({"kind": "fkl", "support": "sampled", "estimator": "pg"}, "reverse KL only"),
-        ({"kind": "nll", "support": "sampled", "estimator": "pg"}, "reverse KL only"),
-        ({"kind": "jsd"}, "divergence.beta=null"),
+        ({"kind": "kl"}, "divergence.kind=kl is not known .did you mean rkl.*accepted: none, nll, ranking, fkl, rkl"),
+        ({"kind": "rkl_k1"}, "divergence.kind=rkl_k1: the teacher cancels.*accepted: "),
+        ({"kind": "rkl", "support": "top"}, "divergence.support=top is not known.*student_topk"),
+        ({"kind": "rkl_pg", "support": "full"}, "divergence.support=full: unknown setting.*divergence.adv_clip"),
         ({"kind": "jsd", "beta": 1.5}, "divergence.beta=1.5"),
-        ({"beta": 0.5}, "divergence.beta=0.5 has no effect"),
+        ({"kind": "jsd", "beta": None}, "divergence.beta=null: expected a number"),
+        ({"kind": "rkl", "beta": 0.5}, "divergence.beta=0.5: unknown setting"),
         ({"kind": "skew_fkl", "alpha": 0.0}, "divergence.alpha=0.0"),
-        ({"support": "teacher_topk", "rest": "tail"}, "divergence.k=null"),
-        ({"support": "teacher_topk", "k": 0, "rest": "tail"}, "divergence.k=0"),
-        ({"support": "teacher_topk", "k": 4}, "divergence.rest=null"),
-        ({"support": "teacher_topk", "k": 4, "rest": "drop"}, "no divergence"),
-        ({"k": 4}, "divergence.k=4 has no effect"),
-        ({"adv_clip": 1.0}, "divergence.adv_clip=1.0 has no effect"),
-        ({"entry_clip": -1.0}, "divergence.entry_clip=-1.0"),
-        ({"kind": "nll", "entry_clip": 1.0}, "divergence.entry_clip=1.0 has no effect"),
-        ({"support": "teacher_topk", "k": 4, "rest": "half"}, "one side only"),
-        ({"kind": "ranking"}, "divergence.k=null"),
+        ({"kind": "rkl", "support": {"kind": "teacher_topk", "k": 0}}, "divergence.support.k=0"),
+        ({"kind": "rkl", "support": {"kind": "teacher_topk", "rest": "drop"}}, "no divergence"),
+        ({"kind": "rkl", "support": {"kind": "teacher_topk", "rest": "half"}}, "one side only"),
+        ({"kind": "rkl", "support": {"kind": "full", "k": 4}}, "divergence.support.k=4: unknown setting.*nothing"),
+        ({"kind": "rkl", "adv_clip": 1.0}, "divergence.adv_clip=1.0: unknown setting"),
+        ({"kind": "rkl", "entry_clip": -1.0}, "divergence.entry_clip=-1.0"),
+        ({"kind": "nll", "entry_clip": 1.0}, "divergence.entry_clip=1.0: unknown setting"),
         ({"kind": "ranking", "k": 1}, "only one order"),
-        ({"gamma": 1.0}, "divergence.gamma=1.0 has no effect"),
-        ({"baseline": "rkl"}, "divergence.baseline=rkl has no effect"),
-        ({"ratio": False}, "divergence.ratio=false has no effect"),
-        ({"support": "sampled", "estimator": "pg", "gamma": 1.5}, "divergence.gamma=1.5"),
-        ({"support": "sampled", "estimator": "pg", "length_norm": True}, "without divergence.gamma"),
-        ({"support": "sampled", "estimator": "pg", "decompose": True}, "without divergence.gamma"),
-        ({"support": "sampled", "estimator": "pg", "baseline": "mean"}, "accepted: rkl"),
-        ({"support": "sampled", "estimator": "pg", "ratio": False, "clip": 0.2}, "clip=0.2 has no effect"),
-        ({"support": "sampled", "estimator": "pg", "clip": 1.2}, "strictly between 0 and 1"),
+        ({"kind": "rkl_pg", "gamma": 1.5}, "divergence.gamma=1.5"),
+        ({"kind": "rkl_pg", "length_norm": True}, "without divergence.gamma"),
+        ({"kind": "rkl_pg", "decompose": True}, "without divergence.gamma"),
+        ({"kind": "rkl_pg", "baseline": "mean"}, "accepted: rkl"),
+        ({"kind": "rkl_pg", "ratio": False, "clip": 0.2}, "clip=0.2 has no effect"),
+        ({"kind": "rkl_pg", "clip": 1.2}, "strictly between 0 and 1"),
     ],
 )
 def test_bad_settings_are_refused_in_one_line(settings_, message):
     with pytest.raises(ValueError, match=message) as caught:
-        DivergenceConfig(**settings_)
+        build(Divergence, merge(Divergence, None, settings_, "divergence"))
     assert "\n" not in str(caught.value)
 
 
-def test_every_estimator_is_covered_here():
-    assert set(ESTIMATORS) == {"exact", *(config.estimator for config in SAMPLED)}
+def test_every_divergence_is_covered_here():
+    covered = {*KLS, *(type(config) for config in SAMPLED), NLL, Ranking, NoDivergence}
+    assert set(Divergence.options.values()) == covered

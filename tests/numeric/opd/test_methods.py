@@ -28,7 +28,7 @@ def half_right(monkeypatch):
 
 @pytest.fixture
 def weighed(monkeypatch):
-    """The coefficients of every batch, as the objective makes them."""
+    """The terms of every batch, as the objective makes them."""
     seen, weigh = [], objective_module.weigh
     monkeypatch.setattr(objective_module, "weigh", lambda *args: seen.append(weigh(*args)) or seen[-1])
     return seen
@@ -54,8 +54,8 @@ def test_three_steps_are_the_same_in_one_piece_in_micro_batches_and_after_a_rest
         descend(whole)
         cut.load_state_dict(whole.state_dict())
     assert moved > 1e-4, "nothing was learned in three steps"
-    counts = [t for c in weighed for t in (*c.terms, *c.regularizers.values(), c.outcome_BR, c.advantage_B)]
-    assert len(weighed) == 6 and not any(t.requires_grad for t in counts if t is not None)
+    held = [value for terms in weighed for term in terms for value in vars(term).values()]
+    assert len(weighed) == 6 and not any(isinstance(v, torch.Tensor) and v.requires_grad for v in held)
     resumed = objective(m, source, model(source, 0))
     resumed.load_state_dict(saved)
     again, goes_on = step(resumed, whole, 3), step(o, whole, 3)

@@ -20,35 +20,34 @@ from train.core.optimizer import OptimConfig
 from train.core.state import Budget
 from train.data.batches import BatchConfig, Batches
 from train.opd.diagnostics.rollout_log import SampleLog
-from train.opd.divergence.divergence import DivergenceConfig
+from train.opd.divergence import JSD, NLL, ForwardKL, NoDivergence, PolicyGradient, ReverseKL, StudentTopK
 from train.opd.method import Method
 from train.opd.objective import Objective
-from train.opd.outcome import OutcomeConfig
+from train.opd.outcome import GRPO, DrGRPO
 from train.opd.regularizer import RegularizerConfig
 from train.opd.rollouts import ORIGINS, Rollouts
-from train.opd.source import rollout_buffer as draw_module
-from train.opd.source.rollout_buffer import SOURCES
-from train.opd.source.samplers import Prompts, SourceConfig, gold
-from train.opd.teacher.targets import Teacher, TeacherConfig
-from train.opd.teacher.teacher_models import Frozen, law_of
-from train.opd.weight.weight import WeightConfig
+from train.opd.source import GoldDocuments, Prompts, StudentOrGold, StudentSampler
+from train.opd.teacher import ExternalTeacher, InitialStudent, NoTeacher, Teacher
+from train.opd.teacher.scoring_models import Frozen, log_probs_of
+from train.opd.weight import WeightConfig
+from train.opd.weight.sample_weights import Finished
 from train.pretrain import NextToken
 from train.runs.run_folder import TrainingOutConfig, open_run
 
-STUDENT = SourceConfig("student", samples=1, temperature=1.0)
-GOLD = SourceConfig("gold")
-NO_TEACHER = TeacherConfig("none")
+STUDENT = StudentSampler()
+GOLD = GoldDocuments()
+NO_TEACHER = NoTeacher()
 METHODS = {
     "rkl": Method("rkl", STUDENT),
-    "jsd-sequence": Method("jsd", STUDENT, divergence=DivergenceConfig("jsd", beta=0.3),
+    "jsd-sequence": Method("jsd", STUDENT, divergence=JSD(beta=0.3),
                            weight=WeightConfig(normaliser="sequence")),
     "topk-constant": Method("topk", STUDENT, weight=WeightConfig(normaliser="constant"),
-                            divergence=DivergenceConfig("rkl", "student_topk", k=4, rest="tail")),
-    "pg-finished": Method("pg", replace(STUDENT, samples=3, temperature=0.8), weight=WeightConfig(sample=["finished"]),
-                          divergence=DivergenceConfig(support="sampled", estimator="pg", adv_clip=1.0)),
-    "regularized": Method("reg", GOLD, divergence=DivergenceConfig("fkl"), teacher=TeacherConfig("external"),
+                            divergence=ReverseKL(support=StudentTopK(k=4, rest="tail"))),
+    "pg-finished": Method("pg", replace(STUDENT, samples=3, temperature=0.8), weight=WeightConfig(sample=[Finished()]),
+                          divergence=PolicyGradient(adv_clip=1.0)),
+    "regularized": Method("reg", GOLD, divergence=ForwardKL(), teacher=ExternalTeacher(),
                           regularizer=RegularizerConfig(ref_kl=0.1, gold_nll=0.2, entropy=0.05)),
-    "grpo": Method("grpo", replace(STUDENT, samples=4), outcome=OutcomeConfig("grpo", reward="answer", weight=0.5)),
+    "grpo": Method("grpo", replace(STUDENT, samples=4), outcome=GRPO(reward="answer", weight=0.5)),
 }  # fmt: skip
 
 
@@ -77,7 +76,7 @@ def loss_and_gradient(objective: Objective, student: GPT, step: int = 0) -> tupl
 
 
 def drawn(method: Method, source: Source, student: GPT, count: int = 6, step: int = 0) -> Rollouts:
-    return SOURCES[method.source.kind](Prompts(source, count, 30, 0), method.source, step, student, None)[0]
+    return method.source.draw(Prompts(source, count, 30, 0), step, student, None)[0]
 
 
 def widened(rollouts: Rollouts, extra: int) -> Rollouts:
@@ -103,7 +102,7 @@ def test_reverse_kl_loss_is_the_mean_over_response_positions_end_token_included(
         start, n = int(rollouts.prompt_B[row]), int(rollouts.length_B[row])
         tokens_1T = rollouts.tokens_BT[row : row + 1, : start + n]
         with torch.no_grad():
-            q, p = (torch.log_softmax(m(tokens_1T)[0], dim=-1) for m in (student, o.teacher.params.models[0]))
+            q, p = (torch.log_softmax(m(tokens_1T)[0], dim=-1) for m in (student, o.teacher.model.models[0]))
         for t in range(n):
             at = start + t - 1
             total += float((q[at].exp() * (q[at] - p[at])).sum())
@@ -123,7 +122,7 @@ def test_a_teacher_with_a_longer_prompt_scores_the_same_response_positions(sourc
     tokens_BT = torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
     prompt_B = rollouts.prompt_B + torch.tensor([len(c) for c in contexts])
     with torch.no_grad():
-        got_NV = law_of(teacher, tokens_BT, prompt_B, rollouts.length_B)(slice(None))
+        got_NV = log_probs_of(teacher, tokens_BT, prompt_B, rollouts.length_B)(slice(None))
         n = 0
         for row, context in zip(rows, contexts, strict=True):
             alone_TV = torch.log_softmax(teacher(torch.tensor([row]))[0], dim=-1)
@@ -165,7 +164,7 @@ def test_padding_and_order_change_nothing(name, source, monkeypatch):
     order_B = torch.randperm(len(rollouts), generator=torch.Generator().manual_seed(1))
     results = []
     for batch in (rollouts, widened(rollouts, 5), rollouts.rows(order_B)):
-        monkeypatch.setitem(draw_module.SOURCES, "student", lambda *_, batch=batch: (batch, 0.0))
+        monkeypatch.setattr(StudentSampler, "draw", lambda *_, batch=batch: (batch, 0.0))
         results.append(loss_and_gradient(objective(method, source), student))
     for loss, gradient in results[1:]:
         assert loss == pytest.approx(results[0][0], rel=1e-5, abs=1e-6)
@@ -176,24 +175,24 @@ def test_the_end_token_is_learned_and_padding_is_not(source):
     """Gradient reaches the end token's unembedding from its position; nothing reaches the embedding of padding."""
     student = model(source, 0)
     student.zero_grad()
-    objective(Method("nll", GOLD, NO_TEACHER, DivergenceConfig("nll")), source)(student, 0).loss.backward()
+    objective(Method("nll", GOLD, NO_TEACHER, NLL()), source)(student, 0).loss.backward()
     assert student.embed.weight.grad[EOS].norm() > 1e-3
     untied = GPT(replace(student.config, tied=False), 0)
-    objective(Method("nll", GOLD, NO_TEACHER, DivergenceConfig("nll")), source)(untied, 0).loss.backward()
+    objective(Method("nll", GOLD, NO_TEACHER, NLL()), source)(untied, 0).loss.backward()
     assert untied.embed.weight.grad[PAD].norm() == 0
 
 
 def test_teacher_and_reference_are_frozen_and_unchanged(source):
     o, student = objective(METHODS["regularized"], source), model(source, 0)
-    before = [deepcopy(m.state_dict()) for m in (o.teacher.params.models[0], o.teacher.reference)]
+    before = [deepcopy(m.state_dict()) for m in (o.teacher.model.models[0], o.teacher.reference)]
     o(student, 0).loss.backward()
-    for frozen, state in zip((o.teacher.params.models[0], o.teacher.reference), before, strict=True):
+    for frozen, state in zip((o.teacher.model.models[0], o.teacher.reference), before, strict=True):
         assert all(p.grad is None and not p.requires_grad for p in frozen.parameters())
         assert all(torch.equal(value, state[name]) for name, value in frozen.state_dict().items())
 
 
 def test_a_student_that_is_its_own_teacher_has_nothing_to_learn(source):
-    student, method = model(source, 0), Method("self", STUDENT, TeacherConfig("init"))
+    student, method = model(source, 0), Method("self", STUDENT, InitialStudent())
     o = Objective(method, Prompts(source, 6, 30, 0), Teacher(method.teacher, Frozen(deepcopy(student)), None))
     loss, gradient = loss_and_gradient(o, student)
     assert abs(loss) < 1e-6 and gradient.abs().max() < 1e-6
@@ -208,17 +207,17 @@ def test_one_address_gives_one_loss(source):
 
 
 def test_the_mixture_is_drawn_per_batch_with_its_share(source):
-    student, config = model(source, 0), SourceConfig("mix", 1, 1.0, share=0.3)
+    student, config = model(source, 0), StudentOrGold(share=0.3)
     origins = []
     for step in range(60):
-        rollouts, _ = SOURCES["mix"](Prompts(source, 2, 2, 0), config, step, student, None)
+        rollouts, _ = config.draw(Prompts(source, 2, 2, 0), step, student, None)
         assert len(set(rollouts.origin_B.tolist())) == 1
         origins.append(ORIGINS[rollouts.origin_B[0]])
     assert 8 <= origins.count("student") <= 28 and set(origins) == {"student", "gold"}
 
 
 def test_gold_rollouts_are_the_documents(source):
-    rollouts, cost = gold(Prompts(source, 5, 14, 0), GOLD, 2, model(source, 0), None)
+    rollouts, cost = GOLD.draw(Prompts(source, 5, 14, 0), 2, model(source, 0), None)
     documents = source.documents(range(10, 15))
     for row in range(5):
         start, stop = documents.offsets[row : row + 2]
@@ -233,7 +232,7 @@ def test_gold_rollouts_are_the_documents(source):
 def test_continued_pretraining_is_pretraining_s_loss(source):
     student = model(source, 0)
     masked = Source(preset("tiny", ops=2, edges=4, retry_rate=0.5, mask_mistakes="step"), seed=0, stream="distillation")
-    ours = objective(Method("sft", GOLD, NO_TEACHER, DivergenceConfig("nll")), masked, count=8)(student, 0)
+    ours = objective(Method("sft", GOLD, NO_TEACHER, NLL()), masked, count=8)(student, 0)
     batches = Batches(masked, BatchConfig(documents=8, bucket=1))
     theirs = NextToken(batches, torch.device("cpu"))(student, 0)
     assert ours.loss.item() == pytest.approx(theirs.loss.item(), rel=1e-6)
@@ -247,7 +246,7 @@ def test_the_ledger_counts_generation_teacher_and_update(source):
     output = o(student, 0)
     read_B = rollouts.prompt_B + rollouts.length_B - 1
     assert output.flops["update"] == training_flops(student.config, read_B)
-    assert output.flops["teacher"] == forward_flops(o.teacher.params.models[0].config, read_B)
+    assert output.flops["teacher"] == forward_flops(o.teacher.model.models[0].config, read_B)
     prompts_once = forward_flops(student.config, rollouts.prompt_B[::2])
     assert output.flops["generation"] == forward_flops(student.config, read_B) - prompts_once
     assert output.tokens == int((rollouts.prompt_B + rollouts.length_B).sum())
@@ -255,13 +254,13 @@ def test_the_ledger_counts_generation_teacher_and_update(source):
 
 
 def test_policy_gradient_makes_rewarded_responses_likelier(source, monkeypatch):
-    method = Method("pg", replace(STUDENT, samples=2), NO_TEACHER, DivergenceConfig("none"),
-                    outcome=OutcomeConfig("drgrpo"))  # fmt: skip
+    method = Method("pg", replace(STUDENT, samples=2), NO_TEACHER, NoDivergence(),
+                    outcome=DrGRPO())  # fmt: skip
     student = model(source, 0)
     rollouts = drawn(method, source, student, count=2)
     right = np.array([True, False, False, True])
     rollouts = replace(rollouts, verdicts=rollouts.verdicts._replace(right=right))
-    monkeypatch.setitem(draw_module.SOURCES, "student", lambda *_: (rollouts, 0.0))
+    monkeypatch.setattr(StudentSampler, "draw", lambda *_: (rollouts, 0.0))
 
     def likelihood() -> torch.Tensor:
         with torch.no_grad():

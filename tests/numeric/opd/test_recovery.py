@@ -9,7 +9,16 @@ from tests.helpers.opd_batches import model
 from train.evaluation.evaluator import Evaluation
 from train.opd.diagnostics import recovery
 from train.opd.diagnostics.recovery import OpdPeriodicConfig, Recovery
-from train.opd.teacher.targets import Teacher, TeacherConfig, make
+from train.opd.teacher import (
+    ExternalTeacher,
+    InitialStudent,
+    LiveTeacher,
+    OracleTeacher,
+    RouteByOps,
+    Teacher,
+    TeacherConfig,
+    TrustRegionTeacher,
+)
 
 N = 8
 
@@ -59,12 +68,12 @@ def asked(monkeypatch, source):
 
 
 def teacher(source, config: TeacherConfig, *models) -> Teacher:
-    return Teacher(config, make(config, model(source, 0), models, source.spec))
+    return Teacher(config, config.scoring_model(model(source, 0), models, source.spec))
 
 
 def test_a_teacher_that_goes_on_as_the_gold_does_succeeds_from_cuts_at_the_first_wrong_step(source, asked):
     done, one = drawn(source), model(source, 1)
-    found = Recovery(teacher(source, TeacherConfig(), one), source, 3, 0)(model(source, 0), done)
+    found = Recovery(teacher(source, ExternalTeacher(), one), source, 3, 0)(model(source, 0), done)
     assert found["teacher_full_before"] == found["teacher_answer_before"] == found["teacher_answer_after"] == 1.0
     assert found["teacher_prefixes"] == N - 2
     v = done.verdicts
@@ -74,28 +83,30 @@ def test_a_teacher_that_goes_on_as_the_gold_does_succeeds_from_cuts_at_the_first
 
 def test_a_teacher_that_never_ends_has_no_success(source, monkeypatch):
     one = model(source, 1)
-    found = Recovery(teacher(source, TeacherConfig(), one), source, 1, 0)(model(source, 0), drawn(source))
+    found = Recovery(teacher(source, ExternalTeacher(), one), source, 1, 0)(model(source, 0), drawn(source))
     assert found["teacher_full_before"] < 0.5 and found["teacher_prefixes"] == N - 2
 
 
 def test_each_response_is_continued_by_the_model_that_teaches_it(source, asked):
     models = [model(source, 1), model(source, 2)]
     done = drawn(source)
-    Recovery(teacher(source, TeacherConfig(route="ops", bounds=[1]), *models), source, 1, 0)(model(source, 0), done)
+    Recovery(teacher(source, ExternalTeacher(route=RouteByOps(bounds=[1])), *models), source, 1, 0)(
+        model(source, 0), done
+    )
     assert asked and all((who is models[0]) == (done.ops[i] <= 1) for who, i, _ in asked)
     asked.clear()
     student = model(source, 0)
-    found = Recovery(teacher(source, TeacherConfig("live")), source, 1, 0)(student, done)
+    found = Recovery(teacher(source, LiveTeacher()), source, 1, 0)(student, done)
     assert found and all(who is student for who, _, _ in asked)
 
 
 def test_no_success_is_given_where_no_single_model_could_write_or_nothing_is_wrong(source, asked):
     done = drawn(source)
-    for config in (TeacherConfig("oracle", policy="continue"), TeacherConfig("trust", rate=0.5)):
+    for config in (OracleTeacher(policy="continue"), TrustRegionTeacher(rate=0.5)):
         assert Recovery(teacher(source, config), source, 1, 0)(model(source, 0), done) == {}
     right = Evaluation(*(vars(done)[f] if f != "verdicts" else done.verdicts._replace(
         first_mistake=np.full(N, -1, dtype=np.int32)) for f in vars(done)))  # fmt: skip
-    assert Recovery(teacher(source, TeacherConfig(), model(source, 1)), source, 1, 0)(model(source, 0), right) == {}
+    assert Recovery(teacher(source, ExternalTeacher(), model(source, 1)), source, 1, 0)(model(source, 0), right) == {}
 
 
 def test_a_self_teacher_reads_its_context_before_it_goes_on(source, monkeypatch):
@@ -105,7 +116,7 @@ def test_a_self_teacher_reads_its_context_before_it_goes_on(source, monkeypatch)
         recovery, "sample", lambda m, prompts, *a, **k: texts.extend(prompts) or keep(m, prompts, *a, **k)
     )
     done, student = drawn(source), model(source, 0)
-    Recovery(teacher(source, TeacherConfig("init", context="gold")), source, 1, 0)(student, done)
+    Recovery(teacher(source, InitialStudent(context="gold")), source, 1, 0)(student, done)
     gold = source.world.vocabulary.index("<gold>")
     assert texts and all(text[0] == gold for text in texts)
 

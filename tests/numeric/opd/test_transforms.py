@@ -5,10 +5,10 @@ import math
 import torch
 
 from tests.helpers.opd_batches import V, logits, pair, record
-from train.opd.divergence.divergence import DivergenceConfig, divergence
+from train.opd.divergence import ReverseKL
 from train.opd.regularizer import negative_entropy, reference_kl
-from train.opd.teacher.targets import TeacherConfig
-from train.opd.teacher.transforms import entropy, mix, power, raised, temper
+from train.opd.scored import entropy
+from train.opd.teacher import MixWithUniform, Power, RaisedEntropy, Temper
 
 
 def test_power_target():
@@ -16,7 +16,7 @@ def test_power_target():
     p_NV, r_NV = (torch.log_softmax(logits(seed, 3, V), dim=-1) for seed in (1, 2))
 
     def target(exponent: float) -> torch.Tensor:
-        return power(p_NV, r_NV, TeacherConfig(transform="power", power=exponent))
+        return Power(exponent=exponent)(p_NV, r_NV)
 
     torch.testing.assert_close(target(1.0), p_NV)
     torch.testing.assert_close(target(0.0), r_NV)
@@ -24,14 +24,12 @@ def test_power_target():
     torch.testing.assert_close(target(1.25).exp(), beyond / beyond.sum(-1, keepdim=True))
     z_NV = r_NV.clone().requires_grad_()
     scored = record(z_NV, target(0.0))._replace(reference_NV=r_NV)
-    torch.testing.assert_close(divergence(scored, DivergenceConfig()), reference_kl(scored))
+    torch.testing.assert_close(ReverseKL()(scored), reference_kl(scored))
 
 
 def test_temper_target_softens_and_sharpens():
     p_NV = torch.log_softmax(logits(1, 3, V), dim=-1)
-    soft, same, sharp = (
-        temper(p_NV, None, TeacherConfig(transform="temper", temperature=value)) for value in (2.0, 1.0, 0.5)
-    )
+    soft, same, sharp = (Temper(temperature=value)(p_NV, None) for value in (2.0, 1.0, 0.5))
     torch.testing.assert_close(same, p_NV)
     entropies = [-(x.exp() * x).sum(-1) for x in (soft, same, sharp)]
     assert (entropies[0] > entropies[1]).all() and (entropies[1] > entropies[2]).all()
@@ -40,12 +38,12 @@ def test_temper_target_softens_and_sharpens():
 
 def test_raised_entropy_is_the_one_asked_for_and_mix_leaves_nothing_impossible():
     p_NV = torch.log_softmax(logits(1, 6, V), dim=-1)
-    config = TeacherConfig(transform="raised", rise=0.2, pivot=1.0)
-    after_N, before_N = entropy(raised(p_NV, None, config)), entropy(p_NV)
+    config = RaisedEntropy(rise=0.2, pivot=1.0)
+    after_N, before_N = entropy(config(p_NV, None)), entropy(p_NV)
     wanted_N = (before_N + 0.2 * torch.sigmoid(before_N - 1.0)).clamp(max=math.log(V))
     torch.testing.assert_close(after_N, wanted_N, atol=1e-5, rtol=1e-5)
     sure = torch.tensor([[0.0, -1e4, -1e4]])
-    mixed = mix(sure, None, TeacherConfig(transform="mix", share=0.3)).exp()
+    mixed = MixWithUniform(share=0.3)(sure, None).exp()
     torch.testing.assert_close(mixed, torch.tensor([[0.8, 0.1, 0.1]]))
 
 

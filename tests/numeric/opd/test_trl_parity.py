@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from synth.world.vocabulary import PAD
-from train.opd.divergence.divergence import DivergenceConfig, divergence
-from train.opd.outcome import OutcomeConfig, policy_gradient
+from train.opd.divergence import JSD, PolicyGradient, StudentTopK
+from train.opd.outcome import GRPO
 from train.opd.rollouts import Rollouts
-from train.opd.signals import Signals
-from train.opd.teacher.targets import Scored
-from train.opd.weight.weight import WeightConfig, coefficients
+from train.opd.scored import Scored
+from train.opd.weight import WeightConfig, coefficients
+from train.opd.weight.signals import Signals
+from train.opd.weight.token_weights import EarlyTokens, ImportanceWeight
 
 B, R, V, MAX_NEW = 3, 6, 11, 9
 LENGTHS = torch.tensor([6, 2, 4])
@@ -39,16 +40,16 @@ class Case:
     """Random logits of student and teacher [B, R, V], tokens and sampling log-probabilities of ragged responses."""
 
     def __init__(self, seed: int) -> None:
-        dice = torch.Generator().manual_seed(seed)
-        self.student_BRV = (2.0 * torch.randn(B, R, V, generator=dice, dtype=torch.float64)).requires_grad_()
-        self.teacher_BRV = 2.0 * torch.randn(B, R, V, generator=dice, dtype=torch.float64)
-        self.token_BR = torch.randint(0, V, (B, R), generator=dice)
+        generator = torch.Generator().manual_seed(seed)
+        self.student_BRV = (2.0 * torch.randn(B, R, V, generator=generator, dtype=torch.float64)).requires_grad_()
+        self.teacher_BRV = 2.0 * torch.randn(B, R, V, generator=generator, dtype=torch.float64)
+        self.token_BR = torch.randint(0, V, (B, R), generator=generator)
         self.mask_BR = torch.arange(R) < LENGTHS[:, None]
         self.labels_BR = self.token_BR.masked_fill(~self.mask_BR, -100)
         self.logq_BR = self._token(self.student_BRV)
         self.logp_BR = self._token(self.teacher_BRV)
-        self.behaviour_BR = self.logq_BR.detach() + 0.4 * torch.randn(B, R, generator=dice, dtype=torch.float64)
-        self.advantage_B = torch.randn(B, generator=dice, dtype=torch.float64)
+        self.behaviour_BR = self.logq_BR.detach() + 0.4 * torch.randn(B, R, generator=generator, dtype=torch.float64)
+        self.advantage_B = torch.randn(B, generator=generator, dtype=torch.float64)
         row_N, time_N = self.mask_BR.nonzero(as_tuple=True)
         self.scored = Scored(
             self.student_BRV.log_softmax(-1)[row_N, time_N],
@@ -97,7 +98,7 @@ def case(request) -> Case:
 @pytest.mark.parametrize("beta", [0.0, 0.1, 0.5, 0.9, 1.0])
 def test_generalised_jsd_is_gkd_s(case, beta, trl):
     theirs = trl.gkd.generalized_jsd_loss(case.student_BRV, case.teacher_BRV, case.labels_BR, beta=beta)
-    case.same(case.ours(divergence(case.scored, DivergenceConfig("jsd", beta=beta))), theirs)
+    case.same(case.ours(JSD(beta=beta)(case.scored)), theirs)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
@@ -110,8 +111,8 @@ def test_top_k_with_and_without_a_tail_is_sdpo_s(case, alpha, rest, trl):
         distillation_alpha=alpha,
         distillation_add_tail=rest == "tail",
     )
-    config = DivergenceConfig("jsd", "student_topk", beta=alpha, k=4, rest=rest)
-    case.same(case.ours(divergence(case.scored, config)), theirs_BR[case.mask_BR].mean())
+    config = JSD(beta=alpha, support=StudentTopK(k=4, rest=rest))
+    case.same(case.ours(config(case.scored)), theirs_BR[case.mask_BR].mean())
 
 
 def test_the_capped_ratio_is_sdpo_s(case, trl):
@@ -119,8 +120,8 @@ def test_the_capped_ratio_is_sdpo_s(case, trl):
         case.student_BRV, case.teacher_BRV, distillation_alpha=0.5
     )
     theirs_BR = trl.sdpo.apply_importance_sampling_clipping(full_BR, case.logq_BR, case.behaviour_BR, 1.1)
-    ours_N = divergence(case.scored, DivergenceConfig("jsd", beta=0.5))
-    weight = WeightConfig(token=["importance"], cap=1.1)
+    ours_N = JSD(beta=0.5)(case.scored)
+    weight = WeightConfig(token=[ImportanceWeight(cap=1.1)])
     case.same(case.ours(ours_N, weight), theirs_BR[case.mask_BR].mean())
 
 
@@ -129,7 +130,7 @@ def test_the_sampled_form_has_sdpo_s_gradient(case, trl):
         case.student_BRV, case.teacher_BRV, case.token_BR, distillation_alpha=1.0
     )
     on_policy = case.scored._replace(behaviour_N=case.logq_BR.detach()[case.mask_BR])
-    ours_N = divergence(on_policy, DivergenceConfig(support="sampled", estimator="pg"))
+    ours_N = PolicyGradient()(on_policy)
     case.same(case.ours(ours_N), theirs_BR[case.mask_BR].mean(), value=False)
 
 
@@ -153,10 +154,10 @@ def test_the_clipped_objective_is_grpo_s(case, loss_type, normaliser, high, trl)
         "old_per_token_logps": case.behaviour_BR,
     }
     theirs = trl.grpo._compute_loss(trainer, MagicMock(), inputs)
-    config = OutcomeConfig("grpo", clip=0.2, clip_high=high)
-    ours_N = policy_gradient(case.scored, case.advantage_B, config)
+    config = GRPO(clip=0.2, clip_high=high)
+    ours_N = config.policy_gradient(case.scored, case.advantage_B)
     case.same(case.ours(ours_N, WeightConfig(normaliser=normaliser)), theirs)
-    free_N = policy_gradient(case.scored, case.advantage_B, OutcomeConfig("grpo"))
+    free_N = GRPO().policy_gradient(case.scored, case.advantage_B)
     assert not torch.allclose(ours_N, free_N), "the clip had nothing to act on"
 
 
@@ -172,5 +173,5 @@ def test_early_weights_are_iw_opd_s(case, trl):
         num_items_in_batch=int(case.mask_BR.sum()),
     )
     on_policy = case.scored._replace(behaviour_N=case.logq_BR.detach()[case.mask_BR])
-    ours_N = divergence(on_policy, DivergenceConfig(support="sampled", estimator="pg"))
-    case.same(case.ours(ours_N, WeightConfig(token=["early"], gamma=0.5)), theirs, value=False)
+    ours_N = PolicyGradient()(on_policy)
+    case.same(case.ours(ours_N, WeightConfig(token=[EarlyTokens(gamma=0.5)])), theirs, value=False)

@@ -10,39 +10,52 @@ from synth.world import vocabulary as W
 from synth.world.vocabulary import EOS
 from tests.helpers.opd_batches import FOUR, STUDENT, gradient, model, objective, right_rows
 from tests.helpers.opd_batches import scored as scored_all
-from train.opd.checks import Schedule
-from train.opd.divergence.divergence import DivergenceConfig
+from train.opd.divergence import NoDivergence, ReverseKL
 from train.opd.method import Method
 from train.opd.objective import weigh
-from train.opd.outcome import OutcomeConfig, policy_gradient
+from train.opd.outcome import GRPO, RLSD, TRRD, DrGRPO
 from train.opd.regularizer import RegularizerConfig
 from train.opd.rollouts import Rollouts
-from train.opd.signals import Signals
-from train.opd.source.rollout_buffer import SOURCES
-from train.opd.source.samplers import Prompts
-from train.opd.teacher.targets import Scored, Teacher, TeacherConfig
-from train.opd.teacher.teacher_models import Frozen
-from train.opd.topd import ForkConfig, future_coefficients, look, states
-from train.opd.weight.weight import WeightConfig, coefficients
+from train.opd.schedule import Schedule
+from train.opd.scored import Scored
+from train.opd.source import Prompts
+from train.opd.teacher import ExternalTeacher, NoTeacher, Teacher
+from train.opd.teacher.scoring_models import Frozen
+from train.opd.topd import LookAhead, derived, find_forks, future_coefficients
+from train.opd.weight import SampleWeight, TokenWeight, WeightConfig, coefficients
+from train.opd.weight.sample_weights import Contrast, Paced, Right, StudentPerplexity
+from train.opd.weight.signals import Signals
+from train.opd.weight.token_weights import (
+    AfterMistake,
+    BeforeMistake,
+    DropFirst,
+    DropSpecial,
+    EarlyTokens,
+    EntropyGap,
+    ImportanceWeight,
+    Opener,
+    Tip,
+    TopTeacherEntropy,
+)
 
 
 def scored_pair(source: Source, prompts: Prompts) -> tuple[Scored, Rollouts]:
     student, teacher = model(source, 0), model(source, 1)
-    rollouts, _ = SOURCES["student"](prompts, FOUR, 0, student, None)
+    rollouts, _ = FOUR.draw(prompts, 0, student, None)
     rollouts = right_rows(rollouts, [0, 5, 6])
-    targets = Teacher(TeacherConfig(), Frozen(teacher)).targets(rollouts, student)
+    targets = Teacher(ExternalTeacher(), Frozen(teacher)).targets(rollouts, student)
     return scored_all(model(source, 4), targets, rollouts), rollouts
 
 
 def test_trrd_with_all_its_share_on_the_student_is_grpo_and_rlsd_with_none_too(source, prompts):
     scored, rollouts = scored_pair(source, prompts)
     advantage_B = torch.randn(len(rollouts), generator=torch.Generator().manual_seed(0))
-    plain = policy_gradient(scored, advantage_B, OutcomeConfig("grpo", clip=0.2))
-    trrd = policy_gradient(scored, advantage_B, OutcomeConfig("grpo", modulate="trrd", mix=1.0, clip=0.2))
-    rlsd = policy_gradient(scored, advantage_B, OutcomeConfig("grpo", modulate="rlsd", mix=0.0, bound=0.2, clip=0.2))
+    plain = GRPO(clip=0.2).policy_gradient(scored, advantage_B)
+    trrd = GRPO(clip=0.2, modulate=TRRD(mix=1.0)).policy_gradient(scored, advantage_B)
+    rlsd = GRPO(clip=0.2, modulate=RLSD(mix=0.0, bound=0.2)).policy_gradient(scored, advantage_B)
     torch.testing.assert_close(trrd, plain)
     torch.testing.assert_close(rlsd, plain)
-    half = policy_gradient(scored, advantage_B, OutcomeConfig("grpo", modulate="trrd", mix=0.5, clip=0.2))
+    half = GRPO(clip=0.2, modulate=TRRD(mix=0.5)).policy_gradient(scored, advantage_B)
     assert not torch.allclose(half, plain)
 
 
@@ -55,18 +68,18 @@ def test_combiners_share_out_rows_between_teacher_and_reward(source, prompts):
         "mask": (1 - right_B, 0.5 + 0 * right_B),
         "route": (1 - right_B, 0.5 * right_B),
     }.items():
-        m = Method("x", FOUR, outcome=OutcomeConfig("drgrpo", combiner=name, weight=0.5))
-        counts, plain_BR = weigh(m, rollouts, 24), coefficients(rollouts, WeightConfig(), 24)
-        torch.testing.assert_close(counts.terms[0], wanted[0][:, None] * plain_BR)
+        m = Method("x", FOUR, outcome=DrGRPO(combiner=name, weight=0.5))
+        (distilled, outcome), plain_BR = weigh(m, rollouts, 24), coefficients(rollouts, WeightConfig(), 24)
+        torch.testing.assert_close(distilled.count_BR, wanted[0][:, None] * plain_BR)
         outcome_BR = coefficients(rollouts, WeightConfig(normaliser="constant"), 24)
-        torch.testing.assert_close(counts.outcome_BR, wanted[1][:, None] * outcome_BR)
+        torch.testing.assert_close(outcome.count_BR, wanted[1][:, None] * outcome_BR)
 
 
 def test_a_switch_leaves_the_teacher_unasked_and_the_reward_alone(source, prompts):
     student, teacher = model(source, 0), model(source, 1)
     switch = {"steps": 2, "jump": True}
-    m = Method("x", FOUR, schedule=Schedule(1.0, 0.0, **switch), divergence=DivergenceConfig("rkl"),
-               outcome=OutcomeConfig("grpo", schedule=Schedule(0.0, 1.0, **switch)))  # fmt: skip
+    m = Method("x", FOUR, schedule=Schedule(1.0, 0.0, **switch), divergence=ReverseKL(),
+               outcome=GRPO(schedule=Schedule(0.0, 1.0, **switch)))  # fmt: skip
     o = objective(m, prompts, student, teacher)
     before, after = o(student, 1), o(student, 2)
     assert before.flops["teacher"] > 0 and after.flops["teacher"] == 0.0
@@ -77,47 +90,47 @@ def test_a_switch_leaves_the_teacher_unasked_and_the_reward_alone(source, prompt
 
 def test_a_group_of_equal_rewards_gives_no_gradient(source, prompts):
     student = model(source, 0)
-    m = Method("x", FOUR, TeacherConfig("none"), DivergenceConfig("none"), outcome=OutcomeConfig("grpo"))
+    m = Method("x", FOUR, NoTeacher(), NoDivergence(), outcome=GRPO())
     loss, slope = gradient(objective(m, prompts, student), student)
     assert loss == 0.0 and slope.abs().max() == 0.0
 
 
 def test_token_and_sample_weights_are_what_they_say(source, prompts):
     _, rollouts = scored_pair(source, prompts)
-    shape, dice = rollouts.behaviour_BR.shape, torch.Generator().manual_seed(0)
+    shape, generator = rollouts.behaviour_BR.shape, torch.Generator().manual_seed(0)
     inside = rollouts.trainable_BR
     names = ("student_entropy", "teacher_entropy", "rkl", "log_q", "log_p")
-    values = {name: torch.rand(shape, generator=dice) * inside for name in names}
+    values = {name: torch.rand(shape, generator=generator) * inside for name in names}
     for name in ("log_q", "log_p"):
         values[name] = -values[name]
     signals = Signals(values, 100)
 
-    def weights(**settings) -> torch.Tensor:
-        plain_BR = coefficients(rollouts, WeightConfig(over="kept"), 24)
-        return coefficients(rollouts, WeightConfig(**settings), 24, signals) / plain_BR.max()
+    def weights(weight: TokenWeight) -> torch.Tensor:
+        plain_BR = coefficients(rollouts, WeightConfig(), 24)
+        return coefficients(rollouts, WeightConfig(token=[weight]), 24, signals) / plain_BR.max()
 
     place = torch.arange(shape[1])[None].expand(shape)
-    torch.testing.assert_close(weights(token=["first"], skip=3), ((place >= 3) & inside).float())
+    torch.testing.assert_close(weights(DropFirst(skip=3)), ((place >= 3) & inside).float())
     special = (rollouts.response_BR < len(W.SPECIALS)) & (rollouts.response_BR != EOS)
-    torch.testing.assert_close(weights(token=["special"]), (~special & inside).float())
+    torch.testing.assert_close(weights(DropSpecial()), (~special & inside).float())
     assert (rollouts.response_BR[inside] == EOS).any()
-    for name, settings in (("tip", {}), ("teacher_entropy", {})):
-        kept = weights(token=[name], share=0.25, **settings)
+    for weight in (Tip(share=0.25), TopTeacherEntropy(share=0.25)):
+        kept = weights(weight)
         assert kept.sum().item() == pytest.approx(0.25 * inside.sum().item(), abs=1.0)
-    top = weights(token=["teacher_entropy"], share=0.25) > 0
+    top = weights(TopTeacherEntropy(share=0.25)) > 0
     assert values["teacher_entropy"][top].min() >= values["teacher_entropy"][inside & ~top].max()
     gap = torch.sigmoid(values["student_entropy"] - values["teacher_entropy"]) * inside
-    torch.testing.assert_close(weights(token=["entropy_gap"]), gap)
-    opener = weights(token=["opener"], share=0.1) > 0
+    torch.testing.assert_close(weights(EntropyGap()), gap)
+    opener = weights(Opener(share=0.1)) > 0
     for row in range(len(rollouts)):
         entropy_R, n = values["student_entropy"][row], int(opener[row].sum())
         assert opener[row, :n].all() and entropy_R[: n - 1].sum() < 0.1 * entropy_R.sum() <= entropy_R[:n].sum() + 1e-6
-    early = weights(token=["early"], gamma=0.5)
+    early = weights(EarlyTokens(gamma=0.5))
     size = (values["log_p"] - values["log_q"]).abs()
     torch.testing.assert_close(early, (1 + 0.5 * (1 - (size.cumsum(1) - size) / size.sum(1, keepdim=True))) * inside)
     ratio = (values["log_q"] - rollouts.behaviour_BR).exp().clamp(max=2.0) * inside
-    torch.testing.assert_close(weights(token=["importance"], cap=2.0), ratio)
-    before, after = (weights(token=[f"{side}_mistake"]) for side in ("before", "after"))
+    torch.testing.assert_close(weights(ImportanceWeight(cap=2.0)), ratio)
+    before, after = (weights(weight) for weight in (BeforeMistake(), AfterMistake()))
     torch.testing.assert_close(before + after, inside.float())
     for row, step in enumerate(rollouts.verdicts.first_mistake):
         start = int(rollouts.verdicts.start[row, step]) if step >= 0 else shape[1]
@@ -127,24 +140,24 @@ def test_token_and_sample_weights_are_what_they_say(source, prompts):
 def test_sample_weights_compare_responses_of_their_own_group(source, prompts):
     _, rollouts = scored_pair(source, prompts)
     inside = rollouts.trainable_BR.float()
-    dice = torch.Generator().manual_seed(1)
-    values = {name: -torch.rand(inside.shape, generator=dice) * inside for name in ("log_q", "log_p")}
+    generator = torch.Generator().manual_seed(1)
+    values = {name: -torch.rand(inside.shape, generator=generator) * inside for name in ("log_q", "log_p")}
     signals, rate = Signals(values, 100), torch.tensor([0.25, 0.5, 0.0, 0.0, 0.0]).repeat_interleave(4)
 
-    def weights(*names: str, **settings) -> torch.Tensor:
-        config = WeightConfig(sample=list(names), normaliser="constant", **settings)
+    def weights(weight: SampleWeight) -> torch.Tensor:
+        config = WeightConfig(sample=[weight], normaliser="constant")
         return coefficients(rollouts, config, 24, signals)[:, 0] * 20 * 24
 
-    torch.testing.assert_close(weights("paced", alpha=1.0, beta=2.0), rate * (1 - rate) ** 2)
-    assert weights("contrast").tolist() == [1.0] * 8 + [0.0] * 12
+    torch.testing.assert_close(weights(Paced(alpha=1.0, beta=2.0)), rate * (1 - rate) ** 2)
+    assert weights(Contrast()).tolist() == [1.0] * 8 + [0.0] * 12
     right = torch.as_tensor(rollouts.verdicts.right)
     mean = values["log_q"].sum(1) / rollouts.length_B
     for row in range(20):
         same = [i for i in range(4 * (row // 4), 4 * (row // 4) + 4) if right[i] == right[row]]
         wanted = (-mean[row]).exp() / torch.stack([(-mean[i]).exp() for i in same]).mean()
-        assert weights("student_ppl", tau=1.0)[row].item() == pytest.approx(wanted.item(), rel=1e-4)
-    one = coefficients(rollouts, WeightConfig(sample=["right"]), 24)
-    both = coefficients(rollouts, WeightConfig(sample=["right"], over="batch"), 24)
+        assert weights(StudentPerplexity(tau=1.0))[row].item() == pytest.approx(wanted.item(), rel=1e-4)
+    one = coefficients(rollouts, WeightConfig(sample=[Right()]), 24)
+    both = coefficients(rollouts, WeightConfig(sample=[Right()], over="batch"), 24)
     assert one.sum().item() == pytest.approx(1.0)
     share = inside[right].sum() / inside.sum()
     assert both.sum().item() == pytest.approx(share.item())
@@ -152,12 +165,12 @@ def test_sample_weights_compare_responses_of_their_own_group(source, prompts):
 
 def test_forks_are_where_the_futures_differ_and_their_futures_are_the_teacher_s(source, prompts):
     student, teacher = model(source, 0), model(source, 1)
-    rollouts, _ = SOURCES["student"](prompts, STUDENT, 0, student, None)
+    rollouts, _ = STUDENT.draw(prompts, 0, student, None)
     rkl = torch.rand(rollouts.behaviour_BR.shape, generator=torch.Generator().manual_seed(0)) * rollouts.trainable_BR
-    config, signals = ForkConfig(candidates=0.3, limit=12, tokens=10), Signals({"rkl": rkl}, 100)
-    forks = look(rollouts, signals, config, student, teacher, prompts, 0)
+    config, signals = LookAhead(candidates=0.3, limit=12, tokens=10), Signals({"rkl": rkl}, 100)
+    forks = find_forks(rollouts, signals, config, student, teacher, prompts, 0)
     assert forks.looked == 12 and forks.real + int((forks.weight_BR == 0).sum()) == 12
-    same = look(rollouts, signals, config, student, student, prompts, 0)
+    same = find_forks(rollouts, signals, config, student, student, prompts, 0)
     assert same.flops > 0
     if forks.futures is not None:
         row_F, time_F = forks.at
@@ -176,17 +189,17 @@ def test_the_state_of_a_text_is_what_it_has_derived(source):
     responses = [documents.response(i) for i in range(6)]
     verdicts = check_responses(documents.problems, source.world, responses)
     lengths = np.array([len(r) for r in responses])
-    whole = states(verdicts, lengths, np.ones(6, dtype=bool))
+    whole = derived(verdicts, lengths, np.ones(6, dtype=bool))
     for i, (params, wrong, answered) in enumerate(whole):
         assert params == set(verdicts.param[i, : verdicts.steps[i]].tolist()) and not wrong and answered
     halves = [r[: len(r) // 2] for r in responses]
-    half = states(check_responses(documents.problems, source.world, halves), lengths // 2, np.zeros(6, dtype=bool))
+    half = derived(check_responses(documents.problems, source.world, halves), lengths // 2, np.zeros(6, dtype=bool))
     assert all(a[0] <= b[0] and not a[1] for a, b in zip(half, whole, strict=True))
 
 
 def test_where_the_teacher_is_not_asked_regularizers_are_still_measured(source, prompts):
     student, switch = model(source, 0), Schedule(1.0, 0.0, 1, jump=True)
-    m = Method("x", STUDENT, weight=WeightConfig(token=["entropy_gap"]), schedule=switch,
+    m = Method("x", STUDENT, weight=WeightConfig(token=[EntropyGap()]), schedule=switch,
                regularizer=RegularizerConfig(entropy=-0.1, entropy_top=0.2))  # fmt: skip
     output = objective(m, prompts, student, model(source, 1))(student, 1)
     assert output.flops["teacher"] == 0.0 and "loss_divergence" not in output.metrics

@@ -1,4 +1,4 @@
-"""Can the model use what its teacher's half is told? Measured before a context teaches anything.
+"""Can the model use the context that a teacher reads? Measured before a context teaches anything.
 
 A tiny model reads a context only as well as its pretraining taught it to; a teacher that ignores its context teaches
 nothing, and one that is confused by it teaches harm. So the same held-out problems are solved with and without.
@@ -13,7 +13,7 @@ from train.data.batches import DataConfig
 from train.evaluation.evaluator import evaluate
 from train.statistics import Z, paired_difference
 
-SHORTER = "concise"  # the one recipe that asks for less instead of telling more
+SHORTER = "concise"  # the one recipe that asks for less instead of giving more
 
 
 def measure_skill(model: GPT, data: DataConfig, recipe: str, problems: int) -> dict[str, Any]:
@@ -27,23 +27,23 @@ def measure_skill(model: GPT, data: DataConfig, recipe: str, problems: int) -> d
     done = {}
     for name in (recipe, "none"):
         done[name] = evaluate(model, data.with_context(name).source("test", "context skill"), range(problems))
-    told, bare = done[recipe], done["none"]
-    gain = paired_difference(told.verdicts.right, bare.verdicts.right)
-    longer = told.length.astype(float) - bare.length
+    informed, bare = done[recipe], done["none"]
+    gain = paired_difference(informed.verdicts.right, bare.verdicts.right)
+    longer = informed.length.astype(float) - bare.length
     error = Z * longer.std() / np.sqrt(len(longer))
     return {
         "context": recipe,
         "problems": problems,
-        "accuracy_with": float(told.verdicts.right.mean()),
+        "accuracy_with": float(informed.verdicts.right.mean()),
         "accuracy_without": float(bare.verdicts.right.mean()),
         "gain": gain._asdict(),
-        "length_with": float(told.length.mean()),
+        "length_with": float(informed.length.mean()),
         "length_without": float(bare.length.mean()),
         "clear": bool(longer.mean() + error < 0.0) if recipe == SHORTER else bool(gain.low > 0.0),
     }
 
 
-def words(skill: dict[str, Any]) -> str:
+def described(skill: dict[str, Any]) -> str:
     """The measurement in one line."""
     gain = skill["gain"]
     return (
@@ -57,6 +57,6 @@ def check_skill(skill: dict[str, Any]) -> None:
     """Raise ValueError unless the model clearly uses the context."""
     if not skill["clear"]:
         raise ValueError(
-            f"teacher.context: the model lacks this skill ({words(skill)}); accepted: a checkpoint pretrained on such "
-            "contexts (data=contexts), or skill.stop=false"
+            f"teacher.context: the model lacks this skill ({described(skill)}); accepted: a checkpoint pretrained on "
+            "such contexts (data=contexts), or skill.stop=false"
         )

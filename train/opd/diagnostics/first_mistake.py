@@ -34,12 +34,14 @@ def places(verdicts: Verdicts, length_B: np.ndarray, width: int) -> np.ndarray:
     return np.where(outside_BR, NOWHERE, place_BR).astype(np.int8)
 
 
-def localisation(values: dict[str, np.ndarray], place_BR: np.ndarray, known_BR: np.ndarray | None) -> dict[str, float]:
+def localisation(
+    values: dict[str, np.ndarray], place_BR: np.ndarray, has_target_BR: np.ndarray | None
+) -> dict[str, float]:
     """How well the teacher's signal points at the first wrong step.
 
     Args:
         values: `advantage` (d = log p(y) - log q(y)) and `rkl`, float[B, R], NaN where there is no target.
-        place_BR: of `places`. known_BR: bool[B, R], where there is a target; None: everywhere.
+        place_BR: of `places`. has_target_BR: bool[B, R], where there is a target; None: everywhere.
     Returns:
         auroc_advantage, auroc_rkl: of -d and of the KL for "this token belongs to the first wrong step".
         rkl_before, rkl_at, rkl_after: nats a token. mass_before, mass_at, mass_after: shares of the KL of these
@@ -48,8 +50,8 @@ def localisation(values: dict[str, np.ndarray], place_BR: np.ndarray, known_BR: 
     if "rkl" not in values:
         return {}
     inside_BR = (place_BR != NOWHERE) & np.isfinite(values["rkl"])
-    if known_BR is not None:
-        inside_BR &= known_BR
+    if has_target_BR is not None:
+        inside_BR &= has_target_BR
     place_N, rkl_N = place_BR[inside_BR], values["rkl"][inside_BR].astype(float)
     scores = {"advantage": -values["advantage"][inside_BR], "rkl": rkl_N}
     found = {f"auroc_{name}": auroc(score_N, place_N == AT) for name, score_N in scores.items()}

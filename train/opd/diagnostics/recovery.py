@@ -22,9 +22,9 @@ from train.evaluation.callback import EvaluationCallbackConfig
 from train.evaluation.evaluator import Evaluation
 from train.opd.diagnostics.first_mistake import first_wrong_span
 from train.opd.rollouts import Rollouts
-from train.opd.source.samplers import Prompts, assemble
-from train.opd.teacher.contexts import told
-from train.opd.teacher.targets import Teacher
+from train.opd.source.prompts import Prompts, assemble
+from train.opd.teacher import Teacher
+from train.opd.teacher.teacher_prompt import add_contexts
 
 TOGETHER = 64  # continuations of about one length that are sampled side by side
 
@@ -48,7 +48,7 @@ class OpdPeriodicConfig(EvaluationCallbackConfig):
 
 
 class Recovery:
-    """`Periodic`'s `follow`: success rates of the teacher's parameters, told what the method tells them."""
+    """`Periodic`'s `follow`: success rates of the teacher's models, which read the context that the method gives."""
 
     def __init__(self, teacher: Teacher, source: Source, continuations: int, seed: int) -> None:
         self.teacher, self.source = teacher, source
@@ -60,18 +60,19 @@ class Recovery:
         or no single model could write (the oracle, a trust region)."""
         rollouts = self._rollouts(drawn)
         if self.teacher.config.context != "none":
-            models = [student.config.context, *(m.config.context for m in self.teacher.params.models)]
             prompts = Prompts(self.source, len(drawn.index), drawn.tokens_NR.shape[1], self.seed)
-            rollouts = told(rollouts, self.teacher.config.context, prompts, 0, min(models))
+            rollouts = add_contexts(
+                rollouts, self.teacher.config.context, prompts, 0, self.teacher.context_limit(student)
+            )
         found_B = drawn.verdicts.first_mistake >= 0
         if self.teacher.config.context != "none":
-            found_B = found_B & rollouts.told_B.cpu().numpy()
+            found_B = found_B & rollouts.has_context_B.cpu().numpy()
         rows = np.flatnonzero(found_B)
         if not len(rows):
             return {}
         part = rollouts.rows(torch.from_numpy(rows).to(rollouts.prompt_B.device))
         writer_B = np.full(len(rows), -1)
-        writers = self.teacher.params.writers(part, student)
+        writers = self.teacher.model.writers(part, student)
         for i, (_, who_B) in enumerate(writers):
             writer_B[who_B.cpu().numpy()] = i
         if (writer_B < 0).any():

@@ -1,16 +1,22 @@
-"""Divergences between two distributions over a vocabulary or a part of it, as entries whose sum is the divergence.
+"""Divergences that are summed over their support exactly: forward and reverse KL, JSD, skewed KLs, ToDi.
 
-Functions of log-probabilities alone. The mass that a truncated support leaves out has to go somewhere, or the sum is no
-divergence: renormalised away on both sides, kept in a tail bucket, or accounted for by the generalised KL.
-
-Legend: N response positions, V vocabulary, K entries of the support. p teacher target, q student.
+Legend: N response positions, K entries of the support. p teacher target, q student.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from math import log, log1p
 
 import torch
 from torch import Tensor
+
+from train.opd.divergence.divergence import Divergence
+from train.opd.divergence.topk_support import Full, Support, TopK
+from train.opd.schedule import positive, unit
+from train.opd.scored import Scored
+
+Entries = Callable[[Tensor, Tensor], Tensor]  # of a KL between two distributions, from log-probabilities
 
 
 def kl_entries(a_NK: Tensor, b_NK: Tensor) -> Tensor:
@@ -24,79 +30,131 @@ def generalised_kl_entries(a_NK: Tensor, b_NK: Tensor) -> Tensor:
     return mass_a_NK * (a_NK - b_NK) - mass_a_NK + b_NK.exp()
 
 
+def kl(a_NV: Tensor, b_NV: Tensor) -> Tensor:
+    """KL(a, b) over the whole vocabulary, in nats: float[N]."""
+    return kl_entries(a_NV, b_NV).sum(dim=-1)
+
+
 def mixture(a_NK: Tensor, b_NK: Tensor, share: float) -> Tensor:
     """log(share * a + (1 - share) * b) for 0 < share < 1."""
     return torch.logaddexp(a_NK + log(share), b_NK + log1p(-share))
 
 
-# The kinds below take log-probabilities of target and student on the support, how to weigh the entries of a KL, and the
-# share of their mixture (beta or alpha); they return entries whose sum over the support is the divergence.
-Entries = Callable[[Tensor, Tensor], Tensor]
+@dataclass(frozen=True)
+class ExactDivergence(Divergence):
+    """A sum of entries over the support. entry_clip: the most that one vocabulary entry may count, in nats.
+
+    Entry clip: OPSD (2601.18734), sum_v min(p log(p/q), tau). The clipped sum can be negative and its gradient is zero
+    exactly at the worst entries: a heuristic against a few dominating tokens, no longer a divergence.
+    """
+
+    support: Support = field(default_factory=Full)
+    entry_clip: float | None = None
+
+    def __post_init__(self) -> None:
+        positive("divergence.entry_clip", self.entry_clip)
+
+    @property
+    def k(self) -> int | None:
+        return self.support.k if isinstance(self.support, TopK) else None
+
+    @abstractmethod
+    def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+        """Entries whose sum is the divergence: float[N, K]. `kl`: the entries of a KL on this support."""
+
+    def _entries(self, scored: Scored) -> Tensor:
+        p_NK, q_NK = self.support(scored)
+        return self.entries(p_NK, q_NK, generalised_kl_entries if self.support.generalised else kl_entries)
+
+    def __call__(self, scored: Scored) -> Tensor:
+        entries_NK = self._entries(scored)
+        if self.entry_clip is not None:
+            entries_NK = entries_NK.clamp(max=self.entry_clip)
+        return entries_NK.sum(dim=-1)
+
+    def clipped(self, scored: Scored) -> Tensor | None:
+        return None if self.entry_clip is None else (self._entries(scored) > self.entry_clip).any(dim=-1)
 
 
-def fkl(p_NK: Tensor, q_NK: Tensor, entries: Entries, share: float) -> Tensor:
+@dataclass(frozen=True)
+class ForwardKL(ExactDivergence, kind="fkl"):
     """Forward KL: sum p log(p/q). Gradient with respect to the logits: q - p. Covers the teacher's modes."""
-    return entries(p_NK, q_NK)
+
+    bounded = True
+
+    def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+        return kl(p_NK, q_NK)
 
 
-def rkl(p_NK: Tensor, q_NK: Tensor, entries: Entries, share: float) -> Tensor:
+@dataclass(frozen=True)
+class ReverseKL(ExactDivergence, kind="rkl"):
     """Reverse KL: sum q log(q/p). Gradient with respect to the logits: q (log(q/p) - RKL). Seeks its modes."""
-    return entries(q_NK, p_NK)
+
+    def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+        return kl(q_NK, p_NK)
 
 
-def jsd(p_NK: Tensor, q_NK: Tensor, entries: Entries, share: float) -> Tensor:
+@dataclass(frozen=True)
+class JSD(ExactDivergence, kind="jsd"):
     """Generalised Jensen-Shannon, GKD (2306.13649): b KL(p, m) + (1-b) KL(q, m) with m = b p + (1-b) q.
 
     JSD_b / b tends to forward KL as b -> 0 and JSD_b / (1-b) to reverse KL as b -> 1, but at the very ends JSD is zero
     everywhere. So b = 0 means forward KL and b = 1 reverse KL here, as in the released implementations.
     """
-    if share in (0.0, 1.0):
-        return (fkl if share == 0.0 else rkl)(p_NK, q_NK, entries, share)
-    m_NK = mixture(p_NK, q_NK, share)
-    return share * entries(p_NK, m_NK) + (1.0 - share) * entries(q_NK, m_NK)
+
+    beta: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 <= self.beta <= 1.0:
+            raise ValueError(f"divergence.beta={self.beta}: accepted are numbers from 0 (forward KL) to 1 (reverse KL)")
+
+    @property
+    def bounded(self) -> bool:
+        return self.beta < 1.0
+
+    def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+        if self.beta in (0.0, 1.0):
+            return kl(p_NK, q_NK) if self.beta == 0.0 else kl(q_NK, p_NK)
+        m_NK = mixture(p_NK, q_NK, self.beta)
+        return self.beta * kl(p_NK, m_NK) + (1.0 - self.beta) * kl(q_NK, m_NK)
 
 
-def skew_fkl(p_NK: Tensor, q_NK: Tensor, entries: Entries, share: float) -> Tensor:
-    """Skew forward KL, DistiLLM (2402.03898): KL(p, a p + (1-a) q), at most -log a."""
-    return entries(p_NK, mixture(p_NK, q_NK, share))
+@dataclass(frozen=True)
+class SkewedKL(ExactDivergence):
+    """A KL to a mixture of both, DistiLLM (2402.03898), at most -log alpha. alpha: the first one's share of it."""
+
+    alpha: float = 0.1
+    bounded = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unit("divergence.alpha", self.alpha)
 
 
-def skew_rkl(p_NK: Tensor, q_NK: Tensor, entries: Entries, share: float) -> Tensor:
-    """Skew reverse KL, DistiLLM (2402.03898): KL(q, (1-a) p + a q), at most -log a."""
-    return entries(q_NK, mixture(q_NK, p_NK, share))
+@dataclass(frozen=True)
+class SkewForwardKL(SkewedKL, kind="skew_fkl"):
+    """Skew forward KL: KL(p, a p + (1-a) q)."""
+
+    def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+        return kl(p_NK, mixture(p_NK, q_NK, self.alpha))
 
 
-def todi(p_NK: Tensor, q_NK: Tensor, entries: Entries, share: float) -> Tensor:
+@dataclass(frozen=True)
+class SkewReverseKL(SkewedKL, kind="skew_rkl"):
+    """Skew reverse KL: KL(q, (1-a) p + a q)."""
+
+    def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+        return kl(q_NK, mixture(q_NK, p_NK, self.alpha))
+
+
+@dataclass(frozen=True)
+class ToDi(ExactDivergence, kind="todi"):
     """Token-wise mix, ToDi (2505.16297): s KL(p, q) + (1-s) KL(q, p) entry by entry, s = sg[sigmoid(log p/q)].
 
     Forward KL where the student is too low, reverse KL where it is too high.
     """
-    s_NK = (p_NK - q_NK).detach().sigmoid()
-    return s_NK * entries(p_NK, q_NK) + (1.0 - s_NK) * entries(q_NK, p_NK)
 
-
-KINDS = {"fkl": fkl, "rkl": rkl, "jsd": jsd, "skew_fkl": skew_fkl, "skew_rkl": skew_rkl, "todi": todi}
-
-
-def keep(log_NV: Tensor, index_NK: Tensor) -> Tensor:
-    """The support's entries as they are: a partial distribution, for the generalised KL only."""
-    return log_NV.gather(-1, index_NK)
-
-
-def renormalise(log_NV: Tensor, index_NK: Tensor) -> Tensor:
-    """The distribution conditioned on the support. Done on both sides the KL is true, but blind to mass outside."""
-    kept_NK = keep(log_NV, index_NK)
-    return kept_NK - kept_NK.logsumexp(dim=-1, keepdim=True)
-
-
-def tail_bucket(log_NV: Tensor, index_NK: Tensor) -> Tensor:
-    """The support plus one symbol that holds all the rest, as in SDPO (2601.20802).
-
-    A true KL, and never above the full one (data processing). The rest is summed from its own entries, not as one
-    minus the support, so that it keeps its digits when it is tiny.
-    """
-    rest_NV = log_NV.scatter(-1, index_NK, float("-inf"))
-    return torch.cat([keep(log_NV, index_NK), rest_NV.logsumexp(dim=-1, keepdim=True)], dim=-1)
-
-
-RESTS = {"renorm": renormalise, "tail": tail_bucket, "general": keep}
+    def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+        s_NK = (p_NK - q_NK).detach().sigmoid()
+        return s_NK * kl(p_NK, q_NK) + (1.0 - s_NK) * kl(q_NK, p_NK)

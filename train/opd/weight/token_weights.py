@@ -1,66 +1,37 @@
-"""Weights of single response positions. Each is a function of the batch and multiplies with the others.
+"""Weights of single response positions: masks, entropies, importance. They multiply with each other.
 
 Legend: B rows, R response columns.
 """
 
-from collections.abc import Callable
+from abc import abstractmethod
 from dataclasses import dataclass
 from math import log
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from synth.world.vocabulary import EOS, SPECIALS
+from train.config.schema import Choice
 from train.opd.rollouts import Rollouts
-from train.opd.signals import Signals
-
-if TYPE_CHECKING:
-    from train.opd.weight.weight import WeightConfig
-
-Weigh = Callable[[Rollouts, "WeightConfig", Signals], Tensor]
+from train.opd.schedule import positive, unit
+from train.opd.weight.signals import Signals
 
 
-@dataclass(frozen=True)
-class TokenWeight:
-    """A weight float[B, R] and the signals that it needs."""
+class TokenWeight(Choice):
+    """A weight of every response position. needs: signals that it reads. by_step: whether it asks the checker where
+    steps are, so that a row must hold one solution."""
 
-    of: Weigh
     needs: frozenset[str] = frozenset()
+    by_step = False
+
+    @abstractmethod
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        """float[B, R], for a whole batch."""
 
 
 def columns(rollouts: Rollouts) -> Tensor:
     """int64[1, R]: the place of each response column."""
     return torch.arange(rollouts.trainable_BR.shape[1], device=rollouts.prompt_B.device)[None]
-
-
-def first(rollouts: Rollouts, config: "WeightConfig", signals: Signals) -> Tensor:
-    """Drops the first `skip` tokens, where a told teacher speaks about what it was told (SDFT, 2601.19897)."""
-    return (columns(rollouts) >= config.skip).float()
-
-
-def special(rollouts: Rollouts, config: "WeightConfig", signals: Signals) -> Tensor:
-    """Drops special tokens, the end excepted: without it stopping would not be learned (2603.25562 masks them)."""
-    response_BR = rollouts.response_BR
-    return ((response_BR >= len(SPECIALS)) | (response_BR == EOS)).float()
-
-
-def mistake_start(rollouts: Rollouts) -> Tensor:
-    """int64[B, 1]: first token of the first wrong step, beyond the response where there is none."""
-    verdicts = rollouts.verdicts
-    never = rollouts.trainable_BR.shape[1]
-    starts = [never if step < 0 else int(verdicts.start[row, step]) for row, step in enumerate(verdicts.first_mistake)]
-    return torch.tensor(starts, device=rollouts.prompt_B.device)[:, None]
-
-
-def before_mistake(rollouts: Rollouts, config: "WeightConfig", signals: Signals) -> Tensor:
-    """Only what comes before the first wrong step; all of a response without one (ours)."""
-    return (columns(rollouts) < mistake_start(rollouts)).float()
-
-
-def after_mistake(rollouts: Rollouts, config: "WeightConfig", signals: Signals) -> Tensor:
-    """Only the first wrong step and what follows; nothing of a response without one (ours)."""
-    return (columns(rollouts) >= mistake_start(rollouts)).float()
 
 
 def top(value_BR: Tensor, share: float, rollouts: Rollouts) -> Tensor:
@@ -74,55 +45,137 @@ def top(value_BR: Tensor, share: float, rollouts: Rollouts) -> Tensor:
     return ((value_BR >= least) & inside_BR).float()
 
 
-def teacher_entropy(rollouts: Rollouts, config: "WeightConfig", signals: Signals) -> Tensor:
+def mistake_start(rollouts: Rollouts) -> Tensor:
+    """int64[B, 1]: first token of the first wrong step, beyond the response where there is none."""
+    verdicts = rollouts.verdicts
+    never = rollouts.trainable_BR.shape[1]
+    starts = [never if step < 0 else int(verdicts.start[row, step]) for row, step in enumerate(verdicts.first_mistake)]
+    return torch.tensor(starts, device=rollouts.prompt_B.device)[:, None]
+
+
+@dataclass(frozen=True)
+class DropFirst(TokenWeight, kind="first"):
+    """Drops the first `skip` tokens, where a teacher speaks about the context that it read (SDFT, 2601.19897)."""
+
+    skip: int = 2
+
+    def __post_init__(self) -> None:
+        positive("weight.token.first.skip", self.skip)
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        return (columns(rollouts) >= self.skip).float()
+
+
+@dataclass(frozen=True)
+class DropSpecial(TokenWeight, kind="special"):
+    """Drops special tokens, the end excepted: without it stopping would not be learned (2603.25562 masks them)."""
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        response_BR = rollouts.response_BR
+        return ((response_BR >= len(SPECIALS)) | (response_BR == EOS)).float()
+
+
+@dataclass(frozen=True)
+class BeforeMistake(TokenWeight, kind="before_mistake"):
+    """Only what comes before the first wrong step; all of a response without one (ours)."""
+
+    by_step = True
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        return (columns(rollouts) < mistake_start(rollouts)).float()
+
+
+@dataclass(frozen=True)
+class AfterMistake(TokenWeight, kind="after_mistake"):
+    """Only the first wrong step and what follows; nothing of a response without one (ours)."""
+
+    by_step = True
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        return (columns(rollouts) >= mistake_start(rollouts)).float()
+
+
+@dataclass(frozen=True)
+class TopTeacherEntropy(TokenWeight, kind="teacher_entropy"):
     """Only where the teacher is most uncertain: the top `share` by H_p (EOPD, 2603.07079, by a threshold in nats)."""
-    return top(signals["teacher_entropy"], config.share, rollouts)
+
+    share: float = 0.2
+    needs = frozenset({"teacher_entropy"})
+
+    def __post_init__(self) -> None:
+        unit("weight.token.teacher_entropy.share", self.share)
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        return top(signals["teacher_entropy"], self.share, rollouts)
 
 
-def entropy_gap(rollouts: Rollouts, config: "WeightConfig", signals: Signals) -> Tensor:
+@dataclass(frozen=True)
+class EntropyGap(TokenWeight, kind="entropy_gap"):
     """sigmoid(H_S - H_T): more where the student is less certain than the teacher (TSD-KD, 2603.13260)."""
-    return torch.sigmoid(signals["student_entropy"] - signals["teacher_entropy"])
+
+    needs = frozenset({"student_entropy", "teacher_entropy"})
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        return torch.sigmoid(signals["student_entropy"] - signals["teacher_entropy"])
 
 
-def tip(rollouts: Rollouts, config: "WeightConfig", signals: Signals) -> Tensor:
+@dataclass(frozen=True)
+class Tip(TokenWeight, kind="tip"):
     """The top `share` of u = h + d - h d, h entropy over log V, d reverse KL over its largest in the batch (TIP)."""
-    h_BR = signals["student_entropy"] / log(signals.vocabulary)
-    d_BR = signals["rkl"] / signals["rkl"].max().clamp(min=1e-12)
-    return top(h_BR + d_BR - h_BR * d_BR, config.share, rollouts)
+
+    share: float = 0.5
+    needs = frozenset({"student_entropy", "rkl"})
+
+    def __post_init__(self) -> None:
+        unit("weight.token.tip.share", self.share)
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        h_BR = signals["student_entropy"] / log(signals.vocabulary)
+        d_BR = signals["rkl"] / signals["rkl"].max().clamp(min=1e-12)
+        return top(h_BR + d_BR - h_BR * d_BR, self.share, rollouts)
 
 
-def opener(rollouts: Rollouts, config: "WeightConfig", signals: Signals) -> Tensor:
+@dataclass(frozen=True)
+class Opener(TokenWeight, kind="opener"):
     """The smallest prefix of each response that holds `share` of the student's entropy over it (TSD-KD)."""
-    entropy_BR = signals["student_entropy"]
-    before_BR = entropy_BR.cumsum(dim=1) - entropy_BR
-    return (before_BR < config.share * entropy_BR.sum(dim=1, keepdim=True)).float()
+
+    share: float = 0.1
+    needs = frozenset({"student_entropy"})
+
+    def __post_init__(self) -> None:
+        unit("weight.token.opener.share", self.share)
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        entropy_BR = signals["student_entropy"]
+        before_BR = entropy_BR.cumsum(dim=1) - entropy_BR
+        return (before_BR < self.share * entropy_BR.sum(dim=1, keepdim=True)).float()
 
 
-def early(rollouts: Rollouts, config: "WeightConfig", signals: Signals) -> Tensor:
+@dataclass(frozen=True)
+class EarlyTokens(TokenWeight, kind="early"):
     """1 + gamma (1 - share of the response's |log p/q| that lies before): early tokens more (IW-OPD, 2606.22600)."""
-    size_BR = (signals["log_p"] - signals["log_q"]).abs()
-    share_BR = (size_BR.cumsum(dim=1) - size_BR) / size_BR.sum(dim=1, keepdim=True).clamp(min=1e-12)
-    return 1.0 + config.gamma * (1.0 - share_BR)
+
+    gamma: float = 0.5
+    needs = frozenset({"log_p", "log_q"})
+
+    def __post_init__(self) -> None:
+        positive("weight.token.early.gamma", self.gamma)
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        size_BR = (signals["log_p"] - signals["log_q"]).abs()
+        share_BR = (size_BR.cumsum(dim=1) - size_BR) / size_BR.sum(dim=1, keepdim=True).clamp(min=1e-12)
+        return 1.0 + self.gamma * (1.0 - share_BR)
 
 
-def importance(rollouts: Rollouts, config: "WeightConfig", signals: Signals) -> Tensor:
+@dataclass(frozen=True)
+class ImportanceWeight(TokenWeight, kind="importance"):
     """min(q(y) / mu(y), cap): corrects for tokens that another distribution drew (SDPO caps at 2)."""
-    return (signals["log_q"] - rollouts.behaviour_BR).exp().clamp(max=config.cap)
 
+    cap: float = 2.0
+    needs = frozenset({"log_q"})
 
-def needing(of: Weigh, *names: str) -> TokenWeight:
-    return TokenWeight(of, frozenset(names))
+    def __post_init__(self) -> None:
+        positive("weight.token.importance.cap", self.cap)
 
-
-TOKENS = {
-    "first": TokenWeight(first),
-    "special": TokenWeight(special),
-    "before_mistake": TokenWeight(before_mistake),
-    "after_mistake": TokenWeight(after_mistake),
-    "teacher_entropy": needing(teacher_entropy, "teacher_entropy"),
-    "entropy_gap": needing(entropy_gap, "student_entropy", "teacher_entropy"),
-    "tip": needing(tip, "student_entropy", "rkl"),
-    "opener": needing(opener, "student_entropy"),
-    "early": needing(early, "log_p", "log_q"),
-    "importance": needing(importance, "log_q"),
-}
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        return (signals["log_q"] - rollouts.behaviour_BR).exp().clamp(max=self.cap)

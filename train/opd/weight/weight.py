@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from train.opd.checks import only, positive, require, unit
 from train.opd.rollouts import Rollouts
-from train.opd.signals import Signals
-from train.opd.weight.sample_weights import SAMPLES
-from train.opd.weight.token_weights import TOKENS
+from train.opd.schedule import require
+from train.opd.weight.sample_weights import SampleWeight
+from train.opd.weight.signals import Signals
+from train.opd.weight.token_weights import TokenWeight
 
 
 def token_mean(count_BR: Tensor, max_new: int) -> Tensor:
@@ -40,71 +40,47 @@ def constant(count_BR: Tensor, max_new: int) -> Tensor:
 
 
 NORMALISERS = {"token": token_mean, "sequence": sequence_mean, "constant": constant}
-# which weights each setting belongs to
-SETTINGS = {
-    "skip": ("first",),
-    "share": ("tip", "opener", "teacher_entropy", "teacher_sentences"),
-    "gamma": ("early",),
-    "cap": ("importance",),
-    "alpha": ("paced",),
-    "beta": ("paced",),
-    "tau": ("student_ppl", "teacher_ppl"),
-}
 
 
 @dataclass(frozen=True)
 class WeightConfig:
-    """Weights that multiply, by name; none: every response token alike. Settings of other weights must stay null.
+    """Weights that multiply; none: every response token alike.
 
-    token: first (drops the first `skip`) | special | before_mistake | after_mistake | teacher_entropy (its top `share`)
-        | entropy_gap | tip (top `share`) | opener (`share` of the entropy) | early (`gamma`) | importance (`cap`).
-    sample: finished | right | wrong | success | contrast | paced (`alpha`, `beta`) | student_ppl, teacher_ppl (`tau`) |
-        teacher_sentences (top `share`).
     normaliser: token | sequence | constant. over: kept (the rows that count) | batch (all rows).
     """
 
-    token: list[str] = field(default_factory=list)
-    sample: list[str] = field(default_factory=list)
+    token: list[TokenWeight] = field(default_factory=list)
+    sample: list[SampleWeight] = field(default_factory=list)
     normaliser: str = "token"
     over: str = "kept"
-    skip: int | None = None
-    share: float | None = None
-    gamma: float | None = None
-    cap: float | None = None
-    alpha: float | None = None
-    beta: float | None = None
-    tau: float | None = None
 
     def __post_init__(self) -> None:
-        for setting, registry in (("token", TOKENS), ("sample", SAMPLES)):
-            names = getattr(self, setting)
-            for name in names:
-                require(f"weight.{setting}", name, registry)
+        for setting in ("token", "sample"):
+            names = [weight.kind for weight in getattr(self, setting)]
             if len(set(names)) < len(names):
                 raise ValueError(f"weight.{setting}={names}: accepted is each name once")
         require("weight.normaliser", self.normaliser, NORMALISERS)
         require("weight.over", self.over, ("kept", "batch"))
-        chosen = {*self.token, *self.sample}
-        for setting, owners in SETTINGS.items():
-            only(f"weight.{setting}", getattr(self, setting), bool(chosen & {*owners}), "weight " + " or ".join(owners))
-        if len(chosen & {*SETTINGS["share"]}) > 1 or len(chosen & {*SETTINGS["tau"]}) > 1:
-            raise ValueError("weight: two of the weights chosen share a setting; accepted: one of them in each term")
         if self.over == "batch" and (self.normaliser == "constant" or not self.sample):
             raise ValueError("weight.over=batch changes nothing here: all rows are counted anyway; accepted: kept")
-        unit("weight.share", self.share)
-        for setting in ("skip", "gamma", "cap", "alpha", "beta", "tau"):
-            positive(f"weight.{setting}", getattr(self, setting))
+
+    @property
+    def all(self) -> list[TokenWeight | SampleWeight]:
+        return [*self.token, *self.sample]
 
     @property
     def needs(self) -> set[str]:
         """Measurements of the batch that must be made before the coefficients are known (`signals.py`)."""
-        weights = [TOKENS[name] for name in self.token] + [SAMPLES[name] for name in self.sample]
-        return set().union(*(weight.needs for weight in weights))
+        return set().union(*(weight.needs for weight in self.all))
 
     @property
     def needs_group(self) -> bool:
         """Whether responses to one prompt are compared."""
-        return any(SAMPLES[name].group for name in self.sample)
+        return any(weight.needs_group for weight in self.sample)
+
+    @property
+    def names(self) -> set[str]:
+        return {weight.kind for weight in self.all}
 
 
 def coefficients(
@@ -112,7 +88,7 @@ def coefficients(
     config: WeightConfig,
     max_new: int,
     signals: Signals | None = None,
-    known_BR: Tensor | None = None,
+    has_target_BR: Tensor | None = None,
 ) -> Tensor:
     """What each response position counts in the loss.
 
@@ -120,18 +96,19 @@ def coefficients(
         rollouts: the whole batch of a step, not a part of it.
         max_new: the budget of a response in tokens.
         signals: what the weights need to know of the batch.
-        known_BR: bool, where there is a target at all; elsewhere nothing counts, and it is not counted either.
+        has_target_BR: bool, where there is a target at all; elsewhere nothing counts, and it is not counted either.
     Returns:
         float32[B, R], zero on padding; sums to 1 with the normalisers `token` and `sequence` unless weights change it.
     """
     count_BR = rollouts.trainable_BR.float()
-    if known_BR is not None:
-        count_BR = count_BR * known_BR
+    if has_target_BR is not None:
+        count_BR = count_BR * has_target_BR
     weight_B = torch.ones_like(count_BR[:, 0])
-    for name in config.sample:
-        weight_B = weight_B * SAMPLES[name].of(rollouts, config, signals)
+    signals = Signals({}, 0) if signals is None else signals
+    for weigh in config.sample:
+        weight_B = weight_B * weigh(rollouts, signals)
     weight_BR = count_BR * weight_B[:, None]
-    for name in config.token:
-        weight_BR = weight_BR * TOKENS[name].of(rollouts, config, signals)
+    for weigh in config.token:
+        weight_BR = weight_BR * weigh(rollouts, signals)
     counted_BR = count_BR if config.over == "batch" else count_BR * (weight_B != 0)[:, None]
     return weight_BR * NORMALISERS[config.normaliser](counted_BR, max_new)

@@ -42,7 +42,8 @@ def is_quiet(run: Run) -> bool:
 
 def is_exact(run: Run) -> bool:
     """Whether the teacher is the exact oracle."""
-    return ((run.config.get("method") or {}).get("teacher") or {}).get("params") == "oracle"
+    teacher = (run.config.get("method") or {}).get("teacher") or {}
+    return teacher.get("kind", teacher.get("params")) == "oracle"  # `params` in runs of before the options had a kind
 
 
 class Change(NamedTuple):

@@ -1,12 +1,13 @@
 """Settings: groups, words and types become a dataclass, and whatever is wrong is said in one line."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import pytest
 import yaml
 
 from train.config.compose import REQUIRED, load, plain, run_entry, show
+from train.config.schema import Choice, build
 from train.core.state import Budget, Diverged
 
 
@@ -21,6 +22,33 @@ class Extra:
     rate: float = 0.5
 
 
+class Shape(Choice):
+    refused: ClassVar = {"hexagon": "too hard to draw"}
+
+
+@dataclass(frozen=True)
+class Circle(Shape, kind="circle"):
+    radius: float = 1.0
+    colour: str = "red"
+
+    def __post_init__(self):
+        if self.radius < 0:
+            raise ValueError(f"shape.radius={self.radius}: accepted: 0 or more")
+
+
+@dataclass(frozen=True)
+class Box(Shape, kind="box"):
+    width: float = 2.0
+    colour: str = "blue"
+
+
+@dataclass(frozen=True)
+class Problem:
+    ops: int = 1
+    exact: bool = False
+    world: str = "english"
+
+
 @dataclass(frozen=True)
 class Toy:
     seed: int = 0
@@ -32,6 +60,10 @@ class Toy:
     budget: Budget = field(default_factory=lambda: Budget(steps=5))
     free: dict[str, Any] = field(default_factory=dict)
     numbers: list[int] = field(default_factory=list)
+    shape: Shape = field(default_factory=Circle)
+    shapes: list[Shape] = field(default_factory=list)
+    spare: Shape | None = None
+    typed: Annotated[dict[str, Any], Problem] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.seed < 0:
@@ -46,11 +78,11 @@ class Needy:
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "size").mkdir()
-    (tmp_path / "toy.yaml").write_text("defaults: [toy_schema, {size: small}, _self_]\nlr: 0.2\n")
+    (tmp_path / "toy.yaml").write_text("defaults: [{size: small}, _self_]\nlr: 0.2\n")
     (tmp_path / "size" / "small.yaml").write_text("width: 2\n")
     (tmp_path / "size" / "big.yaml").write_text("width: 64\nshape: square\n")
-    (tmp_path / "needy.yaml").write_text("defaults: [needy_schema, _self_]\n")
-    (tmp_path / "bad.yaml").write_text("defaults: [bad_schema, _self_]\nlearning_rate: 1\n")
+    (tmp_path / "needy.yaml").write_text("defaults: [_self_]\n")
+    (tmp_path / "bad.yaml").write_text("defaults: [_self_]\nlearning_rate: 1\n")
     return tmp_path
 
 
@@ -72,10 +104,61 @@ def test_null_lists_and_open_mappings(folder):
 
 
 def test_an_optional_group_can_be_filled_by_yaml(folder):
-    (folder / "toy.yaml").write_text("defaults: [toy_schema, {size: small}, _self_]\nextra: {rate: 0.9}\n")
+    (folder / "toy.yaml").write_text("defaults: [{size: small}, _self_]\nextra: {rate: 0.9}\n")
     assert load("toy", Toy, [], folder).extra == Extra(0.9)
     assert load("toy", Toy, ["extra.rate=0.1"], folder).extra == Extra(0.1)
     assert load("toy", Toy, ["extra=null"], folder).extra is None
+
+
+def test_an_optional_group_can_be_given_whole_or_by_one_setting(folder):
+    for word, wanted in (
+        ("extra.rate=0.1", Extra(0.1)),
+        ("extra={rate: 0.2}", Extra(0.2)),
+        ("extra={}", Extra()),
+        ("extra=null", None),
+    ):
+        assert load("toy", Toy, [word], folder).extra == wanted
+
+
+def test_a_choice_is_replaced_by_name_switched_by_kind_and_set_by_setting(folder):
+    def shape(*words: str) -> Shape:
+        return load("toy", Toy, list(words), folder).shape
+
+    assert shape("shape=box") == Box() and shape("shape={kind: box, width: 3}") == Box(3.0)
+    assert shape("shape.radius=2") == Circle(2.0)
+    with pytest.raises(ValueError, match=r"shape\.radius=2: unknown setting"):
+        shape("shape.radius=2", "shape.kind=box")
+    assert shape("shape.kind=box") == Box(2.0, "red"), "what both options have stays"
+    assert shape("shape.width=5", "shape=box") == Box(5.0), "the option is chosen first, wherever it stands"
+    (folder / "toy.yaml").write_text("defaults: [{size: small}, _self_]\nshape: {kind: box, width: 7}\n")
+    assert shape() == Box(7.0) and shape("shape=circle") == Circle() and shape("shape=box") == Box()
+
+
+def test_lists_of_choices_and_choices_that_may_be_null(folder):
+    toy = load(
+        "toy", Toy, ["shapes=[circle, {kind: box, width: 9}]", "shapes.box.width=4", "shapes.0.radius=2"], folder
+    )
+    assert toy.shapes == [Circle(2.0), Box(4.0)] and toy.spare is None
+    assert load("toy", Toy, ["spare=box"], folder).spare == Box()
+    assert load("toy", Toy, ["spare.kind=box", "spare.width=3"], folder).spare == Box(3.0)
+    with pytest.raises(ValueError, match=r"spare.width=3: spare is null; accepted: spare=NAME with circle, box"):
+        load("toy", Toy, ["spare.width=3"], folder)
+
+
+def test_a_choice_survives_the_way_to_plain_data_and_back(folder):
+    toy = load("toy", Toy, ["shape=box", "shapes=[box]", "spare=circle"], folder)
+    assert plain(toy)["shape"] == {"kind": "box", "width": 2.0, "colour": "blue"}
+    assert build(Toy, plain(toy)) == toy
+
+
+def test_open_mappings_have_types_and_text_is_text(folder):
+    typed = load("toy", Toy, ["typed.ops=3", "typed.exact=true", "typed.world=/x/my world #1: a.json"], folder).typed
+    assert typed == {"ops": 3, "exact": True, "world": "/x/my world #1: a.json"}
+    assert load("toy", Toy, ["free.path=/x/te #1", "free.list=[1, a]"], folder).free == {
+        "path": "/x/te #1",
+        "list": [1, "a"],
+    }
+    assert load("toy", Toy, ["seed=010"], folder).seed == 10
 
 
 def test_one_budget_on_the_command_line_replaces_the_default(folder):
@@ -93,7 +176,20 @@ def test_one_budget_on_the_command_line_replaces_the_default(folder):
         ("size.widht=1", ["size.widht=1", "did you mean width?", "size.width, size.shape"]),
         ("nothing.there=1", ["nothing.there=1", "unknown setting"]),
         ("seed.x=1", ["seed.x=1", "seed has no settings inside it"]),
-        ("extra.rate=1", ["extra.rate=1", "extra has no settings inside it"]),
+        ("extra.rat=1", ["extra.rat=1", "did you mean rate?", "accepted: extra.rate"]),
+        ("extra=3", ["extra=3", "a group of settings", "extra.rate"]),
+        ("extra={rat: 1}", ["extra.rat=1", "did you mean rate?"]),
+        ("shape=disk", ["shape=disk is not known", "accepted: circle, box"]),
+        ("shape=hexagon", ["shape=hexagon", "too hard to draw", "accepted: circle, box"]),
+        ("shape.kind=bax", ["shape.kind=bax is not known", "did you mean box?", "accepted: circle, box"]),
+        ("shape.width=2", ["shape.width=2", "unknown setting", "accepted: shape.radius"]),
+        ("shape={kind: box, radius: 2}", ["shape.radius=2", "accepted: shape.width"]),
+        ("shape.radius=-1", ["shape.radius=-1.0: accepted"]),
+        ("shapes=[circle, bax]", ["shapes.1=bax is not known", "did you mean box?"]),
+        ("typed.ops=many", ["typed.ops=many", "expected an integer"]),
+        ("typed.ops=.inf", ["typed.ops=inf", "expected an integer"]),
+        ("typed.exact=2", ["typed.exact=2", "expected true or false"]),
+        ("free.a=[1", ["free.a=[1"]),
         ("seed=abc", ["seed=abc", "expected an integer"]),
         ("seed=1.5", ["seed=1.5", "expected an integer"]),
         ("seed=null", ["seed=null", "expected an integer"]),
@@ -161,6 +257,9 @@ def test_exit_codes(folder, capsys, monkeypatch):
 
 
 def test_a_name_in_an_open_mapping_may_have_dots(folder):
-    (folder / "toy.yaml").write_text("defaults: [toy_schema, _self_]\nfree: {a.b: 1, group: {c: 2}}\n")
+    (folder / "toy.yaml").write_text("defaults: [_self_]\nfree: {a.b: 1, group: {c: 2}}\n")
     free = load("toy", Toy, ["free.a.b=3", "free.x.y=4", "free.group.c=5", "free.z=6"], folder).free
     assert free == {"a.b": 3, "x.y": 4, "group": {"c": 5}, "z": 6}
+    (folder / "toy.yaml").write_text("defaults: [_self_]\nfree: {model: tiny, set: {data.overrides: {ops: 1}}}\n")
+    free = load("toy", Toy, ["free.model.n_layer=2", "free.set.data.overrides.ops=2"], folder).free
+    assert free == {"model": "tiny", "model.n_layer": 2, "set": {"data.overrides": {"ops": 2}}}

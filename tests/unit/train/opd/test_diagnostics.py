@@ -13,21 +13,21 @@ from synth.world.vocabulary import EOS
 from tests.helpers import opd_batches
 from tests.helpers.opd_batches import FOUR, GOLD, STUDENT, model, objective
 from train.evaluation.repetition import ZLIB_RATIO, ZLIB_TAIL, compressible, periods, repetitive, zlib_ratio
-from train.opd.diagnostics.batch_metrics import (
+from train.opd.diagnostics.first_mistake import places
+from train.opd.diagnostics.position_measures import (
     LARGE_KL,
-    Board,
+    PositionMeasures,
     by_ops,
-    push_measures,
     response_measures,
     token_measures,
 )
-from train.opd.diagnostics.first_mistake import places
-from train.opd.divergence.divergence import DivergenceConfig
+from train.opd.divergence import NLL, Divergence, ForwardKL, NoDivergence, PolicyGradient, ReverseKL
+from train.opd.loss_terms import DistillationTerm, outcome_term, term_measures
 from train.opd.method import Method
 from train.opd.metrics import METRICS, definition, main
-from train.opd.outcome import OutcomeConfig
-from train.opd.source.samplers import gold
-from train.opd.teacher.targets import Scored, TeacherConfig
+from train.opd.outcome import GRPO
+from train.opd.scored import Scored
+from train.opd.teacher import NoTeacher
 from train.statistics import auroc
 
 
@@ -71,26 +71,32 @@ def test_positions_that_a_clip_changes_and_signs_that_disagree():
     scored, advantage_B = made_up(), torch.tensor([1.0, -1.0])
     y_N1 = scored.token_N[:, None]
     d_N = (scored.teacher_NV.gather(-1, y_N1) - scored.student_NV.gather(-1, y_N1)).squeeze(-1)
-    sampled = {"support": "sampled", "estimator": "pg"}
-    found = push_measures(scored, [DivergenceConfig(**sampled, adv_clip=1.0)], OutcomeConfig(), None)
-    assert found["clip_divergence"].tolist() == (d_N.abs() > 1.0).float().tolist() and set(found) == {"clip_divergence"}
+    count_BR = torch.zeros(2, 4)
+
+    def clipped(divergence: Divergence) -> list[float]:
+        found = term_measures([DistillationTerm("divergence", count_BR, divergence)], scored)
+        assert set(found) == {"clip_divergence"}
+        return found["clip_divergence"].tolist()
+
+    assert clipped(PolicyGradient(adv_clip=1.0)) == (d_N.abs() > 1.0).float().tolist()
     rho_N = (scored.student_NV.gather(-1, y_N1).squeeze(-1) - scored.behaviour_N).exp()
-    found = push_measures(scored, [DivergenceConfig(**sampled, clip=0.2)], OutcomeConfig(), None)
     stopped = [(r > 1.2 and d > 0) or (r < 0.8 and d < 0) for r, d in zip(rho_N.tolist(), d_N.tolist(), strict=True)]
-    assert found["clip_divergence"].tolist() == [float(x) for x in stopped] and any(stopped) and not all(stopped)
+    assert clipped(PolicyGradient(clip=0.2)) == [float(x) for x in stopped] and any(stopped) and not all(stopped)
     entries_NV = scored.teacher_NV.exp() * (scored.teacher_NV - scored.student_NV)
-    found = push_measures(scored, [DivergenceConfig("fkl", entry_clip=0.2)], OutcomeConfig(), None)
-    assert found["clip_divergence"].tolist() == (entries_NV > 0.2).any(-1).float().tolist()
-    found = push_measures(scored, [DivergenceConfig()], OutcomeConfig("grpo"), advantage_B)
+    assert clipped(ForwardKL(entry_clip=0.2)) == (entries_NV > 0.2).any(-1).float().tolist()
+    terms = [DistillationTerm("divergence", count_BR, ReverseKL()), outcome_term(GRPO(), count_BR, advantage_B)]
+    found = term_measures(terms, scored)
     assert set(found) == {"sign_conflict"}
     assert found["sign_conflict"].tolist() == [
         float(a * d < 0) for a, d in zip([1] * 4 + [-1] * 3, d_N.tolist(), strict=True)
     ]
-    found = push_measures(scored, [], OutcomeConfig("grpo", clip=0.2), advantage_B)
+    found = term_measures([outcome_term(GRPO(clip=0.2), count_BR, advantage_B)], scored)
     wanted = [
         (r > 1.2 and a > 0) or (r < 0.8 and a < 0) for r, a in zip(rho_N.tolist(), [1] * 4 + [-1] * 3, strict=True)
     ]
     assert found["clip_share"].tolist() == [float(x) for x in wanted]
+    both = [DistillationTerm(str(k), count_BR, PolicyGradient(adv_clip=k)) for k in (1.0, 0.5)]
+    assert term_measures(both, scored)["clip_divergence"].tolist() == (d_N.abs() > 0.5).float().tolist()
 
 
 def test_auroc_is_the_share_of_pairs_in_the_right_order():
@@ -102,11 +108,11 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order():
     assert np.isnan(auroc(np.ones(3), np.ones(3, dtype=bool))) and np.isnan(auroc(np.ones(0), np.ones(0, dtype=bool)))
 
 
-def test_the_board_of_a_step_against_loops_over_its_tokens(prompts, source):
+def test_the_positions__of_a_step_against_loops_over_its_tokens(prompts, source):
     """Each mean over a real batch, micro-batched, against plain Python over the same tokens; half the responses are
     golds of which some have a wrong number, so that there are first mistakes and ends."""
     student, teacher = model(source, 0), model(source, 1)
-    rollouts, _ = gold(prompts, GOLD, 0, student, None)
+    rollouts, _ = GOLD.draw(prompts, 0, student, None)
     tokens_BT = rollouts.tokens_BT.clone()
     for row in (0, 2, 3, 4):  # the result of the last step is wrong
         response = rollouts.response_BR[row]
@@ -119,16 +125,16 @@ def test_the_board_of_a_step_against_loops_over_its_tokens(prompts, source):
     v = rollouts.verdicts
     assert (v.first_mistake >= 0).sum() >= 2 and v.first_mistake.max() > 0 and v.right.any()
 
-    board, lines = Board(rollouts), {}
+    positions_, lines = PositionMeasures(rollouts), {}
     for index_M in rollouts.chunks(2):
         part = rollouts.rows(index_M)
         with torch.no_grad():
             target = opd_batches.scored(teacher, (None, None), part).student_NV
             scored = opd_batches.scored(student, (lambda at, target=target: target[at], None), part)
-        board.note(index_M, scored, token_measures(scored, EOS))
+        positions_.add(index_M, scored, token_measures(scored, EOS))
         for n in range(len(scored.token_N)):
             lines[int(index_M[scored.row_N[n]]), int(scored.time_N[n])] = (scored.student_NV[n], target[n])
-    found = board.means()
+    found = positions_.means()
 
     cells = sorted(lines)
     assert cells == [(b, t) for b in range(len(length_B)) for t in range(length_B[b])]
@@ -216,12 +222,12 @@ def test_a_step_logs_only_what_is_defined_and_finite_for_methods_with_and_withou
     teachers = {"rkl", "fkl", "advantage", "overlap", "teacher_entropy", "rkl_large", "overlap_advantage"}
     for method, teacher, has in (
         (Method("opd", STUDENT), [model(source, 1)], True),
-        (Method("sft", GOLD, teacher=TeacherConfig("none"), divergence=DivergenceConfig("nll")), [], False),
-        (Method("grpo", FOUR, teacher=TeacherConfig("none"), divergence=DivergenceConfig("none"),
-                outcome=OutcomeConfig("grpo")), [], False),
+        (Method("sft", GOLD, teacher=NoTeacher(), divergence=NLL()), [], False),
+        (Method("grpo", FOUR, teacher=NoTeacher(), divergence=NoDivergence(),
+                outcome=GRPO()), [], False),
     ):  # fmt: skip
         metrics = objective(method, prompts, model(source, 0), *teacher)(model(source, 0), 0).metrics
         assert all(definition(key) is not None for key in metrics), [k for k in metrics if definition(k) is None]
         assert all(math.isfinite(value) for value in metrics.values() if not isinstance(value, list))
         assert (teachers <= set(metrics)) == has and (has or not teachers & set(metrics))
-        assert ("accuracy_step" in metrics) == (method.source.kind != "gold")
+        assert ("accuracy_step" in metrics) == (method.source != GOLD)

@@ -105,14 +105,15 @@ def test_the_quiet_run_that_moved_most_sets_the_threshold(tmp_path):
     assert found.leads == [38 - 31]  # two of three steps at 0.9 pass what the odd run reached
 
 
-def test_a_run_that_inflated_and_turned_back_calibrates_nothing(tmp_path):
+@pytest.mark.parametrize("key", ["kind", "params"])  # as written now, and as in older run folders
+def test_a_run_that_inflated_and_turned_back_calibrates_nothing(tmp_path, key):
     ill = collapsing(tmp_path, at=40, rkl=step_up(30, 0.1, 0.9))
     quiet = [healthy(tmp_path, f"well{i}", rkl=[0.1] * STEPS) for i in range(3)]
     there_and_back = [0.6 if 20 <= k < 30 else 0.0 for k in range(STEPS)]
     turned = healthy(tmp_path, "turned", rkl=step_up(20, 0.1, 5.0), truncation=there_and_back)
     calm = healthy(tmp_path, "calm", rkl=[0.1] * STEPS, truncation=[0.2] * STEPS)
     exact = healthy(tmp_path, "exact", rkl=step_up(20, 0.1, 900.0))
-    method = {"method": {"teacher": {"params": "oracle"}}}
+    method = {"method": {"teacher": {key: "oracle"}}}
     (exact.folder / "config.yaml").write_text(yaml.safe_dump(method))
     found = {sign.name: sign for sign in early_warnings([(ill, 38)], [*quiet, turned, calm, Run(exact.folder)])}[
         "reverse KL"

@@ -18,13 +18,9 @@ from synth.world.vocabulary import ANSWER
 from train.core.distributed import Group
 from train.evaluation.repetition import compressible, periods, repetitive
 from train.opd.diagnostics.first_mistake import first_wrong_span, localisation, places
-from train.opd.divergence.divergence import DivergenceConfig
-from train.opd.divergence.estimators import clipped_positions
-from train.opd.divergence.kl import kl_entries
-from train.opd.outcome import OutcomeConfig, clipped
+from train.opd.divergence.kl import kl
 from train.opd.rollouts import ORIGINS, Rollouts
-from train.opd.teacher.targets import Scored
-from train.opd.teacher.transforms import entropy
+from train.opd.scored import Scored, advantage, entropy
 
 OVERLAP = 8  # likeliest tokens of each whose overlap is reported
 LARGE_KL = 0.1  # nats: a reverse KL above it is counted by `rkl_large`
@@ -40,15 +36,14 @@ def token_measures(scored: Scored, eos: int) -> dict[str, Tensor]:
     (2604.13016) overlap, the share that is common, overlap_mass, what the student gives to those, and
     overlap_advantage = sum p' log(q'/p') with both renormalised on them.
     """
-    q_NV, p_NV, token_N1 = scored.student_NV, scored.teacher_NV, scored.token_N[:, None]
-    own_N = q_NV.gather(-1, token_N1).squeeze(-1)
-    values = {"student_entropy": entropy(q_NV), "log_q": own_N, "log_eos": q_NV[:, eos]}
+    q_NV, p_NV = scored.student_NV, scored.teacher_NV
+    values = {"student_entropy": entropy(q_NV), "log_q": scored.log_q_N, "log_eos": q_NV[:, eos]}
     if p_NV is None:
         return values
     k = min(OVERLAP, q_NV.shape[-1])
     top_NK = q_NV.topk(k).indices
-    theirs_NV = torch.zeros_like(p_NV, dtype=torch.bool).scatter(-1, p_NV.topk(k).indices, True)
-    common_NK = theirs_NV.gather(-1, top_NK)
+    teacher_top_NV = torch.zeros_like(p_NV, dtype=torch.bool).scatter(-1, p_NV.topk(k).indices, True)
+    common_NK = teacher_top_NV.gather(-1, top_NK)
     q_NK, p_NK = (z.gather(-1, top_NK).masked_fill(~common_NK, float("-inf")) for z in (q_NV, p_NV))
     mass_N = q_NK.exp().sum(dim=-1)
     q_bar_NK, p_bar_NK = (z - z.logsumexp(dim=-1, keepdim=True) for z in (q_NK, p_NK))
@@ -57,40 +52,16 @@ def token_measures(scored: Scored, eos: int) -> dict[str, Tensor]:
     return values | {
         "teacher_entropy": teacher_entropy,
         "entropy_gap": (values["student_entropy"] - teacher_entropy).abs(),
-        "rkl": kl_entries(q_NV, p_NV).sum(dim=-1),
-        "fkl": kl_entries(p_NV, q_NV).sum(dim=-1),
-        "advantage": p_NV.gather(-1, token_N1).squeeze(-1) - own_N,
+        "rkl": kl(q_NV, p_NV),
+        "fkl": kl(p_NV, q_NV),
+        "advantage": advantage(scored),
         "overlap": common_NK.sum(dim=-1) / k,
         "overlap_mass": mass_N,
         "overlap_advantage": torch.where(common_NK.any(dim=-1), gain_NK.sum(dim=-1), UNDEFINED),
     }
 
 
-@torch.no_grad()
-def push_measures(
-    scored: Scored, divergences: list[DivergenceConfig], outcome: OutcomeConfig, advantage_B: Tensor | None
-) -> dict[str, Tensor]:
-    """Where clips act and where the two signals disagree, 0 or 1 at each position: float[N] by name.
-
-    clip_divergence: of a distillation term; clip_share: of the outcome's ratio; sign_conflict: where the teacher would
-    push the token the other way than the outcome does.
-    """
-    values = {}
-    acting = [found_N for config in divergences if (found_N := clipped_positions(scored, config)) is not None]
-    if acting:
-        values["clip_divergence"] = torch.stack(acting).any(dim=0).float()
-    if advantage_B is None:
-        return values
-    if outcome.clip is not None:
-        values["clip_share"] = clipped(scored, advantage_B, outcome).float()
-    if scored.teacher_NV is not None:
-        token_N1 = scored.token_N[:, None]
-        d_N = (scored.teacher_NV.gather(-1, token_N1) - scored.student_NV.gather(-1, token_N1)).squeeze(-1)
-        values["sign_conflict"] = (d_N * advantage_B[scored.row_N] < 0.0).float()
-    return values
-
-
-class Board:
+class PositionMeasures:
     """What each response position of a batch measured: float32[B, R] by name, R the longest response; NaN on padding
     and where undefined."""
 
@@ -98,21 +69,21 @@ class Board:
         """`answer` is the token that marks an answer, None where an answer is not one token behind a marker."""
         self.rollouts, self.answer, self.shape = rollouts, answer, tuple(rollouts.response_BR.shape)
         self.values: dict[str, np.ndarray] = {}
-        self.known_BR: Tensor | None = None  # where there is a target; None: everywhere
+        self.has_target_BR: Tensor | None = None  # where there is a target; None: everywhere
 
-    def note(self, index_M: Tensor, scored: Scored, values: dict[str, Tensor]) -> None:
+    def add(self, index_M: Tensor, scored: Scored, values: dict[str, Tensor]) -> None:
         """The positions of one micro-batch, whose rows are `index_M` of the batch."""
         at = (index_M[scored.row_N].cpu().numpy(), scored.time_N.cpu().numpy())
         columns = torch.stack([value_N.detach().float() for value_N in values.values()]).cpu().numpy()
         for name, row_N in zip(values, columns, strict=True):
             self.values.setdefault(name, np.full(self.shape, UNDEFINED, dtype=np.float32))[at] = row_N
 
-    def together(self, group: Group) -> None:
-        """Take in what the other processes noted, each of rows of its own."""
-        for theirs in group.gather(self.values) if group.world_size > 1 else []:
-            for name, their_BR in theirs.items():
-                mine_BR = self.values.setdefault(name, np.full_like(their_BR, UNDEFINED))
-                np.copyto(mine_BR, their_BR, where=~np.isnan(their_BR))
+    def gather(self, group: Group) -> None:
+        """Take in what the other processes measured, each of rows of its own."""
+        for other in group.gather(self.values) if group.world_size > 1 else []:
+            for name, other_BR in other.items():
+                own_BR = self.values.setdefault(name, np.full_like(other_BR, UNDEFINED))
+                np.copyto(own_BR, other_BR, where=~np.isnan(other_BR))
 
     def means(self) -> dict[str, float]:
         """Means over the batch's positions, and what the checker's first wrong steps say of the teacher's signal."""
@@ -134,8 +105,8 @@ class Board:
             found["advantage_repetitive"] = _mean(values["advantage"][inside_BR & loop_BR])
             found["advantage_normal"] = _mean(values["advantage"][inside_BR & ~loop_BR])
         place_BR = places(rollouts.verdicts, length_B, response_BR.shape[1])
-        known_BR = None if self.known_BR is None else self.known_BR.cpu().numpy()[:, : self.shape[1]]
-        found |= localisation(values, place_BR, known_BR)
+        has_target_BR = None if self.has_target_BR is None else self.has_target_BR.cpu().numpy()[:, : self.shape[1]]
+        found |= localisation(values, place_BR, has_target_BR)
         return {name: value for name, value in found.items() if value is not None}
 
     def _effective_share(self) -> float | None:

@@ -12,22 +12,16 @@ import torch
 from torch import Tensor
 
 from train.core.distributed import Group
-from train.opd.divergence.kl import kl_entries
+from train.opd.divergence.kl import kl
 from train.opd.rollouts import Rollouts
-from train.opd.teacher.targets import Scored
-from train.opd.teacher.transforms import entropy
-
-
-def _token(log_NV: Tensor, scored: Scored) -> Tensor:
-    return log_NV.gather(-1, scored.token_N[:, None]).squeeze(-1)
-
+from train.opd.scored import Scored, entropy
 
 MEASURES: dict[str, Callable[[Scored], Tensor]] = {
     "student_entropy": lambda s: entropy(s.student_NV),
-    "teacher_entropy": lambda s: entropy(s.teacher_NV),
-    "rkl": lambda s: kl_entries(s.student_NV, s.teacher_NV).sum(dim=-1),
-    "log_q": lambda s: _token(s.student_NV, s),
-    "log_p": lambda s: _token(s.teacher_NV, s),
+    "teacher_entropy": lambda s: entropy(s.target_NV),
+    "rkl": lambda s: kl(s.student_NV, s.target_NV),
+    "log_q": lambda s: s.log_q_N,
+    "log_p": lambda s: s.log_p_N,
 }
 
 
@@ -48,17 +42,17 @@ class Signals:
 
 @torch.no_grad()
 def measure(
-    needs: set[str], rollouts: Rollouts, parts: Iterable[tuple[Tensor, Scored]], vocabulary: int, group: Group
+    needs: set[str], rollouts: Rollouts, blocks: Iterable[tuple[Tensor, Scored]], vocabulary: int, group: Group
 ) -> Signals:
     """The signals of a batch.
 
     Args:
         needs: names of MEASURES.
-        parts: blocks of positions that this process scores, each with the rows of its micro-batch.
+        blocks: the positions that this process scores, each with the rows of its micro-batch.
         group: whose processes score the others.
     """
     values = {name: torch.zeros_like(rollouts.behaviour_BR) for name in needs}
-    for index_M, scored in parts:
+    for index_M, scored in blocks:
         for name, value_BR in values.items():
             value_BR[index_M[scored.row_N], scored.time_N] = MEASURES[name](scored).to(value_BR.dtype)
     if group.world_size > 1:

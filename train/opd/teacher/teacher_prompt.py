@@ -1,4 +1,4 @@
-"""What a teacher is told before it scores: privileged sections for each row, made of the step's own rollouts.
+"""What a teacher's prompt contains beyond the student's: privileged sections for each row, made of the step's rollouts.
 
 Peers are the other responses to the same prompt, never the one that is scored nor one of the same text; the attempt and
 the feedback are about the scored response itself; gold is a fresh solution of the same problem, in another order and
@@ -13,7 +13,7 @@ from synth.contexts.privileged import material
 from synth.contexts.sections import MOST, build, parse
 from synth.kernel import rng
 from train.opd.rollouts import Rollouts
-from train.opd.source.samplers import Prompts
+from train.opd.source.prompts import Prompts
 
 ABOUT_GOLD = {"gold", "partial"}
 PEERS = {"success", "failure"}
@@ -38,12 +38,12 @@ def longest(recipe: str, response: int, gold: int) -> int:
     return total
 
 
-def told(rollouts: Rollouts, recipe: str, prompts: Prompts, step: int, room: int) -> Rollouts:
+def add_contexts(rollouts: Rollouts, recipe: str, prompts: Prompts, step: int, limit: int) -> Rollouts:
     """The rollouts with what their teacher reads before each.
 
     Args:
         step: of the run; addresses the order of peers and the fresh gold.
-        room: tokens that the teacher reads at most; a row that would need more is told nothing.
+        limit: tokens that the teacher reads at most; a row that would need more gets no context.
     """
     wanted, world = sections(recipe), prompts.stream.world
     group_B = rollouts.group_B.cpu().numpy()
@@ -56,15 +56,15 @@ def told(rollouts: Rollouts, recipe: str, prompts: Prompts, step: int, room: int
         golds = [fresh.response(i) for i in range(len(fresh))]
     lengths = rollouts.length_B.tolist()
     responses = [row[:n] for row, n in zip(rollouts.response_BR.cpu().numpy(), lengths, strict=True)]
-    room_B = room - (rollouts.prompt_B + rollouts.length_B).cpu().numpy()
+    left_B = limit - (rollouts.prompt_B + rollouts.length_B).cpu().numpy()
     contexts: list[tuple[int, ...]] = [()] * len(responses)
     for g in range(len(first_G)):
         rows = np.flatnonzero(group_B == group_B[first_G[g]])
         group = [responses[row] for row in rows]
         verdicts = type(rollouts.verdicts)(*(field[rows] for field in rollouts.verdicts))
-        states = rng.generators(prompts.seed, f"told {step} {g}", range(len(rows)))
+        orders = rng.generators(prompts.seed, f"told {step} {g}", range(len(rows)))
         for own, row in enumerate(rows):
-            known = material(world, problems.take(g), group, verdicts, own, states[own], golds[g])
-            tokens = tuple(int(t) for section in build(recipe, known) for t in section)
-            contexts[row] = tokens if len(tokens) <= room_B[row] else ()
+            facts = material(world, problems.take(g), group, verdicts, own, orders[own], golds[g])
+            tokens = tuple(int(t) for section in build(recipe, facts) for t in section)
+            contexts[row] = tokens if len(tokens) <= left_B[row] else ()
     return replace(rollouts, context=tuple(contexts))

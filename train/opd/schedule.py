@@ -1,30 +1,7 @@
-"""What the parts' settings share: checks in one line (the setting, its value, what is accepted), and schedules."""
+"""A setting that changes with the step, and the checks of single numbers that the parts' settings share."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-
-
-def require(name: str, value: str, accepted: Iterable[str]) -> None:
-    """Raise ValueError unless `value` is one of the accepted names."""
-    names = tuple(accepted)
-    if value not in names:
-        raise ValueError(f"{name}={value} is not known; accepted: {', '.join(names)}")
-
-
-def only(name: str, value: Any, applies: bool, where: str) -> None:
-    """Raise ValueError unless the setting is set exactly where it means something.
-
-    Args:
-        name: the setting, as the user writes it.
-        value: its value, None for unset.
-        applies: whether the other settings make it meaningful.
-        where: in words, when it is meaningful.
-    """
-    if applies and value is None:
-        raise ValueError(f"{name}=null: a value is required with {where}")
-    if not applies and value is not None:
-        raise ValueError(f"{name}={value} has no effect here; it belongs to {where}; accepted: null")
 
 
 @dataclass(frozen=True)
@@ -54,6 +31,19 @@ class Schedule:
 def at_step(schedule: Schedule | None, step: int, constant: float = 1.0) -> float:
     """The schedule's value, `constant` where there is none."""
     return constant if schedule is None else schedule.at(step)
+
+
+def require(name: str, value: str, accepted: Iterable[str]) -> None:
+    """Raise ValueError unless `value` is one of the accepted names."""
+    names = tuple(accepted)
+    if value not in names:
+        raise ValueError(f"{name}={value} is not known; accepted: {', '.join(names)}")
+
+
+def whole(name: str, value: int | None, least: int = 1) -> None:
+    """Raise ValueError unless a number is at least `least`, or null."""
+    if value is not None and value < least:
+        raise ValueError(f"{name}={value}: accepted are whole numbers from {least}")
 
 
 def unit(name: str, value: float | None, *, closed: bool = False) -> None:

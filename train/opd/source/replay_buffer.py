@@ -1,7 +1,7 @@
-"""A step's batch: drawn by its source, kept where later steps learn from it too.
+"""A step's batch: drawn by its source, and kept in a buffer where later steps learn from it too (replay, reuse).
 
 What a step learns from is a function of (weights, step) and, for replayed or reused batches, of what was drawn before;
-that memory is the drawer's state, so a resumed run replays the same responses.
+that buffer is part of a run's state, so a resumed run replays the same responses.
 """
 
 from collections.abc import Mapping
@@ -14,20 +14,11 @@ from torch import Tensor
 from models.gpt import GPT
 from train.core.distributed import Group
 from train.core.loop import SINGLE_PROCESS
-from train.opd.checks import at_step
 from train.opd.rollouts import Rollouts
-from train.opd.source.mixed_samplers import blend, revision, spliced
-from train.opd.source.samplers import KINDS, Prompts, SourceConfig, cached, chance_of, gold, mix, student, teacher
+from train.opd.schedule import at_step
+from train.opd.source.prompts import Prompts
+from train.opd.source.samplers import Replay, Sampler
 
-SOURCES = {
-    "student": student, "teacher": teacher, "gold": gold, "mix": mix, "cached": cached, "blend": blend,
-    "spliced": spliced, "revision": revision, "replay": student,
-}  # fmt: skip
-assert set(SOURCES) == set(KINDS)
-WHOLE = (
-    "spliced",
-    "revision",
-)  # whose random numbers or verdicts depend on the whole batch: every process draws it all
 TRACKS = ("tokens_BT", "prompt_B", "length_B", "trainable_BR", "behaviour_BR", "group_B", "origin_B")
 
 
@@ -43,49 +34,45 @@ def stacked(parts: list[dict[str, Tensor]], pad: int) -> dict[str, Tensor]:
     return whole
 
 
-class Drawer:
-    """Draws the batch of a step. `author` is the frozen model that the source needs beside the student, if any.
+class BatchSource:
+    """Draws the batch of a step. `model` is the frozen model that the source needs beside the student, if any.
 
     Of the processes of a `group` each draws the responses to its share of the prompts, and all get the whole batch.
     """
 
-    def __init__(
-        self, prompts: Prompts, config: SourceConfig, author: GPT | None, group: Group = SINGLE_PROCESS
-    ) -> None:
-        self.prompts, self.config, self.author, self.group = prompts, config, author, group
+    def __init__(self, prompts: Prompts, sampler: Sampler, model: GPT | None, group: Group = SINGLE_PROCESS) -> None:
+        self.prompts, self.sampler, self.model, self.group = prompts, sampler, model, group
         self.kept: list[dict[str, Any]] = []  # oldest first: `batch`, the index of its prompts, and the tracks
 
-    def __call__(self, model: GPT, step: int) -> tuple[Rollouts, float, int]:
+    def __call__(self, student: GPT, step: int) -> tuple[Rollouts, float, int]:
         """The rollouts of a step, this process's FLOPs for them (0: kept or gold), the index of their prompts."""
-        config = self.config
-        batch, again = step // config.reuse, step % config.reuse > 0
-        if config.kind == "replay" and self.kept:
-            again = chance_of(self.prompts, "refresh", step) >= at_step(config.refresh, step)
+        sampler, prompts = self.sampler, self.prompts
+        batch, again, place = step // sampler.reuse, step % sampler.reuse > 0, -1
+        if isinstance(sampler, Replay) and self.kept:
+            again = prompts.chance("refresh", step) >= at_step(sampler.refresh, step)
+            place = int(prompts.chance("replay", step) * len(self.kept))
         if again:
-            place = -1
-            if config.kind == "replay":
-                place = int(chance_of(self.prompts, "replay", step) * len(self.kept))
-            return self._recall(self.kept[place], model), 0.0, self.kept[place]["batch"]
-        rollouts, flops = self._draw(model, batch)
-        if config.reuse > 1 or config.kind == "replay":
+            return self._recall(self.kept[place], student), 0.0, self.kept[place]["batch"]
+        rollouts, flops = self._draw(student, batch)
+        if sampler.reuse > 1 or isinstance(sampler, Replay):
             self.kept.append({"batch": batch} | {name: getattr(rollouts, name).cpu() for name in TRACKS})
-            self.kept = self.kept[-(config.capacity or 1) :]
+            self.kept = self.kept[-(sampler.capacity if isinstance(sampler, Replay) else 1) :]
         return rollouts, flops, batch
 
-    def _draw(self, model: GPT, batch: int) -> tuple[Rollouts, float]:
+    def _draw(self, student: GPT, batch: int) -> tuple[Rollouts, float]:
         """A new batch, and what this process spent on it."""
-        group, kind = self.group, self.config.kind
-        if group.world_size == 1 or kind in WHOLE:
-            rollouts, flops = SOURCES[kind](self.prompts, self.config, batch, model, self.author)
+        group = self.group
+        if group.world_size == 1 or self.sampler.whole_batch:
+            rollouts, flops = self.sampler.draw(self.prompts, batch, student, self.model)
             return rollouts, flops if group.is_main else 0.0
         own = self.prompts.share(group.rank, group.world_size)
-        rollouts, flops = SOURCES[kind](own, self.config, batch, model, self.author)
+        rollouts, flops = self.sampler.draw(own, batch, student, self.model)
         parts = group.gather({name: getattr(rollouts, name).cpu() for name in TRACKS})
-        return self._recall({"batch": batch} | stacked(parts, self.prompts.tokens.pad), model), flops
+        return self._recall({"batch": batch} | stacked(parts, self.prompts.tokens.pad), student), flops
 
-    def _recall(self, kept: Mapping[str, Any], model: GPT) -> Rollouts:
+    def _recall(self, kept: Mapping[str, Any], student: GPT) -> Rollouts:
         """Kept responses with their problems and verdicts, which are functions of the index and the tokens."""
-        device, stream, tokens = next(model.parameters()).device, self.prompts.stream, self.prompts.tokens
+        device, stream, tokens = next(student.parameters()).device, self.prompts.stream, self.prompts.tokens
         tracks = {name: kept[name].to(device) for name in TRACKS} | {"eos": tokens.eos, "pad": tokens.pad}
         every = stream.problems(range(kept["batch"] * self.prompts.count, (kept["batch"] + 1) * self.prompts.count))
         problems = every.take(kept["group_B"].numpy())
@@ -101,7 +88,7 @@ class Drawer:
         """Raises ValueError when the responses were kept in another vocabulary."""
         if state and state["vocabulary"] != self.prompts.tokens.fingerprint():
             raise ValueError(
-                f"source.kind={self.config.kind}: the kept responses are of another vocabulary than the data's; "
+                f"source={self.sampler.kind}: the kept responses are of another vocabulary than the data's; "
                 "accepted: the data settings that they were drawn with"
             )
         self.kept = list(state.get("kept", []))

@@ -1,0 +1,149 @@
+"""Reverse KL estimated from the sampled token alone: policy gradient, k2, k3.
+
+What is differentiated decides what is learned: the plain log-ratio (k1) has zero expected gradient and is refused, its
+policy gradient (pg) and half its square (k2) have that of the reverse KL, and k3, a common default under the name of
+reverse KL, has that of the FORWARD KL.
+
+Legend: N response positions, B rows, R response columns. p teacher target, q student, mu the distribution y was drawn
+from, y response token.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from train.opd.divergence.divergence import Divergence
+from train.opd.divergence.kl import kl
+from train.opd.schedule import positive, require, unit
+from train.opd.scored import Scored
+
+
+def clipped_gain(ratio_N: Tensor, advantage_N: Tensor, low: float | None, high: float | None) -> Tensor:
+    """PPO's min(r A, clip(r, 1 - low, 1 + high) A) (1707.06347); r A without a clip. `high` null means as `low`."""
+    gain_N = ratio_N * advantage_N
+    if low is None:
+        return gain_N
+    bounded_N = ratio_N.clamp(1.0 - low, 1.0 + (low if high is None else high))
+    return torch.minimum(gain_N, bounded_N * advantage_N)
+
+
+def discounted_future(reward_N: Tensor, scored: Scored, gamma: float, length_norm: bool) -> Tensor:
+    """sum_{k>=1} gamma^k reward_{t+k} of the same response, at each position; rows must be whole.
+
+    With `length_norm` divided by the number of tokens that follow (MiniLLM: otherwise short empty answers win).
+    """
+    row_N, time_N = scored.row_N, scored.time_N
+    shape = (int(row_N.max()) + 1, int(time_N.max()) + 2)
+    reward_BR = reward_N.new_zeros(shape).index_put((row_N, time_N), reward_N)
+    after_BR = torch.zeros_like(reward_BR)
+    for t in range(shape[1] - 2, -1, -1):
+        after_BR[:, t] = gamma * (reward_BR[:, t + 1] + after_BR[:, t + 1])
+    total_N = after_BR[row_N, time_N]
+    if not length_norm:
+        return total_N
+    length_B = torch.zeros(shape[0], dtype=torch.long, device=row_N.device).index_add(0, row_N, torch.ones_like(row_N))
+    return total_N / (length_B[row_N] - 1 - time_N).clamp(min=1)
+
+
+@dataclass(frozen=True)
+class PolicyGradient(Divergence, kind="rkl_pg"):
+    """Sampled reverse KL as a policy gradient: -rho A, A = sg[clip(d, -c, c)], d = log p(y)/q(y), rho = q(y)/mu(y).
+
+    Its expected gradient is that of the exact reverse KL. Form: tinker-cookbook's on-policy distillation (advantage =
+    minus the sampled KL, importance-sampling loss). rho is one up to rounding where y was drawn from q itself, and
+    corrects for another sampling distribution.
+
+    adv_clip: c, in nats; guards against tokens the teacher finds impossible. gamma: A gets the discounted d of the
+    tokens that follow; gamma = 1 is the gradient of the sequence's KL (MiniLLM, 2306.08543); length_norm: their mean.
+    decompose: the token's own d is replaced by the exact reverse KL, and only the future is sampled (MiniLLM's
+    single-step decomposition). baseline rkl: A = d + RKL, centred, of the same expectation (vOPD). ratio: false leaves
+    rho out (Lightning OPD, 2604.13010). clip: of rho, as in PPO.
+    """
+
+    adv_clip: float | None = None
+    gamma: float | None = None
+    length_norm: bool = False
+    decompose: bool = False
+    baseline: str | None = None
+    ratio: bool = True
+    clip: float | None = None
+    sampled = True
+
+    def __post_init__(self) -> None:
+        positive("divergence.adv_clip", self.adv_clip)
+        unit("divergence.clip", self.clip)
+        if self.gamma is not None and not 0.0 < self.gamma <= 1.0:
+            raise ValueError(f"divergence.gamma={self.gamma}: accepted are numbers above 0, up to 1, or null")
+        if self.baseline is not None:
+            require("divergence.baseline", self.baseline, ("rkl",))
+        for name in ("length_norm", "decompose"):
+            if getattr(self, name) and self.gamma is None:
+                raise ValueError(f"divergence.{name}=true has no effect without divergence.gamma; accepted: false")
+        if self.decompose and self.baseline is not None:
+            raise ValueError("divergence.baseline=rkl centres the sampled term that decompose=true replaces; pick one")
+        if self.clip is not None and not self.ratio:
+            raise ValueError(f"divergence.clip={self.clip} has no effect with divergence.ratio=false; accepted: null")
+
+    @property
+    def whole_responses(self) -> bool:
+        return self.gamma is not None
+
+    def advantage(self, scored: Scored) -> tuple[Tensor, Tensor]:
+        """The advantage, without gradient, and the exact part of the loss, with gradient: float[N] each."""
+        reward_N = (scored.log_p_N - scored.log_q_N).detach()
+        if self.adv_clip is not None:
+            reward_N = reward_N.clamp(-self.adv_clip, self.adv_clip)
+        advantage_N = torch.zeros_like(reward_N) if self.decompose else reward_N
+        if self.gamma is not None:
+            advantage_N = advantage_N + discounted_future(reward_N, scored, self.gamma, self.length_norm)
+        exact_N = torch.zeros_like(reward_N)
+        if self.decompose or self.baseline == "rkl":
+            rkl_N = kl(scored.student_NV, scored.target_NV)
+            if self.decompose:
+                exact_N = rkl_N
+            else:
+                advantage_N = advantage_N + rkl_N.detach()
+        return advantage_N, exact_N
+
+    def __call__(self, scored: Scored) -> Tensor:
+        log_q_N = scored.log_q_N
+        advantage_N, exact_N = self.advantage(scored)
+        if not self.ratio:
+            return exact_N - log_q_N * advantage_N
+        return exact_N - clipped_gain((log_q_N - scored.behaviour_N).exp(), advantage_N, self.clip, None)
+
+    def clipped(self, scored: Scored) -> Tensor | None:
+        acting = []
+        if self.adv_clip is not None:
+            acting.append((scored.log_p_N - scored.log_q_N).abs() > self.adv_clip)
+        if self.clip is not None:
+            ratio_N, (advantage_N, _) = (scored.log_q_N - scored.behaviour_N).exp(), self.advantage(scored)
+            acting.append(clipped_gain(ratio_N, advantage_N, self.clip, None) < ratio_N * advantage_N)
+        return torch.stack(acting).any(dim=0) if acting else None
+
+
+@dataclass(frozen=True)
+class K2(Divergence, kind="rkl_k2"):
+    """Half the squared log-ratio: its expected gradient is that of the exact reverse KL (KDRL, 2506.02208)."""
+
+    sampled = True
+
+    def __call__(self, scored: Scored) -> Tensor:
+        log_p_N, log_q_N = scored.log_p_N, scored.log_q_N
+        return (log_q_N - scored.behaviour_N).detach().exp() * 0.5 * (log_q_N - log_p_N) ** 2
+
+
+@dataclass(frozen=True)
+class K3(Divergence, kind="rkl_k3"):
+    """p/q - 1 + log(q/p): an unbiased value of the reverse KL whose expected gradient is that of the FORWARD KL.
+
+    It is a common default loss under the name of reverse KL; read runs that use it as forward KL on student states.
+    """
+
+    sampled = True
+
+    def __call__(self, scored: Scored) -> Tensor:
+        log_p_N, log_q_N = scored.log_p_N, scored.log_q_N
+        log_ratio_N = log_p_N - log_q_N
+        return (log_q_N - scored.behaviour_N).detach().exp() * (log_ratio_N.exp() - 1.0 - log_ratio_N)

@@ -1,0 +1,162 @@
+"""The terms of a step's loss, all of one form: at each response position a number times what the position counts.
+
+The invariant that matters: what a position counts is fixed for the whole batch before the first forward pass with
+gradient, so a term is a plain sum, and cutting the batch into micro-batches changes nothing.
+
+Legend: B rows, R response columns, M rows of a micro-batch, N response positions.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from models.gpt import GPT
+from train.opd.diagnostics.position_measures import PositionMeasures
+from train.opd.diagnostics.step_totals import StepTotals
+from train.opd.divergence import Divergence
+from train.opd.outcome import GroupOutcome
+from train.opd.rollouts import Rollouts
+from train.opd.scored import Scored, Targets, advantage
+from train.opd.source import Prompts
+from train.opd.teacher import Teacher
+from train.opd.weight.signals import Signals
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """`coefficient` times the sum over positions of count times loss. count_BR: without gradient, 0 on padding."""
+
+    name: str
+    count_BR: Tensor
+    loss: Callable[[Scored], Tensor]
+    coefficient: float = 1.0
+
+    def rows(self, index_M: Tensor) -> "LossTerm":
+        """The term over some rows of its batch."""
+        return replace(self, count_BR=self.count_BR[index_M])
+
+    def __call__(self, scored: Scored) -> Tensor:
+        """The part of some positions; those of a batch add up."""
+        return self.coefficient * (self.count_BR[scored.row_N, scored.time_N] * self.loss(scored)).sum()
+
+    def measures(self, scored: Scored) -> dict[str, Tensor]:
+        """What is logged about the term at each position, float[N] by name."""
+        return {}
+
+
+@dataclass(frozen=True)
+class DistillationTerm(LossTerm):
+    """A term that follows the teacher, or the response itself. Logs where a clip acts: clip_divergence."""
+
+    loss: Divergence
+
+    def measures(self, scored: Scored) -> dict[str, Tensor]:
+        clipped_N = self.loss.clipped(scored)
+        return {} if clipped_N is None else {"clip_divergence": clipped_N.float()}
+
+
+@dataclass(frozen=True)
+class OutcomeTerm(LossTerm):
+    """The policy gradient of the verifier's reward. Logs where the ratio is clipped (clip_share), and where the teacher
+    would move the token the other way than the outcome does (sign_conflict)."""
+
+    outcome: GroupOutcome = field(kw_only=True)
+    advantage_B: Tensor = field(kw_only=True)
+
+    def rows(self, index_M: Tensor) -> "OutcomeTerm":
+        return outcome_term(self.outcome, self.count_BR[index_M], self.advantage_B[index_M])
+
+    def measures(self, scored: Scored) -> dict[str, Tensor]:
+        found = {}
+        if self.outcome.clip is not None:
+            found["clip_share"] = self.outcome.clipped(scored, self.advantage_B).float()
+        if scored.teacher_NV is not None:
+            found["sign_conflict"] = (advantage(scored) * self.advantage_B[scored.row_N] < 0.0).float()
+        return found
+
+
+def outcome_term(outcome: GroupOutcome, count_BR: Tensor, advantage_B: Tensor) -> OutcomeTerm:
+    """The term of a batch, or of some of its rows."""
+
+    def loss(scored: Scored) -> Tensor:
+        return outcome.policy_gradient(scored, advantage_B)
+
+    return OutcomeTerm("outcome", count_BR, loss, outcome=outcome, advantage_B=advantage_B)
+
+
+@torch.no_grad()
+def term_measures(terms: Sequence[LossTerm], scored: Scored) -> dict[str, Tensor]:
+    """What the terms log at each position; of a measure that several have, the largest."""
+    found: dict[str, Tensor] = {}
+    for term in terms:
+        for name, value_N in term.measures(scored).items():
+            found[name] = torch.maximum(found[name], value_N) if name in found else value_N
+    return found
+
+
+class MicroBatch:
+    """Some rows of a batch, `index_M`, and the targets for them, which the teacher is asked for once."""
+
+    def __init__(self, index_M: Tensor, rollouts: Rollouts, ask: Callable[[Rollouts], Targets]) -> None:
+        self.index_M, self.rollouts, self._ask = index_M, rollouts, ask
+        self._targets: Targets | None = None
+
+    def targets(self, keep: bool = False) -> Targets:
+        """Log-probabilities of teacher and reference; kept for the next call or let go."""
+        targets = self._ask(self.rollouts) if self._targets is None else self._targets
+        self._targets = targets if keep else None
+        return targets
+
+
+@dataclass(frozen=True)
+class LossBatch:
+    """Rows that a step learns from, cut into this process's micro-batches, and the terms that are summed over them.
+
+    logged: whether its positions are measured for the log.
+    """
+
+    rollouts: Rollouts
+    parts: list[MicroBatch]
+    terms: list[LossTerm]
+    logged: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step under way: what further terms may need to know of it, and where its numbers are noted.
+
+    number: of the step; batch: the index of its prompts. cut: rows of each micro-batch of this process.
+    """
+
+    model: GPT
+    number: int
+    batch: int
+    rollouts: Rollouts
+    prompts: Prompts
+    teacher: Teacher
+    cut: Callable[[Rollouts], list[Tensor]]
+    totals: StepTotals
+    positions: PositionMeasures
+    signals: Signals | None = None
+
+    def parts(self, rollouts: Rollouts, asks: bool) -> list[MicroBatch]:
+        """The micro-batches of some rows; asks: whether the teacher is asked for its targets there."""
+        ask = self._ask if asks else lambda part: (None, None)
+        return [MicroBatch(index_M, rollouts.rows(index_M), ask) for index_M in self.cut(rollouts) if len(index_M)]
+
+    def _ask(self, part: Rollouts) -> Targets:
+        started = time.perf_counter()
+        targets = self.teacher.targets(part, self.model)
+        self.totals.add_teacher(*self.teacher.cost(part, self.model), time.perf_counter() - started)
+        return targets
+
+
+class Extension(Protocol):
+    """A part of a method that learns from further rows, or changes what the responses' positions count."""
+
+    def extend(self, batches: list[LossBatch], step: Step) -> list[LossBatch]:
+        """The step's batches, the responses first, with what the part changes and adds."""

@@ -1,0 +1,75 @@
+"""Teachers that are the student itself: as it is now, averaged over time (EMA), renewed now and then, a trust region.
+
+The student at step 0 is a frozen model (`scoring_models.Frozen`).
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.gpt import GPT
+from train.opd.rollouts import Rollouts
+from train.opd.scored import LogProbs
+from train.opd.teacher.scoring_models import Frozen, ScoringModel, frozen, log_probs_with_context
+
+
+class Ema(Frozen):
+    """The exponential moving average of the student's weights: theta_T <- (1 - rate) theta_T + rate theta."""
+
+    def __init__(self, student: GPT, rate: float) -> None:
+        super().__init__(deepcopy(student))
+        self.rate, self.step = rate, 0
+
+    @torch.no_grad()
+    def follow(self, student: GPT, step: int) -> None:
+        if step > self.step:
+            for average, weight in zip(self.models[0].parameters(), student.parameters(), strict=True):
+                average.lerp_(weight, self.rate)
+            self.step = step
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.step, "weights": self.models[0].state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.step = state["step"]
+        self.models[0].load_state_dict(state["weights"])
+
+
+class Synced(Ema):
+    """A copy of the student that is renewed every `every` steps (CRISP, 2603.05433)."""
+
+    def __init__(self, student: GPT, every: int) -> None:
+        super().__init__(student, 1.0)
+        self.every = every
+
+    def follow(self, student: GPT, step: int) -> None:
+        if step % self.every == 0:
+            super().follow(student, step)
+
+
+class Live(ScoringModel):
+    """The student itself as it is now, without gradient. It drifts with what it teaches; SDPO found it to diverge."""
+
+    def log_probs(self, rollouts: Rollouts, student: GPT) -> LogProbs:
+        return log_probs_with_context(student, rollouts)
+
+    def readers(self, rollouts: Rollouts, student: GPT) -> list[tuple[GPT, Tensor]]:
+        return [*super().readers(rollouts, student), (student, torch.ones_like(rollouts.prompt_B, dtype=torch.bool))]
+
+
+class TrustRegion(Live):
+    """A trust region around the student at step 0: p_0^(1-rate) p_now^rate, renormalised (SDPO, 2601.20802)."""
+
+    def __init__(self, student: GPT, rate: float) -> None:
+        super().__init__()
+        self.models, self.rate = [frozen(deepcopy(student))], rate
+
+    def log_probs(self, rollouts: Rollouts, student: GPT) -> LogProbs:
+        first, now = log_probs_with_context(self.models[0], rollouts), log_probs_with_context(student, rollouts)
+        return lambda at: torch.log_softmax(torch.lerp(first(at), now(at), self.rate), dim=-1)
+
+    def writers(self, rollouts: Rollouts, student: GPT) -> list[tuple[GPT, Tensor]]:
+        return []  # a distribution between two models is none of a model
