@@ -30,7 +30,7 @@ from train.recipe import RecipeConfig
 from train.recipes.stage_process import ROOT
 
 LAUNCHERS = ("local", "slurm")
-POLL = 0.5  # seconds between two looks at the jobs
+POLL = 0.5  # seconds between two checks of the jobs
 
 
 class SweepFailed(Exception):

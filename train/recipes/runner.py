@@ -5,7 +5,7 @@ complete (same config, same inputs) and continues from its last checkpoint if no
 moment is simply started again. A stage whose command, inputs and code are those of its last complete run is not
 started. Every process uses one thread: on small models two processes do twice the work of two threads.
 
-A stage is told by `out.path_file` where to write the path of its run folder.
+Every stage writes the path of its run folder to `out.path_file`.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from train.recipes.progress import ProgressDisplay
 from train.recipes.stage_process import ROOT
 
 CODE = ("synth", "models", "train", "probes", "configs")
-POLL = 0.1  # seconds between two looks at the running stages
+POLL = 0.1  # seconds between two checks of the running stages
 
 
 class StageFailed(Exception):
