@@ -281,7 +281,9 @@ def test_rows_hold_controls_and_groups_and_validation_selects(source):
     for control_name in ("random", "majority", "shuffled", "position", "names"):
         assert first["accuracy"] == first[control_name] == pytest.approx(unknown.mean())
         assert first[f"{control_name}_low"] == first["low"] and first[f"{control_name}_high"] == first["high"]
-    assert first["selectivity"] == 0 and -first["selectivity_low"] == first["selectivity_high"] < 0.2  # alike everywhere
+    assert (
+        first["selectivity"] == 0 and -first["selectivity_low"] == first["selectivity_high"] < 0.2
+    )  # alike everywhere
     second = result[1]
     assert second["selectivity"] == pytest.approx(1 - unknown.mean())
     assert second["selectivity_low"] == pytest.approx(1 - second["names_high"])

@@ -14,6 +14,7 @@ from synth.contexts import peers
 from synth.contexts import privileged as C
 from synth.contexts import sections as S
 from synth.dataset import Source
+from synth.documents import CONTEXT_SEGMENT
 from synth.judge.checker import KINDS, check, check_responses, reason
 from synth.kernel.rng import generators
 from synth.spec import preset
@@ -165,7 +166,7 @@ def test_problem_solution_and_prices_are_the_same_with_and_without():
     bare = source("none").documents(range(COUNT))
     for recipe in (EVERYTHING, "feedback", "wrong_hint"):
         documents = source(recipe).documents(range(COUNT))
-        inside = documents.segment != S.CONTEXT
+        inside = documents.segment != CONTEXT_SEGMENT
         for track in C.TRACKS:
             assert np.array_equal(getattr(documents, track)[inside], getattr(bare, track), equal_nan=True)
         for ours, theirs in zip(documents.problems, bare.problems, strict=True):
@@ -179,7 +180,7 @@ def test_problem_solution_and_prices_are_the_same_with_and_without():
 
 def test_context_tokens_carry_no_loss_no_price_no_step():
     documents = source(EVERYTHING).documents(range(COUNT))
-    outside = documents.segment == S.CONTEXT
+    outside = documents.segment == CONTEXT_SEGMENT
     assert outside.sum() > 20 * COUNT
     assert not documents.loss[outside].any() and not documents.logp[outside].any()
     assert (documents.step[outside] == -1).all() and (documents.param[outside] == -1).all()
