@@ -24,13 +24,13 @@ RUN_TESTS := $(PY) -m pytest -q -n $(JOBS) --dist loadfile
 export PYTHONMALLOC ?= malloc
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: help env demo test unit numeric golden cli torture lint bench lock clean
+.PHONY: help env demo test unit numeric golden cli torture lint style types bench lock clean
 
 help:
 	@echo "make demo   the whole lab on two CPU cores in under ten minutes; report in runs/quickstart/report.html"
 	@echo "make test   all tests that need no GPU; make unit, numeric, golden or cli: one folder of them"
 	@echo "make torture  in full what make test takes a sample of: runs killed at every moment, a million fuzzed solutions"
-	@echo "make lint   style (ruff), types (basedpyright), directions and cycles of imports (import-linter)"
+	@echo "make lint   make style (ruff; directions and cycles of imports) and make types (basedpyright)"
 	@echo "make bench  speed beside the peers, into tests/bench/README.md"
 	@echo "make env    .venv from requirements.lock; every target above needs it and makes it"
 	@echo "make lock   remake requirements.lock          make clean  remove caches and .venv, keep runs/"
@@ -69,10 +69,14 @@ torture: env
 	TORTURE=1 $(RUN_TESTS) --timeout 0 tests/numeric/train/test_resume.py tests/numeric/synth/test_resume_shards.py \
 		tests/numeric/synth/test_checker_fuzz.py
 
-lint: env
+lint: style types
+
+style: env
 	$(PY) -m ruff check $(ENTRY_PACKAGES) tests
 	$(PY) -m ruff format --check $(ENTRY_PACKAGES) tests
 	$(VENV)/bin/lint-imports --no-cache
+
+types: env
 	$(VENV)/bin/basedpyright
 
 bench: env
