@@ -70,8 +70,8 @@ class PretrainConfig:
     init: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    budget: Budget = field(default_factory=lambda: Budget(steps=1000))
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(spike=2.0))
+    budget: Budget = field(default_factory=lambda: Budget(tokens=2_000_000))
     batch: BatchConfig = field(default_factory=BatchConfig)
     evaluate: EvaluationCallbackConfig = field(default_factory=EvaluationCallbackConfig)
     compile: bool = False

@@ -53,7 +53,7 @@ class SweepConfig:
     launcher: str = "local"
     jobs: int = 1
     gpus: int = 0
-    slurm: dict[str, Any] = field(default_factory=dict)
+    slurm: dict[str, Any] = field(default_factory=lambda: {"timeout_min": 1440, "cpus_per_task": 8, "gpus_per_node": 1})
     out: str = "runs"
 
     def __post_init__(self) -> None:

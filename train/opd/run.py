@@ -69,7 +69,7 @@ class OpdConfig:
 
     teachers: further ones, for methods that route between several. prompts: of a step. max_new: budget of a response in
     tokens. micro_batch: most rows of one forward pass, 0 for all; it changes speed and memory, and the result only by
-    rounding.
+    rounding. Rows are sorted by length, so small ones pad less: faster on a CPU, where a GPU wants many rows.
     """
 
     method: Method
@@ -78,14 +78,18 @@ class OpdConfig:
     seed: int = 0  # of the rollouts
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    budget: Budget = field(default_factory=lambda: Budget(steps=100))
+    budget: Budget = field(default_factory=lambda: Budget(steps=150))
     prompts: int = 64
     max_new: int = 96
-    micro_batch: int = 0
-    evaluate: OpdPeriodicConfig = field(default_factory=OpdPeriodicConfig)
+    micro_batch: int = 16
+    evaluate: OpdPeriodicConfig = field(
+        default_factory=lambda: OpdPeriodicConfig(every=25, samples_per_problem=4, ood=1, continuations=1)
+    )
     threads: int = 1
     device: str = "cpu"
-    out: TrainingOutConfig = field(default_factory=lambda: TrainingOutConfig("runs/opd", "opd"))
+    out: TrainingOutConfig = field(
+        default_factory=lambda: TrainingOutConfig("runs/opd", "opd", log_every=1, save_every=25)
+    )
     teachers: list[str] = field(default_factory=list)
     skill: SkillConfig = field(default_factory=SkillConfig)
 
