@@ -1,7 +1,6 @@
 """The recipe `capability` at the scale `smoke`, two students by one way: from the world to a claim about its table."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -20,9 +19,17 @@ def test_a_claim_is_read_off_the_table_that_the_stage_has_left(command, tmp_path
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "capability-smoke"
     student = next(folder.glob("student-without-????????/config.yaml")).read_text()
-    assert "withheld: products" in student and (folder / "report.html").is_file()
+    assert "withheld: products" in student
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count("Accuracy and capability, before and after: ") == 2, "one for each student"
     rows = json.loads(next(folder.glob("gain-seeing-opd-????????/summary.json")).read_text())["tables"]["accuracy"]
     assert {"all", "1", "2"} <= {row["ops"] for row in rows} and {"pass@4"} <= {row["measure"] for row in rows}
+    (whole,) = (row for row in rows if (row["ops"], row["measure"]) == ("all", "pass@4"))
+    parts = [row for row in rows if row["ops"].isdigit() and row["measure"] == "pass@4"]
+    assert sum(row["gain"]["n"] for row in parts) == whole["gain"]["n"] == 60
+    assert whole["gain"]["value"] == pytest.approx(whole["after"]["value"] - whole["before"]["value"])
     place = Cell("accuracy", "gain", {"ops": "all", "measure": "pass@4"})
-    verdict = judge(load([Path(folder)]), Expectation("x", "cell", "gain-seeing-opd", -1.0, cell=place))
-    assert verdict.word in ("supported", "not decided") and verdict.measured.pooled.n == 60
+    claims = (Expectation("x", "cell", "gain-seeing-opd", bar, cell=place) for bar in (-1.01, 1.01))
+    low, high = (judge(load([folder]), claim) for claim in claims)  # no gain is beyond these bars
+    assert (low.word, high.word) == ("supported", "contradicted")
+    assert low.measured.pooled.n == 60 and low.measured.pooled.value == whole["gain"]["value"]

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -20,11 +21,16 @@ def test_the_collapse_recipe_runs_in_parts_and_says_so(command, tmp_path):
     done = command("train.recipe", *words, timeout=800)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "collapse-smoke"
-    assert (folder / "report.html").is_file()
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "recipe collapse, scale smoke" in page
     arms = {path.parent.name.rpartition("-")[0]: path.parent for path in folder.glob("arm-*/summary.json")}
     assert set(arms) == {"arm-plain", "arm-both"}
     rows = [json.loads(line) for line in (arms["arm-both"] / "metrics.jsonl").read_text().splitlines()]
     assert {"loss_ref_kl", "loss_gold_nll", "truncation", "advantage_normal"} <= rows[-1].keys()
+    settings = {name: yaml.safe_load((path / "config.yaml").read_text()) for name, path in arms.items()}
+    differ = {key for key, value in settings["arm-both"].items() if value != settings["arm-plain"][key]}
+    assert differ <= {"method", "out"} and settings["arm-both"]["method"]["regularizer"]["gold_nll"] == 1.0
+    assert settings["arm-plain"]["method"]["regularizer"]["gold_nll"] == 0.0
     inside = json.loads(next(folder.glob("probed-plain-*/summary.json")).read_text())
     assert {"probes", "behaviour", "order", "push"} <= inside["tables"].keys()
     teacher = next(folder.glob("teacher-????????/config.yaml")).read_text()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from synth.store.files import read_json_lines
+from tests.helpers.run_folders import files_of
 from train import pretrain
 from train.config.compose import run_entry
 from train.opd import run as opd_run
@@ -41,10 +42,6 @@ def opd(*words: str) -> int:
     return run_entry("opd", opd_run.OpdConfig, opd_run.main, opd_run.__doc__ or "", words)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
-
-
 def test_help_names_the_methods_and_an_example(command):
     shown = command("train.opd.run", "--help")
     assert shown.returncode == 0 and shown.stderr == ""
@@ -74,20 +71,33 @@ def test_a_run_is_complete_and_starting_it_again_changes_nothing(command, models
     assert {"ops", "prompt", "response", "answer", "right", "finished", "finish_reason", "steps"} <= set(samples[0])
     flops = json.loads((folder / "ledger.json").read_text())["flops"]
     assert flops["update"] == pytest.approx(3 * flops["teacher"])
-    before = contents(folder)
+    before = files_of(folder)
     assert opd(*words) == 0
-    assert contents(folder) == before
+    assert files_of(folder) == before
 
 
-@pytest.mark.parametrize("method", ["kd", "seqkd", "scope", "drgrpo", "oracle", "distillm"])
-def test_methods_of_every_kind_run(method, models, tmp_path, capsys):
-    """All of them run in tests/numeric/opd/test_methods.py; these go through the whole command."""
+@pytest.mark.parametrize(
+    ("method", "generates", "reads"),
+    [
+        ("kd", False, True),  # gold solutions under the teacher's distribution
+        ("seqkd", True, False),  # the teacher writes; its words are learnt, not its distribution
+        ("scope", True, True),
+        ("drgrpo", True, False),  # the verifier alone
+        ("oracle", True, False),  # a teacher that is no network
+        ("distillm", True, True),
+    ],
+)
+def test_a_method_pays_for_what_it_is_made_of(method, generates, reads, models, tmp_path, capsys):
+    """Tokens are generated, and a teacher network reads them, where the method says so; gold is no rollout."""
     teacher = [] if method in ("drgrpo", "oracle") else [f"teacher={models['teacher']}"]
     words = [*SMALL, "budget.steps=2", f"method={method}", f"student={models['student']}", f"out.root={tmp_path}"]
     assert opd(*words, *teacher) == 0, capsys.readouterr().err
     folder = next(tmp_path.glob("opd-*"))
     assert json.loads((folder / "summary.json").read_text())["steps"] == 2
-    assert (folder / "samples.jsonl").exists()
+    flops = json.loads((folder / "ledger.json").read_text())["flops"]
+    assert (flops.get("generation", 0.0) > 0, flops.get("teacher", 0.0) > 0) == (generates, reads)
+    rollouts = [line for line in read_json_lines(folder / "samples.jsonl") if "step" in line]  # others: evaluation's
+    assert flops["update"] > 0 and bool(rollouts) == generates
 
 
 def test_a_self_teacher_is_measured_first_and_stops_where_it_cannot_read(models, tmp_path, capsys):
@@ -101,8 +111,8 @@ def test_a_self_teacher_is_measured_first_and_stops_where_it_cannot_read(models,
     skill = json.loads((folder / "skill.json").read_text())
     assert skill["context"] == "gold" and skill["problems"] == 8 and not skill["clear"]
     assert all(sample["context"].startswith("<gold>") for sample in read_json_lines(folder / "samples.jsonl"))
-    before = contents(folder)
-    assert opd(*words, "skill.stop=false") == 0 and contents(folder) == before
+    before = files_of(folder)
+    assert opd(*words, "skill.stop=false") == 0 and files_of(folder) == before
 
 
 def test_a_killed_run_of_a_method_with_memory_goes_on_as_if_nothing_had_been(models, tmp_path):
@@ -194,12 +204,12 @@ def test_bad_input_is_one_line_and_writes_nothing(words, message, models, tmp_pa
 def test_a_folder_of_another_config_is_refused(models, tmp_path, capsys):
     words = [*SMALL, "budget.steps=1", f"student={models['student']}", "method=sft", f"out.folder={tmp_path / 'here'}"]
     assert opd(*words) == 0
-    before = contents(tmp_path / "here")
+    before = files_of(tmp_path / "here")
     capsys.readouterr()
     assert opd(*words, "seed=5") == 2
     shown = capsys.readouterr().err
     assert "seed is 0 there and 5 here" in shown and shown.count("\n") == 1
-    assert contents(tmp_path / "here") == before
+    assert files_of(tmp_path / "here") == before
 
 
 def test_a_replay_of_another_tokenizer_is_refused_before_anything_runs(models, tmp_path, capsys):
@@ -207,9 +217,9 @@ def test_a_replay_of_another_tokenizer_is_refused_before_anything_runs(models, t
     here = f"out.folder={tmp_path / 'here'}"
     words = [*SMALL, "budget.steps=2", f"student={models['student']}", f"teacher={models['teacher']}", here]
     assert opd(*words, "method=distillm") == 0
-    before = contents(tmp_path / "here")
+    before = files_of(tmp_path / "here")
     capsys.readouterr()
     assert opd(*words, "method=distillm", "data.tokens=word") == 2
     shown = capsys.readouterr()
     assert "data.tokens=word: its vocabulary is not the one" in shown.err and shown.err.count("\n") == 1
-    assert contents(tmp_path / "here") == before
+    assert files_of(tmp_path / "here") == before

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 
 from train.config.compose import CONFIGS
 from train.opd.run import STUDENT, TEACHER, entry, rewrite
@@ -20,6 +21,8 @@ def test_every_method_runs_as_typed(name, tmp_path, capsys):
     assert entry([f"method={name}", "scale=smoke", *fewer, f"out.root={tmp_path}"]) == 0, capsys.readouterr().err
     folder = next(tmp_path.glob("opd-*"))
     assert json.loads((folder / "summary.json").read_text())["steps"] == 2
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    assert config["method"]["name"] == name and config["prompts"] == 3
 
 
 def test_a_method_runs_with_nothing_else_given(command, tmp_path):
