@@ -140,7 +140,7 @@ class QuestionBatches:
         return QuestionBatch(
             Branches(torch.from_numpy(text_BP), torch.from_numpy(text.astype(np.int64)), groups),
             torch.from_numpy(n_E), torch.from_numpy(id_E), torch.from_numpy(p_E.astype(np.float32)),
-            at, floor / at, int(text.sum() + (length_M + 1).sum()),
+            int(at), float(floor / at), int(text.sum() + (length_M + 1).sum()),
             torch.from_numpy(text), torch.from_numpy(whole_M), torch.from_numpy(text[b_M]),
         )  # fmt: skip
 
