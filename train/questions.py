@@ -7,7 +7,7 @@ little is padded. Targets are the response's tokens: the sampled token, or the l
 Legend: B texts, K questions about each, M continuations of a group, N targets, E entries of their laws.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from models.branches import Branches, Group
+from synth import problem as P
 from synth.dataset import Documents, Source
 from synth.hashing import key
 from synth.oracle import Law, Oracle
@@ -30,11 +31,13 @@ QUESTION = 2  # segment of the tokens from the question to `<solution>`
 @dataclass(frozen=True)
 class QuestionsConfig:
     """count: questions about every text; the first is the problem's own. hardest_of: of so many draws of a further
-    question the one with the most operations. target: the exact `law`, or the `sampled` token. groups: into how many
+    question the one with the most operations. exact: share of the texts that are drawn with exactly the most operations
+    that the settings allow, instead of the settings' own law. target: the exact `law`, or the `sampled` token. groups: into how many
     parts of equal number the continuations of a batch are cut. tries: draws before a problem's question is kept."""
 
     count: int = 1
     hardest_of: int = 1
+    exact: float = 0.0
     target: str = "law"
     groups: int = 2
     tries: int = 12
@@ -43,6 +46,8 @@ class QuestionsConfig:
         for name in ("count", "hardest_of", "groups", "tries"):
             if getattr(self, name) < 1:
                 raise ValueError(f"questions.{name}={getattr(self, name)}: accepted: 1 or more")
+        if not 0.0 <= self.exact <= 1.0:
+            raise ValueError(f"questions.exact={self.exact}: accepted: 0 to 1")
         if self.target not in TARGETS:
             raise ValueError(f"questions.target={self.target}: accepted: {', '.join(TARGETS)}")
 
@@ -71,6 +76,7 @@ class QuestionBatches:
     def __init__(self, source: Source, documents: int, bucket: int, config: QuestionsConfig, least: int = 0):
         self.source, self.size, self.bucket, self.config = source, documents, bucket, config
         self.least = least  # columns that a text has at least
+        self.hard = Source(replace(source.spec, exact_ops=True), source.seed, source.split, f"{source.stream}/exact")
         self.oracle = Oracle(source.spec) if config.target == "law" else None
         self._chunk: tuple[int, list, np.ndarray] | None = None
 
@@ -85,9 +91,9 @@ class QuestionBatches:
         """(documents, law, length of their texts) for every question of the chunk's problems, and rows by batch."""
         n = self.bucket * self.size
         indices = range(chunk * n, (chunk + 1) * n)
-        first = self.source.documents(indices)
-        of = [first]
         c = self.config
+        first = self._texts(indices, round(c.exact * n))
+        of = [first]
         if c.count > 1:
             others = other_questions(self.source, first.problems, indices, c.count - 1, c.tries, c.hardest_of)
             of += [
@@ -101,6 +107,16 @@ class QuestionBatches:
         by_length = np.argsort(asked[0][2], kind="stable").reshape(self.bucket, self.size)
         order = np.random.Generator(np.random.Philox(key(self.source.seed, "batch order", chunk)))
         return asked, by_length[order.permutation(self.bucket)]
+
+    def _texts(self, indices: range, hard: int) -> Documents:
+        """Documents of these indices with their own questions, the first `hard` of them of the most operations."""
+        if hard == 0:
+            return self.source.documents(indices)
+        parts = [self.hard.problems(indices[:hard])]
+        if hard < len(indices):
+            parts.append(self.source.problems(indices[hard:]))
+        stream = f"{self.source.stream}/{self.source.split}/texts"
+        return self.source.solve(P.concatenate(parts), stream, indices)
 
     def _made(self, asked: list, rows: np.ndarray) -> QuestionBatch:
         text = asked[0][2][rows]

@@ -113,3 +113,11 @@ def test_the_law_as_target():
     entropy = Oracle(SPEC).entropy(SOURCE.documents(range(4))).sum()
     alone = QuestionBatches(SOURCE, 4, 1, QuestionsConfig(), least=3).batch(0)
     assert alone.floor * alone.targets == pytest.approx(float(entropy), rel=1e-5)
+
+
+def test_a_share_of_the_texts_is_of_the_most_operations():
+    batches = QuestionBatches(SOURCE, 8, 4, QuestionsConfig(exact=0.5, count=2), least=3)
+    (documents, _, _), (others, _, _) = batches._load(1)[0]
+    assert (documents.problems.ops == 6).sum() >= 16 and documents.problems.ops.min() < 4
+    assert others.problems.ops.mean() < documents.problems.ops.mean()
+    assert all(SPLITS["train"][0] <= problem_bin(documents.problems.take(i)) <= SPLITS["train"][1] for i in range(32))
