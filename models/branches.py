@@ -84,7 +84,7 @@ def branched_logits(model: GPT, branches: Branches) -> Tensor:
     longest = layout.P + max(g.tokens_MQ.shape[1] for g in branches.groups)
     if longest > c.context:
         raise ValueError(f"context={c.context}: too short for {longest} tokens")
-    if layout.P < max(c.token_shift, c.conv):
+    if max(c.token_shift, c.conv) > layout.P:
         raise ValueError(f"texts of {layout.P} tokens: accepted: padded to {max(c.token_shift, c.conv)} or more")
     tables = model.rope(slice(longest), branches.text_BP.device)
     ropes = [tuple(t[: layout.P] for t in tables)]

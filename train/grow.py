@@ -1,7 +1,7 @@
 """Growing: a trained model made deeper or wider without changing what it computes.
 
     python -m train.grow checkpoint=RUN n_layer=6                       # layers that add nothing yet
-    python -m train.grow checkpoint=RUN n_embd=96 n_head=3              # channels, heads and hidden units that nobody hears
+    python -m train.grow checkpoint=RUN n_embd=96 n_head=3              # channels, heads, hidden units
     python -m train.pretrain init=runs/grow/grow-1a2b3c4d ...
 
 A new layer is a copy of the one before it whose two output maps are zero; the new ones stand in the middle, as far as

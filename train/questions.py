@@ -21,7 +21,6 @@ from synth.hashing import key
 from synth.oracle import Law, Oracle
 from synth.questions import other_questions
 from synth.world import PAD
-from train.data import pad
 from train.packing import spans
 
 TARGETS = ("law", "sampled")
@@ -32,8 +31,8 @@ QUESTION = 2  # segment of the tokens from the question to `<solution>`
 class QuestionsConfig:
     """count: questions about every text; the first is the problem's own. hardest_of: of so many draws of a further
     question the one with the most operations. exact: share of the texts that are drawn with exactly the most operations
-    that the settings allow, instead of the settings' own law. target: the exact `law`, or the `sampled` token. groups: into how many
-    parts of equal number the continuations of a batch are cut. tries: draws before a problem's question is kept."""
+    that the settings allow, instead of the settings' own law. target: the exact `law`, or the `sampled` token. groups:
+    into how many parts of equal number the continuations of a batch are cut. tries: draws before a question is kept."""
 
     count: int = 1
     hardest_of: int = 1
@@ -71,7 +70,7 @@ class QuestionBatch:
 
 
 class QuestionBatches:
-    """The batches of a source, by step; keeps the chunk at hand. `documents` texts a batch, `bucket` batches a chunk."""
+    """The batches of a source, by step; keeps the chunk at hand: `bucket` batches of `documents` texts."""
 
     def __init__(self, source: Source, documents: int, bucket: int, config: QuestionsConfig, least: int = 0):
         self.source, self.size, self.bucket, self.config = source, documents, bucket, config

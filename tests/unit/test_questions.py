@@ -47,7 +47,9 @@ def test_a_continuation_has_the_logits_of_its_document_alone(name):
         q = max(lengths)
         tokens = [drawn(n) for n in lengths]
         at = [m * q + i for m, n in enumerate(lengths) for i in range(2, n)]
-        groups.append(Group(torch.stack([F.pad(t, (0, q - len(t))) for t in tokens]), torch.tensor(of), torch.tensor(at)))
+        groups.append(
+            Group(torch.stack([F.pad(t, (0, q - len(t))) for t in tokens]), torch.tensor(of), torch.tensor(at))
+        )
         for t, b in zip(tokens, of, strict=True):
             expected.append(model(torch.cat((texts[b], t))[None])[0, len(texts[b]) + 2 :])
     found = branched_logits(model, Branches(text_BP, torch.tensor([7, 4, 9]), groups))
@@ -84,7 +86,9 @@ def test_other_questions_keep_the_text_and_the_split():
 def test_one_question_and_sampled_targets_are_pretraining():
     model = made("house", SOURCE.world.size)
     asked = QuestionBatches(SOURCE, 8, 1, QuestionsConfig(target="sampled", groups=3), least=3).batch(4)
-    loss = law_loss(branched_logits(model, asked.branches), asked.entry_n, asked.entry_id, asked.entry_p) / asked.targets
+    loss = (
+        law_loss(branched_logits(model, asked.branches), asked.entry_n, asked.entry_id, asked.entry_p) / asked.targets
+    )
     other = NextToken(Batches(SOURCE, BatchConfig(documents=8, bucket=1)), torch.device("cpu"))(model, 4)
     torch.testing.assert_close(loss, other.loss)
     assert asked.tokens == other.tokens and asked.floor == pytest.approx(other.metrics["floor"])
