@@ -3,10 +3,11 @@
     python -m train.noise checkpoint=RUN data=six arms.law={} arms.hard='{exact: 1.0}'
 
 Over batches of one arm the gradient g has mean G and covariance V (its trace). A step of best size along g lowers
-the reference arm's loss by about (G . G_ref)^2 / (V c) for a second of CPU time, where c is the time of a batch and V is
-far above |G|^2, as it is late in training; so `worth`, relative to the reference, compares arms at equal time. Curvature
-is taken as equal in all directions, which it is not: a lead, cheap enough to look before a run. Means of products are
-over different batches only, so noise adds nothing to them; their standard errors come from leaving out one batch.
+the reference arm's loss by about (G . G_ref)^2 / (V c) for a second of CPU time, where c is the time of a batch and V
+is far above |G|^2, as it is late in training; so `worth`, relative to the reference, compares arms at equal time.
+Curvature is taken as equal in all directions, which it is not: a lead, cheap enough to look before a run. Means of
+products are over different batches only, so noise adds nothing to them; their standard errors come from leaving out
+one batch.
 
 Legend: R batches of an arm, P weights.
 """
