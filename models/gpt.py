@@ -98,15 +98,18 @@ class Cache(Protocol):
 
     def begin(self, tokens_BT: Tensor, /) -> slice | Tensor:
         """The positions of the new tokens: a slice, or int64[B, T]."""
+        ...
 
     def previous_tokens(self, n: int, /) -> tuple[Tensor, Tensor]:
         """Ids [B, S] of the n tokens before the new ones, oldest first, and which of them exist."""
+        ...
 
     def update_conv(self, layer: int, part: int, x_BTC: Tensor, /) -> Tensor | None:
         """Stores what a convolution reads at the new tokens; returns what it read at the S tokens before, [B, S, C]."""
 
     def attend(self, layer: int, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, /) -> Tensor:
         """Stores keys and values; attention [B, H, T, D] of each new token over all tokens up to itself."""
+        ...
 
     def commit(self, tokens_BT: Tensor, /) -> None:
         """The pass is complete: the new tokens count as stored."""

@@ -1,6 +1,7 @@
 """What the commands of this package share: the argument parser, one-line errors, argument types, reading records."""
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -33,7 +34,8 @@ def fail(message: str) -> NoReturn:
 def print_lines(lines: Sequence[str]) -> None:
     """Print a report; a reader that closes the pipe early (head, less) is no error."""
     try:
-        sys.stdout.reconfigure(errors="backslashreplace")  # a text may hold what the terminal cannot show
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a text may hold what the terminal cannot show
         print("\n".join(lines), flush=True)
     except BrokenPipeError:
         ignore_closed_pipe()

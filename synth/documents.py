@@ -38,7 +38,7 @@ class Documents(NamedTuple):
         offsets = np.append(0, np.cumsum(sizes))
         columns = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], sizes)
         tracks = (getattr(self, track)[columns] for track in TRACKS)
-        return Documents(*tracks, offsets, self.prompt[rows], self.problems.take(rows))
+        return Documents(*tracks, offsets=offsets, prompt=self.prompt[rows], problems=self.problems.take(rows))
 
     def response(self, i: int) -> np.ndarray:
         """Tokens of document i after `<solution>`."""
@@ -56,6 +56,5 @@ def join(parts: list[Documents]) -> Documents:
     """Several batches of documents as one."""
     offsets = np.append(0, np.cumsum(np.concatenate([np.diff(p.offsets) for p in parts])))
     tracks = (np.concatenate([getattr(p, track) for p in parts]) for track in TRACKS)
-    return Documents(
-        *tracks, offsets, np.concatenate([p.prompt for p in parts]), concatenate([p.problems for p in parts])
-    )
+    prompt, problems = np.concatenate([p.prompt for p in parts]), concatenate([p.problems for p in parts])
+    return Documents(*tracks, offsets=offsets, prompt=prompt, problems=problems)

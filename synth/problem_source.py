@@ -5,7 +5,6 @@ Problem i and document i are pure functions of (spec, seed, split, stream, i).
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from synth.draw.split import template_residue
 from synth.kernel import rng
 from synth.kernel.jit import jit
 from synth.kernel.rng import uniform
-from synth.problem.arrays import Problems, empty, one
+from synth.problem.arrays import Integers, Problems, empty, one
 from synth.spec import BINS, CHOICES, TRAIN_BINS, WITHHELD, Spec
 from synth.write.prompt import write_prompt
 from synth.write.solution import MAX_DOCUMENT, write_solution
@@ -122,7 +121,7 @@ class ProblemSource:
                 stacklevel=2,
             )
 
-    def _draw(self, indices: Sequence[int]) -> tuple[np.ndarray, Problems]:
+    def _draw(self, indices: Integers) -> tuple[np.ndarray, Problems]:
         generators = rng.generators(self.seed, f"{self.stream}/{self.split}", indices)
         problems = empty(len(generators))
         world, missing_rate = self.world, float(self.spec.missing_premise)
@@ -137,17 +136,15 @@ class ProblemSource:
             )
         return generators, problems
 
-    def problems(self, indices: Sequence[int]) -> Problems:
+    def problems(self, indices: Integers) -> Problems:
         """Problems at the given indices, without documents."""
         return self._draw(indices)[1]
 
-    def documents(self, indices: Sequence[int]) -> Documents:
+    def documents(self, indices: Integers) -> Documents:
         """Problems at the given indices with their documents, without contexts."""
         return self._write(*self._draw(indices), self.spec)
 
-    def solve(
-        self, problems: Problems, stream: str = "solve", indices: Sequence[int] | None = None, **changes
-    ) -> Documents:
+    def solve(self, problems: Problems, stream: str = "solve", indices: Integers | None = None, **changes) -> Documents:
         """Fresh documents of given problems (another order of steps, other letters), with some settings changed.
 
         Document i is a pure function of its problem, the settings and (seed, `stream`, indices[i]); default indices
@@ -171,4 +168,4 @@ class ProblemSource:
         offsets = np.zeros(len(generators) + 1, dtype=np.int64)
         prompt = np.zeros(len(generators), dtype=np.int32)
         truth, logp = _write_documents(generators, problems, settings, self.world.ids, offsets, prompt)
-        return Documents(*truth, logp, offsets, prompt, problems)
+        return Documents(*truth, logp=logp, offsets=offsets, prompt=prompt, problems=problems)

@@ -116,7 +116,7 @@ def table(summary: Mapping[str, Any]) -> str:
     """The result for a person: a line for each number of operations, one for all, and one for each thing more."""
     lines = [f"{'ops':>4} {'n':>6} {'fully right [95%]':>24} {'answer':>8} {'floor':>8}"]
     rows = [(str(row["ops"]), row) for row in summary["by_ops"]]
-    rows.append(("all", summary | {"answer_right": summary["answer"]["rate"], "floor_right": summary["floor"]}))
+    rows.append(("all", {**summary, "answer_right": summary["answer"]["rate"], "floor_right": summary["floor"]}))
     lines += [_line(name, row, 1 if name == "all" else row["n"]) for name, row in rows]
     ending = f"length {summary['length_mean']:.1f} tokens, cut off {summary['truncation']:.1%}"
     ending += f", looping {summary['repetition']:.1%}"

@@ -34,11 +34,14 @@ FAST = {
 def compiled(loops: Callable) -> Callable:
     """`numba.njit`, with the machine code cached beside this file, whatever `synth.kernel.jit` has set."""
     here, before = Path(__file__).parent, getattr(config, "CACHE_DIR", "")
-    config.CACHE_DIR = str(here / "__pycache__" if os.access(here, os.W_OK) else tempfile.gettempdir())
+    # numba sets the attributes of `config` when it is imported
+    config.CACHE_DIR = str(  # pyright: ignore[reportAttributeAccessIssue]
+        here / "__pycache__" if os.access(here, os.W_OK) else tempfile.gettempdir()
+    )
     try:
         return numba.njit(fastmath=FAST, cache=True)(loops)
     finally:
-        config.CACHE_DIR = before
+        config.CACHE_DIR = before  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @compiled

@@ -22,7 +22,7 @@ from synth.contexts.peers import failures, other_number, solutions, steps, strea
 from synth.documents import CONTEXT_SEGMENT, TRACKS, Documents, join
 from synth.judge.checker import Verdicts, check_responses, reason
 from synth.kernel import rng
-from synth.problem.arrays import Problems
+from synth.problem.arrays import Integers, Problems
 from synth.problem_source import ProblemSource
 from synth.world import vocabulary as vocab
 
@@ -102,7 +102,7 @@ def material(
 # --- pretraining --------------------------------------------------------------------------------------------------
 
 
-def recipes(source: ProblemSource, indices: Sequence[int]) -> list[str]:
+def recipes(source: ProblemSource, indices: Integers) -> list[str]:
     """The recipe of each document of a stream, drawn with the probabilities of the spec's `contexts`."""
     if not source.spec.contexts:
         return ["none"] * len(indices)
@@ -113,7 +113,7 @@ def recipes(source: ProblemSource, indices: Sequence[int]) -> list[str]:
 
 
 def draw(
-    source: ProblemSource, problems: Problems, indices: Sequence[int], chosen: Sequence[str]
+    source: ProblemSource, problems: Problems, indices: Integers, chosen: Sequence[str]
 ) -> list[sections.Material]:
     """Fresh material for N problems, as much as their recipes ask for; a pure function of (source, index, recipe)."""
     wanted = [dict(sections.parse(recipe)) for recipe in chosen]
@@ -146,7 +146,7 @@ def draw(
     return [sections.Material(**fields) for fields in filled]
 
 
-def add_contexts(source: ProblemSource, indices: Sequence[int], documents: Documents) -> Documents:
+def add_contexts(source: ProblemSource, indices: Integers, documents: Documents) -> Documents:
     """The documents of a stream with the contexts that its spec asks for; `documents` are those without."""
     chosen = recipes(source, indices)
     concise = np.array([i for i, r in enumerate(chosen) if "concise" in dict(sections.parse(r))], dtype=np.int64)

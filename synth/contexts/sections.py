@@ -24,6 +24,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from synth.problem.arrays import Integers
 from synth.world import vocabulary as vocab
 
 MARKERS = {
@@ -35,7 +36,7 @@ MOST = {"success": 3, "failure": 2}
 ACCEPTED = "none, or sections joined by +: " + ", ".join(
     f"{name}1..{MOST[name]}" if name in MOST else name for name in MARKERS
 )
-Tokens = Sequence[int]
+Tokens = Integers
 
 
 class Material(NamedTuple):
@@ -74,7 +75,7 @@ def mixture(setting: Mapping[str, float] | Sequence) -> tuple[tuple[str, float],
     pairs = list(setting.items()) if isinstance(setting, Mapping) else setting
     if not isinstance(pairs, list | tuple) or not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):
         raise ValueError(f"contexts={setting!r} is no mixture; accepted: weights by recipe, {{none: 1, gold: 1}}")
-    pairs = sorted(map(tuple, pairs))
+    pairs = sorted((recipe, weight) for recipe, weight in pairs)
     for recipe, weight in pairs:
         parse(recipe)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0.0 <= weight < float("inf"):

@@ -46,7 +46,7 @@ import numpy as np
 
 from synth.judge import algebra, grammar
 from synth.kernel.jit import jit
-from synth.problem.arrays import MISSING, SLOTS, Problems
+from synth.problem.arrays import MISSING, SLOTS, Integers, Problems
 from synth.problem.clauses import RESULT
 from synth.world import vocabulary as vocab
 
@@ -288,7 +288,7 @@ def _most_steps(tokens: np.ndarray, world: vocab.World) -> int:
     marks = world.phrases[[vocab.DEFINE, vocab.UNDETERMINED, vocab.STOP]]
     if marks[0] < 0:
         return tokens.shape[1]
-    return int(sum((tokens == mark).sum(axis=1) for mark in marks if mark >= 0).max(initial=0)) + 1
+    return int(np.sum([(tokens == mark).sum(axis=1) for mark in marks if mark >= 0], axis=0).max(initial=0)) + 1
 
 
 def check(
@@ -333,7 +333,7 @@ def check(
     )
 
 
-def check_responses(problems: Problems, world: vocab.World, responses: Sequence[Sequence[int]]) -> Verdicts:
+def check_responses(problems: Problems, world: vocab.World, responses: Sequence[Integers]) -> Verdicts:
     """`check` on N responses of different lengths, the tokens after `<solution>`."""
     lengths = np.array([len(r) for r in responses], dtype=np.int64)
     tokens = np.full((len(responses), max(1, lengths.max(initial=0))), vocab.PAD, dtype=np.int64)

@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from sympy import Integer, Mod, nan
 
@@ -87,9 +88,9 @@ def evaluate(parameters: dict[str, dict], modulus: int) -> dict[str, int | None]
 
     Raises ValueError on a circular dependency.
     """
-    exact: dict[str, Integer | None] = {}
+    exact: dict[str, Any] = {}  # an Integer, or nan; None while its terms are being evaluated
 
-    def visit(name: str) -> Integer:
+    def visit(name: str) -> Any:
         if name not in exact:
             exact[name] = None
             exact[name] = total(parameters[name], visit) if parameters[name].get("given", True) else nan
@@ -202,7 +203,7 @@ def audit_solution(
         if letter == "BACK":
             coming = next((n for n, x, _, _ in text[i:] if x != "BACK"), None)
             never = bool(unknown) or name == record["missing"]
-            fits = {"retry": never, "weak": name in record["needed_order"], "miss": True}.get(kind, False)
+            fits = kind == "miss" or (kind == "weak" and name in record["needed_order"]) or (kind == "retry" and never)
             if name in written or name == coming or not fits:
                 yield "mistakes", f"{name} is not of its kind"
             continue

@@ -35,7 +35,7 @@ from synth.oracle.solution_state import (
     state_buffer,
     to_take_back,
 )
-from synth.problem.arrays import Problems, one
+from synth.problem.arrays import Integers, Problems, one
 from synth.spec import Spec
 from synth.world import vocabulary as vocab
 from synth.world.vocabulary import CONCISE, World
@@ -167,7 +167,7 @@ class Oracle:
         self._state: State = state_buffer(self.world.n_letters, self.world.modulus)
 
     def __call__(
-        self, problems: Problems, responses: Sequence[Sequence[int]], shortest: np.ndarray | None = None
+        self, problems: Problems, responses: Sequence[Integers], shortest: np.ndarray | None = None
     ) -> NextTokenProbs:
         """The distribution of every next token of responses[i] (token ids after `<solution>`) to problem i.
 

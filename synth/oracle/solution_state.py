@@ -60,7 +60,7 @@ def state_buffer(n_letters: int, modulus: int) -> State:
     capacity = max(SLOTS, n_letters, modulus) + 2
     arrays = [np.zeros(n, dtype=np.int64) for n in (9, SLOTS, SLOTS, SLOTS, n_letters, n_letters, n_letters, SLOTS)]
     ids = np.zeros(capacity, dtype=np.int64)
-    return State(*arrays, np.zeros((2, SLOTS)), plan_buffer(), ids, np.zeros(capacity))
+    return State._make([*arrays, np.zeros((2, SLOTS)), plan_buffer(), ids, np.zeros(capacity)])
 
 
 @jit

@@ -20,6 +20,8 @@ import numpy as np
 
 from synth.kernel.jit import jit
 
+Integers = Sequence[int] | np.ndarray  # indices or token ids, one axis
+
 DEPTH, WIDTH = 4, 4
 INSTANCES, SLOTS, MAX_TERMS = 48, 72, 4
 ADD, MULTIPLY = 1, 2  # constant_op
@@ -96,14 +98,10 @@ class Problems(NamedTuple):
 
 def empty(n: int) -> Problems:
     """Arrays for n problems, filled with -1."""
-
-    def array(*shape: int) -> np.ndarray:
-        return np.full((n, *shape), -1, dtype=np.int32)
-
-    return Problems(
-        array(8), array(4), array(16), array(4), *(array(SLOTS) for _ in range(5)), array(SLOTS, MAX_TERMS, 2),
-        array(SLOTS), array(SLOTS), array(INSTANCES), array(SLOTS),
-    )  # fmt: skip
+    one_slot = (SLOTS,)
+    terms = (SLOTS, MAX_TERMS, 2)
+    shapes = [(8,), (4,), (16,), (4,), *[one_slot] * 5, terms, one_slot, one_slot, (INSTANCES,), one_slot]
+    return Problems(*(np.full((n, *shape), -1, dtype=np.int32) for shape in shapes))
 
 
 def concatenate(parts: list[Problems]) -> Problems:

@@ -108,8 +108,11 @@ def _layers(record: dict) -> list[tuple[str, list[str]]]:
         if not isinstance(layer, dict) or not isinstance(layer.get("category"), str) or not layer["category"].strip():
             raise _Fault("layers", f"layer {i + 1} has no category; accepted: category and items")
         items = layer.get("items")
-        texts = isinstance(items, list) and all(isinstance(n, str) and n.strip() for n in items)
-        if not texts or not 1 <= len(items) <= MOST_ITEMS:
+        if (
+            not isinstance(items, list)
+            or not all(isinstance(n, str) and n.strip() for n in items)
+            or not 1 <= len(items) <= MOST_ITEMS
+        ):
             raise _Fault("layers", f"items of layer {i + 1} are {items!r}; accepted: 1 to {MOST_ITEMS} names")
         if len(set(items)) < len(items):
             raise _Fault("layers", f"a name of layer {i + 1} is there twice: {items!r}")
@@ -225,7 +228,7 @@ def _sorted(parameters: dict[str, dict]) -> list[str]:
 
 def _values(parameters: dict[str, dict], order: list[str], modulus: int) -> dict[str, int | None]:
     """Value of every parameter by name; None where it rests on a missing premise."""
-    value: dict[str, int | None] = {}
+    value: dict[str, Any] = {}
     for name in order:
         p = parameters[name]
         if not p.get("given", True) or None in [value[f] for f in factors(p)]:

@@ -131,7 +131,7 @@ def _draw(folder: Path, numbers: dict[str, np.ndarray], spec: Spec) -> None:
             axes.set(xlabel="operations of the shortest solution", title="How long the reasoning is")
         elif name == "lengths":
             lengths = [numbers["prompt tokens"], numbers["response tokens"]]
-            bins = np.linspace(0, max(int(v.max()) for v in lengths) + 1, 50)
+            bins = np.linspace(0, max(int(v.max()) for v in lengths) + 1, 50).tolist()
             for values, label, colour in zip(lengths, ("problem", "solution"), (BLUE, ORANGE), strict=True):
                 axes.hist(values, bins=bins, label=label, color=colour, alpha=0.65)
             axes.legend(frameon=False)

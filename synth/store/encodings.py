@@ -26,7 +26,7 @@ from synth.dataset import Source
 from synth.documents import Documents
 from synth.judge.check_text import tokenize
 from synth.judge.checker import Verdicts, check
-from synth.problem.arrays import Problems
+from synth.problem.arrays import Integers, Problems
 from synth.spec import Spec
 from synth.store import hf_tokenizer
 from synth.world.vocabulary import EOS, PAD, SPECIALS, World
@@ -70,11 +70,11 @@ class Encoding:
         """Documents of phrase tokens in these tokens, the truth carried over."""
         return documents
 
-    def tokens(self, phrases: Sequence[int]) -> list[int]:
+    def tokens(self, phrases: Integers) -> list[int]:
         """Phrase tokens of one text, specials among them, in these tokens."""
         return list(phrases)
 
-    def phrases(self, ids: Sequence[int]) -> list[int]:
+    def phrases(self, ids: Integers) -> list[int]:
         """Token ids as phrase tokens; a sentence that is no text of the world becomes one token of no meaning."""
         return [int(i) for i in ids]
 
@@ -133,17 +133,16 @@ class TextEncoding(Encoding):
         offsets = np.searchsorted(phrase, documents.offsets)
         prompt = np.searchsorted(phrase, documents.offsets[:-1] + documents.prompt) - offsets[:-1]
         truth = [getattr(documents, name)[phrase] for name in ("segment", "step", "param", "mistake", "loss")]
-        return Documents(
-            ids.astype(np.int32), *truth, logp, offsets, prompt.astype(np.int32), documents.problems
-        )  # fmt: skip
+        ids, prompt = ids.astype(np.int32), prompt.astype(np.int32)
+        return Documents(ids, *truth, logp=logp, offsets=offsets, prompt=prompt, problems=documents.problems)
 
-    def tokens(self, phrases: Sequence[int]) -> list[int]:
+    def tokens(self, phrases: Integers) -> list[int]:
         array = np.array(phrases, dtype=np.int64)
         special = array < len(SPECIALS)
         new = special | np.concatenate([[True], special[:-1]])
         return self._convert(array, np.flatnonzero(new))[0].tolist() if len(array) else []
 
-    def phrases(self, ids: Sequence[int]) -> list[int]:
+    def phrases(self, ids: Integers) -> list[int]:
         row = np.array(ids, dtype=np.int64)
         return self._read(self._runs([row])[0], row)[0]
 
@@ -296,12 +295,10 @@ class Retokenised(Source):
         self.encoding = encoding
         self._phrases = Source(spec, seed, split, stream)
 
-    def documents(self, indices: Sequence[int]) -> Documents:
+    def documents(self, indices: Integers) -> Documents:
         return self.encoding.documents(self._phrases.documents(indices))
 
-    def solve(
-        self, problems: Problems, stream: str = "solve", indices: Sequence[int] | None = None, **changes
-    ) -> Documents:
+    def solve(self, problems: Problems, stream: str = "solve", indices: Integers | None = None, **changes) -> Documents:
         return self.encoding.documents(self._phrases.solve(problems, stream, indices, **changes))
 
 

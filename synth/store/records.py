@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from synth.contexts.privileged import recipes
 from synth.contexts.sections import render
@@ -44,7 +45,7 @@ def record(source: Source, documents: Documents, i: int, index: int) -> dict:
         "problem": world.decode(tokens[: documents.prompt[i]][segment[: documents.prompt[i]] != CONTEXT_SEGMENT]),
         "solution": world.decode(tokens[segment == SOLUTION_SEGMENT]),
     }
-    tail = {"mistakes": list(mistakes.values())}
+    tail: dict[str, Any] = {"mistakes": list(mistakes.values())}
     if world.name != "english":
         tail["world"] = world.name
     if spec.contexts:

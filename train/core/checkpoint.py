@@ -100,7 +100,7 @@ def _write(
     config = getattr(model, "config", None)
     record = {
         "state": state.state_dict(),
-        "model": asdict(config) if is_dataclass(config) else None,
+        "model": asdict(config) if is_dataclass(config) and not isinstance(config, type) else None,
         "notes": dict(notes or {}),
         "versions": {"torch": torch.__version__},
     }
@@ -175,7 +175,7 @@ def zoo_names() -> list[str]:
     return sorted(p.parent.name for p in ZOO.glob("*/checkpoints.jsonl"))
 
 
-def load_model(path: str | Path, setting: str = "checkpoint", device: str = "cpu") -> GPT:
+def load_model(path: str | Path, setting: str = "checkpoint", device: str | torch.device = "cpu") -> GPT:
     """The model saved at `path` (see `find`), in evaluation mode. Raises ValueError naming `setting` and the path."""
     folder = find(path, setting)
     config = _record(folder, path, setting)["model"]

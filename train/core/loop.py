@@ -44,8 +44,9 @@ class StepOutput:
 class Objective(Protocol):
     """A pure function of (weights, step), unless it is `Stateful` too."""
 
-    def __call__(self, model: nn.Module, step: int) -> StepOutput:
-        """The loss of step `step` for the current weights."""
+    def __call__(self, model: Any, step: int) -> StepOutput:
+        """The loss of step `step` for the current weights of the model, of the class that the objective trains."""
+        ...
 
 
 @runtime_checkable
@@ -54,13 +55,14 @@ class Stateful(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold of it."""
+        ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what `state_dict` returned."""
 
 
 SINGLE_PROCESS = Group()
-Evaluate = Callable[[nn.Module, TrainState], Mapping[str, Any]]
+Evaluate = Callable[[Any, TrainState], Mapping[str, Any]]
 
 
 def is_due(step: int, every: int, last: bool) -> bool:

@@ -57,7 +57,7 @@ def add_lora(model: GPT, config: LoraConfig, seed: int) -> GPT:
     scaling = config.alpha / config.rank
     settings = peft.LoraConfig(
         r=config.rank,
-        lora_alpha=config.alpha,
+        lora_alpha=config.alpha,  # pyright: ignore[reportArgumentType]: any number will do
         target_modules=list(config.maps),
         target_parameters=["embed.weight"] if config.embed else None,
         rank_pattern={"embed.weight": config.embed} if config.embed else {},

@@ -20,7 +20,7 @@ Legend: B rows of a batch, T positions.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Protocol
 
@@ -31,6 +31,7 @@ from torch import Tensor
 from synth.dataset import Source
 from synth.documents import CONTEXT_SEGMENT, Documents
 from synth.kernel.rng import key
+from synth.problem.arrays import Integers
 from synth.spec import Spec, preset
 from synth.store.encodings import PHRASE, Encoding, Retokenised, encoding
 from synth.world.vocabulary import PAD
@@ -170,6 +171,7 @@ class DocumentSource(Protocol):
 
     def documents(self, indices: Any) -> Documents:
         """The documents of these indices."""
+        ...
 
 
 def pad(values: np.ndarray, offsets: np.ndarray, rows: np.ndarray, fill: Any) -> np.ndarray:
@@ -196,7 +198,7 @@ def collate(documents: Documents, rows: np.ndarray, loss_on: str = "solution", f
         )
     floor = abs(float(logp_BT[solution_BT].sum())) / max(1, int(solution_BT.sum()))  # abs: no minus zero
     tensors = [torch.from_numpy(array) for array in (tokens_BT, loss_BT, solution_BT)]
-    return Batch(*tensors, floor, int(lengths.sum()), torch.from_numpy(lengths))
+    return Batch(*tensors, floor=floor, tokens=int(lengths.sum()), length_B=torch.from_numpy(lengths))
 
 
 def collate_packed(
@@ -206,7 +208,7 @@ def collate_packed(
 
     Raises ValueError when a document is longer than the window, or the share is empty.
     """
-    offsets, window = np.asarray(documents.offsets), config.window
+    offsets, window = np.asarray(documents.offsets), config.window or 0
     starts, lengths = offsets[rows], np.diff(offsets)[rows]
     cell, n_rows = LAYOUTS[config.packing](lengths, window)
     source, target = spans(starts, lengths), spans(cell, lengths)
@@ -240,7 +242,7 @@ def collate_packed(
         flat = rows_of(number, 0)
         segments_BT = torch.from_numpy((np.diff(flat, axis=1, prepend=flat[:, :1]) != 0).cumsum(1))
     tensors = (torch.from_numpy(a) for a in (tokens_BT, rows_of(targets, False), solution_BT))
-    return Batch(*tensors, floor, tokens, torch.from_numpy(length_B), segments_BT)
+    return Batch(*tensors, floor=floor, tokens=tokens, length_B=torch.from_numpy(length_B), segments_BT=segments_BT)
 
 
 class Batches:
@@ -287,7 +289,7 @@ class Batches:
         order = np.random.Generator(np.random.Philox(key(self.source.seed, "batch order", chunk)))
         return documents, by_length[order.permutation(c.bucket)]
 
-    def _documents(self, indices: Sequence[int]) -> Documents:
+    def _documents(self, indices: Integers) -> Documents:
         return corrupt(self.source.documents(indices), indices, self.config.defect, self.source.seed)
 
 

@@ -13,9 +13,10 @@ Try: periods(np.array([[7, 8] * 30]), np.array([60]))  ->  [2]
 """
 
 import zlib
-from collections.abc import Sequence
 
 import numpy as np
+
+from synth.problem.arrays import Integers
 
 LONGEST_PERIOD = 32
 SHORTEST_TAIL = 32
@@ -63,9 +64,9 @@ def repetitive(tokens_NT: np.ndarray, length_N: np.ndarray) -> np.ndarray:
     return covered_NT
 
 
-def zlib_ratio(tokens_T: Sequence[int], tail: int = ZLIB_TAIL) -> float:
+def zlib_ratio(tokens: Integers, tail: int = ZLIB_TAIL) -> float:
     """Bytes over compressed bytes of the last `tail` tokens, each one byte; 0 for a response that is not longer."""
-    tokens_T = np.asarray(tokens_T)
+    tokens_T = np.asarray(tokens)
     if len(tokens_T) <= tail:
         return 0.0
     _, code_T = np.unique(tokens_T[-tail:], return_inverse=True)  # up to 256 different tokens keep a byte each

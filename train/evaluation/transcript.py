@@ -28,9 +28,10 @@ def transcript(
     """
     spans = zip(verdicts.start[row], verdicts.stop[row], verdicts.kind[row], strict=True)
     steps = list(spans)[: int(verdicts.steps[row])]
-    world, phrases = vocabulary, prompt
     if isinstance(vocabulary, Encoding):
         world, phrases = vocabulary.world, vocabulary.phrases(prompt)
+    else:
+        world, phrases = vocabulary, prompt
     context, problem = cut(phrases)
     sections = {"context": render(world, context)} if context else {}
     return sections | {

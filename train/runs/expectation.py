@@ -9,7 +9,7 @@ from typing import Any
 
 from train.config.schema import build
 
-REQUIRED = "???"  # as in train.config.compose, which takes long to import
+REQUIRED: Any = "???"  # as in train.config.compose, which takes long to import
 COMPARING = ("lead", "lead_out")  # measures that compare a stage with another one
 MEASURES = ("full", "gap_share", "probe_margin", *COMPARING, "cell", "collapsed", "stable")
 
