@@ -177,7 +177,7 @@ class Objective:
         """The terms of the responses; logs how many of their tokens have a target."""
         has_target_BR = step.positions.has_target_BR
         if has_target_BR is not None:
-            name = "told" if self.method.teacher.context != "none" else "known"
+            name = "has_context" if self.method.teacher.context != "none" else "has_target"
             step.totals.add_share(name, has_target_BR, step.rollouts)
         return weigh(self.method, step.rollouts, self.prompts.max_new, step.number, step.signals, has_target_BR)
 
@@ -197,7 +197,7 @@ class Objective:
         return total
 
     def _replicated(self, model: GPT) -> nn.Module:
-        """What gives the student's hidden states in training; made when its weights are those to start from."""
+        """What gives the student's hidden states in training; built when its weights are those to start from."""
         if self._trained is None or self._trained[0] is not model:
             self._trained = model, replicate(HiddenStates(model), model, self.group)
         return self._trained[1]

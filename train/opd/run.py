@@ -155,7 +155,7 @@ def frozen_models(
 
 
 def load(path: str, setting: str, config: OpdConfig, source: Source, device: torch.device) -> GPT:
-    """The model of a checkpoint, if it belongs to the data's world and has room for what it will read."""
+    """The model of a checkpoint, if it belongs to the data's world and can read as many tokens as it will have to."""
     check_vocabulary(checkpoint.notes(path, setting), config.data, path)
     model = checkpoint.load_model(path, setting, str(device))
     check_context(model, source)
@@ -168,9 +168,9 @@ def load(path: str, setting: str, config: OpdConfig, source: Source, device: tor
     if prompt + context + config.max_new > model.config.context:
         per_token = longest(recipe, 1, gold) - longest(recipe, 0, gold) + 1
         most = (model.config.context - prompt - longest(recipe, 0, gold)) // per_token
-        told = f" and contexts up to {context}" if context else ""
+        contexts = f" and contexts up to {context}" if context else ""
         raise ValueError(
-            f"max_new={config.max_new}: prompts have up to {prompt} tokens{told}, and {setting}={path} reads "
+            f"max_new={config.max_new}: prompts have up to {prompt} tokens{contexts}, and {setting}={path} reads "
             f"{model.config.context}; accepted: up to {most}"
             + ("" if most > 0 else ": none; another method, or a model with a longer context")
         )

@@ -11,7 +11,7 @@ vocabulary, all tokens alike, no regularizer, no reward.
 import re
 import sys
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -22,11 +22,13 @@ from train.config.schema import Choice, build, defaults, plain
 from train.opd.method import Method
 from train.opd.outcome import Modulation
 from train.opd.teacher import Route
+from train.tables import Table
 
 FOLDER = CONFIGS / "method"
 PARTS = ("source", "teacher", "divergence", "weight", "regularizer", "outcome")
 COLUMNS = ("method", *PARTS, "paper")
-NESTED = {"teacher.route": Route, "outcome.modulate": Modulation}  # choices that are null by default
+# choices that are null by default
+NESTED = {"teacher.route": Route, "outcome.modulate": Modulation}
 
 
 def names() -> list[str]:
@@ -89,12 +91,6 @@ def row(name: str) -> dict[str, str]:
     return {column: cells[column].strip(" ,") for column in COLUMNS}
 
 
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def options(schema: type, where: str = "") -> Iterator[tuple[str, type[Choice]]]:
     """Every choice among the settings of a dataclass, with those inside its options: its dotted name and its class."""
     hints = typing.get_type_hints(schema)
@@ -118,7 +114,7 @@ def parts() -> str:
         for kind, chosen in choice.options.items():
             settings = ", ".join(f"{n} {short(v)}" for n, v in defaults(chosen).items() if n != "kind")
             rows.append([f"`method.{name}`", f"`{kind}`", settings, (chosen.__doc__ or "").split("\n")[0]])
-    return markdown(("setting", "option", "settings and defaults", "what it is"), rows)
+    return Table(["setting", "option", "settings and defaults", "what it is"], rows).markdown()
 
 
 def main(argv: list[str]) -> int:
@@ -134,7 +130,7 @@ def main(argv: list[str]) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(markdown(COLUMNS, [[cells[c] for c in COLUMNS] for cells in rows]))
+    print(Table(COLUMNS, [[cells[c] for c in COLUMNS] for cells in rows]).markdown())
     return 0
 
 

@@ -115,9 +115,9 @@ class Recovery:
             for k in range(0, len(asked), TOGETHER):
                 some = asked[k : k + TOGETHER]
                 shortest, longest = min(len(prefix[b]) for b in some), max(len(texts[b]) for b in some)
-                room = max(1, min(budget - shortest, model.config.context - longest))
+                left = max(1, min(budget - shortest, model.config.context - longest))
                 generator = torch.Generator().manual_seed(key(self.seed, f"recovery {what} {i}", k))
-                out = sample(model, [texts[b] for b in some], room, generator=generator, eos=tokens.eos, pad=tokens.pad)
+                out = sample(model, [texts[b] for b in some], left, generator=generator, eos=tokens.eos, pad=tokens.pad)
                 for place, b in enumerate(some):
                     written = out.tokens_BT[place, : int(out.lengths_B[place])].tolist()
                     whole[b * times + (k + place) % times] = [*prefix[b], *written][:budget]
