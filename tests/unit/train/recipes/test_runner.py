@@ -240,6 +240,17 @@ def composed_once():
         yield
 
 
+def settings_of(entry_of: str, words: list[str]) -> tuple[str, type]:
+    """The name of a command's configuration and its dataclass; that of `probes.run` depends on `task=`."""
+    module = importlib.import_module(entry_of)
+    if entry_of == "probes.run":
+        task = [word.partition("=")[2] for word in words if word.startswith("task=")] or [module.ProbeConfig.task]
+        return "probe", module.TASKS[task[-1]].config
+    found = re.search(r'run_entry\(\s*"(\w+)", (\w+), main', inspect.getsource(module))
+    assert found, entry_of
+    return found[1], getattr(module, found[2])
+
+
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_setting_of_every_recipe_is_accepted_by_its_stage(recipe, scale, composed_once):
@@ -250,9 +261,7 @@ def test_every_setting_of_every_recipe_is_accepted_by_its_stage(recipe, scale, c
     folders = {one.name: Path(f"runs/{recipe}/run-0123abcd") for one in stages}
     commands = {(one.entry, *one.argv(folders, 0)) for one in stages}  # copies that differ in their input are one
     for entry_of, *words in commands:
-        module = importlib.import_module(entry_of)
-        name, schema = re.search(r'run_entry\(\s*"(\w+)", (\w+), main', inspect.getsource(module)).groups()
-        load(name, getattr(module, schema), words)
+        load(*settings_of(entry_of, words), words)
 
 
 # Recipes whose arms differ in more: in who the student or the teacher is, in the budget of a response.
