@@ -374,3 +374,25 @@ def test_bad_settings_are_refused_in_one_line(settings_, message):
 def test_every_divergence_is_covered_here():
     covered = {*KLS, *(type(config) for config in SAMPLED), NLL, Ranking, NoDivergence}
     assert set(Divergence.options.values()) == covered
+
+
+def test_dual_clip_bounds_what_a_likelier_bad_token_counts():
+    ratio_N = torch.tensor([2.0, 9.0, 9.0], dtype=torch.float64, requires_grad=True)
+    gain_N = clipped_gain(ratio_N, torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64), 0.2, None, 3.0)
+    assert gain_N.tolist() == [-2.0, -3.0, 1.2]
+    gain_N.sum().backward()
+    assert ratio_N.grad.tolist() == [-1.0, 0.0, 0.0]
+
+
+def test_a_temperature_softens_both_sides():
+    z_NV, p_NV = pair()
+    hot = ReverseKL(temperature=2.0)(record(z_NV, p_NV))
+    by_hand = ReverseKL()(record(z_NV / 2.0, torch.log_softmax(p_NV / 2.0, dim=-1)))
+    torch.testing.assert_close(hot, by_hand)
+
+
+def test_a_frozen_advantage_keeps_the_sampling_distributions_log_ratio():
+    z_NV, p_NV = pair()
+    scored = record(z_NV, p_NV)._replace(behaviour_N=torch.full((len(z_NV),), -1.5, dtype=torch.float64))
+    frozen_N, _ = PolicyGradient(frozen_advantage=True).advantage(scored)
+    torch.testing.assert_close(frozen_N, scored.log_p_N + 1.5)

@@ -35,6 +35,12 @@ def kl(a_NV: Tensor, b_NV: Tensor) -> Tensor:
     return kl_entries(a_NV, b_NV).sum(dim=-1)
 
 
+def at_temperature(scored: Scored, temperature: float) -> Scored:
+    """The record with softmax(logits / temperature) of student and teacher."""
+    student_NV, teacher_NV = (torch.log_softmax(x / temperature, -1) for x in (scored.student_NV, scored.target_NV))
+    return scored._replace(student_NV=student_NV, teacher_NV=teacher_NV)
+
+
 def mixture(a_NK: Tensor, b_NK: Tensor, share: float) -> Tensor:
     """log(share * a + (1 - share) * b) for 0 < share < 1."""
     return torch.logaddexp(a_NK + log(share), b_NK + log1p(-share))
@@ -46,13 +52,16 @@ class ExactDivergence(Divergence):
 
     Entry clip: OPSD (2601.18734), sum_v min(p log(p/q), tau). The clipped sum can be negative and its gradient is zero
     exactly at the worst entries: a heuristic against a few dominating tokens, no longer a divergence.
+    temperature: both sides are softened by it first; no factor T^2 (OPSD trains at 1.1).
     """
 
     support: Support = field(default_factory=Full)
     entry_clip: float | None = None
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         positive("divergence.entry_clip", self.entry_clip)
+        positive("divergence.temperature", self.temperature)
 
     @property
     def k(self) -> int | None:
@@ -63,6 +72,8 @@ class ExactDivergence(Divergence):
         """Entries whose sum is the divergence: float[N, K]. `kl`: the entries of a KL on this support."""
 
     def _entries(self, scored: Scored) -> Tensor:
+        if self.temperature != 1.0:
+            scored = at_temperature(scored, self.temperature)
         p_NK, q_NK = self.support(scored)
         return self.entries(p_NK, q_NK, generalised_kl_entries if self.support.generalised else kl_entries)
 
