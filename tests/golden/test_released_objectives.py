@@ -13,7 +13,7 @@ import pytest
 
 from tests.helpers.commands import command
 from tests.helpers.golden import compare, name_of
-from tests.helpers.golden_methods import OTHER, REGISTRY
+from tests.helpers.released_objectives.golden_methods import OTHER, REGISTRY
 
 FOLDER = Path(__file__).parent / "released"
 UNEQUAL = {  # method: the least difference of the gradient, and its cause

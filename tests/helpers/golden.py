@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.helpers.golden_files import Difference, File, difference
-from tests.helpers.golden_methods import OTHER, REGISTRY
+from tests.helpers.released_objectives.golden_files import Difference, File, difference
+from tests.helpers.released_objectives.golden_methods import OTHER, REGISTRY
 
 
 def name_of(path: Path) -> str:

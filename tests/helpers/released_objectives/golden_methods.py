@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.helpers.golden_files import Difference, File, Variant, batch
+from tests.helpers.released_objectives.golden_files import Difference, File, Variant, batch
 from train.opd.divergence import PolicyGradient
 from train.opd.outcome import drgrpo_advantage
 from train.opd.scored import entropy
