@@ -22,8 +22,6 @@ UNEQUAL = {  # method: the least difference of the gradient, and its cause
         0.1,
         "no whitening, the own reward only in the exact term, rewards not scaled and of the current student",
     ),
-    "paced": (0.1, "the pass rate of the paper; the release weighs by softmax(reward / beta)"),
-    "rethinking": (0.01, "renormalised reverse KL; the release takes raw log-ratios in a policy gradient"),
     "scope": (0.1, "exact KL, one denominator, temperature 1; the release: sampled, one for each term, 0.6"),
     "tip": (0.1, "the top half; the release draws half of the tokens with weights"),
     "tsd_kd": (0.1, "the release ranks in the reversed order, takes the mean over the opener, adds entropy at 1"),

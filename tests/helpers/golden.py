@@ -32,6 +32,8 @@ def compare(path: Path) -> list[Difference]:
         if name in OTHER:
             return OTHER[name](file)
         return [difference(file, variant) for variant in REGISTRY[name](file)]
+    except ValueError as fault:
+        raise ValueError(f"{path}: {fault}") from fault
     except KeyError as missing:
         raise ValueError(f"{path}: has no array {missing.args[0]}") from missing
 

@@ -236,6 +236,42 @@ def redi(file: File) -> list[Variant]:
     return [Variant("", "redi", [f"regularizer.unlikelihood={rejected / chosen}"], scale=chosen)]
 
 
+def paced(file: File) -> list[Variant]:
+    """Its repository weighs by the reward; the pass rate of the paper (paced.yaml) is in no released file."""
+    overrides = [
+        f"weight.sample=[{{kind: reward, beta: {file.setting('reward_beta')}}}]",
+        "weight.normaliser=sequence",
+        f"divergence={'fkl' if file.setting('forward') else 'rkl'}",
+    ]
+    return [Variant("", "paced", overrides)]
+
+
+def rethinking(file: File) -> list[Variant]:
+    """The policy gradient of fresh samples; the ratio to an older student would need its whole distribution."""
+    if file.off_policy:
+        raise ValueError("in_on_policy=0: topk_pg is offered on fresh samples alone, where its ratio is one")
+    k = int(file.setting("k"))
+    student, teacher = (f"{{kind: {side}_topk, k: {k}, rest: renorm}}" for side in ("student", "teacher"))
+    return [
+        Variant("", "rethinking", [f"divergence={{kind: topk_pg, support: {student}}}"]),
+        Variant("teacher_p", "rethinking", [f"divergence={{kind: topk_pg, support: {student}, weigh: teacher}}"]),
+        Variant("only_tch", "rethinking", [f"divergence={{kind: topk_pg, support: {teacher}}}"]),
+    ]
+
+
+def akl(file: File) -> list[Variant]:
+    """A divergence without a method file: reverse KL's configuration with another divergence."""
+    return [Variant("", "opd", ["divergence=akl", f"divergence.head_share={file.setting('head_share')}"])]
+
+
+def taid(file: File) -> list[Variant]:
+    """The loss at one t, without the entropy of its target; the steps of t (out_t) are not compared."""
+    share = file.setting("t_start")
+    target_NV = torch.log_softmax((1.0 - share) * file.log_probs("student") + share * file.log_probs("teacher"), dim=-1)
+    overrides = ["divergence=taid", f"divergence.share={share}"]
+    return [Variant("", "opd", overrides, constant=float(entropy(target_NV).mean()))]
+
+
 def as_configured(name: str, *overrides: str) -> Variants:
     """The main loss of a method whose own rule cannot be set to the release's yet."""
 
@@ -264,9 +300,9 @@ REGISTRY: dict[str, Variants] = {
     f.__name__: f
     for f in (
         gkd, kd, opd, distillm, todi, estimators, opsd, sdpo, mopd, crisp, revisiting, exopd, iw_opd, lightning, grpo,
-        drgrpo, rlsd, sdft, redi,
+        drgrpo, rlsd, sdft, redi, paced, rethinking, akl, taid,
     )
 }  # fmt: skip
-REGISTRY |= {name: as_configured(name) for name in ("tip", "paced", "scope", "tsd_kd", "curio_sft", "rethinking")}
+REGISTRY |= {name: as_configured(name) for name in ("tip", "scope", "tsd_kd", "curio_sft")}
 REGISTRY["minillm"] = as_configured("minillm", SAME_BATCH)
 OTHER: dict[str, Callable[[File], list[Difference]]] = {"tm_opd": tm_opd}

@@ -16,8 +16,10 @@ from train.opd.divergence import (
     K2,
     K3,
     NLL,
+    AdaptiveKL,
     Divergence,
     ForwardKL,
+    InterpolatedKL,
     NoDivergence,
     PolicyGradient,
     Ranking,
@@ -28,7 +30,7 @@ from train.opd.divergence import (
     TeacherTopK,
     ToDi,
 )
-from train.opd.divergence.sampled_kl import clipped_gain, discounted_future
+from train.opd.divergence.sampled_kl import TopKPolicyGradient, clipped_gain, discounted_future
 from train.opd.scored import Scored
 
 KLS = (ForwardKL, ReverseKL, JSD, SkewForwardKL, SkewReverseKL, ToDi)
@@ -41,6 +43,8 @@ EXACT = [
     SkewForwardKL(alpha=0.1),
     SkewReverseKL(alpha=0.1),
     ToDi(),
+    AdaptiveKL(),
+    InterpolatedKL(),
 ]
 TRUNCATED = [
     replace(kind, support=support(k=3, rest=rest))
@@ -102,7 +106,7 @@ def test_gradient_of_the_token_wise_mix_holds_its_shares_fixed():
     torch.testing.assert_close(gradient(ToDi(), z_NV, p_NV), torch.autograd.grad(wanted, z_NV)[0])
 
 
-@pytest.mark.parametrize("config", [c for c in [*EXACT, *TRUNCATED] if c.kind != "todi"], ids=name)
+@pytest.mark.parametrize("config", [c for c in [*EXACT, *TRUNCATED] if c.kind not in ("todi", "akl", "taid")], ids=name)
 def test_gradient_matches_finite_differences(config):
     z_NV, p_NV = pair(seed=3)
     assert torch.autograd.gradcheck(lambda z: config(record(z, p_NV)), z_NV, atol=1e-6)
@@ -373,6 +377,7 @@ def test_bad_settings_are_refused_in_one_line(settings_, message):
 
 def test_every_divergence_is_covered_here():
     covered = {*KLS, *(type(config) for config in SAMPLED), NLL, Ranking, NoDivergence}
+    covered |= {TopKPolicyGradient, AdaptiveKL, InterpolatedKL}
     assert set(Divergence.options.values()) == covered
 
 
@@ -396,3 +401,24 @@ def test_a_frozen_advantage_keeps_the_sampling_distributions_log_ratio():
     scored = record(z_NV, p_NV)._replace(behaviour_N=torch.full((len(z_NV),), -1.5, dtype=torch.float64))
     frozen_N, _ = PolicyGradient(frozen_advantage=True).advantage(scored)
     torch.testing.assert_close(frozen_N, scored.log_p_N + 1.5)
+
+
+def test_top_k_policy_gradient_has_the_gradient_of_the_weighted_log_ratios():
+    z_NV, p_NV = pair()
+    d = TopKPolicyGradient(support=StudentTopK(k=3))
+    q_NV = torch.log_softmax(z_NV, dim=-1)
+    index_NK = q_NV.detach().topk(3, dim=-1).indices
+    q_NK = q_NV.gather(-1, index_NK)
+    cost_NK = torch.softmax(q_NK, dim=-1).detach() * (q_NK - p_NV.gather(-1, index_NK)).detach()
+    torch.testing.assert_close(d(record(z_NV, p_NV)), cost_NK.sum(dim=-1))
+    by_hand = torch.autograd.grad((cost_NK * q_NK).sum(), z_NV)[0]
+    torch.testing.assert_close(gradient(d, z_NV, p_NV), by_hand)
+
+
+@pytest.mark.parametrize("d", [AdaptiveKL(), InterpolatedKL()], ids=lambda d: d.kind)
+def test_adaptive_and_interpolated_kl_are_zero_with_no_gradient_at_the_teacher_alone(d):
+    z_NV, p_NV = pair()
+    assert (d(record(z_NV, p_NV)) > 0.0).all()
+    at_NV = p_NV.clone().requires_grad_()
+    torch.testing.assert_close(d(record(at_NV, p_NV)), torch.zeros(len(p_NV), dtype=torch.float64))
+    assert gradient(d, at_NV, p_NV).abs().max() < 1e-12

@@ -169,3 +169,44 @@ class ToDi(ExactDivergence, kind="todi"):
     def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
         s_NK = (p_NK - q_NK).detach().sigmoid()
         return s_NK * kl(p_NK, q_NK) + (1.0 - s_NK) * kl(q_NK, p_NK)
+
+
+@dataclass(frozen=True)
+class AdaptiveKL(ExactDivergence, kind="akl"):
+    """Adaptive KL (2404.02657): forward and reverse KL, each by the gap |p - q| on the teacher's head and on its tail.
+
+    The tail are the least likely tokens that together hold at most `head_share` of p, the head all others. As in the
+    code of ToDi's authors, where it is a baseline. The shares carry no gradient.
+    """
+
+    head_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unit("divergence.head_share", self.head_share)
+
+    def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+        p, gap_NK = p_NK.exp(), (p_NK.exp() - q_NK.detach().exp()).abs()
+        rising_NK, order_NK = p.sort(dim=-1)
+        tail_NK = torch.zeros_like(p).scatter(-1, order_NK, (rising_NK.cumsum(dim=-1) <= self.head_share).to(p.dtype))
+        tail_N1, total_N1 = (gap_NK * tail_NK).sum(dim=-1, keepdim=True), gap_NK.sum(dim=-1, keepdim=True)
+        share_N1 = tail_N1 / total_N1.clamp(min=1e-12)
+        return (1.0 - share_N1) * kl(p_NK, q_NK) + share_N1 * kl(q_NK, p_NK)
+
+
+@dataclass(frozen=True)
+class InterpolatedKL(ExactDivergence, kind="taid"):
+    """Forward KL to softmax((1 - t) sg[z_q] + t z_p), a target between the student as it is and its teacher.
+
+    TAID (2501.16937); t = `share` is fixed here, its adaptive schedule is not offered.
+    """
+
+    share: float = 0.4
+    bounded = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unit("divergence.share", self.share, closed=True)
+
+    def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+        return kl(torch.log_softmax((1.0 - self.share) * q_NK.detach() + self.share * p_NK, dim=-1), q_NK)

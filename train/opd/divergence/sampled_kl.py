@@ -8,13 +8,14 @@ Legend: N response positions, B rows, R response columns. p teacher target, q st
 from, y response token.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from train.opd.divergence.divergence import Divergence
 from train.opd.divergence.kl import kl
+from train.opd.divergence.topk_support import StudentTopK, Support, TopK
 from train.opd.schedule import positive, require, unit
 from train.opd.scored import Scored
 
@@ -147,6 +148,34 @@ class PolicyGradient(Divergence, kind="rkl_pg"):
             ratio_N, (advantage_N, _) = (scored.log_q_N - scored.behaviour_N).exp(), self.advantage(scored)
             acting.append(self._gain(ratio_N, advantage_N) != ratio_N * advantage_N)
         return torch.stack(acting).any(dim=0) if acting else None
+
+
+@dataclass(frozen=True)
+class TopKPolicyGradient(Divergence, kind="topk_pg"):
+    """Policy gradient over every token v of a top-k support: sum_v sg[w_v log(q_v/p_v)] q_v / sg[q_v].
+
+    Rethinking OPD (2604.13016), released code. The log-ratios are those of the whole vocabulary; w is q, or with
+    weigh=teacher p, renormalised on the support. With the full support it would be the gradient of the reverse KL.
+    """
+
+    support: Support = field(default_factory=StudentTopK)
+    weigh: str = "student"
+
+    def __post_init__(self) -> None:
+        require("divergence.weigh", self.weigh, ("student", "teacher"))
+        if not isinstance(self.support, TopK):
+            raise ValueError("divergence.support=full: the sum over all tokens is divergence=rkl; accepted: a top-k")
+
+    @property
+    def k(self) -> int | None:
+        return self.support.k
+
+    def __call__(self, scored: Scored) -> Tensor:
+        index_NK = self.support.index(scored)
+        q_NK, p_NK = scored.student_NV.gather(-1, index_NK), scored.target_NV.gather(-1, index_NK)
+        weight_NK = (q_NK if self.weigh == "student" else p_NK).detach().softmax(dim=-1)
+        cost_NK = weight_NK * (q_NK - p_NK).detach()
+        return (cost_NK * (q_NK - q_NK.detach()).exp()).sum(dim=-1)
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,20 @@ class Paced(SampleWeight, kind="paced"):
 
 
 @dataclass(frozen=True)
+class RewardSoftmax(SampleWeight, kind="reward"):
+    """softmax of reward / beta over the batch, times its rows: right responses count more (released code of PACED)."""
+
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive("weight.sample.reward.beta", self.beta)
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        reward_B = judged_right(rollouts).to(rollouts.behaviour_BR.dtype)
+        return len(rollouts) * torch.softmax(reward_B / self.beta, dim=0)
+
+
+@dataclass(frozen=True)
 class Perplexity(SampleWeight):
     """exp(score / tau) over its mean among the responses to the same prompt that are as right (SCOPE, 2604.10688)."""
 
