@@ -79,6 +79,11 @@ class Method:
             raise ValueError(
                 f"teacher.transform={teacher.transform.kind} has no effect with divergence={kind}; accepted: identity"
             )
+        if not getattr(teacher.transform, "normalised", True) and not all(t.divergence.sampled for t in self.terms):
+            raise ValueError(
+                f"teacher.transform.normalised=false is no distribution, which divergence={kind} needs; accepted: "
+                "true, or a sampled divergence: rkl_pg"
+            )
         if not scored and teacher.context != "none":
             raise ValueError(f"teacher.context={teacher.context} has no effect with divergence={kind}; accepted: none")
         if samples and not teacher.one_model:

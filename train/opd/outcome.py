@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from train.config.schema import Choice
-from train.opd.divergence.sampled_kl import clipped_gain
+from train.opd.divergence.sampled_kl import check_clips, clipped_gain
 from train.opd.rollouts import Rollouts, group_mean, judged_right
 from train.opd.schedule import Schedule, require, unit
 from train.opd.scored import Scored
+from train.opd.weight.weight import NORMALISERS
 
 EPSILON = 1e-6  # keeps the standard deviation of an all-equal group from dividing by zero
 LOG_RATIO = 1.0  # TRRD clamps log(q/p) to [-1, 1]
@@ -46,9 +47,12 @@ def drgrpo_advantage(reward_B: Tensor, group_B: Tensor) -> Tensor:
 
 
 def grpo_advantage(reward_B: Tensor, group_B: Tensor) -> Tensor:
-    """(R - mean) / (standard deviation + epsilon) of the group (GRPO, 2402.03300)."""
+    """(R - mean) / (standard deviation + epsilon) of the group (GRPO, 2402.03300); the deviation is the unbiased one,
+    over n - 1, as verl and TRL have it. A response alone in its group has advantage 0."""
     centred_B = drgrpo_advantage(reward_B, group_B)
-    return centred_B / (group_mean(centred_B**2, group_B).sqrt() + EPSILON)
+    n_B = torch.bincount(group_B)[group_B].to(centred_B.dtype)
+    variance_B = group_mean(centred_B**2, group_B) * n_B / (n_B - 1.0).clamp(min=1.0)
+    return centred_B / (variance_B.sqrt() + EPSILON)
 
 
 # A combiner says how distillation and outcome join: for every row, the factors of the two terms, from the reward R of
@@ -107,10 +111,11 @@ class TRRD(Modulation, kind="trrd"):
 @dataclass(frozen=True)
 class RLSD(Modulation, kind="rlsd"):
     """A ((1-l) + l clip(e^{sign(A) d}, 1-eps, 1+eps)), d = log p/q: share l = `mix` of the advantage is scaled by the
-    teacher, at most by 1 +- eps = `bound`."""
+    teacher, at most by 1 +- eps = `bound`. frozen: q in d is the sampling distribution."""
 
     mix: float = 0.5
     bound: float = 0.2
+    frozen: bool = False
 
     def __post_init__(self) -> None:
         unit("outcome.modulate.mix", self.mix, closed=True)
@@ -119,7 +124,8 @@ class RLSD(Modulation, kind="rlsd"):
     def __call__(self, scored: Scored, advantage_N: Tensor) -> tuple[Tensor, Tensor]:
         log_q_N, log_p_N = scored.log_q_N, scored.log_p_N
         ratio_N = (log_q_N - scored.behaviour_N).exp()
-        trust_N = (advantage_N.sign() * (log_p_N - log_q_N.detach())).exp().clamp(1.0 - self.bound, 1.0 + self.bound)
+        old_N = scored.behaviour_N if self.frozen else log_q_N.detach()
+        trust_N = (advantage_N.sign() * (log_p_N - old_N)).exp().clamp(1.0 - self.bound, 1.0 + self.bound)
         return ratio_N, advantage_N * ((1.0 - self.mix) + self.mix * trust_N)
 
 
@@ -140,7 +146,8 @@ class GroupOutcome(OutcomeConfig):
     """A policy gradient with advantages relative to the group.
 
     combiner: add | convex | mask | route. reward: strict | answer. weight: in the loss, times the schedule. modulate:
-    trrd | rlsd. clip, clip_high: of the ratio, as in PPO; clip_high null means as clip.
+    trrd | rlsd. clip, clip_high, dual_clip: of the ratio, as in PPO; clip_high null means as clip. normaliser: token |
+    sequence | constant.
     """
 
     combiner: str = "add"
@@ -150,7 +157,8 @@ class GroupOutcome(OutcomeConfig):
     modulate: Modulation | None = None
     clip: float | None = None
     clip_high: float | None = None
-    normaliser = "token"
+    dual_clip: float | None = None
+    normaliser: str = "token"
 
     def __post_init__(self) -> None:
         require("outcome.combiner", self.combiner, COMBINERS)
@@ -161,18 +169,16 @@ class GroupOutcome(OutcomeConfig):
             )
         if self.combiner == "convex":
             unit("outcome.weight", self.weight)
-        unit("outcome.clip", self.clip)
-        unit("outcome.clip_high", self.clip_high)
-        if self.clip_high is not None and self.clip is None:
-            raise ValueError(f"outcome.clip_high={self.clip_high} has no effect without outcome.clip; accepted: null")
+        check_clips("outcome", self.clip, self.clip_high, self.dual_clip)
+        require("outcome.normaliser", self.normaliser, NORMALISERS)
 
     @abstractmethod
     def advantages(self, reward_B: Tensor, group_B: Tensor) -> Tensor:
-        """The advantage of every response of a whole batch: float32[B], without gradient."""
+        """The advantage of every response of a whole batch: float[B], without gradient."""
 
     def rewards(self, rollouts: Rollouts) -> Tensor:
-        """The reward of every response: float32[B], 0 or 1."""
-        return REWARDS[self.reward](rollouts)
+        """The reward of every response: float[B], 0 or 1."""
+        return REWARDS[self.reward](rollouts).to(rollouts.behaviour_BR.dtype)
 
     def factors(self, rollouts: Rollouts) -> Factors:
         """What every row counts in the distillation terms and in the outcome."""
@@ -187,20 +193,23 @@ class GroupOutcome(OutcomeConfig):
 
     def policy_gradient(self, scored: Scored, advantage_B: Tensor) -> Tensor:
         """-min(r A, clip(r) A) at every response position: float[N]."""
-        return -clipped_gain(*self.ratio_and_advantage(scored, advantage_B), self.clip, self.clip_high)
+        return -self._gain(*self.ratio_and_advantage(scored, advantage_B))
+
+    def _gain(self, ratio_N: Tensor, advantage_N: Tensor) -> Tensor:
+        return clipped_gain(ratio_N, advantage_N, self.clip, self.clip_high, self.dual_clip)
 
     @torch.no_grad()
     def clipped(self, scored: Scored, advantage_B: Tensor) -> Tensor:
         """bool[N]: where the clip takes the gradient away."""
         ratio_N, advantage_N = self.ratio_and_advantage(scored, advantage_B)
-        return clipped_gain(ratio_N, advantage_N, self.clip, self.clip_high) < ratio_N * advantage_N
+        return self._gain(ratio_N, advantage_N) != ratio_N * advantage_N
 
 
 @dataclass(frozen=True)
 class GRPO(GroupOutcome, kind="grpo"):
     """GRPO (2402.03300): over the group's standard deviation, and the mean over each response, 1/|o|."""
 
-    normaliser = "sequence"
+    normaliser: str = "sequence"
 
     def advantages(self, reward_B: Tensor, group_B: Tensor) -> Tensor:
         return grpo_advantage(reward_B, group_B)
@@ -210,7 +219,7 @@ class GRPO(GroupOutcome, kind="grpo"):
 class DrGRPO(GroupOutcome, kind="drgrpo"):
     """Dr.GRPO (2503.20783): without the standard deviation, over a constant."""
 
-    normaliser = "constant"
+    normaliser: str = "constant"
 
     def advantages(self, reward_B: Tensor, group_B: Tensor) -> Tensor:
         return drgrpo_advantage(reward_B, group_B)

@@ -20,7 +20,7 @@ from train.opd.schedule import unit
 from train.opd.scored import Scored
 from train.opd.source import GoldDocuments
 from train.opd.weight import WeightConfig, coefficients
-from train.opd.weight.sample_weights import Wrong
+from train.opd.weight.sample_weights import FirstPair, Wrong
 from train.opd.weight.signals import Signals
 from train.opd.weight.token_weights import top
 
@@ -53,7 +53,8 @@ POSITION: dict[str, Callable[[Scored], Tensor]] = {
 class RegularizerConfig:
     """Coefficients, 0 for off: ref_kl (KL to the student at step 0), gold_nll (NLL of the step's documents), entropy
     (of the student, positive: kept high, negative: pushed down; `entropy_top`: only the share of positions where it is
-    highest, and their mean), unlikelihood (of the wrong responses, the mean over each, then over them)."""
+    highest, and their mean), unlikelihood (of the first wrong response to each prompt that has right
+    ones too, the mean over each, then over them)."""
 
     ref_kl: float = 0.0
     gold_nll: float = 0.0
@@ -96,7 +97,9 @@ def regularizer_terms(
     terms = []
     for name in config.active:
         if name == "unlikelihood":
-            count_BR = coefficients(rollouts, WeightConfig(sample=[Wrong()], normaliser="sequence"), max_new)
+            count_BR = coefficients(
+                rollouts, WeightConfig(sample=[Wrong(), FirstPair()], normaliser="sequence"), max_new
+            )
         elif name == "entropy" and config.entropy_top is not None and signals is not None:
             count_BR = top(signals["student_entropy"], config.entropy_top, rollouts)
             count_BR = count_BR / count_BR.sum().clamp(min=1.0)

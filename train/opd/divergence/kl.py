@@ -35,6 +35,12 @@ def kl(a_NV: Tensor, b_NV: Tensor) -> Tensor:
     return kl_entries(a_NV, b_NV).sum(dim=-1)
 
 
+def at_temperature(scored: Scored, temperature: float) -> Scored:
+    """The record with softmax(logits / temperature) of student and teacher."""
+    student_NV, teacher_NV = (torch.log_softmax(x / temperature, -1) for x in (scored.student_NV, scored.target_NV))
+    return scored._replace(student_NV=student_NV, teacher_NV=teacher_NV)
+
+
 def mixture(a_NK: Tensor, b_NK: Tensor, share: float) -> Tensor:
     """log(share * a + (1 - share) * b) for 0 < share < 1."""
     return torch.logaddexp(a_NK + log(share), b_NK + log1p(-share))
@@ -46,13 +52,16 @@ class ExactDivergence(Divergence):
 
     Entry clip: OPSD (2601.18734), sum_v min(p log(p/q), tau). The clipped sum can be negative and its gradient is zero
     exactly at the worst entries: a heuristic against a few dominating tokens, no longer a divergence.
+    temperature: both sides are softened by it first; no factor T^2 (OPSD trains at 1.1).
     """
 
     support: Support = field(default_factory=Full)
     entry_clip: float | None = None
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         positive("divergence.entry_clip", self.entry_clip)
+        positive("divergence.temperature", self.temperature)
 
     @property
     def k(self) -> int | None:
@@ -63,6 +72,8 @@ class ExactDivergence(Divergence):
         """Entries whose sum is the divergence: float[N, K]. `kl`: the entries of a KL on this support."""
 
     def _entries(self, scored: Scored) -> Tensor:
+        if self.temperature != 1.0:
+            scored = at_temperature(scored, self.temperature)
         p_NK, q_NK = self.support(scored)
         return self.entries(p_NK, q_NK, generalised_kl_entries if self.support.generalised else kl_entries)
 
@@ -158,3 +169,44 @@ class ToDi(ExactDivergence, kind="todi"):
     def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
         s_NK = (p_NK - q_NK).detach().sigmoid()
         return s_NK * kl(p_NK, q_NK) + (1.0 - s_NK) * kl(q_NK, p_NK)
+
+
+@dataclass(frozen=True)
+class AdaptiveKL(ExactDivergence, kind="akl"):
+    """Adaptive KL (2404.02657): forward and reverse KL, each by the gap |p - q| on the teacher's head and on its tail.
+
+    The tail are the least likely tokens that together hold at most `head_share` of p, the head all others. As in the
+    code of ToDi's authors, where it is a baseline. The shares carry no gradient.
+    """
+
+    head_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unit("divergence.head_share", self.head_share)
+
+    def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+        p, gap_NK = p_NK.exp(), (p_NK.exp() - q_NK.detach().exp()).abs()
+        rising_NK, order_NK = p.sort(dim=-1)
+        tail_NK = torch.zeros_like(p).scatter(-1, order_NK, (rising_NK.cumsum(dim=-1) <= self.head_share).to(p.dtype))
+        tail_N1, total_N1 = (gap_NK * tail_NK).sum(dim=-1, keepdim=True), gap_NK.sum(dim=-1, keepdim=True)
+        share_N1 = tail_N1 / total_N1.clamp(min=1e-12)
+        return (1.0 - share_N1) * kl(p_NK, q_NK) + share_N1 * kl(q_NK, p_NK)
+
+
+@dataclass(frozen=True)
+class InterpolatedKL(ExactDivergence, kind="taid"):
+    """Forward KL to softmax((1 - t) sg[z_q] + t z_p), a target between the student as it is and its teacher.
+
+    TAID (2501.16937); t = `share` is fixed here, its adaptive schedule is not offered.
+    """
+
+    share: float = 0.4
+    bounded = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unit("divergence.share", self.share, closed=True)
+
+    def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+        return kl(torch.log_softmax((1.0 - self.share) * q_NK.detach() + self.share * p_NK, dim=-1), q_NK)

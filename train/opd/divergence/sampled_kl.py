@@ -8,24 +8,44 @@ Legend: N response positions, B rows, R response columns. p teacher target, q st
 from, y response token.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from train.opd.divergence.divergence import Divergence
 from train.opd.divergence.kl import kl
+from train.opd.divergence.topk_support import StudentTopK, Support, TopK
 from train.opd.schedule import positive, require, unit
 from train.opd.scored import Scored
 
 
-def clipped_gain(ratio_N: Tensor, advantage_N: Tensor, low: float | None, high: float | None) -> Tensor:
-    """PPO's min(r A, clip(r, 1 - low, 1 + high) A) (1707.06347); r A without a clip. `high` null means as `low`."""
+def clipped_gain(
+    ratio_N: Tensor, advantage_N: Tensor, low: float | None, high: float | None, dual: float | None = None
+) -> Tensor:
+    """PPO's min(r A, clip(r, 1 - low, 1 + high) A) (1707.06347); r A without a clip. `high` null means as `low`.
+
+    dual: where A < 0 the ratio counts at most this much, with no gradient beyond (dual-clip PPO, 1912.09729).
+    """
     gain_N = ratio_N * advantage_N
     if low is None:
         return gain_N
     bounded_N = ratio_N.clamp(1.0 - low, 1.0 + (low if high is None else high))
-    return torch.minimum(gain_N, bounded_N * advantage_N)
+    least_N = torch.minimum(gain_N, bounded_N * advantage_N)
+    if dual is None:
+        return least_N
+    return torch.where(advantage_N < 0.0, torch.maximum(least_N, dual * advantage_N), least_N)
+
+
+def check_clips(where: str, low: float | None, high: float | None, dual: float | None) -> None:
+    """Raise ValueError on a clip out of its range, or one that has no effect without `clip`."""
+    unit(f"{where}.clip", low)
+    unit(f"{where}.clip_high", high)
+    if dual is not None and not dual > 1.0:
+        raise ValueError(f"{where}.dual_clip={dual}: accepted are numbers above 1, or null")
+    for name, value in (("clip_high", high), ("dual_clip", dual)):
+        if value is not None and low is None:
+            raise ValueError(f"{where}.{name}={value} has no effect without {where}.clip; accepted: null")
 
 
 def discounted_future(reward_N: Tensor, scored: Scored, gamma: float, length_norm: bool) -> Tensor:
@@ -58,7 +78,8 @@ class PolicyGradient(Divergence, kind="rkl_pg"):
     tokens that follow; gamma = 1 is the gradient of the sequence's KL (MiniLLM, 2306.08543); length_norm: their mean.
     decompose: the token's own d is replaced by the exact reverse KL, and only the future is sampled (MiniLLM's
     single-step decomposition). baseline rkl: A = d + RKL, centred, of the same expectation (vOPD). ratio: false leaves
-    rho out (Lightning OPD, 2604.13010). clip: of rho, as in PPO.
+    rho out (Lightning OPD, 2604.13010). clip, clip_high, dual_clip: of rho, as in PPO. frozen_advantage: d is that of
+    the sampling distribution, log p(y)/mu(y), so it stays while a batch is used again (G-OPD, Lightning OPD).
     """
 
     adv_clip: float | None = None
@@ -68,11 +89,14 @@ class PolicyGradient(Divergence, kind="rkl_pg"):
     baseline: str | None = None
     ratio: bool = True
     clip: float | None = None
+    clip_high: float | None = None
+    dual_clip: float | None = None
+    frozen_advantage: bool = False
     sampled = True
 
     def __post_init__(self) -> None:
         positive("divergence.adv_clip", self.adv_clip)
-        unit("divergence.clip", self.clip)
+        check_clips("divergence", self.clip, self.clip_high, self.dual_clip)
         if self.gamma is not None and not 0.0 < self.gamma <= 1.0:
             raise ValueError(f"divergence.gamma={self.gamma}: accepted are numbers above 0, up to 1, or null")
         if self.baseline is not None:
@@ -91,7 +115,7 @@ class PolicyGradient(Divergence, kind="rkl_pg"):
 
     def advantage(self, scored: Scored) -> tuple[Tensor, Tensor]:
         """The advantage, without gradient, and the exact part of the loss, with gradient: float[N] each."""
-        reward_N = (scored.log_p_N - scored.log_q_N).detach()
+        reward_N = (scored.log_p_N - (scored.behaviour_N if self.frozen_advantage else scored.log_q_N)).detach()
         if self.adv_clip is not None:
             reward_N = reward_N.clamp(-self.adv_clip, self.adv_clip)
         advantage_N = torch.zeros_like(reward_N) if self.decompose else reward_N
@@ -111,7 +135,10 @@ class PolicyGradient(Divergence, kind="rkl_pg"):
         advantage_N, exact_N = self.advantage(scored)
         if not self.ratio:
             return exact_N - log_q_N * advantage_N
-        return exact_N - clipped_gain((log_q_N - scored.behaviour_N).exp(), advantage_N, self.clip, None)
+        return exact_N - self._gain((log_q_N - scored.behaviour_N).exp(), advantage_N)
+
+    def _gain(self, ratio_N: Tensor, advantage_N: Tensor) -> Tensor:
+        return clipped_gain(ratio_N, advantage_N, self.clip, self.clip_high, self.dual_clip)
 
     def clipped(self, scored: Scored) -> Tensor | None:
         acting = []
@@ -119,8 +146,36 @@ class PolicyGradient(Divergence, kind="rkl_pg"):
             acting.append((scored.log_p_N - scored.log_q_N).abs() > self.adv_clip)
         if self.clip is not None:
             ratio_N, (advantage_N, _) = (scored.log_q_N - scored.behaviour_N).exp(), self.advantage(scored)
-            acting.append(clipped_gain(ratio_N, advantage_N, self.clip, None) < ratio_N * advantage_N)
+            acting.append(self._gain(ratio_N, advantage_N) != ratio_N * advantage_N)
         return torch.stack(acting).any(dim=0) if acting else None
+
+
+@dataclass(frozen=True)
+class TopKPolicyGradient(Divergence, kind="topk_pg"):
+    """Policy gradient over every token v of a top-k support: sum_v sg[w_v log(q_v/p_v)] q_v / sg[q_v].
+
+    Rethinking OPD (2604.13016), released code. The log-ratios are those of the whole vocabulary; w is q, or with
+    weigh=teacher p, renormalised on the support. With the full support it would be the gradient of the reverse KL.
+    """
+
+    support: Support = field(default_factory=StudentTopK)
+    weigh: str = "student"
+
+    def __post_init__(self) -> None:
+        require("divergence.weigh", self.weigh, ("student", "teacher"))
+        if not isinstance(self.support, TopK):
+            raise ValueError("divergence.support=full: the sum over all tokens is divergence=rkl; accepted: a top-k")
+
+    @property
+    def k(self) -> int | None:
+        return self.support.k
+
+    def __call__(self, scored: Scored) -> Tensor:
+        index_NK = self.support.index(scored)
+        q_NK, p_NK = scored.student_NV.gather(-1, index_NK), scored.target_NV.gather(-1, index_NK)
+        weight_NK = (q_NK if self.weigh == "student" else p_NK).detach().softmax(dim=-1)
+        cost_NK = weight_NK * (q_NK - p_NK).detach()
+        return (cost_NK * (q_NK - q_NK.detach()).exp()).sum(dim=-1)
 
 
 @dataclass(frozen=True)

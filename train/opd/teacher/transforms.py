@@ -41,15 +41,19 @@ class Power(Transform, kind="power"):
     """Reward extrapolation, G-OPD / ExOPD (2602.12125): p^l r^(1-l), renormalised, r the student at step 0.
 
     l = 1 is the teacher, l = 0 the reference, l > 1 goes beyond the teacher in the direction away from the reference.
+    normalised: false leaves out log Z of the state, as the released code does; for sampled divergences alone, where it
+    is a baseline: another value and variance, the same expected gradient.
     """
 
     exponent: float = 1.25
+    normalised: bool = True
     needs_reference = True
 
     def __call__(self, p_NV: Tensor, reference_NV: Tensor | None) -> Tensor:
         if reference_NV is None:
             raise RuntimeError("teacher.transform=power: the student at step 0 was not scored")
-        return torch.log_softmax(self.exponent * p_NV + (1.0 - self.exponent) * reference_NV, dim=-1)
+        target_NV = self.exponent * p_NV + (1.0 - self.exponent) * reference_NV
+        return torch.log_softmax(target_NV, dim=-1) if self.normalised else target_NV
 
 
 @dataclass(frozen=True)

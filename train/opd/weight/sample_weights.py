@@ -83,6 +83,23 @@ class Contrast(SampleWeight, kind="contrast"):
 
 
 @dataclass(frozen=True)
+class FirstPair(SampleWeight, kind="pair"):
+    """Of each prompt with right and wrong responses the first right and the first wrong one (REDI, released code)."""
+
+    needs_group = True
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        right_B, group_B = judged_right(rollouts) > 0.0, rollouts.group_B
+        first: dict[tuple[int, bool], int] = {}
+        for row, key in enumerate(zip(group_B.tolist(), right_B.tolist(), strict=True)):
+            first.setdefault(key, row)
+        chosen_B = torch.zeros_like(group_B, dtype=torch.float32)
+        for (group, right), row in first.items():
+            chosen_B[row] = float((group, not right) in first)
+        return chosen_B
+
+
+@dataclass(frozen=True)
 class Paced(SampleWeight, kind="paced"):
     """a^alpha (1 - a)^beta, a the prompt's pass rate: prompts that are neither solved nor hopeless (PACED)."""
 
@@ -100,6 +117,20 @@ class Paced(SampleWeight, kind="paced"):
 
 
 @dataclass(frozen=True)
+class RewardSoftmax(SampleWeight, kind="reward"):
+    """softmax of reward / beta over the batch, times its rows: right responses count more (released code of PACED)."""
+
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive("weight.sample.reward.beta", self.beta)
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        reward_B = judged_right(rollouts).to(rollouts.behaviour_BR.dtype)
+        return len(rollouts) * torch.softmax(reward_B / self.beta, dim=0)
+
+
+@dataclass(frozen=True)
 class Perplexity(SampleWeight):
     """exp(score / tau) over its mean among the responses to the same prompt that are as right (SCOPE, 2604.10688)."""
 
@@ -113,7 +144,7 @@ class Perplexity(SampleWeight):
         """The weights, from each response's score before tau."""
         score_B = score_B / self.tau
         class_B = 2 * rollouts.group_B + judged_right(rollouts).long()
-        top = torch.full((int(class_B.max()) + 1,), -torch.inf, device=score_B.device)
+        top = torch.full((int(class_B.max()) + 1,), -torch.inf, dtype=score_B.dtype, device=score_B.device)
         top = top.scatter_reduce(0, class_B, score_B, "amax")
         weight_B = (score_B - top[class_B]).exp()
         return weight_B / group_mean(weight_B, class_B)

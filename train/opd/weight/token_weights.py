@@ -19,8 +19,9 @@ from train.opd.weight.signals import Signals
 
 class TokenWeight(Choice):
     """A weight of every response position. needs: signals that it reads. by_step: whether it asks the checker where
-    steps are, so that a row must hold one solution."""
+    steps are, so that a row must hold one solution. drops: whether tokens of weight 0 are not counted either."""
 
+    drops = False
     needs: frozenset[str] = frozenset()
     by_step = False
 
@@ -58,6 +59,7 @@ class DropFirst(TokenWeight, kind="first"):
     """Drops the first `skip` tokens, where a teacher speaks about the context that it read (SDFT, 2601.19897)."""
 
     skip: int = 2
+    drops = True
 
     def __post_init__(self) -> None:
         positive("weight.token.first.skip", self.skip)
@@ -68,11 +70,24 @@ class DropFirst(TokenWeight, kind="first"):
 
 @dataclass(frozen=True)
 class DropSpecial(TokenWeight, kind="special"):
-    """Drops special tokens, the end excepted: without it stopping would not be learned (2603.25562 masks them)."""
+    """Drops special tokens, the end excepted: without it stopping would not be learned (Revisiting OPD, 2603.25562).
+
+    tokens: those to drop, in place of all special tokens but the end. first_only: only where a token stands for the
+    first time in a response, as the released code has it.
+    """
+
+    tokens: list[int] | None = None
+    first_only: bool = False
+    drops = True
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
         response_BR = rollouts.response_BR
-        return ((response_BR >= len(SPECIALS)) | (response_BR == EOS)).float()
+        wanted = [t for t in range(len(SPECIALS)) if t != EOS] if self.tokens is None else self.tokens
+        kept_BR = torch.ones_like(response_BR, dtype=torch.bool)
+        for token in wanted:
+            is_BR = response_BR == token
+            kept_BR &= ~(is_BR & (is_BR.cumsum(dim=1) == 1)) if self.first_only else ~is_BR
+        return kept_BR.float()
 
 
 @dataclass(frozen=True)
@@ -153,16 +168,21 @@ class Opener(TokenWeight, kind="opener"):
 
 @dataclass(frozen=True)
 class EarlyTokens(TokenWeight, kind="early"):
-    """1 + gamma (1 - share of the response's |log p/q| that lies before): early tokens more (IW-OPD, 2606.22600)."""
+    """1 + gamma (1 - share of the response's |log p/q| that lies before): early tokens more (IW-OPD, 2606.22600).
+
+    frozen: the log-ratio to the sampling distribution, which stays while a batch is used again.
+    """
 
     gamma: float = 0.5
+    frozen: bool = False
     needs = frozenset({"log_p", "log_q"})
 
     def __post_init__(self) -> None:
         positive("weight.token.early.gamma", self.gamma)
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
-        size_BR = (signals["log_p"] - signals["log_q"]).abs()
+        old_BR = rollouts.behaviour_BR if self.frozen else signals["log_q"]
+        size_BR = (signals["log_p"] - old_BR).abs() * rollouts.trainable_BR
         share_BR = (size_BR.cumsum(dim=1) - size_BR) / size_BR.sum(dim=1, keepdim=True).clamp(min=1e-12)
         return 1.0 + self.gamma * (1.0 - share_BR)
 

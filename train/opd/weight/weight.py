@@ -5,8 +5,8 @@ coefficient, so the loss is a plain sum of coefficient times divergence, and cut
 reordering its rows or padding them further changes nothing. Prompts, contexts and padding have no position here at all;
 the end-of-sequence token has one like any other.
 
-The normaliser counts the response tokens of the rows that count. Token weights multiply after that: leaving tokens out
-takes their terms away and leaves the others as they were.
+The normaliser counts the response tokens of the rows that count, without those that `first` and `special` drop. Other
+token weights multiply after that: they take terms away and leave the others as they were.
 
 Legend: B rows, R response columns.
 """
@@ -98,9 +98,9 @@ def coefficients(
         signals: what the weights need to know of the batch.
         has_target_BR: bool, where there is a target at all; elsewhere nothing counts, and it is not counted either.
     Returns:
-        float32[B, R], zero on padding; sums to 1 with the normalisers `token` and `sequence` unless weights change it.
+        float[B, R], zero on padding; sums to 1 with the normalisers `token` and `sequence` unless weights change it.
     """
-    count_BR = rollouts.trainable_BR.float()
+    count_BR = rollouts.trainable_BR.to(rollouts.behaviour_BR.dtype)
     if has_target_BR is not None:
         count_BR = count_BR * has_target_BR
     weight_B = torch.ones_like(count_BR[:, 0])
@@ -109,6 +109,9 @@ def coefficients(
         weight_B = weight_B * weigh(rollouts, signals)
     weight_BR = count_BR * weight_B[:, None]
     for weigh in config.token:
-        weight_BR = weight_BR * weigh(rollouts, signals)
+        token_BR = weigh(rollouts, signals)
+        weight_BR = weight_BR * token_BR
+        if weigh.drops:
+            count_BR = count_BR * (token_BR != 0)
     counted_BR = count_BR if config.over == "batch" else count_BR * (weight_B != 0)[:, None]
     return weight_BR * NORMALISERS[config.normaliser](counted_BR, max_new)

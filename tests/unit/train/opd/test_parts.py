@@ -26,6 +26,7 @@ from train.opd.teacher import (
     InitialStudent,
     NoTeacher,
     OracleTeacher,
+    Power,
     TeacherConfig,
     Temper,
 )
@@ -123,7 +124,7 @@ def test_advantages_are_relative_to_the_group():
     reward_B, group_B = torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 1.0]), torch.tensor([0, 0, 0, 0, 1, 1])
     assert drgrpo_advantage(reward_B, group_B).tolist() == pytest.approx([0.75, -0.25, -0.25, -0.25, 0.0, 0.0])
     scaled = grpo_advantage(reward_B, group_B)
-    deviation = np.std([1.0, 0.0, 0.0, 0.0])
+    deviation = np.std([1.0, 0.0, 0.0, 0.0], ddof=1)  # unbiased, as verl and TRL
     assert scaled.tolist() == pytest.approx([0.75 / deviation] + [-0.25 / deviation] * 3 + [0.0, 0.0], rel=1e-4)
 
 
@@ -148,6 +149,7 @@ def test_equal_rewards_in_every_group_give_no_outcome_term():
           "divergence": NLL()}, "source=teacher needs a teacher"),
         ({"source": TeacherSampler(), "teacher": ExternalTeacher(transform=Temper(temperature=2.0)),
           "divergence": NLL()}, "teacher.transform=temper has no effect"),
+        ({"teacher": ExternalTeacher(transform=Power(normalised=False))}, "is no distribution"),
         ({"teacher": NoTeacher(), "divergence": NoDivergence()}, "nothing to learn"),
         ({"teacher": OracleTeacher(policy="continue")}, "rules tokens out, which rkl cannot bear"),
         ({"teacher": InitialStudent(context="gold"), "divergence": NLL(),
