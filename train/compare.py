@@ -11,8 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from synth.cli import fail, print_lines
-from train.config.arguments import parser_of
+from synth.cli import Parser, fail, print_lines
 from train.runs.results import Run, full_accuracy, is_number, is_run
 from train.tables import Table, format_amount, format_interval
 
@@ -47,7 +46,7 @@ def _matching(text: str) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; returns the exit code."""
-    parser = parser_of("train.compare", __doc__ or "")
+    parser = Parser("train.compare", __doc__, "")
     parser.add_argument("patterns", nargs="+", metavar="PATTERN", help="a run folder, or a pattern of them in quotes")
     parser.add_argument("--sort", choices=COLUMNS, default="run", help="the column to order by (default: run)")
     arguments = parser.parse_args(argv)

@@ -1,7 +1,5 @@
 """What a training run would cost: floating-point operations by formula, time from an assumed or a measured rate.
 
-usage: python -m train.cost [RUN ...] [--tokens 39.3e9] [--window 768] [--peak 989e12] [--share 0.45] [--measure]
-
 The first table has every model of configs/model: its size, the operations of a training token and of the whole run, and
 the days of one device that reaches `share` of its `peak` rate; both numbers are assumed. The second table has the RUN
 folders: the rates that they reached, from their ledgers, and the time for the tokens at that rate. --measure adds the
@@ -19,8 +17,8 @@ import torch
 
 from models.flops import n_params, training_flops_per_token
 from models.sizes import read_sizes
+from synth.cli import Parser
 from synth.spec import preset
-from train.config.arguments import parser_of
 from train.runs.results import Run, is_run
 from train.tables import Table
 
@@ -73,7 +71,7 @@ def matmul_rate(seconds: float = 1.0) -> float:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: exit code 0, or 2 on bad input."""
-    parser = parser_of("train.cost", __doc__ or "")
+    parser = Parser("train.cost", __doc__, "")
     parser.add_argument("runs", nargs="*", metavar="RUN", help="run folders of train.pretrain, whose rates to use")
     parser.add_argument("--tokens", type=float, default=TOKENS, help=f"of the run (default: {TOKENS:.3g})")
     parser.add_argument("--window", type=int, default=WINDOW, help=f"tokens of a sequence (default: {WINDOW})")

@@ -14,15 +14,15 @@ two operations more than the data's most, in the same vocabulary. (Other data of
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from models.gpt import GPT
 from synth.contexts.sections import parse
 from synth.dataset import Source
+from synth.ranges import Count, Positive, settings
 from synth.store.files import read_json
-from train.config.checks import check_choice, check_least
 from train.config.compose import REQUIRED, plain, run_entry
 from train.core import checkpoint
 from train.core.torch_setup import set_up
@@ -41,28 +41,25 @@ from train.runs.run_folder import OutConfig, open_run
 from train.statistics import paired_difference
 
 
-@dataclass(frozen=True)
+@settings
 class EvaluateConfig:
     """Settings of the command."""
 
     checkpoint: str = REQUIRED
     data: DataConfig = field(default_factory=DataConfig)
-    problems: int = 512
-    samples: int = 32
-    split: str = "test"
+    problems: Positive = 512
+    samples: Count = 32
+    split: Literal["train", "test"] = "test"
     sampling: Sampling = field(default_factory=Sampling)
-    batch: int = BATCH
+    batch: Positive = BATCH
     context: str | None = None
-    ood: int = 0
+    ood: Count = 0
     threads: int = 1
     device: str = "cpu"
     out: OutConfig = field(default_factory=lambda: OutConfig("runs/evaluate", "evaluate"))
     passes: PassConfig = field(default_factory=PassConfig)
 
     def __post_init__(self) -> None:
-        check_least(self, 1, "problems", "batch")
-        check_least(self, 0, "samples", "ood")
-        check_choice(self, ("train", "test"), "split")
         if self.context is not None:
             parse(self.context)
 

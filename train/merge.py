@@ -10,12 +10,13 @@ model has no optimiser state and an empty ledger.
 """
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import torch
 
 from models.flops import n_params
 from models.gpt import GPT
+from synth.ranges import Share, settings
 from train.config.compose import REQUIRED, plain, run_entry
 from train.core import checkpoint
 from train.core.optimizer import OptimConfig, Optimizer
@@ -24,18 +25,14 @@ from train.core.torch_setup import set_up
 from train.runs.run_folder import OutConfig, open_run
 
 
-@dataclass(frozen=True)
+@settings
 class MergeConfig:
     """Settings of the command. `first`, `second`: run folders or checkpoints; `share`: of the first, from 0 to 1."""
 
     first: str = REQUIRED
     second: str = REQUIRED
-    share: float = 0.5
+    share: Share = 0.5
     out: OutConfig = field(default_factory=lambda: OutConfig("runs/merge", "merge"))
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.share <= 1.0:
-            raise ValueError(f"share={self.share}: accepted are numbers from 0 (the second alone) to 1 (the first)")
 
 
 @torch.no_grad()

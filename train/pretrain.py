@@ -11,9 +11,9 @@ Legend: B documents, T positions, N loss positions, V vocabulary.
 
 import dataclasses
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,22 +22,21 @@ from torch import Tensor, nn
 from models.flops import n_params
 from models.gpt import GPT, GPTConfig
 from synth.dataset import Source
-from train.config.checks import check_choice
+from synth.ranges import settings
 from train.config.compose import REQUIRED, plain, run_entry
 from train.core import checkpoint
 from train.core.batch_flops import training_flops
-from train.core.distributed import PARALLEL, Group, gradients_averaged, process_group, replicate, shard
+from train.core.distributed import Group, gradients_averaged, process_group, replicate, shard
 from train.core.extend_vocabulary import extend_vocabulary
 from train.core.loop import SINGLE_PROCESS, StepOutput, last_row, train
 from train.core.lora import LoraConfig, add_lora
 from train.core.optimizer import OptimConfig
 from train.core.state import Budget, TrainState
-from train.core.torch_setup import PRECISIONS, set_up, use_deterministic_kernels
+from train.core.torch_setup import Precision, set_up, use_deterministic_kernels
 from train.data.batches import Batch, BatchConfig, Batches, DataConfig, check_vocabulary, vocabulary_notes
 from train.evaluation.callback import EvaluationCallback, EvaluationCallbackConfig, harder_problems
 from train.runs.run_folder import RunFolder, TrainingOutConfig, open_run
 
-VOCABULARIES = ("same", "extend")
 CHECKED = 2048  # documents whose length is compared with the model's context before anything starts
 
 
@@ -53,7 +52,7 @@ ModelConfig = dataclasses.make_dataclass(
 )
 
 
-@dataclass(frozen=True)
+@settings
 class PretrainConfig:
     """Settings of the command.
 
@@ -78,15 +77,12 @@ class PretrainConfig:
     threads: int = 1
     device: str = "cpu"
     out: TrainingOutConfig = field(default_factory=lambda: TrainingOutConfig("runs/pretrain", "pretrain"))
-    precision: str = "float32"
-    parallel: str = "ddp"
-    init_vocabulary: str = "same"
+    precision: Precision = "float32"
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    init_vocabulary: Literal["same", "extend"] = "same"
     lora: LoraConfig | None = None
 
     def __post_init__(self) -> None:
-        check_choice(self, PRECISIONS, "precision")
-        check_choice(self, PARALLEL, "parallel")
-        check_choice(self, VOCABULARIES, "init_vocabulary")
         if self.init_vocabulary != "same" and self.init is None:
             raise ValueError(f"init_vocabulary={self.init_vocabulary} without init: accepted: same, or init=CHECKPOINT")
         if self.lora is not None:

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from train.config.checks import check_least
+from synth.ranges import Count, Positive, settings
 from train.config.compose import REQUIRED, run_entry
 from train.recipes.grid import check_lists, copies, expand_after, select_items, substitute
 from train.recipes.runner import PlanFile, Runner, Stage, StageFailed, check_graph
@@ -46,7 +46,7 @@ class StageConfig:
     each: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@settings
 class RecipeFile:
     """The content of configs/recipe/NAME.yaml.
 
@@ -60,7 +60,7 @@ class RecipeFile:
     stages: dict[str, StageConfig] = field(default_factory=dict)
     expect: list[Expectation] = field(default_factory=list)
     lists: dict[str, list[Any]] = field(default_factory=dict)
-    seeds: int = 1
+    seeds: Positive = 1
     controls: list[str] = field(default_factory=list)
     keep_going: bool = False
 
@@ -83,7 +83,7 @@ class ScaleFile:
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@settings
 class RecipeConfig:
     """Settings of the command. `slots`: stages that run side by side. `seed`: of everything that is drawn.
 
@@ -93,19 +93,16 @@ class RecipeConfig:
 
     recipe: RecipeFile = field(default_factory=RecipeFile)
     scale: ScaleFile = field(default_factory=ScaleFile)
-    seed: int = 0
-    slots: int = 2
+    seed: Count = 0
+    slots: Positive = 2
     out: str = "runs"
-    seeds: int | None = None
+    seeds: Positive | None = None
     only: dict[str, list[Any]] = field(default_factory=dict)
     start: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_least(self, 1, "slots", "seeds")
-        check_least(self, 0, "seed")
         if not self.recipe.stages:
             raise ValueError(f"recipe={self.recipe.name}: has no stages; accepted: a recipe with at least one")
-        check_least(self.recipe, 1, "seeds", group="recipe.")
         check_lists(self.recipe.lists, self.recipe.overs)
         select_items(self.recipe.lists, self.only)
         names = [stage.name for stage in stages_of(self)]

@@ -19,17 +19,16 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tqdm import tqdm
 
+from synth.ranges import Positive, settings
 from train import report
-from train.config.checks import check_choice, check_least
 from train.config.compose import load, run_entry
 from train.recipe import RecipeConfig
 from train.recipes.stage_process import ROOT
 
-LAUNCHERS = ("local", "slurm")
 POLL = 0.5  # seconds between two checks of the jobs
 
 
@@ -37,7 +36,7 @@ class SweepFailed(Exception):
     """Some recipes of a sweep failed."""
 
 
-@dataclass(frozen=True)
+@settings
 class SweepConfig:
     """Settings of the command. `set`: arguments for every recipe. `jobs`: recipes side by side on this machine.
 
@@ -50,8 +49,8 @@ class SweepConfig:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     grid: list[str] = field(default_factory=list)
     set: list[str] = field(default_factory=list)
-    launcher: str = "local"
-    jobs: int = 1
+    launcher: Literal["local", "slurm"] = "local"
+    jobs: Positive = 1
     gpus: int = 0
     slurm: dict[str, Any] = field(default_factory=lambda: {"timeout_min": 1440, "cpus_per_task": 8, "gpus_per_node": 1})
     out: str = "runs"
@@ -63,8 +62,6 @@ class SweepConfig:
             setting, _, values = line.partition("=")
             if not setting or not all(values.split(",")):
                 raise ValueError(f"grid: {line!r} is not understood; accepted: SETTING=VALUE,VALUE")
-        check_choice(self, LAUNCHERS, "launcher")
-        check_least(self, 1, "jobs")
         if self.gpus < 0 or 0 < self.gpus < self.jobs:
             raise ValueError(f"gpus={self.gpus}: accepted: 0, or at least jobs={self.jobs}")
 

@@ -7,7 +7,7 @@ each with settings of its own. Plain data name the option by `kind`, or are the 
     >>> build(Divergence, "jsd")                                              # JSD(beta=0.5): the option's defaults
 
 The invariant that matters: what is merged is complete. Every setting has a value, or is REQUIRED, so that building
-never meets an unknown name; the dataclasses check their own values in `__post_init__`.
+never meets an unknown name; the dataclasses check their own values (`synth.ranges`, `__post_init__`).
 """
 
 import dataclasses
@@ -17,10 +17,12 @@ import typing
 from abc import ABC
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from omegaconf import OmegaConf
 from yaml import YAMLError
+
+from synth.ranges import BadSetting
 
 REQUIRED = "???"  # a setting that has no default: `checkpoint: str = REQUIRED`
 _EXPECTED = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
@@ -78,12 +80,20 @@ def build(hint: Any, value: Any) -> Any:
         unknown = next((name for name in value if name not in hints), None)
         if unknown is not None:
             raise ValueError(_unknown(f"{unknown}={value[unknown]}", unknown, hints, ""))
-        return inner(**{name: build(hints[name], item) for name, item in value.items()})
+        return inner(**{name: _build_inside(name, hints[name], item) for name, item in value.items()})
     if typing.get_origin(inner) is dict and isinstance(value, Mapping):
-        return {name: build(typing.get_args(inner)[1], item) for name, item in value.items()}
+        return {name: _build_inside(name, typing.get_args(inner)[1], item) for name, item in value.items()}
     if typing.get_origin(inner) is list and value is not None:
-        return [build(typing.get_args(inner)[0], item) for item in value]
+        return [_build_inside(str(i), typing.get_args(inner)[0], item) for i, item in enumerate(value)]
     return tuple(value) if typing.get_origin(inner) is tuple and value is not None else value
+
+
+def _build_inside(name: str, hint: Any, value: Any) -> Any:
+    """`build` of the setting `name`; a value that a dataclass refuses is called by its full name."""
+    try:
+        return build(hint, value)
+    except BadSetting as error:
+        raise error.inside(name) from None
 
 
 def merge(hint: Any, base: Any, given: Any, where: str) -> Any:
@@ -276,20 +286,21 @@ def _hints(schema: type) -> dict[str, Any]:
 
 
 def _split(hint: Any) -> tuple[Any, bool]:
-    """X and whether null is accepted, of `X | None`; annotations are taken off."""
+    """X and whether null is accepted, of `X | None`; annotations are taken off, and a Literal is text."""
     if typing.get_origin(hint) is Annotated:
         hint = typing.get_args(hint)[0]
+    if typing.get_origin(hint) is Literal:
+        return str, False
     if typing.get_origin(hint) not in (types.UnionType, typing.Union):
         return hint, False
     kinds = [k for k in typing.get_args(hint) if k is not type(None)]
-    return (kinds[0] if len(kinds) == 1 else Any), type(None) in typing.get_args(hint)
+    return (_split(kinds[0])[0] if len(kinds) == 1 else Any), type(None) in typing.get_args(hint)
 
 
 def _types_of(hint: Any) -> dict[str, Any]:
     """The types of the names of an open mapping, `Annotated[dict[str, Any], CLASS]`: those of the class's fields."""
-    if typing.get_origin(hint) is not Annotated:
-        return {}
-    return _hints(typing.get_args(hint)[1])
+    notes = typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
+    return next((_hints(note) for note in notes if dataclasses.is_dataclass(note)), {})
 
 
 def _is_choice(hint: Any) -> bool:

@@ -24,7 +24,6 @@ from torch.utils._pytree import tree_map
 from models.gpt import GPT
 from train.core.lora import has_lora, merge_lora
 
-PARALLEL = ("ddp", "fsdp")
 T = TypeVar("T")
 
 

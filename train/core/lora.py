@@ -9,20 +9,18 @@ the updates from the optimiser's file. FLOPs are counted as those of full traini
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import field
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from models.gpt import GPT
 from synth.kernel.rng import key
-from train.config.checks import check_least, check_positive
-
-MAPS = ("qkv", "out", "up", "down")  # linear maps of a block
+from synth.ranges import AboveZero, Count, Filled, Positive, settings
 
 
-@dataclass(frozen=True)
+@settings
 class LoraConfig:
     """Updates of `rank` for the linear `maps` of every block, and of rank `embed` (0: none) for the embedding.
 
@@ -30,17 +28,10 @@ class LoraConfig:
     map, `qkv`. alpha / rank scales all updates alike.
     """
 
-    rank: int = 16
-    alpha: float = 32.0
-    maps: list[str] = field(default_factory=lambda: ["qkv"])
-    embed: int = 0
-
-    def __post_init__(self) -> None:
-        check_least(self, 1, "rank", group="lora.")
-        check_least(self, 0, "embed", group="lora.")
-        check_positive(self, "alpha", group="lora.")
-        if not self.maps or not set(self.maps) <= set(MAPS):
-            raise ValueError(f"lora.maps={self.maps}: accepted: a list with some of {', '.join(MAPS)}")
+    rank: Positive = 16
+    alpha: AboveZero = 32.0
+    maps: Annotated[list[Literal["qkv", "out", "up", "down"]], Filled] = field(default_factory=lambda: ["qkv"])
+    embed: Count = 0
 
 
 def add_lora(model: GPT, config: LoraConfig, seed: int) -> GPT:

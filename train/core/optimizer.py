@@ -10,22 +10,22 @@ Legend: N matrices of one shape, R rows <= C columns.
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import field
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from train.config.checks import check_choice, check_least, check_positive
+from synth.ranges import AboveZero, Count, NotNegative, Positive, Range, Share, settings
 from train.core.distributed import shard_like, sharded, unsharded
 
-SHAPES = ("wsd", "linear", "cosine", "constant")
+BelowOne = Annotated[float, Range(0, below=1)]
 # Quintic coefficients (Jordan et al. 2024): steepest at 0 at the price of singular values that end near 1, not at it.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 STACKED = {"qkv": 3}  # linear maps whose rows are several matrices; each of them is orthogonalised by itself
 
 
-@dataclass(frozen=True)
+@settings
 class Schedule:
     """Factor on every learning rate: warm-up, then a shape over progress p in [0, 1].
 
@@ -34,18 +34,11 @@ class Schedule:
     Warm-up is linear over `warmup_steps` steps and over the first fraction `warmup`, whichever is lower at the time.
     """
 
-    shape: str = "wsd"
-    warmup_steps: int = 20
-    warmup: float = 0.0
-    decay: float = 0.5
-    floor: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_choice(self, SHAPES, "shape", group="schedule.")
-        check_least(self, 0, "warmup_steps", group="schedule.")
-        for name in ("warmup", "decay", "floor"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"schedule.{name}={getattr(self, name)}: accepted: 0 to 1")
+    shape: Literal["wsd", "linear", "cosine", "constant"] = "wsd"
+    warmup_steps: Count = 20
+    warmup: Share = 0.0
+    decay: Share = 0.5
+    floor: Share = 0.0
 
     def __call__(self, progress: float, step: int) -> float:
         """The factor for the step with index `step` (from 0), taken when `progress` of the budget is spent."""
@@ -62,24 +55,17 @@ class Schedule:
         return rise * (self.floor + (1 - self.floor) * left)
 
 
-@dataclass(frozen=True)
+@settings
 class MuonConfig:
     """Muon's part; `lr` is the size of an orthogonal update, so it does not depend on the gradient's scale."""
 
-    lr: float = 0.03
-    momentum: float = 0.95
-    weight_decay: float = 0.01
-    iterations: int = 5
-
-    def __post_init__(self) -> None:
-        check_positive(self, "lr", group="optim.muon.")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"optim.muon.momentum={self.momentum}: accepted: 0 <= momentum < 1")
-        check_least(self, 0, "weight_decay", group="optim.muon.")
-        check_least(self, 1, "iterations", group="optim.muon.")
+    lr: AboveZero = 0.03
+    momentum: BelowOne = 0.95
+    weight_decay: NotNegative = 0.01
+    iterations: Positive = 5
 
 
-@dataclass(frozen=True)
+@settings
 class OptimConfig:
     """AdamW for all (`muon: null`) or all but the matrices inside blocks. `clip` bounds the gradient norm, 0: off.
 
@@ -88,23 +74,16 @@ class OptimConfig:
     smoothed loss is this far above its lowest, 0 for never.
     """
 
-    lr: float = 5e-3
-    beta1: float = 0.9
-    beta2: float = 0.99
-    eps: float = 1e-8
-    weight_decay: float = 0.0  # on matrices only; scales and biases are never decayed
-    clip: float = 1.0
+    lr: AboveZero = 5e-3
+    beta1: BelowOne = 0.9
+    beta2: BelowOne = 0.99
+    eps: AboveZero = 1e-8
+    weight_decay: NotNegative = 0.0  # on matrices only; scales and biases are never decayed
+    clip: NotNegative = 1.0
     muon: MuonConfig | None = None
     schedule: Schedule = field(default_factory=Schedule)
-    ema: float = 0.0
-    spike: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_positive(self, "lr", "eps", group="optim.")
-        for name in ("beta1", "beta2", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"optim.{name}={getattr(self, name)}: accepted: 0 <= {name} < 1")
-        check_least(self, 0, "weight_decay", "clip", "spike", group="optim.")
+    ema: BelowOne = 0.0
+    spike: NotNegative = 0.0
 
 
 def orthogonalise(g_NRC: Tensor, iterations: int = 5) -> Tensor:

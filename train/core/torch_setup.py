@@ -7,10 +7,11 @@ threads is a setting of the run because it changes the order of sums, hence the 
 import ctypes
 import os
 import platform
+from typing import Literal
 
 import torch
 
-PRECISIONS = ("float32", "bfloat16")
+Precision = Literal["float32", "bfloat16"]
 
 
 def set_up(

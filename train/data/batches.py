@@ -22,7 +22,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -31,14 +31,12 @@ from torch import Tensor
 from synth.dataset import Source
 from synth.documents import CONTEXT_SEGMENT, Documents
 from synth.kernel.rng import key
+from synth.ranges import Count, OneOf, Positive, settings
 from synth.spec import Spec, preset
 from synth.store.encodings import PHRASE, Encoding, Retokenised, encoding
 from synth.world.vocabulary import PAD
-from train.config.checks import check_choice, check_least
 from train.data.corruption import DefectConfig, corrupt
-from train.data.packing import LAYOUTS, PACKINGS, spans
-
-LOSS_ON = ("solution", "all")
+from train.data.packing import LAYOUTS, spans
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ class DataConfig:
         return hashlib.sha256(settings.encode()).hexdigest()
 
 
-@dataclass(frozen=True)
+@settings
 class BatchConfig:
     """`documents` a batch; `bucket` batches are sorted together; loss on the `solution` or on `all` tokens.
 
@@ -106,19 +104,15 @@ class BatchConfig:
     results by rounding.
     """
 
-    documents: int = 16
-    bucket: int = 16
-    loss_on: str = "solution"
-    packing: str = "none"
+    documents: Positive = 16
+    bucket: Positive = 16
+    loss_on: Literal["solution", "all"] = "solution"
+    packing: Annotated[str, OneOf("none", *LAYOUTS)] = "none"
     window: int | None = None
-    micro: int = 0
+    micro: Count = 0
     defect: DefectConfig = field(default_factory=DefectConfig)
 
     def __post_init__(self) -> None:
-        check_least(self, 1, "documents", "bucket", group="batch.")
-        check_least(self, 0, "micro", group="batch.")
-        check_choice(self, LOSS_ON, "loss_on", group="batch.")
-        check_choice(self, PACKINGS, "packing", group="batch.")
         if self.window is not None and (self.packing == "none" or self.window < 2):
             accepted = "null" if self.packing == "none" else "2 or more, or null"
             raise ValueError(f"batch.window={self.window} with batch.packing={self.packing}: accepted: {accepted}")

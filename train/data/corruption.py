@@ -9,28 +9,25 @@ documents have it is a function of (seed, document index) alone.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
 from synth.documents import SOLUTION_SEGMENT, Documents
-from train.config.checks import check_choice
+from synth.ranges import settings
 from train.data.addressed import uniform
 
-KINDS = ("none", "repeat", "mask_end")
 
-
-@dataclass(frozen=True)
+@settings
 class DefectConfig:
     """share: of the documents. length: of a repeating response, in tokens; null for the other kinds."""
 
-    kind: str = "none"
+    kind: Literal["none", "repeat", "mask_end"] = "none"
     share: float = 0.0
     length: int | None = None
 
     def __post_init__(self) -> None:
-        check_choice(self, KINDS, "kind", group="batch.defect.")
         if self.kind == "none" and self.share != 0.0:
             raise ValueError(f"batch.defect.share={self.share}: has no effect with batch.defect.kind=none; accepted: 0")
         if self.kind != "none" and not 0.0 < self.share <= 1.0:

@@ -37,7 +37,6 @@ def end_to_end(lengths: np.ndarray, window: int) -> Layout:
 
 
 LAYOUTS = {"documents": first_fit, "concat": end_to_end}
-PACKINGS = ("none", *LAYOUTS)
 
 
 def spans(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -4,20 +4,19 @@ Try: `python -m train.opd.metrics`, which defines the numbers.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from models.gpt import GPT
 from synth.dataset import Source
-from train.config.checks import check_least
+from synth.ranges import Count, Positive, settings
 from train.core.state import TrainState
 from train.data.batches import DataConfig
 from train.evaluation.evaluator import Evaluation, check_context_length, evaluate, held_out_loss, write_samples
 from train.evaluation.pass_at_k import PassConfig, pass_rates_of, sample_solutions
 
 
-@dataclass(frozen=True)
+@settings
 class EvaluationCallbackConfig:
     """Every `every` steps (0: never): greedy solutions of `problems` problems and the loss on `documents` documents.
 
@@ -27,17 +26,13 @@ class EvaluationCallbackConfig:
     measured).
     """
 
-    every: int = 500
-    problems: int = 128
-    documents: int = 256
-    samples: int = 16
-    samples_per_problem: int = 0
-    sampled_problems: int = 32
-    ood: int = 0
-
-    def __post_init__(self) -> None:
-        check_least(self, 0, "every", "samples", "samples_per_problem", "ood", group="evaluate.")
-        check_least(self, 1, "problems", "documents", "sampled_problems", group="evaluate.")
+    every: Count = 500
+    problems: Positive = 128
+    documents: Positive = 256
+    samples: Count = 16
+    samples_per_problem: Count = 0
+    sampled_problems: Positive = 32
+    ood: Count = 0
 
 
 MeasureSamples = Callable[[GPT, Evaluation], Mapping[str, Any]]

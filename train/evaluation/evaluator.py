@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -27,9 +27,9 @@ from synth.judge.checker import MALFORMED, Verdicts
 from synth.kernel.rng import key
 from synth.oracle.next_token import Oracle
 from synth.problem.arrays import Problems
+from synth.ranges import Count, NotNegative, Positive, Range, settings
 from synth.store.encodings import PHRASE, Encoding, encoding_of
 from synth.store.files import finite, write_json_lines
-from train.config.checks import check_least
 from train.data.batches import collate
 from train.evaluation.repetition import periods
 from train.evaluation.transcript import transcript
@@ -39,25 +39,21 @@ BATCH = 128  # rollouts at a time: then the key-value cache of a small model fit
 LOGITS = 2**26  # most log-probabilities at a time for the held-out loss: 256 MB
 
 
-@dataclass(frozen=True)
+@settings
 class Sampling:
     """How solutions are drawn: temperature 0 is greedy. `max_new_tokens` null: twice the longest right solution.
 
     beams above 1: beam search; with temperature 1 the beam sampling of Part 2.1 (beam 4, multinomial).
     """
 
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    max_new_tokens: int | None = None
-    beams: int = 1
+    temperature: NotNegative = 0.0
+    top_k: Count = 0
+    top_p: Annotated[float, Range(above=0, most=1)] = 1.0
+    max_new_tokens: Positive | None = None
+    beams: Positive = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_least(self, 0, "temperature", "top_k", group="sampling.")
-        check_least(self, 1, "max_new_tokens", "beams", group="sampling.")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"sampling.top_p={self.top_p}: accepted: 0 < top_p <= 1")
         if self.beams > 1 and (self.temperature not in (0.0, 1.0) or self.top_k != 0 or self.top_p != 1.0):
             raise ValueError(
                 f"sampling.beams={self.beams}: keeps the model's own distribution; accepted: temperature 0 or 1, "

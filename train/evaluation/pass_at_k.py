@@ -6,7 +6,6 @@ checkpoint=zoo/tiny-student-0 passes.samples=16`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import comb
 from typing import Any
 
@@ -14,26 +13,18 @@ import numpy as np
 
 from models.gpt import GPT
 from synth.dataset import Source
-from train.config.checks import check_least
+from synth.ranges import AboveZero, Count, Positive, settings
 from train.evaluation.evaluator import BATCH, Evaluation, Sampling, evaluate
 from train.statistics import SHARE, nested_mean
 
 
-@dataclass(frozen=True)
+@settings
 class PassConfig:
     """`samples` solutions of each of `problems` problems at `temperature`; 0 samples: pass@k is not measured."""
 
-    samples: int = 0
-    problems: int = 128
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_least(self, 0, "samples", group="passes.")
-        check_least(self, 1, "problems", group="passes.")
-        if not self.temperature > 0.0:
-            raise ValueError(
-                f"passes.temperature={self.temperature}: accepted: above 0, or the samples are all the same"
-            )
+    samples: Count = 0
+    problems: Positive = 128
+    temperature: AboveZero = 1.0
 
 
 def pass_at_k(right_N: Sequence[int], n: int, k: int) -> np.ndarray:

@@ -10,14 +10,13 @@ Example: python -m train.report runs/quickstart
 import sys
 from pathlib import Path
 
-from synth.cli import fail, print_lines
-from train.config.arguments import parser_of
+from synth.cli import Parser, fail, print_lines
 from train.report import build
 
 
 def main(argv: list[str] | None = None) -> int:
     """Writes the report and prints where it is; returns the exit code."""
-    parser = parser_of("train.report", __doc__ or "")
+    parser = Parser("train.report", __doc__, "")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a recipe's folder or a run folder")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write; needed for several runs")
     arguments = parser.parse_args(argv)

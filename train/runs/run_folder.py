@@ -18,8 +18,8 @@ from typing import IO, Any
 
 import yaml
 
+from synth.ranges import Count, settings
 from synth.store.files import atomic_path, atomic_write, finite, read_json, write_json
-from train.config.checks import check_least
 from train.runs.manifest import describe
 
 # What `kind` in a manifest may be: training and merge make models from data and from models, distillation a student.
@@ -43,20 +43,16 @@ class OutConfig:
             raise ValueError(f"out.name={self.name}: accepted: a folder name without '/'")
 
 
-@dataclass(frozen=True)
+@settings
 class TrainingOutConfig(OutConfig):
     """Where and how often a training run writes: periods in steps, 0 for never (the last step is always saved).
 
     `keep` is how many checkpoints stay, 0 for all.
     """
 
-    log_every: int = 10
-    save_every: int = 500
-    keep: int = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_least(self, 0, "log_every", "save_every", "keep", group="out.")
+    log_every: Count = 10
+    save_every: Count = 500
+    keep: Count = 2
 
 
 @dataclass(frozen=True)

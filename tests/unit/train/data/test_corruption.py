@@ -77,7 +77,7 @@ def test_batches_have_the_defect(packing):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (("loop", 0.5, None), "batch.defect.kind=loop"),
+        (("loop", 0.5, None), "kind=loop"),
         (("none", 0.5, None), "batch.defect.share=0.5"),
         (("repeat", 0.0, 100), "batch.defect.share=0.0"),
         (("repeat", 0.5, None), "batch.defect.length=None"),

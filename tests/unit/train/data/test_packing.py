@@ -147,10 +147,10 @@ def test_bfloat16_is_near_and_leaves_float32_gradients():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: BatchConfig(packing="tight"), r"batch\.packing=tight: accepted: none, documents, concat"),
+        (lambda: BatchConfig(packing="tight"), r"packing=tight: accepted: none, documents, concat"),
         (lambda: BatchConfig(window=64), r"batch\.window=64 with batch\.packing=none: accepted: null"),
         (lambda: config(window=1), r"batch\.window=1 with batch\.packing=documents: accepted: 2 or more"),
-        (lambda: BatchConfig(micro=-1), r"batch\.micro=-1"),
+        (lambda: BatchConfig(micro=-1), r"micro=-1"),
         (lambda: config(window=300).with_window(256), r"batch\.window=300: the model reads 256; accepted: up to 256"),
         (lambda: Batches(SOURCE, config(window=20)).batch(0), r"batch\.window=20: a document has \d+ tokens"),
         (lambda: Batches(SOURCE, config(documents=3), 0, 4), r"batch\.documents=3: fewer than the 4 processes"),

@@ -19,9 +19,9 @@ def test_the_estimate_is_the_share_of_subsets_with_a_right_one(k):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"samples": -1}, "passes.samples=-1: accepted: 0 or more"),
-        ({"problems": 0}, "passes.problems=0: accepted: 1 or more"),
-        ({"temperature": 0.0}, "passes.temperature=0.0: accepted: above 0"),
+        ({"samples": -1}, "samples=-1: accepted: 0 or more"),
+        ({"problems": 0}, "problems=0: accepted: 1 or more"),
+        ({"temperature": 0.0}, "temperature=0.0: accepted: above 0"),
     ],
 )
 def test_bad_settings_are_refused(settings, said):
