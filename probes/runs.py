@@ -25,7 +25,7 @@ from train.core import checkpoint
 from train.core.torch_setup import set_up
 from train.data.batches import DataConfig, check_vocabulary
 from train.evaluation.evaluator import Evaluation, evaluate, held_out_loss, rate
-from train.evaluation.pass_at_k import pass_at_k
+from train.evaluation.evaluator import pass_at_k
 from train.evaluation.repetition import periods
 from train.merge import merge_models
 from train.opd.topd import derived as derivation_states
@@ -33,8 +33,8 @@ from train.plotting import BLUE, CYCLE, GREEN, GREY, ORANGE, RC_PARAMS, RED
 from train.plotting import CaptionedFigure, draw, error_bars, legend_once, save
 from train.report.figures.probe_map import layer_map
 from train.report.figures.training import health
-from train.report.rollouts import fragment as rollout_fragment
-from train.report.stage_styles import label, stage_styles
+from train.report.sections import fragment as rollout_fragment
+from train.report.page import label, stage_styles
 from train.runs.collapse import HEALTH, STEADY, departure
 from train.runs.results import Experiment, Run, load, run_folder_name
 from train.runs.run_folder import OutConfig, RunFolder, open_run

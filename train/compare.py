@@ -1,7 +1,8 @@
 """A table of runs, read from their folders: what each is, how far it got, what it spent, and how well it does.
 
 PATTERN is a run folder, or a pattern of them in quotes. An evaluation's row shows the model's accuracy with its 95%
-interval. `cpu` is the CPU seconds of all training steps, `kl` the last KL to the oracle on held-out documents.
+interval. `cpu` is the CPU seconds of all training steps, `kl` the last KL to the oracle on held-out documents, and
+`differs` settings in which runs of one kind differ.
 
 Example: python -m train.compare 'runs/quickstart/*' --sort full
 """
@@ -12,16 +13,36 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from synth.cli import Parser, fail, print_lines
-from train.runs.results import Run, full_accuracy, is_number, is_run
+from train.runs.results import Run, differences, full_accuracy, is_number, is_run
 from train.tables import Table, format_amount, format_interval
 
-COLUMNS = ("run", "kind", "done", "steps", "tokens", "flops", "seconds", "cpu", "loss", "kl", "full", "n")
+COLUMNS = (
+    "run",
+    "kind",
+    "method",
+    "done",
+    "steps",
+    "tokens",
+    "flops",
+    "seconds",
+    "cpu",
+    "loss",
+    "kl",
+    "full",
+    "n",
+    "differs",
+)
 
 
 def row(run: Run) -> dict[str, str]:
     """The run's cells as a person reads them; what it does not have is empty."""
     last = next((line for line in reversed(run.metrics) if is_number(line.get("smooth_loss"))), {})
-    cells = {"run": str(run.folder), "kind": run.kind, "done": "yes" if run.complete else "no"}
+    cells = {
+        "run": str(run.folder),
+        "kind": run.kind,
+        "method": run.method or "",
+        "done": "yes" if run.complete else "no",
+    }
     cells |= {"steps": str(last.get("step", "")), "loss": f"{last['smooth_loss']:.4f}" if last else ""}
     cells |= {
         unit: format_amount(run.total(unit)) if run.total(unit) else "" for unit in ("tokens", "flops", "seconds")
@@ -31,6 +52,16 @@ def row(run: Run) -> dict[str, str]:
     cells |= {"cpu": format_amount(cpu) if cpu else "", "kl": f"{kl[-1]:.4f}" if kl else ""}
     rate = full_accuracy(run) if run.kind == "evaluation" and run.complete else None
     return cells | {"full": format_interval(rate) if rate else "", "n": str(rate.n) if rate else ""}
+
+
+def rows_of(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """The rows of all runs; `differs` has the settings in which runs of one kind differ."""
+    rows = []
+    for kind in dict.fromkeys(run.kind for run in runs):
+        alike = [run for run in runs if run.kind == kind]
+        found = zip(alike, differences(alike, seeds=True), strict=True)
+        rows += [row(run) | {"differs": " ".join(settings)} for run, settings in found]
+    return rows
 
 
 def table(rows: Sequence[dict[str, str]]) -> Table:
@@ -54,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not runs:
         fail(f"no run folder matches {' '.join(arguments.patterns)}; accepted: folders with a config.yaml")
     try:
-        rows = sorted(map(row, runs), key=lambda cells: cells[arguments.sort])
+        rows = sorted(rows_of(runs), key=lambda cells: cells[arguments.sort])
     except ValueError as error:
         fail(str(error))
     print_lines([table(rows).text()])

@@ -2,19 +2,20 @@
 
     python -m train.evaluate checkpoint=runs/pretrain/pretrain-1a2b3c4d problems=512
 
-`checkpoint` is a run folder (its last checkpoint is taken) or a checkpoints/step-N folder. Results go to a run folder:
-summary.json holds counts and rates with 95% intervals by number of operations, samples.jsonl some rollouts.
+`checkpoint` is a run folder (its last checkpoint is taken) or a checkpoints/step-N folder. The problems are of the data
+it was trained on, unless `data=NAME` says otherwise. Results go to a run folder: summary.json holds counts and rates
+with 95% intervals by number of operations, samples.jsonl some rollouts.
 
 `context=gold` (a recipe of `synth.contexts.sections`) puts that context before each problem, and solves the same
 problems without one too: `gain` is the difference of the two rates. With `context=null` the data decide.
-`passes.samples=64` adds pass@1 to pass@64 (`train.evaluation.pass_at_k`). `ood=2` adds `problems` problems with exactly
-two operations more than the data's most, in the same vocabulary. (Other data of that vocabulary:
-`data.overrides.NAME=VALUE`.)
+`passes.samples=64` adds pass@1 to pass@64 (`train.evaluation.evaluator`). `ood=2` adds `problems` problems with exactly
+two operations more than the data's most, in the same vocabulary; `data.overrides.NAME=VALUE` changes the data.
 """
 
 import sys
 from collections.abc import Mapping
 from dataclasses import field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,13 +31,16 @@ from train.data.batches import DataConfig, check_vocabulary
 from train.evaluation.evaluator import (
     BATCH,
     Evaluation,
+    PassConfig,
     Sampling,
     check_context_length,
     evaluate,
     held_out_loss,
+    pass_rates_of,
+    sample_solutions,
     write_samples,
 )
-from train.evaluation.pass_at_k import PassConfig, pass_rates_of, sample_solutions
+from train.runs.results import Run, described, outcome
 from train.runs.run_folder import OutConfig, open_run
 from train.statistics import paired_difference
 
@@ -58,6 +62,7 @@ class EvaluateConfig:
     device: str = "cpu"
     out: OutConfig = field(default_factory=lambda: OutConfig("runs/evaluate", "evaluate"))
     passes: PassConfig = field(default_factory=PassConfig)
+    complete = staticmethod(partial(checkpoint.take_data, "checkpoint"))
 
     def __post_init__(self) -> None:
         if self.context is not None:
@@ -67,7 +72,8 @@ class EvaluateConfig:
 def main(config: EvaluateConfig) -> None:
     """Evaluates one checkpoint into a run folder; a complete one is only shown again."""
     device = set_up(config.threads, config.device)
-    check_vocabulary(checkpoint.notes(config.checkpoint), config.data, config.checkpoint)
+    notes = checkpoint.notes(config.checkpoint)
+    check_vocabulary(notes, config.data, config.checkpoint)
     model = checkpoint.load_model(config.checkpoint, device=device)
     data = config.data if config.context is None else config.data.with_context(config.context)
     harder = None
@@ -83,6 +89,9 @@ def main(config: EvaluateConfig) -> None:
             "summary.json", measure(config, model, data.source(config.split, "evaluation"), harder, run.path)
         )
     print(table(read_json(run.path / "summary.json")))
+    trained = described(notes.get("data") or {})
+    other = "" if trained == described(plain(config.data)) else f" (it was trained on {trained})"
+    print(outcome(Run(run.path)) + other)
     print(run.path)
 
 

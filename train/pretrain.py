@@ -25,16 +25,16 @@ from synth.dataset import Source
 from synth.ranges import settings
 from train.config.compose import REQUIRED, plain, run_entry
 from train.core import checkpoint
-from train.core.batch_flops import training_flops
 from train.core.distributed import Group, gradients_averaged, process_group, replicate, shard
 from train.core.extend_vocabulary import extend_vocabulary
 from train.core.loop import SINGLE_PROCESS, StepOutput, last_row, train
 from train.core.lora import LoraConfig, add_lora
 from train.core.optimizer import OptimConfig
-from train.core.state import Budget, TrainState
+from train.core.state import Budget, TrainState, training_flops
 from train.core.torch_setup import Precision, set_up, use_deterministic_kernels
 from train.data.batches import Batch, BatchConfig, Batches, DataConfig, check_vocabulary, vocabulary_notes
 from train.evaluation.callback import EvaluationCallback, EvaluationCallbackConfig, harder_problems
+from train.runs.results import Run, outcome
 from train.runs.run_folder import RunFolder, TrainingOutConfig, open_run
 
 CHECKED = 2048  # documents whose length is compared with the model's context before anything starts
@@ -200,7 +200,7 @@ def main(config: PretrainConfig) -> None:
         if not run.complete:
             run_training(config, run, model, batches, group, harder)
         if group.is_main:
-            print(run.path)
+            print(f"{outcome(Run(run.path))}\n{run.path}")
 
 
 def run_training(

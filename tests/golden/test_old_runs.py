@@ -105,7 +105,7 @@ def test_a_killed_pretraining_continues_to_the_same_weights(old, capsys):
     shutil.rmtree(folder / "checkpoints" / "step-6")
     argv = read_json(folder / "manifest.json")["command"][3:]
     assert run_entry("pretrain", pretrain.PretrainConfig, pretrain.main, "", argv) == 0, capsys.readouterr().err
-    assert capsys.readouterr().out.strip() == str(folder)
+    assert capsys.readouterr().out.splitlines()[-1] == str(folder)
     assert len(read_json(folder / "manifest.json")["resumed"]) == 1
     assert [row["step"] for row in read_json_lines(folder / "metrics.jsonl")] == list(range(7))
     found = load_file(checkpoint.latest(folder) / "model.safetensors")

@@ -33,7 +33,8 @@ def load(name: str, schema: type[Config], overrides: Sequence[str] = (), folder:
     Wherever they stand, an override that chooses a group's file acts first, then those that set or choose a whole group
     (`method.divergence=jsd`, `method.divergence.kind=fkl`), then those inside it. Raises ValueError, in one line, on an
     unknown setting or option, a wrong type, or a value the dataclass refuses. A schema with a static method
-    `alias(values, key) -> key` has other names for some of its settings on the command line.
+    `alias(values, key) -> key` has other names for some of its settings on the command line; one with
+    `complete(values, given)` fills in defaults that depend on what is given there.
     """
     values = resolved(name, schema, overrides, folder)
     needed = sorted(missing(values))
@@ -106,6 +107,8 @@ def resolved(name: str, schema: type, overrides: Sequence[str] = (), folder: Pat
         values = merge(schema, None, given, "")
     except Exception as error:  # Hydra wraps errors in many types; here all of them come from YAML files and choices
         raise ValueError(f"configs/{name}.yaml {' '.join(choices)}: {_one_line(error)}") from error
+    given = dict(one.split("=", 1) for one in overrides)
+    values = getattr(schema, "complete", lambda values, given: values)(values, given)
     alias = getattr(schema, "alias", lambda _, key: key)
     settings = [(alias(values, key), text) for key, text in settings]
     keys = [key for key, _ in settings]

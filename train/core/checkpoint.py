@@ -28,9 +28,11 @@ from torch import nn
 import models
 from models.gpt import GPT, GPTConfig
 from synth.store.files import append_json_line, read_json, read_json_lines, sha256, sync, write_json
+from train.config.schema import merge
 from train.core.distributed import shard_like, sharded
 from train.core.lora import has_lora
 from train.core.state import TrainState
+from train.data.batches import DataConfig
 
 INDEX = "checkpoints.jsonl"
 FILES = ("model.safetensors", "optimizer.pt", "state.json")
@@ -192,6 +194,18 @@ def load_model(path: str | Path, setting: str = "checkpoint", device: str = "cpu
 def notes(path: str | Path, setting: str = "checkpoint") -> dict[str, Any]:
     """The `notes` that were saved beside the weights at `path`."""
     return _record(find(path, setting), path, setting)["notes"]
+
+
+def take_data(setting: str, values: Mapping[str, Any], given: Mapping[str, str]) -> Mapping[str, Any]:
+    """Settings of a command whose data, seed aside, are those of the checkpoint that `setting` names.
+
+    They stay as they are where the command line gives `data` or `data.preset`, or the checkpoint notes none. `given`:
+    setting -> text of the command line.
+    """
+    path = given.get(setting, "null")
+    if path == "null" or {"data", "data.preset"} & given.keys() or not (own := notes(path, setting).get("data")):
+        return values
+    return {**values, "data": merge(DataConfig, None, {**own, "seed": values["data"]["seed"]}, "data")}
 
 
 def weights_digest(path: str | Path, setting: str = "checkpoint") -> str:

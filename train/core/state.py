@@ -3,13 +3,19 @@
 Everything else is a function of the step index, so this state, the weights and the optimiser's moments are all that a
 checkpoint holds. The ledger counts by kind of work (`generation`, `teacher`, `update`, ...) over all resumes, only the
 steps that made the weights; comparisons at equal compute read it. Only its seconds differ between two runs of the same
-work.
+work. FLOPs: two for each multiply-add of matrix products and attention over real tokens (`models.flops`), none for
+padding and element-wise work.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
+
+from torch import Tensor
+
+from models.flops import flops_per_token
+from models.gpt import GPTConfig
 
 EMA = 0.98  # decay of the smoothed loss: half of its weight is on the last 34 steps
 
@@ -101,3 +107,16 @@ class TrainState:
         self.step, self.tokens, self.smooth_loss = state["step"], state["tokens"], state["smooth_loss"]
         self.lowest_loss = state.get("lowest_loss", self.smooth_loss)
         self.ledger = Ledger(**{k: dict(v) for k, v in state["ledger"].items()})
+
+
+def forward_flops(config: GPTConfig, length_B: Tensor) -> float:
+    """Operations of one forward pass over sequences of these lengths; token t attends to t + 1 positions."""
+    lengths = length_B.double()
+    bare = flops_per_token(config, 0.0)
+    slope = flops_per_token(config, 1.0) - bare
+    return float((lengths * bare + slope * lengths * (lengths + 1) / 2).sum())
+
+
+def training_flops(config: GPTConfig, length_B: Tensor) -> float:
+    """Operations of a training step: the backward pass costs two forward passes (Kaplan et al. 2020, section 2.1)."""
+    return 3 * forward_flops(config, length_B)

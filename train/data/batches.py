@@ -12,7 +12,7 @@ training, so nothing runs in the background.
 A prompt may begin with a privileged context (`contexts` among the overrides: a weight for each recipe of
 `synth.contexts.sections`); its tokens are read and never a target.
 
-Packed (`train.data.packing`), a row holds several documents, or pieces of them, and batches take the documents in the
+Packed (`train.data.batches`), a row holds several documents, or pieces of them, and batches take the documents in the
 order of the stream. Each of several processes makes only its own rows of a batch.
 
 Legend: B rows of a batch, T positions.
@@ -36,7 +36,6 @@ from synth.spec import Spec, preset
 from synth.store.encodings import PHRASE, Encoding, Retokenised, encoding
 from synth.world.vocabulary import PAD
 from train.data.corruption import DefectConfig, corrupt
-from train.data.packing import LAYOUTS, spans
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,40 @@ class DataConfig:
         if self.tokens != PHRASE:
             settings += self.encoding().fingerprint()
         return hashlib.sha256(settings.encode()).hexdigest()
+
+
+Layout = tuple[np.ndarray, int]  # the cell (row * window + column) where each of N documents begins, and the rows
+
+
+def first_fit(lengths: np.ndarray, window: int) -> Layout:
+    """Every document whole in the first row that has room for it, longest first. Raises ValueError if one is too long.
+
+    First fit by falling length needs at most 11/9 of the fewest possible rows (Johnson 1973).
+    """
+    if lengths.max() > window:
+        raise ValueError(f"batch.window={window}: a document has {lengths.max()} tokens; accepted: at least as many")
+    cell, used, n_rows = np.zeros(len(lengths), dtype=np.int64), np.zeros(len(lengths), dtype=np.int64), 0
+    for i in np.argsort(-lengths, kind="stable"):
+        row = int((used + lengths[i] <= window).argmax())
+        cell[i] = row * window + used[row]
+        used[row] += lengths[i]
+        n_rows = max(n_rows, row + 1)
+    return cell, n_rows
+
+
+def end_to_end(lengths: np.ndarray, window: int) -> Layout:
+    """One stream cut into rows; only the last row may not be full."""
+    total = int(lengths.sum())
+    return np.cumsum(lengths) - lengths, -(-total // window)
+
+
+LAYOUTS = {"documents": first_fit, "concat": end_to_end}
+
+
+def spans(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """starts[0], starts[0] + 1, ... for lengths[0] numbers, then the same from starts[1], and so on."""
+    ahead = np.cumsum(lengths) - lengths
+    return np.repeat(np.asarray(starts) - ahead, lengths) + np.arange(int(lengths.sum()))
 
 
 @settings

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 
 from synth.documents import SOLUTION_SEGMENT, Documents
+from synth.kernel.rng import key
 from synth.ranges import settings
-from train.data.addressed import uniform
 
 
 @settings
@@ -45,7 +45,7 @@ def corrupt(documents: Documents, indices: Sequence[int], config: DefectConfig, 
     """
     if config.kind == "none":
         return documents
-    chosen = [i for i, index in enumerate(indices) if uniform(seed, "defect", int(index)) < config.share]
+    chosen = [i for i, index in enumerate(indices) if key(seed, "defect", int(index)) / 2.0**63 < config.share]
     if config.kind == "mask_end":
         loss = np.array(documents.loss)
         loss[np.asarray(documents.offsets)[1:][chosen] - 1] = 0

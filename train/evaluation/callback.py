@@ -12,8 +12,16 @@ from synth.dataset import Source
 from synth.ranges import Count, Positive, settings
 from train.core.state import TrainState
 from train.data.batches import DataConfig
-from train.evaluation.evaluator import Evaluation, check_context_length, evaluate, held_out_loss, write_samples
-from train.evaluation.pass_at_k import PassConfig, pass_rates_of, sample_solutions
+from train.evaluation.evaluator import (
+    Evaluation,
+    PassConfig,
+    check_context_length,
+    evaluate,
+    held_out_loss,
+    pass_rates_of,
+    sample_solutions,
+    write_samples,
+)
 
 
 @settings

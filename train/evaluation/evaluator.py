@@ -1,8 +1,8 @@
 """Evaluation of a model: it solves problems, the checker judges each step, and the results are counted.
 
 A solution is right when every step is (`full`); the final answer alone is reported beside `floor`, the accuracy of the
-best constant answer. Problems are taken by index, so that models can be compared problem by problem.
-Try: `python -m train.evaluate --help`.
+best constant answer. Problems are taken by index, so that models can be compared problem by problem. pass@k: how often
+at least one of k sampled solutions is right. Try: `python -m train.evaluate --help`.
 
 Legend: N problems, B problems of a batch, R response tokens, T document tokens.
 """
@@ -10,6 +10,7 @@ Legend: N problems, B problems of a batch, R response tokens, T document tokens.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,19 +22,20 @@ from torch import Tensor
 from models.decode.beam import beam_search
 from models.decode.sampling import Samples, finish_reason, sample
 from models.gpt import GPT
+from synth.contexts.sections import cut, render
 from synth.dataset import Source
 from synth.documents import Documents
-from synth.judge.checker import MALFORMED, Verdicts
+from synth.judge.checker import KINDS, MALFORMED, Verdicts
 from synth.kernel.rng import key
 from synth.oracle.next_token import Oracle
 from synth.problem.arrays import Problems
-from synth.ranges import Count, NotNegative, Positive, Range, settings
+from synth.ranges import AboveZero, Count, NotNegative, Positive, Range, settings
 from synth.store.encodings import PHRASE, Encoding, encoding_of
 from synth.store.files import finite, write_json_lines
+from synth.world.vocabulary import World
 from train.data.batches import collate
 from train.evaluation.repetition import periods
-from train.evaluation.transcript import transcript
-from train.statistics import wilson
+from train.statistics import SHARE, nested_mean, wilson
 
 BATCH = 128  # rollouts at a time: then the key-value cache of a small model fits into the CPU's cache
 LOGITS = 2**26  # most log-probabilities at a time for the held-out loss: 256 MB
@@ -243,3 +245,83 @@ def check_context_length(source: Source, problems: int, context: int, setting: s
 def write_samples(run: Path, records: list[dict[str, Any]], **more: Any) -> None:
     """Writes samples.jsonl: one rollout a line, with the verdict of each step."""
     write_json_lines(run / "samples.jsonl", [finite(record | more) for record in records])
+
+
+def transcript(
+    vocabulary: World | Encoding, prompt: np.ndarray, response: np.ndarray, verdicts: Verdicts, row: int
+) -> dict[str, Any]:
+    """One response as JSON.
+
+    Args:
+        vocabulary: renders tokens as text: the world, or the encoding they are in.
+        prompt, response: token ids of one problem and its response, without padding.
+        verdicts: of a batch, in which the response is row `row`.
+    Returns:
+        prompt, response: text. right: whether every step and the answer are. steps: text and kind ("right" or the
+        mistake) of each. context: text of the sections before the problem, where there are any.
+    """
+    spans = zip(verdicts.start[row], verdicts.stop[row], verdicts.kind[row], strict=True)
+    steps = list(spans)[: int(verdicts.steps[row])]
+    world, phrases = vocabulary, prompt
+    if isinstance(vocabulary, Encoding):
+        world, phrases = vocabulary.world, vocabulary.phrases(prompt)
+    context, problem = cut(phrases)
+    sections = {"context": render(world, context)} if context else {}
+    return sections | {
+        "prompt": world.decode(problem),
+        "response": vocabulary.decode(response),
+        "right": bool(verdicts.right[row]),
+        "steps": [
+            {"text": vocabulary.decode(response[start:stop]), "kind": KINDS[kind]} for start, stop, kind in steps
+        ],
+    }
+
+
+@settings
+class PassConfig:
+    """`samples` solutions of each of `problems` problems at `temperature`; 0 samples: pass@k is not measured."""
+
+    samples: Count = 0
+    problems: Positive = 128
+    temperature: AboveZero = 1.0
+
+
+def pass_at_k(right_N: Sequence[int], n: int, k: int) -> np.ndarray:
+    """The estimate for each problem, float64[N], from how many of its `n` samples were right; 1 <= k <= n."""
+    if not 1 <= k <= n:
+        raise ValueError(f"k={k}: accepted: 1 to n={n}")
+    by_count = np.array([1 - comb(n - c, k) / comb(n, k) for c in range(n + 1)])
+    return by_count[np.asarray(right_N, dtype=np.int64)]
+
+
+def sample_solutions(model: GPT, source: Source, config: PassConfig, seed: int, batch: int = BATCH) -> Evaluation:
+    """The solutions that `config` asks for, those of one problem in consecutive rows."""
+    sampling = Sampling(temperature=config.temperature, seed=seed)
+    return evaluate(model, source, np.repeat(np.arange(config.problems), config.samples).tolist(), sampling, batch)
+
+
+def pass_rates(right_PN: np.ndarray, ops_P: np.ndarray) -> dict[str, Any]:
+    """pass@k of P problems with n solutions each, for k = 1, 2, 4, ... and n.
+
+    Args:
+        right_PN: bool[P, n], whether a solution is right. ops_P: int[P].
+    Returns:
+        samples (n), problems (P), right: right samples of each problem, at: {k: rate, low, high}, the intervals over
+        problems, and by_ops: the rates by number of operations.
+    """
+    problems, n = right_PN.shape
+    right_P = right_PN.sum(axis=1)
+    estimates = {str(k): pass_at_k(right_P, n, k) for k in sorted({2**i for i in range(n.bit_length())} | {n})}
+    at = {k: nested_mean([value_P], SHARE) for k, value_P in estimates.items()}
+    rows = []
+    for ops in np.unique(ops_P):
+        same = ops_P == ops
+        row = {"ops": int(ops), "problems": int(same.sum())}
+        rows.append(row | {k: float(value_P[same].mean()) for k, value_P in estimates.items()})
+    rates = {k: {"rate": rate.value, "low": rate.low, "high": rate.high} for k, rate in at.items()}
+    return {"samples": n, "problems": problems, "right": right_P.tolist(), "at": rates, "by_ops": rows}
+
+
+def pass_rates_of(drawn: Evaluation, samples: int) -> dict[str, Any]:
+    """`pass_rates` of what `sample_solutions` returned."""
+    return pass_rates(drawn.verdicts.right.reshape(-1, samples), drawn.ops[::samples])

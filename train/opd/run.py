@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ from train.opd.teacher.scoring_models import frozen
 from train.opd.teacher.teacher_prompt import longest
 from train.pretrain import CHECKED, check_context, open_together, summary
 from train.recipes.runner import Stage
-from train.runs.results import flat
+from train.runs.results import Run, flat, outcome
 from train.runs.run_folder import RunFolder, TrainingOutConfig, run_path
 
 STUDENT, TEACHER = "zoo/tiny-student-0", "zoo/tiny-teacher-0"
@@ -88,10 +89,11 @@ class OpdConfig:
     threads: int = 1
     device: str = "cpu"
     out: TrainingOutConfig = field(
-        default_factory=lambda: TrainingOutConfig("runs/opd", "opd", log_every=1, save_every=25)
+        default_factory=lambda: TrainingOutConfig("runs/opd", "{method}", log_every=1, save_every=25)
     )
     teachers: list[str] = field(default_factory=list)
     skill: SkillConfig = field(default_factory=SkillConfig)
+    complete = staticmethod(partial(checkpoint.take_data, "student"))
 
     def __post_init__(self) -> None:
         for name, least in (("prompts", 1), ("max_new", 1), ("micro_batch", 0)):
@@ -204,7 +206,7 @@ def main(config: OpdConfig) -> None:
             judge = EvaluationCallback(validation, config.evaluate, written, harder, follow)
             distil(config, run, source, (student, teacher, source_model), judge, group)
         if group.is_main:
-            print(run.path)
+            print(f"{outcome(Run(run.path))}\n{run.path}")
 
 
 def skill_of(config: OpdConfig, student: GPT, teacher: Teacher) -> dict[str, Any] | None:

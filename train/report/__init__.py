@@ -1,8 +1,8 @@
 """The report: figures and one self-contained page, built from run folders only.
 
     estimates   accuracies, shares of a gap, probe margins, with intervals      verdicts   expectations: met or not
-    sections    tables and prose          rollouts   ten rollouts, step by step      page   HTML, from templates/
-    figures/    that any report may show            studies/   those of one kind of experiment
+    sections    tables, prose, ten rollouts    page   HTML from templates/, names and colours of stages
+    figures/    that any report may show       studies/   those of one kind of experiment
 
 Data that are missing become a note on the page; any other error is raised. Try: `python -m train.report
 runs/quickstart`.
@@ -16,8 +16,8 @@ from synth.store.files import atomic_write
 from train import plotting
 from train.report import page, sections
 from train.report.estimates import Missing, NotApplicable
-from train.report.figures import accuracy, distillation_course, probe_map, training
-from train.report.studies import analyses, arm_ranking, collapse, correction_data
+from train.report.figures import accuracy, probe_map, training
+from train.report.studies import arm_ranking, collapse, correction_data
 from train.report.verdicts import Verdict, judge
 from train.runs.expectation import expectations
 from train.runs.results import Experiment, load, plan_of
@@ -40,9 +40,9 @@ PARTS: tuple[tuple[str, Figures, Section | None], ...] = (
     ("Learning, and how far from perfect", {"loss": training.loss}, None),
     ("Rollouts while distilling", {"rollouts": training.health}, None),
     ("A collapse and its cures", {"collapse": collapse.figure}, collapse.section),
-    ("The course of each distillation", distillation_course.figures, None),
+    ("The course of each distillation", training.courses, None),
     ("What the hidden states know", {"probe": probe_map.layer_map}, None),
-    ("What the analyses found", {}, analyses.section),
+    ("What the analyses found", {}, sections.analyses),
     ("Ten rollouts, step by step", {}, sections.ten_rollouts),
     ("Where all of this comes from", {}, sections.provenance),
 )

@@ -5,14 +5,16 @@ recipe's expectations do that, and the arms are compared whichever wins.
 """
 
 import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
+from markupsafe import Markup
 
-from train.report import estimates, rollouts
+from train.report import estimates
+from train.report.estimates import NotApplicable
 from train.report.figures.accuracy import compared_arms, evaluated, pooled_by_ops
-from train.report.page import Piece, note, piece
-from train.report.stage_styles import label
+from train.report.page import Piece, figure, label, note, piece, rollout_style
 from train.report.verdicts import judge
 from train.runs.expectation import expectations
 from train.runs.results import Experiment, Run, plan_of
@@ -120,16 +122,16 @@ def _lead(experiments: list[Experiment], first: str, other: str) -> str:
 
 def ten_rollouts(experiments: list[Experiment]) -> list[Piece]:
     """Ten rollouts of the distilled student, with a verdict on each step."""
-    run = rollouts.run_with_samples(experiments)
+    run = run_with_samples(experiments)
     if run is None:
         raise estimates.Missing("no run with samples")
-    samples = rollouts.newest(run.samples)
-    chosen = rollouts.choose(samples)
+    samples = newest(run.samples)
+    chosen = choose(samples)
     subject = next((s for e in experiments if run in e.runs.values() and (s := e.subject(run))), run)
     right = sum(bool(sample.get("right")) for sample in samples)
     counts = {"shown": len(chosen), "samples": len(samples), "right": right}
     how_to_read = note("rollouts", model=label(experiments, subject.name), run=run.folder.name, **counts)
-    return [how_to_read, *map(rollouts.render, chosen)]
+    return [how_to_read, *map(render_rollout, chosen)]
 
 
 def provenance(experiments: list[Experiment]) -> list[Piece]:
@@ -144,3 +146,71 @@ def _origin(run: Run) -> str:
     facts = {key: value for key, value in run.manifest.items() if key not in ("command", "config", "resumed")}
     config, manifest = (yaml.safe_dump(part, sort_keys=False) for part in (run.config, facts))
     return f"$ {command}\n\n# config.yaml\n{config}\n# manifest.json\n{manifest}"
+
+
+SHOWN = 10
+WASTE = frozenset({"unneeded", "retry"})  # kinds of steps that cost tokens without being mistakes
+
+
+def run_with_samples(experiments: Sequence[Experiment]) -> Run | None:
+    """The run whose samples to show: the first arm's evaluation, else the arm itself, else any run with samples."""
+    for experiment in experiments:
+        arms = experiment.arms()
+        evaluations = [run for arm in arms if (run := experiment.evaluation_of(arm.name)) is not None]
+        for run in (*evaluations, *arms, *experiment.runs.values()):
+            if run.samples:
+                return run
+    return None
+
+
+def newest(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The samples of the last step at which any were kept; all where none says its step."""
+    last = max((sample["step"] for sample in samples if "step" in sample), default=None)
+    return [sample for sample in samples if last is None or sample.get("step") == last]
+
+
+def choose(samples: Sequence[Mapping[str, Any]], count: int = SHOWN) -> list[Mapping[str, Any]]:
+    """Half right and half wrong if there are enough of both, else filled up from the others; in the order made."""
+    right = [i for i, sample in enumerate(samples) if sample.get("right")]
+    wrong = [i for i, sample in enumerate(samples) if not sample.get("right")]
+    n_wrong = min(len(wrong), max(count // 2, count - len(right)))
+    chosen = sorted(wrong[:n_wrong] + right[: count - n_wrong])
+    return [samples[i] for i in chosen]
+
+
+def render_rollout(sample: Mapping[str, Any]) -> Markup:
+    """One rollout as HTML."""
+    steps = [(step.get("text", ""), step.get("kind", "")) for step in sample.get("steps", [])]
+    styles = {"right": "right"} | dict.fromkeys(WASTE, "waste")
+    return piece("rollout", sample, [(*step, styles.get(step[1], "wrong")) for step in steps], _remainder(sample))
+
+
+def fragment(sample: Mapping[str, Any]) -> str:
+    """One rollout with its style, to be shown in a notebook."""
+    return f"{rollout_style()}{render_rollout(sample)}"
+
+
+def _remainder(sample: Mapping[str, Any]) -> str:
+    """What the response says after its last step (the answer, where it is not counted as a step)."""
+    response, steps = str(sample.get("response", "")), sample.get("steps", [])
+    if not steps:
+        return response
+    last = str(steps[-1].get("text", ""))
+    if not last:  # a step of special tokens only has no text
+        return ""
+    _, found, rest = response.rpartition(last)
+    return rest.strip() if found else ""
+
+
+def analyses(experiments: list[Experiment]) -> list[Piece]:
+    """The pieces of every finished analysis, in the recipe's order. Raises NotApplicable if there is none."""
+    pieces: list[Piece] = []
+    for run in (run for e in experiments for run in e.of("analysis") if "lines" in run.summary):
+        image, drawn = run.folder / "figures" / f"{run.summary['task']}.png", run.summary["figure"]
+        pieces.append(piece("heading", f"{drawn['title']}: {label(experiments, run.name)}", 3))
+        if image.is_file():
+            pieces.append(figure(image, drawn["title"], f"{drawn['caption']} {run.folder.name}"))
+        pieces.append(piece("folded_code", f"tables of {run.folder.name}", "\n".join(run.summary["lines"])))
+    if not pieces:
+        raise NotApplicable("no analyses")
+    return pieces

@@ -4,8 +4,9 @@ A file that is not there reads as empty, and so does the torn last line of a JSO
 cannot be read raises ValueError with its path. Try: `python -m train.compare 'runs/*/*'`.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import yaml
 
 from synth.store.files import read_json, read_json_lines
 from train.statistics import Estimate, wilson
+from train.tables import format_amount, format_interval
 
 PLANS = "plan-seed*.json"
 # Settings of data that change what is written about a problem (mistakes, contexts), not which problems are drawn.
@@ -23,7 +25,8 @@ WRITING = frozenset({"retry_rate", "retry_kind", "mask_mistakes", "uncorrected",
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder. `name` is its stage: what the recipe calls it, else the folder's name without the hash."""
+    """One run folder. `name` is its stage: what the recipe calls it, else the folder's name without the hash; of
+    earlier versions' distillations, which were all called opd, the method."""
 
     folder: Path
     stage: str | None = None
@@ -32,8 +35,19 @@ class Run:
     def name(self) -> str:
         if self.stage is not None:
             return self.stage
-        stem, dash, tail = self.folder.name.rpartition("-")
-        return stem if dash and len(tail) == 8 else self.folder.name
+        stem = _without_hash(self.folder.name)
+        return self.method or stem if stem == "opd" else stem
+
+    @property
+    def method(self) -> str | None:
+        """Of a distillation: the name of its method."""
+        return (self.config.get("method") or {}).get("name")
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Dotted setting -> value, `out` aside; of a path the name without its hash."""
+        found = flat({key: value for key, value in self.config.items() if key != "out"})
+        return {k: _without_hash(run_folder_name(v)) if isinstance(v, str) and "/" in v else v for k, v in found}
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -224,25 +238,75 @@ def _planned(folder: Path, plan: dict[str, Any]) -> Experiment:
 
 
 def _grouped(runs: list[Run]) -> list[Experiment]:
-    """Connected components of the graph 'a setting of this run names that folder'."""
+    """Connected components of the graph 'a setting of this run names that folder', every run under a name of its own.
+
+    Runs of one name in two components are seeds of one arm, so those that differ in more than seeds say in what.
+    """
     groups: list[list[Run]] = []
     for run in runs:
         touching = [g for g in groups if any(_connected(run, other) for other in g)]
         groups = [g for g in groups if g not in touching] + [[r for g in touching for r in g] + [run]]
-    singles = [g[0] for g in groups if len(g) == 1]
-    joined = [g for g in groups if len(g) > 1]
-    if singles:  # runs that point at nothing stand side by side, under names that tell them apart
-        joined.append(singles)
-    return [Experiment(_named(group), group[0].config.get("seed")) for group in joined]
+    singles = [g[0] for g in groups if len(g) == 1]  # runs that point at nothing stand side by side
+    groups = [g for g in groups if len(g) > 1] + ([singles] if singles else [])
+    names: dict[Path, str] = {}
+    for name in dict.fromkeys(run.name for run in runs):
+        alike = [run for run in runs if run.name == name]
+        found = differences(alike)
+        names |= {run.folder: " ".join([name, *settings]) for run, settings in zip(alike, found, strict=True)}
+    return [_named(group, names) for group in groups]
 
 
 def _connected(a: Run, b: Run) -> bool:
     return a.folder.name in b.inputs.values() or b.folder.name in a.inputs.values()
 
 
-def _named(group: list[Run]) -> dict[str, Run]:
-    names = [run.name for run in group]
-    return {run.name if names.count(run.name) == 1 else run.folder.name: run for run in group}
+def _named(group: list[Run], names: Mapping[Path, str]) -> Experiment:
+    count = Counter(names[run.folder] for run in group)
+    stages = {run.folder: name if count[name := names[run.folder]] == 1 else run.folder.name for run in group}
+    runs = [replace(run, stage=stages[run.folder]) for run in group]
+    return Experiment({run.name: run for run in runs}, group[0].config.get("seed"))
+
+
+def differences(runs: Sequence[Run], seeds: bool = False) -> list[list[str]]:
+    """For each run `setting=value` of up to three settings in which these runs differ; `seeds`: seeds count, too.
+
+    Of different methods the name says it all. A setting that a run lacks, as of an earlier version, is no difference.
+    """
+    every = [run.settings for run in runs]
+    keys = dict.fromkeys(key for settings in every for key in settings if seeds or key.split(".")[-1] != "seed")
+    keys = [key for key in keys if len({repr(settings[key]) for settings in every if key in settings}) > 1]
+    if "method.name" in keys:
+        keys = ["method.name", *(key for key in keys if not key.startswith("method."))]
+    return [[f"{key}={settings[key]}" for key in keys[:3] if key in settings] for settings in every]
+
+
+def described(data: Mapping[str, Any]) -> str:
+    """The data of a config in a few words: the preset and what differs from it."""
+    tokens = {} if data.get("tokens", "phrase") == "phrase" else {"tokens": data["tokens"]}
+    settings = (data.get("overrides") or {}) | tokens
+    return " ".join([str(data.get("preset")), *(f"{name}={value}" for name, value in settings.items())])
+
+
+def outcome(run: Run) -> str:
+    """What came of a finished run in one line: the model, its data, the result and on how many problems."""
+    data = described(run.config.get("data") or {})
+    if run.kind == "evaluation":
+        rate = full_accuracy(run)
+        return f"{run.config['checkpoint']} on data {data}: {format_interval(rate)} fully right, n = {rate.n}"
+    last, spent = run.summary.get("last", {}), [f"{run.summary['steps']:,} steps"]
+    spent += [f"{format_amount(run.summary[unit])} {name}" for unit, name in (("tokens", "tokens"), ("flops", "FLOPs"))]
+    found = [f"loss {last['smooth_loss']:.4f}"] if is_number(last.get("smooth_loss")) else []
+    if is_number(last.get("eval_full")):
+        rate = wilson(round(last["eval_full"] * last["eval_n"]), int(last["eval_n"]))
+        found.append(f"{format_interval(rate)} fully right, n = {rate.n} held-out problems")
+    found += [f"KL to oracle {last['kl_to_oracle']:.4f}"] if is_number(last.get("kl_to_oracle")) else []
+    what = f"{run.method} from {run.config['student']}" if run.method else run.name
+    return f"{what} on data {data}: {', '.join(spent)}; {', '.join(found)}"
+
+
+def _without_hash(name: str) -> str:
+    stem, dash, tail = name.rpartition("-")
+    return stem if dash and len(tail) == 8 else name
 
 
 def is_run(path: Path) -> bool:

@@ -4,15 +4,21 @@
 
 The hash covers every setting except the section `out`, which must not change a weight; a setting that names a
 checkpoint counts by the checkpoint's contents. So the same work finds its own folder again, and a folder of other work
-is refused. `manifest.json` says what the run is (`entry`, the module that ran, and `kind`) and where it came from. A
-folder belongs to one process at a time. A run is complete when its `summary.json` exists.
+is refused. `manifest.json` says what the run is (`entry`, the module that ran, and `kind`) and what else it depends on
+(`describe`). A folder belongs to one process at a time. A run is complete when its `summary.json` exists.
 """
 
 import fcntl
 import hashlib
+import importlib.metadata
 import json
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +26,6 @@ import yaml
 
 from synth.ranges import Count, settings
 from synth.store.files import atomic_path, atomic_write, finite, read_json, write_json
-from train.runs.manifest import describe
 
 # What `kind` in a manifest may be: training and merge make models from data and from models, distillation a student.
 KINDS = ("training", "distillation", "merge", "evaluation", "probe", "analysis")
@@ -30,7 +35,8 @@ KINDS = ("training", "distillation", "merge", "evaluation", "probe", "analysis")
 class OutConfig:
     """The section `out` of every config, where to write: `root/name-hash`, or exactly `folder` where that is given.
 
-    path_file: a file to write the path of the run folder to, from which a recipe learns it; null for none.
+    {method} in `name` is the name of a distillation's method. path_file: a file to write the path of the run folder to,
+    from which a recipe learns it; null for none.
     """
 
     root: str = "runs"
@@ -96,8 +102,14 @@ def config_hash(config: Mapping[str, Any], inputs: Mapping[str, str] | None = No
 
 def run_path(config: Mapping[str, Any], inputs: Mapping[str, str] | None = None) -> Path:
     """The folder that `open_run` will use for this config."""
-    out = config["out"]
-    return Path(out["folder"] or Path(out["root"]) / f"{out['name']}-{config_hash(config, inputs)[:8]}")
+    out, digest = config["out"], config_hash(config, inputs)[:8]
+    if out["folder"]:
+        return Path(out["folder"])
+    earlier = Path(out["root"], f"opd-{digest}")  # as earlier versions called the folder of every method
+    if "{method}" in out["name"] and earlier.exists():
+        return earlier
+    name = out["name"].replace("{method}", (config.get("method") or {}).get("name", ""))
+    return Path(out["root"], f"{name}-{digest}")
 
 
 def open_run(
@@ -183,3 +195,69 @@ def _lock(path: Path) -> IO[str]:
         handle.close()
         raise ValueError(f"{path}: is in use by another process; accepted: wait for it, or stop it") from None
     return handle
+
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("torch", "numpy", "numba", "transformers", "safetensors", "einops", "hydra-core", "omegaconf")
+
+
+def describe() -> dict[str, Any]:
+    """Command, UTC time, commit, hash of uncommitted changes (null if none or no repository), versions, hardware."""
+    return {
+        "command": _command(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _git("rev-parse", "HEAD").decode().strip() or None,
+        "changes": _changes(),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "hardware": _hardware(),
+    }
+
+
+def _command() -> list[str]:
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    start = ["-m", spec.name] if spec else [Path(sys.argv[0]).name]
+    return ["python", *start, *sys.argv[1:]]
+
+
+def _git(*arguments: str) -> bytes:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return b""
+    return done.stdout if done.returncode == 0 else b""
+
+
+def _changes() -> str | None:
+    """sha256 over the difference to the commit and over new source files that git does not ignore."""
+    content = _git("diff", "HEAD", "--binary")
+    for name in sorted(_git("ls-files", "--others", "--exclude-standard", "-z").decode().split("\0")):
+        if name.endswith((".py", ".yaml", ".json")) and (ROOT / name).is_file():
+            content += name.encode() + b"\0" + (ROOT / name).read_bytes()
+    return hashlib.sha256(content).hexdigest() if content else None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _hardware() -> dict[str, Any]:
+    torch = sys.modules.get("torch")  # not imported for this: a recipe's own process stays light
+    gpus = []
+    if torch is not None and torch.cuda.is_available():
+        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"cpu": _cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads() if torch else None, "gpus": gpus}
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

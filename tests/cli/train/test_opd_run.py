@@ -53,8 +53,10 @@ def test_a_run_is_complete_and_starting_it_again_changes_nothing(command, models
     words = [*SMALL, f"student={models['student']}", f"teacher={models['teacher']}", f"out.root={tmp_path}"]
     first = command("train.opd.run", *words)
     assert first.returncode == 0, first.stderr
-    folder = next(tmp_path.glob("opd-*"))
-    assert first.stdout.strip() == str(folder) and first.stderr == ""
+    folder = next(tmp_path.glob("*-????????"))
+    came_out, path = first.stdout.splitlines()
+    assert came_out.startswith(f"opd from {models['student']} on data tiny ") and "n = 4 held-out problems" in came_out
+    assert path == str(folder) and folder.name.startswith("opd-") and first.stderr == ""
     assert {p.name for p in folder.iterdir()} - {".lock"} == FILES
     rows = read_json_lines(folder / "metrics.jsonl")
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
@@ -92,8 +94,9 @@ def test_a_method_pays_for_what_it_is_made_of(method, generates, reads, models, 
     teacher = [] if method in ("drgrpo", "oracle") else [f"teacher={models['teacher']}"]
     words = [*SMALL, "budget.steps=2", f"method={method}", f"student={models['student']}", f"out.root={tmp_path}"]
     assert opd(*words, *teacher) == 0, capsys.readouterr().err
-    folder = next(tmp_path.glob("opd-*"))
+    folder = next(tmp_path.glob("*-????????"))
     assert json.loads((folder / "summary.json").read_text())["steps"] == 2
+    assert folder.name.startswith(f"{method}-")
     flops = json.loads((folder / "ledger.json").read_text())["flops"]
     assert (flops.get("generation", 0.0) > 0, flops.get("teacher", 0.0) > 0) == (generates, reads)
     assert flops["update"] > 0
@@ -106,7 +109,7 @@ def test_a_self_teacher_is_measured_first_and_stops_where_it_cannot_read(models,
     shown = capsys.readouterr()
     assert "lacks this skill (context=gold: 0.0% with, 0.0% without" in shown.err and list(tmp_path.iterdir()) == []
     assert opd(*words, "skill.stop=false") == 0
-    folder = next(tmp_path.glob("opd-*"))
+    folder = next(tmp_path.glob("*-????????"))
     skill = json.loads((folder / "skill.json").read_text())
     assert skill["context"] == "gold" and skill["problems"] == 8 and not skill["clear"]
     assert all(sample["context"].startswith("<gold>") for sample in read_json_lines(folder / "samples.jsonl"))
@@ -141,7 +144,7 @@ def test_a_killed_run_of_a_method_with_memory_goes_on_as_if_nothing_had_been(mod
 def test_a_budget_of_flops_counts_everything_that_was_spent(models, tmp_path):
     words = [*SMALL, "budget.steps=null", "budget.flops=4e8", f"student={models['student']}", f"out.root={tmp_path}"]
     assert opd(*words, f"teacher={models['teacher']}") == 0
-    summary = json.loads((next(tmp_path.glob("opd-*")) / "summary.json").read_text())
+    summary = json.loads((next(tmp_path.glob("*-????????")) / "summary.json").read_text())
     assert summary["flops"] == pytest.approx(sum(summary["ledger"]["flops"].values()))
     last = summary["flops"] / summary["steps"]
     assert 4e8 <= summary["flops"] < 4e8 + 2 * last

@@ -19,7 +19,7 @@ def test_every_method_runs_as_typed(name, tmp_path, capsys):
     if not any(word.startswith("skill.stop") for word in rewrite([f"method={name}", "scale=smoke"])):
         fewer.pop()
     assert entry([f"method={name}", "scale=smoke", *fewer, f"out.root={tmp_path}"]) == 0, capsys.readouterr().err
-    folder = next(tmp_path.glob("opd-*"))
+    folder = next(tmp_path.glob("*-????????"))
     assert json.loads((folder / "summary.json").read_text())["steps"] == 2
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     assert config["method"]["name"] == name and config["prompts"] == 3
@@ -28,7 +28,7 @@ def test_every_method_runs_as_typed(name, tmp_path, capsys):
 def test_a_method_runs_with_nothing_else_given(command, tmp_path):
     done = command("train.opd.run", "method=gkd", "scale=smoke", f"out.root={tmp_path}", timeout=500)
     assert done.returncode == 0, done.stderr
-    assert json.loads((next(tmp_path.glob("opd-*")) / "summary.json").read_text())["steps"] == 4
+    assert json.loads((next(tmp_path.glob("*-????????")) / "summary.json").read_text())["steps"] == 4
 
 
 def test_what_is_given_wins_over_the_scale():

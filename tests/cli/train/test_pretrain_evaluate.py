@@ -73,7 +73,8 @@ def test_evaluate_counts_and_shows(command, trained, tmp_path):
     words = [f"checkpoint={trained}", "data=smoke", "problems=12", "samples=3", f"out.root={tmp_path}"]
     done = command("train.evaluate", *words)
     assert done.returncode == 0, done.stderr
-    *table, path = done.stdout.splitlines()
+    *table, came_out, path = done.stdout.splitlines()
+    assert came_out.startswith(f"{trained} on data tiny ") and came_out.endswith("] fully right, n = 12")
     assert "fully right" in table[0] and table[-2].split()[:2] == ["all", "12"]
     summary = json.loads((next(tmp_path.glob("evaluate-*")) / "summary.json").read_text())
     assert path == str(next(tmp_path.glob("evaluate-*")))

@@ -14,10 +14,9 @@ from synth.dataset import Source
 from synth.spec import preset
 from synth.store.files import read_json_lines
 from synth.world.vocabulary import EOS, PAD
-from train.core.batch_flops import forward_flops, training_flops
 from train.core.loop import train
 from train.core.optimizer import OptimConfig
-from train.core.state import Budget
+from train.core.state import Budget, forward_flops, training_flops
 from train.data.batches import BatchConfig, Batches
 from train.opd.diagnostics.rollout_log import SampleLog
 from train.opd.divergence import JSD, NLL, ForwardKL, NoDivergence, PolicyGradient, ReverseKL, StudentTopK

@@ -15,7 +15,7 @@ from models.decode.sampling import finish_reason
 from synth.store.encodings import Encoding
 from synth.store.files import atomic_write, finite, read_json_lines
 from synth.world.vocabulary import World
-from train.evaluation.transcript import transcript
+from train.evaluation.evaluator import transcript
 from train.opd.rollouts import ORIGINS, Rollouts
 
 

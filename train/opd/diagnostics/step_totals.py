@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from models.gpt import GPT
-from train.core.batch_flops import forward_flops, training_flops
 from train.core.distributed import Group
+from train.core.state import forward_flops, training_flops
 from train.opd.rollouts import Rollouts
 
 

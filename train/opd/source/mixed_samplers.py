@@ -19,7 +19,7 @@ from synth.contexts.sections import written
 from synth.problem.arrays import Problems
 from synth.world import vocabulary as W
 from synth.world.vocabulary import EOS, PAD
-from train.core.batch_flops import forward_flops
+from train.core.state import forward_flops
 from train.opd.rollouts import ORIGINS, Rollouts, join
 from train.opd.schedule import unit, whole
 from train.opd.scored import of_token

@@ -19,8 +19,7 @@ from synth.documents import Documents
 from synth.kernel.rng import key
 from synth.problem.arrays import Problems
 from synth.store.encodings import Encoding, encoding_of
-from train.core.batch_flops import forward_flops
-from train.data.addressed import uniform
+from train.core.state import forward_flops
 from train.data.batches import pad
 from train.opd.rollouts import ORIGINS, Rollouts, join
 
@@ -57,7 +56,7 @@ class Prompts:
 
     def chance(self, use: str, step: int) -> float:
         """A uniform number from [0, 1), of one use in one step."""
-        return uniform(self.seed, use, step)
+        return key(self.seed, use, step) / 2.0**63  # `key` has 63 bits
 
     def generator(self, use: str, step: int, each: int = 0) -> torch.Generator:
         """The random numbers of one use in one step; `each` of them belong to every prompt, in order."""

@@ -21,7 +21,7 @@ from synth.contexts.sections import parse
 from synth.oracle.next_token import POLICIES, Oracle
 from synth.spec import Spec
 from train.config.schema import Choice
-from train.core.batch_flops import forward_flops
+from train.core.state import forward_flops
 from train.opd.rollouts import Rollouts
 from train.opd.schedule import require, unit, whole
 from train.opd.scored import LogProbs, Targets

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from train.plotting import CaptionedFigure, error_bars, legend_once, stacked_bars
 from train.report.estimates import Missing, PooledEstimate, gap_share, no_distillation, solution_accuracy
-from train.report.stage_styles import StageStyle, label, stage_styles
+from train.report.page import StageStyle, label, stage_styles
 from train.runs.results import Experiment, Run, counts, is_number
 from train.statistics import Estimate, wilson
 from train.tables import plural

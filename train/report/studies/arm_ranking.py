@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 
 from train.plotting import BLUE, GREY, ORANGE, CaptionedFigure, stacked_bars
 from train.report.estimates import Missing, mean_or_none
-from train.report.page import Piece, note
-from train.report.stage_styles import label
+from train.report.page import Piece, label, note
 from train.runs.results import Experiment, Run, run_folder_name
 from train.statistics import CHANGE, SHARE, Estimate, holm, nested_mean, nested_test
 from train.tables import NONE, Table, format_interval, plural

@@ -11,8 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from train.plotting import GREY, RED, CaptionedFigure
 from train.report.estimates import Missing, NotApplicable, PooledEstimate
-from train.report.page import Piece, note, piece
-from train.report.stage_styles import label
+from train.report.page import Piece, label, note, piece
 from train.report.studies.collapse_warnings import QUIET, SIGNATURE, early_warnings, is_published, signature
 from train.runs.collapse import TRUNCATED, onset, trailing_mean
 from train.runs.results import Experiment, Run, is_number

@@ -17,8 +17,7 @@ from matplotlib.ticker import PercentFormatter
 from synth.store.files import read_json
 from train.plotting import CYCLE, MARKERS, CaptionedFigure, error_bars
 from train.report import estimates
-from train.report.page import Piece, note
-from train.report.stage_styles import label
+from train.report.page import Piece, label, note
 from train.runs.results import Experiment, Run, counts
 from train.statistics import wilson
 from train.tables import NONE, Table, format_interval, plural

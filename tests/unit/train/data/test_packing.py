@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from models.gpt import GPT, GPTConfig
 from synth.world.vocabulary import EOS, PAD
 from train.core.torch_setup import set_up
-from train.data.batches import Batch, BatchConfig, Batches, DataConfig, collate
-from train.data.packing import end_to_end, first_fit, spans
+from train.data.batches import Batch, BatchConfig, Batches, DataConfig, collate, end_to_end, first_fit, spans
 from train.pretrain import NextToken
 
 SOURCE = DataConfig("tiny", {"ops": 2, "edges": 4, "letter_order": "random"}, seed=3).source("train")

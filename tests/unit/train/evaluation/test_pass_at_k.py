@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from train.evaluation.pass_at_k import PassConfig, pass_at_k, pass_rates
+from train.evaluation.evaluator import PassConfig, pass_at_k, pass_rates
 
 
 @pytest.mark.parametrize("k", [1, 2, 4, 6])

@@ -20,9 +20,9 @@ import pytest
 from tests.helpers.run_folders import write_run
 from train import plotting
 from train.plotting import smooth
-from train.report import PARTS, build, judged, rollouts
+from train.report import PARTS, build, judged, sections
 from train.report.estimates import gap_share
-from train.report.figures import distillation_course
+from train.report.figures import training
 from train.report.verdicts import judge
 from train.runs.expectation import Expectation
 from train.runs.results import Run, load, run_folder_name
@@ -324,13 +324,13 @@ def test_paths_without_runs_are_refused(tmp_path):
 def test_ten_rollouts_are_half_right_and_half_wrong():
     def shown(right: int, wrong: int) -> tuple[int, int]:
         samples = [rollout(i, i < right) for i in range(right + wrong)]
-        chosen = rollouts.choose(samples)
+        chosen = sections.choose(samples)
         assert [s["index"] for s in chosen] == sorted(s["index"] for s in chosen)
         return sum(s["right"] for s in chosen), sum(not s["right"] for s in chosen)
 
     assert shown(20, 20) == (5, 5) and shown(20, 2) == (8, 2) and shown(1, 20) == (1, 9) and shown(3, 0) == (3, 0)
-    assert rollouts.newest([{"step": 1}, {"step": 5}, {"step": 5}]) == [{"step": 5}] * 2
-    assert len(rollouts.newest([{"index": 1}, {"index": 2}])) == 2
+    assert sections.newest([{"step": 1}, {"step": 5}, {"step": 5}]) == [{"step": 5}] * 2
+    assert len(sections.newest([{"index": 1}, {"index": 2}])) == 2
 
 
 def test_smoothing_keeps_lines_straight_and_tames_noise():
@@ -354,7 +354,7 @@ def test_the_course_of_a_run_has_a_panel_for_each_kind_of_diagnostic_that_it_log
     log[4] |= {"eval_full": 0.25, "auroc_rkl": 0.7}
     add_run(tmp_path, "opd", {"teacher": None}, summary={}, metrics=log)
     experiments = load([tmp_path])
-    makers = distillation_course.figures(experiments)
+    makers = training.courses(experiments)
     assert list(makers) == ["course-opd"]
     drawn = plotting.draw(makers["course-opd"], experiments)
     axes = {ax.get_title(loc="left"): ax for ax in drawn.figure.axes if ax.get_visible()}
@@ -363,4 +363,4 @@ def test_the_course_of_a_run_has_a_panel_for_each_kind_of_diagnostic_that_it_log
     assert set(lines) == {"solution", "held out"} and lines["held out"].get_xydata().tolist() == [[4.0, 0.25]]
     assert lines["held out"].get_marker() == "o" and lines["solution"].get_marker() == "None"
     add_run(tmp_path, "bare", {"teacher": None}, summary={}, metrics=[{"step": 1, "loss": 1.0}])
-    assert list(distillation_course.figures(load([tmp_path]))) == ["course-opd"]
+    assert list(training.courses(load([tmp_path]))) == ["course-opd"]

@@ -125,3 +125,15 @@ def test_progress_in_each_unit():
     for bad in ({}, {"steps": 1, "tokens": 2}, {"steps": 0}, {"flops": -1.0}):
         with pytest.raises(ValueError, match="budget"):
             Budget(**bad)
+
+
+def test_the_folder_of_a_distillation_carries_its_method_and_an_earlier_one_goes_on(tmp_path):
+    settings = config(tmp_path, method={"name": "gkd"})
+    settings["out"]["name"] = "{method}"
+    digest = config_hash(settings)[:8]
+    assert run_path(settings) == tmp_path / "runs" / f"gkd-{digest}"
+    earlier = tmp_path / "runs" / f"opd-{digest}"
+    earlier.mkdir(parents=True)
+    assert run_path(settings) == earlier
+    settings["out"]["name"] = "mine"
+    assert run_path(settings).name == f"mine-{digest}"
