@@ -1,23 +1,28 @@
 """All that probes take from `train`: settings, checkpoints, run folders, evaluation, statistics, the style of figures.
 
 The one place where this package meets `train`; the other files of `probes` import these names from here. Its own part
-is to open any checkpoint with the data it belongs to: a run folder, a checkpoints/step-N folder, or a Hugging Face
-folder. A checkpoint of ours notes its data. A Hugging Face folder says only its vocabulary; the first preset with
-exactly that vocabulary is taken unless one is named.
+is to note what a run has done so far, and to open any checkpoint with the data it belongs to: a run folder, a
+checkpoints/step-N folder, or a Hugging Face folder. A checkpoint of ours notes its data. A Hugging Face folder says
+only its vocabulary; the first preset with exactly that vocabulary is taken unless one is named.
 
     opened = open_checkpoint("runs/quickstart/teacher-1a2b3c4d")
     opened.model, opened.data.source("test")
+    log.once("nece linear", fit)        # calls fit() the first time; from then on gives its value
 """
 
 # ruff: noqa: F401, I001  the other files of probes import these names from here
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from models.gpt import GPT
 from models.huggingface.export import load as load_hugging_face
 from synth.spec import presets
 from synth.store.encodings import PHRASE
+from synth.store.files import append_json_line, finite, read_json_lines, write_json_lines
 from synth.store.hf_tokenizer import load_folder
 from train.config.compose import REQUIRED, plain, run_entry
 from train.config.schema import build
@@ -90,3 +95,41 @@ def _open_hugging_face(path: Path, setting: str, preset: str | None) -> OpenChec
             return OpenCheckpoint(path.name, model, data)
     tried = "any preset" if preset is None else f"preset={preset}"
     raise ValueError(f"{setting}={path}: its vocabulary is not that of {tried}; accepted: a folder of train.export")
+
+
+class ResumeLog:
+    """Named parts of a run, each done once, in metrics.jsonl: a killed run goes on after its last finished part.
+
+    Values are JSON: None for a number that is not finite, no tuples. A line with `value` ends a part; lines before it,
+    the V-probe's losses, belong to the part after them and are dropped on a new start where that was not finished.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        lines = read_json_lines(path)
+        whole = max((i + 1 for i, line in enumerate(lines) if "value" in line), default=0)
+        if whole < len(lines):
+            write_json_lines(path, lines[:whole])
+        self._done = {line["part"]: line for line in lines[:whole] if "value" in line}
+
+    def __contains__(self, part: str) -> bool:
+        return part in self._done
+
+    def loss(self, part: str, step: int, loss: float, progress: float) -> None:
+        """A loss inside a part; `progress` is the share of the whole run that is done."""
+        append_json_line(self.path, {"part": part, "step": step, "loss": loss, "progress": progress}, durable=False)
+
+    def once(self, part: str, make: Callable[[], Any], progress: float | None = None) -> Any:
+        """The value of a part, made at the first call; `progress` is that of the run after it."""
+        if part not in self._done:
+            start = time.monotonic()
+            line = {"part": part, "value": finite(make()), "seconds": time.monotonic() - start}
+            line |= {} if progress is None else {"progress": progress}
+            append_json_line(self.path, line)
+            self._done[part] = line
+        return self._done[part]["value"]
+
+    @property
+    def seconds(self) -> float:
+        """Of all finished parts."""
+        return sum(line["seconds"] for line in self._done.values())

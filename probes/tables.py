@@ -1,4 +1,4 @@
-"""Measured numbers in `summary.json`, as lines for a person and as CSV for a program.
+"""Measured numbers in `summary.json`, as lines for a person, as CSV for a program, and as lines of a figure.
 
 A table is a list of rows, column -> cell; a cell is a text, a number, None, or an interval {value, low, high, n}. In
 summaries of probes the value of an interval is called `accuracy`.
@@ -7,7 +7,10 @@ summaries of probes the value of an interval is called `accuracy`.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from probes.runs import Estimate, Table
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from probes.runs import Estimate, Table, error_bars
 
 Row = Mapping[str, Any]
 
@@ -70,3 +73,16 @@ def _flat(row: Row) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def plot_intervals(ax: Axes, rows: Sequence[Row], x: str, y: str, **style: Any) -> None:
+    """A line through the intervals in column `y` over the numbers in column `x`."""
+    value, error = error_bars([estimate_of(row[y]) for row in rows])
+    if rows:
+        ax.errorbar([row[x] for row in rows], value, error, **style)
+
+
+def percent_axis(*axes: Axes) -> None:
+    """Shares on the vertical axis as whole percents."""
+    for ax in axes:
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

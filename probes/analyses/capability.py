@@ -16,13 +16,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from probes.analyses.analysis import Summary, percent_axis, plot_intervals, task_of
 from probes.analyses.responses import response_budget, sample_responses
-from probes.resume_log import ResumeLog
-from probes.runs import BLUE, GREY, CaptionedFigure, ClusterBootstrap, error_bars, pass_at_k
+from probes.runs import BLUE, GREY, CaptionedFigure, ClusterBootstrap, ResumeLog, error_bars, pass_at_k
 from probes.settings import ProbeConfig, check_above_zero, check_at_least, check_each
-from probes.tables import cell, estimate_of
-from probes.tasks.task import Models
+from probes.tables import cell, estimate_of, percent_axis, plot_intervals
+from probes.tasks.task import Models, Summary, task_of
 from synth.problem.arrays import DIFFERENCE, MULTIPLY, Problems
 
 BINS = ("none", "to 25%", "to 50%", "to 75%", "below all", "all")

@@ -2,13 +2,13 @@
 
     python -m probes.run task=collapse checkpoint=runs/collapse/opd-1a2b3c4d
 
-reads the checkpoints of a run that kept them (`out.keep=0 out.save_every=10`), with the student that it began from as
-step 0. At each: linear probes of `known`, `value`, `nece_next` and `done` at every layer
-(`probes.analyses.state_probes`), fitted anew (`own`: is it still there?) and as fitted at step 0 (`frozen`: is it still
-where it was?), and greedy answers: length, cut off, looping, right. Table `order` says when each state is first clearly
-lower than at step 0 (95%, paired by query) and when half of its margin over the most frequent label is gone, beside the
-step at which length, cut-off and repetition depart from their start in the run's own log. Last, steering along `done`
-while the first and the last checkpoint write (`probes.analyses.steering`): does it make answers end, or go on?
+reads the checkpoints of a run that kept them (`out.keep=0 out.save_every=10`), and as step 0 the student that it began
+from. At each: linear probes of `known`, `value`, `nece_next` and `done` at every layer, fitted anew (`own`: is it still
+there?) and as fitted at step 0 (`frozen`: is it still where it was?), and greedy answers: length, cut off, looping,
+right. Table `order` says when each state is first clearly lower than at step 0 (95%, paired by query) and when half of
+its margin over the most frequent label is gone, beside the step at which length, cut-off and repetition depart from
+their start in the run's own log. Last, steering along `done` while the first and the last checkpoint write: does it
+make answers end, or go on? (`probes.analyses.state_steering`)
 """
 
 from contextlib import suppress
@@ -23,17 +23,36 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from models.gpt import GPT
-from probes.analyses.analysis import Summary, percent_axis, plot_intervals, task_of
 from probes.analyses.responses import Responses, response_budget, sample_responses
-from probes.analyses.state_probes import DONE, STATES, queries_of, read_states, state_probes
-from probes.analyses.steering import DIRECTION, NOTHING, RANDOM, effect, steer
+from probes.analyses.state_steering import (
+    DIRECTION,
+    DONE,
+    NOTHING,
+    RANDOM,
+    STATES,
+    effect,
+    queries_of,
+    read_states,
+    state_probes,
+    steer,
+)
 from probes.readout.activations import RESIDUAL, chosen_sites, layer_of
 from probes.readout.controls import majority, random_weights
-from probes.resume_log import ResumeLog
-from probes.runs import BLUE, CYCLE, GREY, HEALTH, RED, CaptionedFigure, ClusterBootstrap, checkpoint, departure
+from probes.runs import (
+    BLUE,
+    CYCLE,
+    GREY,
+    HEALTH,
+    RED,
+    CaptionedFigure,
+    ClusterBootstrap,
+    ResumeLog,
+    checkpoint,
+    departure,
+)
 from probes.settings import ProbeConfig, check_at_least, check_each
-from probes.tables import Row, cell
-from probes.tasks.task import Models
+from probes.tables import Row, cell, percent_axis, plot_intervals
+from probes.tasks.task import Models, Summary, task_of
 from synth.store.files import read_json_lines
 
 

@@ -26,14 +26,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from models.gpt import GPT
-from probes.analyses.analysis import Summary, task_of
 from probes.analyses.responses import BATCH, Responses, next_token_logprobs, response_budget, sample_responses
-from probes.resume_log import ResumeLog
-from probes.runs import CYCLE, CaptionedFigure, ClusterBootstrap, derivation_states
+from probes.runs import CYCLE, CaptionedFigure, ClusterBootstrap, ResumeLog, derivation_states
 from probes.settings import ProbeConfig, check_above_zero, check_at_least
 from probes.tables import cell, estimate_of
 from probes.tasks.retry_upon_regret import continue_texts
-from probes.tasks.task import Models
+from probes.tasks.task import Models, Summary, task_of
 from synth.documents import Documents
 from synth.judge.checker import check_responses
 from synth.kernel.rng import key

@@ -16,13 +16,11 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from models.gpt import GPT
-from probes.analyses.analysis import Summary, task_of
 from probes.analyses.responses import Responses, next_token_logprobs, response_budget, sample_responses
-from probes.resume_log import ResumeLog
-from probes.runs import CaptionedFigure, ClusterBootstrap, held_out_loss, merge_models
+from probes.runs import CaptionedFigure, ClusterBootstrap, ResumeLog, held_out_loss, merge_models
 from probes.settings import ProbeConfig, check_at_least, check_each
 from probes.tables import cell
-from probes.tasks.task import Models
+from probes.tasks.task import Models, Summary, task_of
 from synth.dataset import Source
 
 DOCUMENTS = 256  # of the held-out loss

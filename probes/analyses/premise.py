@@ -14,13 +14,20 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from probes.analyses.analysis import Summary, percent_axis, task_of
 from probes.analyses.responses import Responses, response_budget, sample_responses
-from probes.resume_log import ResumeLog
-from probes.runs import BLUE, CYCLE, CaptionedFigure, ClusterBootstrap, DataConfig, error_bars, run_folder_name
+from probes.runs import (
+    BLUE,
+    CYCLE,
+    CaptionedFigure,
+    ClusterBootstrap,
+    DataConfig,
+    ResumeLog,
+    error_bars,
+    run_folder_name,
+)
 from probes.settings import ProbeConfig, check_at_least
-from probes.tables import cell, estimate_of
-from probes.tasks.task import Models
+from probes.tables import cell, estimate_of, percent_axis
+from probes.tasks.task import Models, Summary, task_of
 from synth.documents import Documents
 from synth.judge.checker import EARLY, REPEATED, UNDETERMINED
 from synth.problem.arrays import MISSING

@@ -20,13 +20,22 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from probes.analyses.analysis import Summary, percent_axis, task_of
 from probes.analyses.responses import Responses, response_budget, response_logprobs, sample_responses, step_means
-from probes.resume_log import ResumeLog
-from probes.runs import BLUE, GREEN, GREY, ORANGE, RED, CaptionedFigure, ClusterBootstrap, Estimate, error_bars
+from probes.runs import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    CaptionedFigure,
+    ClusterBootstrap,
+    Estimate,
+    ResumeLog,
+    error_bars,
+)
 from probes.settings import ProbeConfig, check_above_zero, check_at_least, check_each
-from probes.tables import cell, estimate_of
-from probes.tasks.task import Models
+from probes.tables import cell, estimate_of, percent_axis
+from probes.tasks.task import Models, Summary, task_of
 from synth.judge.checker import MALFORMED
 
 CLASSES = ("teacher", "student", "boosted", "damped", "shared")

@@ -21,14 +21,12 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from models.gpt import GPT
-from probes.analyses.analysis import Summary, percent_axis, plot_intervals, task_of
 from probes.analyses.responses import BATCH, Responses, response_budget, response_logprobs, sample_responses
-from probes.resume_log import ResumeLog
-from probes.runs import BLUE, GREEN, GREY, CaptionedFigure, ClusterBootstrap, Estimate
+from probes.runs import BLUE, GREEN, GREY, CaptionedFigure, ClusterBootstrap, Estimate, ResumeLog
 from probes.settings import ProbeConfig, check_above_zero, check_at_least, check_each
-from probes.tables import cell
+from probes.tables import cell, percent_axis, plot_intervals
 from probes.tasks.retry_upon_regret import continue_texts
-from probes.tasks.task import Models
+from probes.tasks.task import Models, Summary, task_of
 from synth.documents import Documents
 from synth.judge.checker import MALFORMED, Verdicts, check_responses
 from synth.kernel.rng import key

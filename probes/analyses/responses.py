@@ -16,8 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.gpt import GPT
-from probes.resume_log import ResumeLog
-from probes.runs import periods
+from probes.runs import ResumeLog, periods
 from probes.tasks.retry_upon_regret import continue_texts
 from synth.documents import Documents
 from synth.judge.checker import Verdicts, check_responses

@@ -26,14 +26,22 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from models.gpt import GPT
-from probes.analyses.analysis import Summary, task_of
 from probes.analyses.responses import Responses, response_budget, response_logprobs, sample_responses, step_means
 from probes.analyses.teacher_contexts import CONTEXTS, CONTROLS, context_tokens, peers_of
-from probes.resume_log import ResumeLog
-from probes.runs import BLUE, GREY, ORANGE, CaptionedFigure, ClusterBootstrap, Estimate, correlation, error_bars
+from probes.runs import (
+    BLUE,
+    GREY,
+    ORANGE,
+    CaptionedFigure,
+    ClusterBootstrap,
+    Estimate,
+    ResumeLog,
+    correlation,
+    error_bars,
+)
 from probes.settings import ProbeConfig, check_above_zero, check_at_least
 from probes.tables import cell, estimate_of
-from probes.tasks.task import Models
+from probes.tasks.task import Models, Summary, task_of
 from synth.kernel.rng import key
 
 MEASURES = ("spearman", "kendall", "pairs", "auc", "point_biserial", "brier_sigmoid", "brier_minmax", "top1")

@@ -12,7 +12,7 @@ parameter that is computed already counts for can_next; that it does fits their 
 with those, 75% without). A parameter that a missing premise leaves without a value is not asked about. The value of
 one that a slip has written wrongly is still the problem's.
 
-Legend: Q queries, N documents, T tokens of all documents, X parameter slots.
+Legend: Q queries, N documents (or problems), T tokens of all documents, X parameter slots.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from probes.queries import dependencies
 from probes.queries.table import Queries, Task, rows_of_tokens
 from synth.documents import SENTENCE_SEGMENT, SOLUTION_SEGMENT, Documents
-from synth.problem.arrays import INSTANCES
+from synth.problem.arrays import INSTANCES, MAX_TERMS, SLOTS, Problems
 
 ALL, GIVEN = "all", "given"  # parameters that nece asks about
 
@@ -77,7 +76,7 @@ def _needed(queries: Queries, known_NX: np.ndarray, modulus: int) -> np.ndarray:
 
 def _depends(queries: Queries, known_NX: np.ndarray, modulus: int) -> np.ndarray:
     rows, place_Q = np.unique(queries.row, return_inverse=True)
-    return dependencies.ancestors(queries.documents.problems.take(rows))[place_Q, queries.slot, queries.other]
+    return ancestors(queries.documents.problems.take(rows))[place_Q, queries.slot, queries.other]
 
 
 def _known(queries: Queries, known_NX: np.ndarray, modulus: int) -> np.ndarray:
@@ -91,13 +90,56 @@ def _value(queries: Queries, known_NX: np.ndarray, modulus: int) -> np.ndarray:
 
 def _can_next(queries: Queries, known_NX: np.ndarray, modulus: int) -> np.ndarray:
     problems = queries.documents.problems
-    slots_QF = dependencies.dependencies(problems.take(queries.row))[np.arange(len(queries)), queries.slot]
+    slots_QF = dependencies(problems.take(queries.row))[np.arange(len(queries)), queries.slot]
     return np.all((slots_QF < 0) | known_NX[queries.row[:, None], slots_QF], axis=1)
 
 
 def _nece_next(queries: Queries, known_NX: np.ndarray, modulus: int) -> np.ndarray:
     coming = _can_next(queries, known_NX, modulus) & ~_known(queries, known_NX, modulus)
     return coming & _needed(queries, known_NX, modulus)
+
+
+def dependencies(problems: Problems) -> np.ndarray:
+    """Slots that each parameter directly rests on, int64[N, X, 8], filled with -1."""
+    inside_NXF = np.arange(MAX_TERMS)[:, None] < problems.n_terms[..., None, None]
+    return np.where(inside_NXF, problems.terms, -1).reshape(*problems.n_terms.shape, -1)
+
+
+def direct(problems: Problems) -> np.ndarray:
+    """bool[N, X, X]: the first directly rests on the second."""
+    slots_NXF = dependencies(problems)
+    result_NXX = np.zeros((len(slots_NXF), SLOTS, SLOTS + 1), dtype=bool)  # the last column takes the -1
+    n, x = np.indices(slots_NXF.shape[:2])
+    for f in range(slots_NXF.shape[2]):
+        result_NXX[n, x, slots_NXF[..., f]] = True
+    return result_NXX[..., :SLOTS]
+
+
+def ancestors(problems: Problems) -> np.ndarray:
+    """bool[N, X, X]: the first rests on the second, directly or through others."""
+    reached_NXX = direct(problems).astype(np.float32)
+    length = 1  # of the longest path that is followed
+    while length < SLOTS:
+        reached_NXX = ((reached_NXX + reached_NXX @ reached_NXX) > 0).astype(np.float32)
+        length *= 2
+    return reached_NXX > 0
+
+
+def distance(problems: Problems) -> np.ndarray:
+    """Steps of dependency from the query to each parameter, along the shortest way; -1 for what it does not rest on.
+
+    int64[N, X]; 0 for the query itself.
+    """
+    direct_NXX, n = direct(problems), np.arange(len(problems.value))
+    result_NX = np.full((len(n), SLOTS), -1)
+    front_NX = np.zeros((len(n), SLOTS), dtype=bool)
+    front_NX[n, problems.query] = True
+    for steps in range(SLOTS):
+        result_NX[front_NX] = steps
+        front_NX = (front_NX[:, :, None] & direct_NXX).any(1) & (result_NX < 0)
+        if not front_NX.any():
+            break
+    return result_NX
 
 
 def _two(modulus: int) -> int:

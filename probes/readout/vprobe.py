@@ -5,7 +5,7 @@ embedding, E + U V for all tokens, and a linear head on the last hidden state at
 the head reads has to be computed by the model's own weights. Part 2.2's second version of it (section 3) also updates
 every query and value map, with a small rank: `attention_rank`. As in the paper: AdamW, no warm-up, linear decay to 0.
 Ours: a step takes texts with all of their queries, which costs little more than one query of each
-(`probes.readout.prefix_cache`).
+(`probes.readout.activations`).
 
 Legend: Q queries, P texts, C channels, R rank, K classes, V vocabulary, L layers.
 """

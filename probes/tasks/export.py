@@ -20,8 +20,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from models.flops import n_params
-from probes.queries import dependencies
-from probes.queries.labels import TASKS, check_tasks
+from probes.queries.labels import TASKS, check_tasks, distance
 from probes.queries.table import Queries
 from probes.readout.activations import RESIDUAL, chosen_sites, names_in_line, read
 from probes.readout.linear import Split
@@ -106,7 +105,7 @@ def _rows(queries: Queries, world: World, shard_Q: np.ndarray, first: int) -> di
         "slot": queries.slot.tolist(),
         "label": queries.label.tolist(),
         "needed": (problems.needed[queries.row, queries.slot] > 0).tolist(),
-        "distance": dependencies.distance(problems)[queries.row, queries.slot].tolist(),
+        "distance": distance(problems)[queries.row, queries.slot].tolist(),
         "tokens": [np.concatenate([queries.text(q), endings[q]]).tolist() for q in range(len(queries))],
     }
 

@@ -23,27 +23,32 @@ from models.decode.beam import beam_search
 from models.flops import n_params
 from models.gpt import GPT
 from probes.queries.model_solutions import Solutions, Steps, judge_solutions, padded_solutions
-from probes.readout.activations import RESIDUAL, chosen_sites, read
-from probes.readout.controls import random_weights
-from probes.readout.fitted_probes import AFTER, BEFORE, FittedProbe, fitted_probes
-from probes.readout.linear import Split, fit_probes
-from probes.runs import ClusterBootstrap, Estimate, paired_difference, rate
+from probes.readout.linear import Split
+from probes.runs import ClusterBootstrap, Table, paired_difference, rate
 from probes.settings import LINEAR, VPROBE, ProbeConfig, check_above_zero, check_at_least
-from probes.tables import cell
+from probes.tables import accuracy_text, cell
+from probes.tasks.detection import (
+    AFTER,
+    BEFORE,
+    FittedProbe,
+    after_step,
+    detection,
+    first_wrong,
+    fitted_probes,
+    unneeded,
+)
 from probes.tasks.layers import splits
-from probes.tasks.mistakes_table import table
 from probes.tasks.retry_upon_regret import Outcome, chance, continue_texts, greedy, perfect, with_regret
 from probes.tasks.task import Models, Task
 from synth.dataset import Source
 from synth.documents import Documents
-from synth.judge.checker import MALFORMED, RETRY, UNNEEDED, reason
+from synth.judge.checker import RETRY, reason
 from synth.kernel.rng import key
 from synth.world.vocabulary import EOS, PAD, STOP, World
 
 TASKS = ("nece", "can_next", "nece_next")  # of the probes that are asked about the model's own solutions
 WHEN = {VPROBE: BEFORE, LINEAR: AFTER}
 QUESTION = 5  # tokens of a question behind a text
-FEW = 5  # steps of either kind, below which nothing is fitted or reported
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,9 @@ def run(config: Config, models: Models, splits: dict[str, Split], folder: Path) 
             for task in ("can_next", "nece_next")
             for when in (BEFORE, AFTER)
         },
-        "after_step": after_step(config, model, world),
+        "after_step": after_step(
+            model, _parts_after_step(config, model, world), world, config.probe.linear.l2, config.seed
+        ),
     }
     bar.update()
     found["solutions"] = solutions(config, model, world, written, probes["can_next", WHEN[config.mistakes.probe]])
@@ -153,93 +160,11 @@ def taxonomy(written: Solutions) -> dict[str, Any]:
     }
 
 
-def first_wrong(
-    steps: Steps, probes: Mapping[tuple[str, str], FittedProbe], world: World, when: str = BEFORE
-) -> dict[str, Any]:
-    """Share of the first wrong parameters whose label is no that the probe says no to, for can_next and nece_next."""
-    first = steps.take(np.flatnonzero(steps.first_mistake & (steps.name[:, 0] >= 0)))
-    result = {}
-    for task in ("can_next", "nece_next"):
-        no = np.zeros(0, dtype=bool)
-        if len(first):
-            queries = first.queries(first.start)
-            no = (probes[task, when].answer(queries) == 0)[first.labels(task, queries, world.modulus) == 0]
-        result[task] = cell(ClusterBootstrap(np.arange(len(no))).rate(no), "accuracy")
-    return result
-
-
-def unneeded(steps: Steps, nece: FittedProbe) -> dict[str, Any]:
-    """Share of the unneeded parameters in the solutions that nece, asked before the solution, calls not needed."""
-    steps = steps.take(np.flatnonzero(steps.kind == UNNEEDED))
-    right = np.zeros(0, dtype=bool)
-    if len(steps):
-        right = nece.answer(steps.queries(np.full(len(steps), -1))) == 0
-    return cell(ClusterBootstrap(steps.row).rate(right), "accuracy")
-
-
-def detection(steps: Steps, probe: FittedProbe, task: str, world: World) -> dict[str, Any]:
-    """can_next or nece_next on every parameter written up to the first mistake: found of those whose truth is no, and
-    suspected of those whose truth is yes. A probe that always says no finds all and suspects all."""
-    steps = steps.take(np.flatnonzero(steps.before_mistake & (steps.name[:, 0] >= 0) & (steps.kind != RETRY)))
-    bootstrap = ClusterBootstrap(steps.row)
-    if not len(steps):
-        return {"found": cell(bootstrap.rate(steps.row > 0), "accuracy"), "suspected": None}
-    queries = steps.queries(steps.start)
-    no, yes = probe.answer(queries) == 0, steps.labels(task, queries, world.modulus) == 1
-    return {name: cell(bootstrap.rate(no, of), "accuracy") for name, of in (("found", ~yes), ("suspected", yes))}
-
-
-def after_step(config: Config, model: GPT, world: World) -> dict[str, Any] | None:
-    """A linear probe at the end of each step up to the first mistake: is the step one? Balanced accuracy, or None.
-
-    Fitted to solutions that the model samples on problems of the train split, tested on those of the test split.
-    `random`: that of the same probe on the same texts, read by random weights.
-    """
-    m, parts = config.mistakes, []
-    train, test = (config.data.source(split, "mistakes") for split in ("train", "test"))
-    for source, start, n in ((train, 0, m.problems), (train, m.problems, m.problems // 4 + 1), (test, 0, m.problems)):
-        steps = Steps.of(_sampled(config, model, world, source, range(start, start + n)), world)
-        parts.append(steps.take(np.flatnonzero(steps.before_mistake & (steps.kind != RETRY))))
-    labels = [(part.kind >= MALFORMED).astype(np.int64) for part in parts]
-    if any(min(label.sum(), (1 - label).sum()) < FEW for label in labels):
-        return None
-    right, site = _fit_after_step(config, model, parts, labels)
-    right_of_random, _ = _fit_after_step(config, random_weights(model, config.seed), parts, labels)
-    wrong, bootstrap = labels[2] == 1, ClusterBootstrap(parts[2].row)
-    by_chance = _balanced_accuracy(bootstrap, right_of_random, wrong).value
-    found = cell(_balanced_accuracy(bootstrap, right, wrong), "accuracy")
-    return found | {"random": by_chance, "mistakes": int(wrong.sum()), "site": site}
-
-
-def _fit_after_step(
-    config: Config, model: GPT, parts: Sequence[Steps], labels: Sequence[np.ndarray]
-) -> tuple[np.ndarray, str]:
-    """For which steps of the last part a probe at their end is right, and the site that was best on the second."""
-    sites, states = chosen_sites(model, RESIDUAL), []
-    for part in parts:
-        last = part.solutions.tokens_NR[part.row, part.stop - 1][:, None]
-        states.append(read(model, part.queries(part.stop - 1), last, sites).to(model.embed.weight.device))
-    even = [_balanced(label, key(config.seed, "probe after step", i)) for i, label in enumerate(labels[:2])]
-    balanced_states = [state[:, which] for state, which in zip(states, even, strict=False)]
-    balanced_labels = [label[which] for label, which in zip(labels, even, strict=False)]
-    probes = fit_probes(balanced_states, balanced_labels, 2, config.probe.linear.l2)
-    s = probes.best
-    return probes.at(s).predict(states[2][s : s + 1])[0] == labels[2], sites[s]
-
-
-def _balanced_accuracy(bootstrap: ClusterBootstrap, right: np.ndarray, wrong: np.ndarray) -> Estimate:
-    """Mean of the accuracies among mistakes and among the other steps."""
-    value = float(np.mean([right[wrong].mean(), right[~wrong].mean()]))
-    return bootstrap.statistic(
-        lambda a_D, b_D: (a_D + b_D) / 2, value, len(right), (right, wrong), (right, ~wrong), within=(0, 1)
-    )
-
-
-def _balanced(label: np.ndarray, seed: int) -> np.ndarray:
-    """As many of either label, in a random order."""
-    order = np.random.Generator(np.random.Philox(seed)).permutation(len(label))
-    each = int(min(label.sum(), (1 - label).sum()))
-    return np.concatenate([order[label[order] == k][:each] for k in (0, 1)])
+def _parts_after_step(config: Config, model: GPT, world: World) -> list[Solutions]:
+    """Solutions that the model samples: to fit on and to choose with, of the train split, and to test on."""
+    n, (train, test) = config.mistakes.problems, (config.data.source(split, "mistakes") for split in ("train", "test"))
+    pieces = ((train, range(n)), (train, range(n, n + n // 4 + 1)), (test, range(n)))
+    return [_sampled(config, model, world, source, indices) for source, indices in pieces]
 
 
 def _sampled(config: Config, model: GPT, world: World, source: Source, indices: Sequence[int]) -> Solutions:
@@ -295,6 +220,69 @@ def _row(name: str, outcome: Outcome, baseline: Solutions) -> dict[str, Any]:
 
 def _mean(count: np.ndarray) -> float | None:
     return float(count.mean()) if len(count) else None
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """All of it as lines: ways to solve, kinds of mistakes, what the probes knew."""
+    return "\n".join([*_solutions(summary), "", *_taxonomy(summary["taxonomy"]), "", *_knew(summary)])
+
+
+def _solutions(summary: Mapping[str, Any]) -> list[str]:
+    head = ["way", "fully right [95%]", "above greedy [95%]", "taken back a right, wrong solution", "BACK written"]
+    cells = []
+    for row in summary["solutions"]:
+        full, gain = row["full"], row["gain"]
+        right = f"{full['rate']:.1%} [{full['low']:.1%}, {full['high']:.1%}]"
+        above = f"{gain['value']:+.1%} [{gain['low']:+.1%}, {gain['high']:+.1%}]"
+        taken_back, back = (f"{_count(row[f'{k}_right'])}, {_count(row[f'{k}_wrong'])}" for k in ("retries", "back"))
+        cells.append([row["name"], right, above, taken_back, back])
+    return [Table(head, cells).text("lrrl")]
+
+
+def _count(mean: float | None) -> str:
+    return "-" if mean is None else f"{mean:.2f}"
+
+
+def _taxonomy(taxonomy: Mapping[str, Any]) -> list[str]:
+    problems = {int(ops): n for ops, n in taxonomy["problems_by_ops"].items()}
+    cells = []
+    for kind in sorted({row["kind"] for row in taxonomy["by_ops"]}):
+        count = {row["ops"]: row["n"] for row in taxonomy["by_ops"] if row["kind"] == kind}
+        steps = [row for row in taxonomy["by_step"] if row["kind"] == kind]
+        by_step = [f"{'the end' if row['step'] is None else row['step'] + 1} {row['n']}" for row in steps]
+        cells.append([kind, *(str(count.get(ops, 0)) for ops in problems), ", ".join(by_step)])
+    head = (
+        f"{taxonomy['wrong']} of {taxonomy['n']} greedy solutions are wrong; first mistake by operations, then by step"
+    )
+    columns = ["problems", *(f"op={ops}: {n}" for ops, n in problems.items()), "step"]
+    return [head, Table(columns, cells).text("l" + "r" * len(problems) + "l")]
+
+
+def _knew(summary: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"probe for {name}: {accuracy_text(found)} on the generator's documents"
+        for name, found in summary["probes"].items()
+    ]
+    for name, when in (("first_wrong", "before it was written"), ("first_wrong_after", "once it was written")):
+        for task, found in summary[name].items():
+            lines.append(f"first wrong parameter, {when}: {task} says no to {accuracy_text(found)}")
+    lines.append(
+        f"unneeded ones: nece called {accuracy_text(summary['unneeded'])} of them not needed before the solution"
+    )
+    for name, found in summary["detection"].items():
+        if found["suspected"] is not None:
+            lines.append(
+                f"{name}: finds {accuracy_text(found['found'])} of the parameters written where it is no, suspects "
+                f"{accuracy_text(found['suspected'])} of those where it is yes"
+            )
+    after = summary["after_step"]
+    lines.append(
+        "after each step, is it a mistake: too few mistakes to fit a probe"
+        if after is None
+        else f"after each step, is it a mistake: balanced accuracy {accuracy_text(after)}, random weights "
+        f"{after['random']:.1%}, {after['mistakes']} mistakes"
+    )
+    return lines
 
 
 TASK = Task(Config, prepare, run, table)

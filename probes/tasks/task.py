@@ -1,4 +1,14 @@
-"""What a task of `probes.run` is. A new one is a file with such an object, entered once in `probes.run.TASKS`."""
+"""What a task of `probes.run` is: a file with such an object, entered once in `probes.run`.
+
+An analysis of distillation is a task with tables and one figure, made by `task_of` from
+
+    Config          a subclass of `ProbeConfig` with its section, `Settings`
+    run             (config, models, log) -> {"tables", "notes"} and perhaps "curves", which are written but not printed
+    figure          (summary) -> its one figure
+
+Tables are as in `probes.tables`; they go to summary.json and to tables/NAME.csv. `notes` are lines to go with them.
+What `log` holds is not done again after a kill. Intervals are 95%, bootstrapped over problems.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from models.gpt import GPT
+from probes.runs import CaptionedFigure, ResumeLog, draw, save
 from probes.settings import ProbeConfig
+from probes.tables import tables_csv, tables_text
+from synth.store.files import atomic_write
 
 Models = Mapping[str, GPT]  # setting that names a checkpoint -> the model; `model` is always among them
 
@@ -31,3 +44,41 @@ class Task:
     run: Callable[[Any, Models, Any, Path], dict[str, Any]]
     text: Callable[[Mapping[str, Any]], str]
     checkpoints: Callable[[Any], dict[str, str]] = no_checkpoints
+
+
+Summary = Mapping[str, Any]
+
+
+def task_of(
+    config: type[ProbeConfig],
+    run: Callable[[Any, Models, ResumeLog], dict[str, Any]],
+    figure: Callable[[Summary], CaptionedFigure],
+    needs: tuple[str, ...] = (),
+    accepts: tuple[str, ...] = (),
+    check: Callable[[Any], None] = lambda config: None,
+) -> Task:
+    """The task of an analysis. `needs`, `accepts`: settings of its section that name checkpoints it must, or may, have.
+
+    check: raises ValueError for settings that cannot work, before a checkpoint is read.
+    """
+    name = config.task
+
+    def checkpoints(config: ProbeConfig) -> dict[str, str]:
+        check(config)
+        paths = {f"{name}.{key}": getattr(getattr(config, name), key) for key in (*needs, *accepts)}
+        for key in needs:
+            if paths[f"{name}.{key}"] is None:
+                raise ValueError(f"{name}.{key}=null: task={name} needs it; accepted: a run folder or a checkpoint")
+        return {setting: path for setting, path in paths.items() if path is not None}
+
+    def write(config: ProbeConfig, models: Models, prepared: None, folder: Path) -> dict[str, Any]:
+        found = {"stage": "analysis", "task": name, **run(config, models, ResumeLog(folder / "metrics.jsonl"))}
+        (folder / "tables").mkdir(exist_ok=True)
+        for table, rows in (found["tables"] | found.get("curves", {})).items():
+            atomic_write(folder / "tables" / f"{table}.csv", tables_csv(rows))
+        drawn = draw(figure, found)
+        save(drawn, folder / "figures" / f"{name}.png")
+        lines = [*tables_text(found["tables"]), *found["notes"]]
+        return found | {"lines": lines, "figure": {"title": drawn.title, "caption": drawn.caption}}
+
+    return Task(config, lambda config, models: None, write, lambda found: "\n".join(found["lines"]), checkpoints)

@@ -153,7 +153,7 @@ def _evaluation(experiment: Experiment, stage: str, out_of_distribution: bool = 
 
 
 def probe_margin(experiments: list[Experiment], stage: str, task: str) -> PooledEstimate:
-    """Accuracy of the best probe of a task above the best of its controls (`probes.tasks.results.margin`).
+    """Accuracy of the best probe of a task above the best of its controls (`probes.tasks.layers.margin`).
 
     The interval is a paired bootstrap over problems, which redraws the probe and its controls together; over seeds,
     which are independent, half widths add as the roots of their squares.

@@ -1,6 +1,6 @@
 """The log of a run that may be killed: finished parts stay, what came after them goes."""
 
-from probes.resume_log import ResumeLog
+from probes.runs import ResumeLog
 
 
 def never():

@@ -10,11 +10,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from models.hooks import capture, edit
-from probes.analyses import collapse, futures, premise, recovery, state_probes
+from probes.analyses import collapse, futures, premise, recovery, state_steering
 from probes.analyses.responses import Responses, sample_responses
-from probes.analyses.steering import DIRECTION, RANDOM, steer
+from probes.analyses.state_steering import DIRECTION, RANDOM, steer
 from probes.readout.linear import fit_probes
-from probes.resume_log import ResumeLog
+from probes.runs import ResumeLog
 from probes.settings import ProbeConfig, QueryConfig
 from synth.judge.checker import UNDETERMINED, check_responses
 from synth.oracle.next_token import Oracle
@@ -236,10 +236,10 @@ def test_the_course_starts_at_the_student_wherever_it_is_kept(tmp_path, student)
 def test_done_is_asked_after_the_last_step_and_after_one_before_it():
     config = ProbeConfig(model="x", data=DataConfig("tiny", {"ops": 4, "edges": 8}))
     config = replace(config, probe=replace(config.probe, queries=QueryConfig(fit=30, validation=20, test=20)))
-    pieces = state_probes.queries_of("done", config)
+    pieces = state_steering.queries_of("done", config)
     table, stop = pieces.fit, int(WORLD.phrases[STOP])
     documents = table.documents
-    behind = state_probes._endings(table, "done", WORLD)[:, 0]
+    behind = state_steering._endings(table, "done", WORLD)[:, 0]
     assert (behind == stop).all() and 0.4 < table.label.mean() < 0.6 and len(np.unique(table.row)) == len(table)
     for q in range(len(table)):
         begin = documents.offsets[table.row[q]]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from probes.queries import dependencies
+from probes.queries import labels
 from probes.queries.labels import TASKS
 from probes.queries.table import defined_at, draw
 from synth.dataset import Source
@@ -91,7 +91,7 @@ def test_labels_are_what_the_record_and_the_text_say(task, world):
         assert task not in ("nece", "dep") or text.endswith(("?", "."))
         assert (table.other[q] >= 0) == (task == "dep") and table.other[q] != table.slot[q]
     assert len(set(table.label)) == (2 if task != "value" else len(set(table.label))) > 1
-    distance = dependencies.distance(problems)[table.row, table.slot]
+    distance = labels.distance(problems)[table.row, table.slot]
     expected = [facts[i].distance(names.name_of(*n[:2])) for i, n in zip(table.row, table.name, strict=True)]
     assert distance.tolist() == expected
 

@@ -9,12 +9,10 @@ import torch
 from models.gpt import GPT, GPTConfig
 from probes.queries.labels import GIVEN, TASKS, task_of
 from probes.queries.table import draw
-from probes.readout.activations import chosen_sites, names_in_line
+from probes.readout.activations import Branch, chosen_sites, names_in_line
 from probes.readout.controls import NAMES, SHUFFLED, random_weights, read_position, relabelled, sentence_places
 from probes.readout.linear import LinearConfig, Split, measure
-from probes.readout.prefix_cache import Branch
-from probes.tasks.layers import shared_templates
-from probes.tasks.results import margin
+from probes.tasks.layers import margin, shared_templates
 from synth.dataset import Source
 from synth.spec import preset
 

@@ -25,8 +25,7 @@ from probes.readout.linear import LinearConfig, Reading, Split, fit, measure
 from probes.readout.vprobe import VProbeConfig
 from probes.settings import ProbeSettings, QueryConfig
 from probes.tasks import export, mistakes
-from probes.tasks.layers import Part, parts
-from probes.tasks.results import margin, rows, select
+from probes.tasks.layers import Part, margin, parts, rows, select
 from synth.dataset import Source
 from synth.problem.records import to_record
 from synth.spec import preset

@@ -8,8 +8,8 @@ from models.gpt import GPT, GPTConfig
 from probes.queries.labels import TASKS
 from probes.queries.model_solutions import Steps, padded_solutions
 from probes.queries.table import Queries
-from probes.readout.fitted_probes import AFTER, BEFORE, FittedProbe
 from probes.tasks import mistakes, retry_upon_regret
+from probes.tasks.detection import AFTER, BEFORE, FittedProbe
 from synth.dataset import Source
 from synth.judge.checker import KINDS, NOT_READY, RETRY, RIGHT, UNKNOWN, UNNEEDED
 from synth.problem.arrays import INSTANCES, SLOTS
