@@ -8,7 +8,7 @@ import torch
 from models.gpt import GPT, GPTConfig
 from models.huggingface import export
 from probes.runs import open_checkpoint
-from probes.viewer import notebook_figures, notebook_views
+from probes.viewer import notebook
 from synth.store.files import atomic_write
 from tests.helpers.paths import ROOT
 from train.core import checkpoint
@@ -81,28 +81,28 @@ def runs(tmp_path_factory):
 
 def test_the_newest_teacher_and_its_own_probe_are_found(runs, monkeypatch):
     monkeypatch.delenv("GLASSHOUSE_RUN", raising=False)
-    found = notebook_views.find_run(runs=runs)
+    found = notebook.find_run(runs=runs)
     assert found.name == "teacher-00000000"
     for path in (found, found / "checkpoints" / "step-1"):
-        probed = notebook_views.probe_run(path, "probe", runs)
+        probed = notebook.probe_run(path, "probe", runs)
         assert probed.folder.name == "probe-11111111"
-    assert notebook_views.png(notebook_figures.probe_map, probed).startswith(b"\x89PNG")
+    assert notebook.png(notebook.probe_map, probed).startswith(b"\x89PNG")
     opened = open_checkpoint(found)
-    assert "teacher-00000000" in opened.name and "Parameters" in notebook_views.problem_text(opened, 0)
-    page = notebook_views.solution_html(opened, 0)
+    assert "teacher-00000000" in opened.name and "Parameters" in notebook.problem_text(opened, 0)
+    page = notebook.solution_html(opened, 0)
     assert page.startswith("<style>") and 'class="rollout"' in page and "body" not in page.partition("</style>")[0]
 
 
 def test_without_a_run_a_model_of_the_zoo_is_shown(tmp_path, monkeypatch):
     """As in a fresh clone."""
     monkeypatch.delenv("GLASSHOUSE_RUN", raising=False)
-    zoo = notebook_views.find_run(runs=tmp_path / "runs")
+    zoo = notebook.find_run(runs=tmp_path / "runs")
     opened = open_checkpoint(zoo)
     assert zoo.name == "tiny-teacher-0" and opened.data.preset == "tiny"
-    assert notebook_views.probe_run(zoo, "probe", tmp_path / "runs") is None
-    assert notebook_views.distillations(zoo) == []
+    assert notebook.probe_run(zoo, "probe", tmp_path / "runs") is None
+    assert notebook.distillations(zoo) == []
     monkeypatch.setenv("GLASSHOUSE_RUN", "zoo/tiny-student-0")
-    assert notebook_views.find_run().name == "tiny-student-0"
+    assert notebook.find_run().name == "tiny-student-0"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -136,17 +136,17 @@ def test_a_notebook_runs_from_top_to_bottom(path, runs, root, monkeypatch, tmp_p
 
 
 def test_mistakes_are_counted_with_intervals(runs):
-    done = notebook_views.solve(open_checkpoint(runs / "quickstart" / "teacher-00000000"), 12)
-    assert not done.verdicts.right.any() and notebook_views.first_wrong(done) == 0
-    assert sum(notebook_figures.mistaken_steps(done).values()) >= 1
-    assert notebook_views.png(notebook_figures.mistakes, done).startswith(b"\x89PNG")
-    drawn = notebook_figures.mistakes(done)
+    done = notebook.solve(open_checkpoint(runs / "quickstart" / "teacher-00000000"), 12)
+    assert not done.verdicts.right.any() and notebook.first_wrong(done) == 0
+    assert sum(notebook.mistaken_steps(done).values()) >= 1
+    assert notebook.png(notebook.mistakes, done).startswith(b"\x89PNG")
+    drawn = notebook.mistakes(done)
     assert "n = 12" in drawn.caption and len(drawn.figure.axes) == 2
 
 
 def test_what_the_model_knew_is_shown_from_a_saved_run(runs):
     teacher, yes = runs / "quickstart" / "teacher-00000000", {"accuracy": 0.8, "low": 0.7, "high": 0.9, "n": 40}
-    assert notebook_views.mistakes_summary(teacher, runs) is None
+    assert notebook.mistakes_summary(teacher, runs) is None
     folder = runs / "probes" / "probe-33333333"
     folder.mkdir(parents=True)
     none = {"accuracy": float("nan"), "low": 0.0, "high": 1.0, "n": 0}
@@ -154,24 +154,24 @@ def test_what_the_model_knew_is_shown_from_a_saved_run(runs):
     summary = {"stage": "mistakes", "first_wrong": first, "first_wrong_after": {"can_next": yes}, "unneeded": none}
     atomic_write(folder / "config.yaml", f"model: {teacher}\n")
     atomic_write(folder / "summary.json", json.dumps(summary))
-    found = notebook_views.mistakes_summary(teacher / "checkpoints" / "step-1", runs)
+    found = notebook.mistakes_summary(teacher / "checkpoints" / "step-1", runs)
     assert found["first_wrong"]["can_next"]["n"] == 40
-    labels = [text.get_text() for text in notebook_figures.knew(found).figure.axes[0].get_yticklabels()]
+    labels = [text.get_text() for text in notebook.knew(found).figure.axes[0].get_yticklabels()]
     assert len(labels) == 3 and all("(n=40)" in text for text in labels)
 
 
 def test_the_signs_of_a_collapse_are_found_where_they_begin(runs, tmp_path):
-    experiments = notebook_views.distillations(runs / "quickstart" / "teacher-00000000")
-    assert "step 40: cut off before the end" in notebook_figures.signs(experiments)
-    assert [folder.name for folder in notebook_views.before_and_after(experiments)] == [
+    experiments = notebook.distillations(runs / "quickstart" / "teacher-00000000")
+    assert "step 40: cut off before the end" in notebook.signs(experiments)
+    assert [folder.name for folder in notebook.before_and_after(experiments)] == [
         "student-00000000",
         "opd-00000000",
     ]
-    assert "n = 128" in notebook_figures.course(experiments).caption
+    assert "n = 128" in notebook.course(experiments).caption
     healthy = tmp_path / "opd-11111111"
     healthy.mkdir()
     atomic_write(healthy / "config.yaml", "teacher: null\n")
     lines = [line | {"truncation": 0.5 * (line["step"] == 40)} for line in collapse()]  # one bad step is no sign
     atomic_write(healthy / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    assert notebook_figures.signs(load([tmp_path])).splitlines()[1].endswith("none")
-    assert notebook_views.before_and_after([]) is None
+    assert notebook.signs(load([tmp_path])).splitlines()[1].endswith("none")
+    assert notebook.before_and_after([]) is None
