@@ -26,6 +26,7 @@ from synth.ranges import Count, Positive, settings
 from synth.store.files import read_json
 from train.config.compose import REQUIRED, plain, run_entry
 from train.core import checkpoint
+from train.core.checkpoint import take_data
 from train.core.torch_setup import set_up
 from train.data.batches import DataConfig, check_vocabulary
 from train.evaluation.evaluator import (
@@ -62,7 +63,7 @@ class EvaluateConfig:
     device: str = "cpu"
     out: OutConfig = field(default_factory=lambda: OutConfig("runs/evaluate", "evaluate"))
     passes: PassConfig = field(default_factory=PassConfig)
-    complete = staticmethod(partial(checkpoint.take_data, "checkpoint"))
+    complete = staticmethod(partial(take_data, "checkpoint"))
 
     def __post_init__(self) -> None:
         if self.context is not None:
