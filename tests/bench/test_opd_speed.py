@@ -24,12 +24,13 @@ from train.core.optimizer import OptimConfig, Optimizer
 from train.core.torch_setup import set_up
 from train.data.batches import DataConfig
 from train.export import for_generating
-from train.opd.divergence import JSD
+from train.opd.divergence.kl_and_jsd import JSD
 from train.opd.method import Method
 from train.opd.objective import Objective
-from train.opd.source import GoldDocuments, Prompts, StudentSampler
-from train.opd.teacher import ExternalTeacher, Teacher
-from train.opd.teacher.scoring_models import Frozen
+from train.opd.rollouts import Prompts
+from train.opd.source.samplers import GoldDocuments, StudentSampler
+from train.opd.teacher.external_and_oracle import ExternalTeacher
+from train.opd.teacher.teacher import Frozen, Teacher
 
 DATA = DataConfig("tiny", {"ops": 3})
 SHAPES = {  # layers, heads, channels, vocabulary (0: the world's own), prompts of a step, tokens of a response

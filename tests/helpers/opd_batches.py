@@ -9,14 +9,13 @@ import torch
 from models.gpt import GPT, GPTConfig
 from synth.dataset import Source
 from synth.spec import preset
-from train.opd.chunked_loss import next_token_log_probs
+from train.opd.log_probs import MicroBatchScores, Scored, Targets, next_token_log_probs
 from train.opd.method import Method
 from train.opd.objective import Objective
-from train.opd.rollouts import Rollouts
+from train.opd.rollouts import Prompts, Rollouts
 from train.opd.run import frozen_models
-from train.opd.scored import MicroBatchScores, Scored, Targets
-from train.opd.source import GoldDocuments, Prompts, StudentSampler
-from train.opd.teacher.scoring_models import HiddenStates
+from train.opd.source.samplers import GoldDocuments, StudentSampler
+from train.opd.teacher.teacher import HiddenStates
 
 STUDENT = StudentSampler()
 FOUR = StudentSampler(samples=4)

@@ -14,8 +14,8 @@ from train.core.distributed import Group
 from train.core.loop import SINGLE_PROCESS
 from train.opd.method import Method
 from train.opd.objective import Objective
+from train.opd.rollouts import Prompts
 from train.opd.run import OpdConfig, frozen_models
-from train.opd.source import Prompts
 
 NAMES = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
 PROMPTS, MAX_NEW = 4, 16

@@ -15,15 +15,12 @@ import torch
 from torch import Tensor
 
 from models.gpt import GPT
-from train.opd.diagnostics.position_measures import PositionMeasures
-from train.opd.diagnostics.step_totals import StepTotals
-from train.opd.divergence import Divergence
+from train.opd.diagnostics.measures import PositionMeasures, StepTotals
+from train.opd.divergence.interface_and_topk import Divergence
+from train.opd.log_probs import Scored, Signals, Targets, advantage
 from train.opd.outcome import GroupOutcome
-from train.opd.rollouts import Rollouts
-from train.opd.scored import Scored, Targets, advantage
-from train.opd.source import Prompts
-from train.opd.teacher import Teacher
-from train.opd.weight.signals import Signals
+from train.opd.rollouts import Prompts, Rollouts
+from train.opd.teacher.teacher import Teacher
 
 
 @dataclass(frozen=True)

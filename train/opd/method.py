@@ -6,38 +6,42 @@ Nothing here knows a method by name. `also` holds further distillation terms on 
 and weights of its own; `fork` looks into the future of high-loss tokens (`topd.py`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
-from train.opd.divergence import Divergence, NoDivergence, PolicyGradient, ReverseKL
+from synth.ranges import AboveZero, settings
+from train.opd.divergence.interface_and_topk import Divergence, NoDivergence
+from train.opd.divergence.kl_and_jsd import ReverseKL
+from train.opd.divergence.sampled_kl import PolicyGradient
 from train.opd.loss_terms import Extension
 from train.opd.outcome import TRRD, GroupOutcome, NoOutcome, OutcomeConfig
 from train.opd.regularizer import GoldLikelihood, RegularizerConfig
 from train.opd.schedule import Schedule
-from train.opd.source import Revision, Sampler, StudentSampler
-from train.opd.teacher import ExternalTeacher, Identity, MixWithUniform, NoTeacher, OracleTeacher, TeacherConfig
-from train.opd.teacher.teacher_prompt import PEERS, sections
+from train.opd.source.mixed_samplers import Revision
+from train.opd.source.samplers import Sampler, StudentSampler
+from train.opd.teacher.context import PEERS, sections
+from train.opd.teacher.external_and_oracle import ExternalTeacher, NoTeacher, OracleTeacher
+from train.opd.teacher.teacher import TeacherConfig
+from train.opd.teacher.transforms import Identity, MixWithUniform
 from train.opd.topd import LookAhead
-from train.opd.weight import WeightConfig
+from train.opd.weight.weight import WeightConfig
 
 OFF_POLICY = "a source whose tokens another distribution drew (source, its temperature, top_p or reuse)"
 
 
-@dataclass(frozen=True)
+@settings
 class Term:
     """One distillation term: `coefficient` times the weighted divergence."""
 
     divergence: Divergence
     weight: WeightConfig = field(default_factory=WeightConfig)
-    coefficient: float = 1.0
+    coefficient: AboveZero = 1.0
 
     def __post_init__(self) -> None:
-        if not self.coefficient > 0.0:
-            raise ValueError(f"also.coefficient={self.coefficient}: accepted are positive numbers")
         if isinstance(self.divergence, NoDivergence):
             raise ValueError("also.divergence=none adds nothing; accepted: a divergence, or no entry in also")
 
 
-@dataclass(frozen=True)
+@settings
 class Method:
     """A point in the space of six parts. Refuses combinations in which a setting has no effect or a wrong one.
 

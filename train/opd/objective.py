@@ -23,9 +23,8 @@ from synth.store.encodings import PHRASE
 from synth.world.vocabulary import ANSWER
 from train.core.distributed import Group, gradients_averaged, replicate
 from train.core.loop import SINGLE_PROCESS, StepOutput
-from train.opd.chunked_loss import BlockwiseLoss, blocks, next_token_log_probs
-from train.opd.diagnostics.position_measures import PositionMeasures, response_measures, token_measures
-from train.opd.diagnostics.step_totals import StepTotals
+from train.opd.diagnostics.measures import PositionMeasures, StepTotals, response_measures, token_measures
+from train.opd.log_probs import BlockwiseLoss, MicroBatchScores, Scored, Signals, blocks, measure, next_token_log_probs
 from train.opd.loss_terms import (
     DistillationTerm,
     LossBatch,
@@ -38,16 +37,12 @@ from train.opd.loss_terms import (
 from train.opd.method import Method
 from train.opd.outcome import GroupOutcome
 from train.opd.regularizer import regularizer_terms
-from train.opd.rollouts import Rollouts
+from train.opd.rollouts import Prompts, Rollouts
 from train.opd.schedule import at_step
-from train.opd.scored import MicroBatchScores, Scored
-from train.opd.source import Prompts
 from train.opd.source.replay_buffer import BatchSource
-from train.opd.teacher import Teacher
-from train.opd.teacher.scoring_models import HiddenStates
-from train.opd.teacher.teacher_prompt import add_contexts
-from train.opd.weight import WeightConfig, coefficients
-from train.opd.weight.signals import Signals, measure
+from train.opd.teacher.context import add_contexts
+from train.opd.teacher.teacher import HiddenStates, Teacher
+from train.opd.weight.weight import WeightConfig, coefficients
 
 
 def weigh(

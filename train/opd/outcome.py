@@ -12,17 +12,18 @@ Legend: B rows, N response positions of all rows.
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from synth.ranges import AboveZero, OneOf, Share, settings
 from train.config.schema import Choice
-from train.opd.divergence.sampled_kl import check_clips, clipped_gain
+from train.opd.divergence.sampled_kl import PPOClip
+from train.opd.log_probs import Scored
 from train.opd.rollouts import Rollouts, group_mean, judged_right
-from train.opd.schedule import Schedule, require, unit
-from train.opd.scored import Scored
-from train.opd.weight.weight import NORMALISERS
+from train.opd.schedule import OpenShare, Schedule
+from train.opd.weight.weight import Normaliser
 
 EPSILON = 1e-6  # keeps the standard deviation of an all-equal group from dividing by zero
 LOG_RATIO = 1.0  # TRRD clamps log(q/p) to [-1, 1]
@@ -91,15 +92,12 @@ class Modulation(Choice):
         """The ratio (with gradient) and the advantage (without) at every position: float[N] each."""
 
 
-@dataclass(frozen=True)
+@settings
 class TRRD(Modulation, kind="trrd"):
     """(q/mu)^a (q/p)^(1-a), log(q/p) clamped to [-1, 1] (RLAD, 2602.22495): a = `mix` = 1 is GRPO. The teacher acts
     through the clip and through (q/p)^(1-a) as a weight."""
 
-    mix: float = 0.5
-
-    def __post_init__(self) -> None:
-        unit("outcome.modulate.mix", self.mix, closed=True)
+    mix: Share = 0.5
 
     def __call__(self, scored: Scored, advantage_N: Tensor) -> tuple[Tensor, Tensor]:
         log_q_N, log_p_N = scored.log_q_N, scored.log_p_N
@@ -108,18 +106,14 @@ class TRRD(Modulation, kind="trrd"):
         return (self.mix * log_ratio_N + (1.0 - self.mix) * to_teacher_N).exp(), advantage_N
 
 
-@dataclass(frozen=True)
+@settings
 class RLSD(Modulation, kind="rlsd"):
     """A ((1-l) + l clip(e^{sign(A) d}, 1-eps, 1+eps)), d = log p/q: share l = `mix` of the advantage is scaled by the
     teacher, at most by 1 +- eps = `bound`. frozen: q in d is the sampling distribution."""
 
-    mix: float = 0.5
-    bound: float = 0.2
+    mix: Share = 0.5
+    bound: OpenShare = 0.2
     frozen: bool = False
-
-    def __post_init__(self) -> None:
-        unit("outcome.modulate.mix", self.mix, closed=True)
-        unit("outcome.modulate.bound", self.bound)
 
     def __call__(self, scored: Scored, advantage_N: Tensor) -> tuple[Tensor, Tensor]:
         log_q_N, log_p_N = scored.log_q_N, scored.log_p_N
@@ -136,41 +130,30 @@ class OutcomeConfig(Choice):
     modulate: Modulation | None = None
 
 
-@dataclass(frozen=True)
+@settings
 class NoOutcome(OutcomeConfig, kind="none"):
     """The verifier adds nothing."""
 
 
-@dataclass(frozen=True)
-class GroupOutcome(OutcomeConfig):
+@settings
+class GroupOutcome(PPOClip, OutcomeConfig):
     """A policy gradient with advantages relative to the group.
 
     combiner: add | convex | mask | route. reward: strict | answer. weight: in the loss, times the schedule. modulate:
-    trrd | rlsd. clip, clip_high, dual_clip: of the ratio, as in PPO; clip_high null means as clip. normaliser: token |
-    sequence | constant.
+    trrd | rlsd. normaliser: token | sequence | constant.
     """
 
-    combiner: str = "add"
-    reward: str = "strict"
-    weight: float = 1.0
+    combiner: Annotated[str, OneOf(*COMBINERS)] = "add"
+    reward: Annotated[str, OneOf(*REWARDS)] = "strict"
+    weight: AboveZero = 1.0
     schedule: Schedule | None = None
     modulate: Modulation | None = None
-    clip: float | None = None
-    clip_high: float | None = None
-    dual_clip: float | None = None
-    normaliser: str = "token"
+    normaliser: Normaliser = "token"
 
     def __post_init__(self) -> None:
-        require("outcome.combiner", self.combiner, COMBINERS)
-        require("outcome.reward", self.reward, REWARDS)
-        if not self.weight > 0.0:
-            raise ValueError(
-                f"outcome.weight={self.weight}: accepted are positive numbers; outcome=none switches it off"
-            )
-        if self.combiner == "convex":
-            unit("outcome.weight", self.weight)
-        check_clips("outcome", self.clip, self.clip_high, self.dual_clip)
-        require("outcome.normaliser", self.normaliser, NORMALISERS)
+        super().__post_init__()
+        if self.combiner == "convex" and not self.weight < 1.0:
+            raise ValueError(f"outcome.weight={self.weight}: accepted are numbers strictly between 0 and 1")
 
     @abstractmethod
     def advantages(self, reward_B: Tensor, group_B: Tensor) -> Tensor:
@@ -193,33 +176,30 @@ class GroupOutcome(OutcomeConfig):
 
     def policy_gradient(self, scored: Scored, advantage_B: Tensor) -> Tensor:
         """-min(r A, clip(r) A) at every response position: float[N]."""
-        return -self._gain(*self.ratio_and_advantage(scored, advantage_B))
-
-    def _gain(self, ratio_N: Tensor, advantage_N: Tensor) -> Tensor:
-        return clipped_gain(ratio_N, advantage_N, self.clip, self.clip_high, self.dual_clip)
+        return -self.gain(*self.ratio_and_advantage(scored, advantage_B))
 
     @torch.no_grad()
     def clipped(self, scored: Scored, advantage_B: Tensor) -> Tensor:
         """bool[N]: where the clip takes the gradient away."""
         ratio_N, advantage_N = self.ratio_and_advantage(scored, advantage_B)
-        return self._gain(ratio_N, advantage_N) != ratio_N * advantage_N
+        return self.gain(ratio_N, advantage_N) != ratio_N * advantage_N
 
 
-@dataclass(frozen=True)
+@settings
 class GRPO(GroupOutcome, kind="grpo"):
     """GRPO (2402.03300): over the group's standard deviation, and the mean over each response, 1/|o|."""
 
-    normaliser: str = "sequence"
+    normaliser: Normaliser = "sequence"
 
     def advantages(self, reward_B: Tensor, group_B: Tensor) -> Tensor:
         return grpo_advantage(reward_B, group_B)
 
 
-@dataclass(frozen=True)
+@settings
 class DrGRPO(GroupOutcome, kind="drgrpo"):
     """Dr.GRPO (2503.20783): without the standard deviation, over a constant."""
 
-    normaliser: str = "constant"
+    normaliser: Normaliser = "constant"
 
     def advantages(self, reward_B: Tensor, group_B: Tensor) -> Tensor:
         return drgrpo_advantage(reward_B, group_B)

@@ -12,17 +12,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from train.opd.divergence import NLL
-from train.opd.divergence.kl import kl
+from synth.ranges import NotNegative, settings
+from train.opd.divergence.interface_and_topk import NLL
+from train.opd.log_probs import Scored, Signals, kl
 from train.opd.loss_terms import LossBatch, LossTerm, Step
 from train.opd.rollouts import Rollouts
-from train.opd.schedule import unit
-from train.opd.scored import Scored
-from train.opd.source import GoldDocuments
-from train.opd.weight import WeightConfig, coefficients
+from train.opd.schedule import OpenShare
+from train.opd.source.samplers import GoldDocuments
 from train.opd.weight.sample_weights import FirstPair, Wrong
-from train.opd.weight.signals import Signals
 from train.opd.weight.token_weights import top
+from train.opd.weight.weight import WeightConfig, coefficients
 
 
 def reference_kl(scored: Scored) -> Tensor:
@@ -49,30 +48,24 @@ POSITION: dict[str, Callable[[Scored], Tensor]] = {
 }
 
 
-@dataclass(frozen=True)
+@settings
 class RegularizerConfig:
     """Coefficients, 0 for off: ref_kl (KL to the student at step 0), gold_nll (NLL of the step's documents), entropy
     (of the student, positive: kept high, negative: pushed down; `entropy_top`: only the share of positions where it is
     highest, and their mean), unlikelihood (of the first wrong response to each prompt that has right
     ones too, the mean over each, then over them)."""
 
-    ref_kl: float = 0.0
-    gold_nll: float = 0.0
+    ref_kl: NotNegative = 0.0
+    gold_nll: NotNegative = 0.0
     entropy: float = 0.0
-    unlikelihood: float = 0.0
-    entropy_top: float | None = None
+    unlikelihood: NotNegative = 0.0
+    entropy_top: OpenShare | None = None
 
     def __post_init__(self) -> None:
-        for name in ("ref_kl", "gold_nll", "unlikelihood"):
-            if getattr(self, name) < 0.0:
-                raise ValueError(f"regularizer.{name}={getattr(self, name)}: accepted are numbers from 0 (off)")
-        if self.entropy_top is not None:
-            unit("regularizer.entropy_top", self.entropy_top)
-            if self.entropy == 0.0:
-                raise ValueError(
-                    f"regularizer.entropy_top={self.entropy_top} has no effect with "
-                    "regularizer.entropy=0; accepted: null"
-                )
+        if self.entropy_top is not None and self.entropy == 0.0:
+            raise ValueError(
+                f"regularizer.entropy_top={self.entropy_top} has no effect with regularizer.entropy=0; accepted: null"
+            )
 
     @property
     def needs_reference(self) -> bool:

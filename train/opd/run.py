@@ -13,9 +13,9 @@ and does nothing once it is complete.
 import sys
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ import yaml
 
 from models.gpt import GPT
 from synth.dataset import Source
+from synth.ranges import Count, Positive, Range, settings
 from synth.spec import Spec
 from synth.store.encodings import PHRASE
 from train.config.compose import CONFIGS, REQUIRED, plain, resolved, run_entry
@@ -35,15 +36,15 @@ from train.core.state import Budget
 from train.core.torch_setup import set_up
 from train.data.batches import DataConfig, check_vocabulary, vocabulary_notes
 from train.evaluation.callback import EvaluationCallback, harder_problems
-from train.opd.diagnostics.context_check import check_skill, described, measure_skill
 from train.opd.diagnostics.recovery import OpdPeriodicConfig, Recovery
 from train.opd.diagnostics.rollout_log import SampleLog
 from train.opd.method import Method
 from train.opd.objective import Objective
-from train.opd.source import GoldDocuments, Prompts, Revision
-from train.opd.teacher import Teacher
-from train.opd.teacher.scoring_models import frozen
-from train.opd.teacher.teacher_prompt import longest
+from train.opd.rollouts import Prompts
+from train.opd.source.mixed_samplers import Revision
+from train.opd.source.samplers import GoldDocuments
+from train.opd.teacher.context import check_skill, described, longest, measure_skill
+from train.opd.teacher.teacher import Teacher, frozen
 from train.pretrain import CHECKED, check_context, open_together, summary
 from train.recipes.runner import Stage
 from train.runs.results import Run, flat, outcome
@@ -52,19 +53,15 @@ from train.runs.run_folder import RunFolder, TrainingOutConfig, run_path
 STUDENT, TEACHER = "zoo/tiny-student-0", "zoo/tiny-teacher-0"
 
 
-@dataclass(frozen=True)
+@settings
 class SkillConfig:
     """The check of a context: on how many problems, and whether a checkpoint that cannot use it stops the run."""
 
-    problems: int = 256
+    problems: Annotated[int, Range(2)] = 256
     stop: bool = True
 
-    def __post_init__(self) -> None:
-        if self.problems < 2:
-            raise ValueError(f"skill.problems={self.problems}: accepted: 2 or more")
 
-
-@dataclass(frozen=True)
+@settings
 class OpdConfig:
     """Settings of the command. `student`, `teacher`: run folders or checkpoints; null where the method has no teacher.
 
@@ -80,9 +77,9 @@ class OpdConfig:
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     budget: Budget = field(default_factory=lambda: Budget(steps=150))
-    prompts: int = 64
-    max_new: int = 96
-    micro_batch: int = 16
+    prompts: Positive = 64
+    max_new: Positive = 96
+    micro_batch: Count = 16
     evaluate: OpdPeriodicConfig = field(
         default_factory=lambda: OpdPeriodicConfig(every=25, samples_per_problem=4, ood=1, continuations=1)
     )
@@ -96,9 +93,6 @@ class OpdConfig:
     complete = staticmethod(partial(checkpoint.take_data, "student"))
 
     def __post_init__(self) -> None:
-        for name, least in (("prompts", 1), ("max_new", 1), ("micro_batch", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}: accepted: {least} or more")
         if self.teacher is None and self.method.needs_teacher:
             raise ValueError(
                 f"teacher=null: method={self.method.name} needs one; accepted: a run folder or a checkpoint"

@@ -1,24 +1,23 @@
-"""A setting that changes with the step, and the checks of single numbers that the parts' settings share."""
+"""A setting that changes with the step, and ranges that several parts share (beside `synth.ranges`)."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import Annotated
+
+from synth.ranges import NotNegative, Positive, Range, settings
+
+OpenShare = Annotated[float, Range(above=0, below=1)]
+Discount = Annotated[float, Range(above=0, most=1)]
 
 
-@dataclass(frozen=True)
+@settings
 class Schedule:
     """A number that changes with the step: from `start` on a line to `end` at step `steps`; `jump`: at once there."""
 
-    start: float
-    end: float
-    steps: int
+    start: NotNegative
+    end: NotNegative
+    steps: Positive
     jump: bool = False
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"schedule steps={self.steps}: accepted are whole numbers from 1")
-        for name in ("start", "end"):
-            if not getattr(self, name) >= 0.0:
-                raise ValueError(f"schedule {name}={getattr(self, name)}: accepted are numbers from 0")
         if self.start == self.end:
             raise ValueError(f"schedule start={self.start}, end={self.end}: nothing changes; accepted: two numbers")
 
@@ -31,29 +30,3 @@ class Schedule:
 def at_step(schedule: Schedule | None, step: int, constant: float = 1.0) -> float:
     """The schedule's value, `constant` where there is none."""
     return constant if schedule is None else schedule.at(step)
-
-
-def require(name: str, value: str, accepted: Iterable[str]) -> None:
-    """Raise ValueError unless `value` is one of the accepted names."""
-    names = tuple(accepted)
-    if value not in names:
-        raise ValueError(f"{name}={value} is not known; accepted: {', '.join(names)}")
-
-
-def whole(name: str, value: int | None, least: int = 1) -> None:
-    """Raise ValueError unless a number is at least `least`, or null."""
-    if value is not None and value < least:
-        raise ValueError(f"{name}={value}: accepted are whole numbers from {least}")
-
-
-def unit(name: str, value: float | None, *, closed: bool = False) -> None:
-    """Raise ValueError unless a number lies strictly between 0 and 1 (`closed`: or is 0 or 1), or is null."""
-    if value is None or (0.0 <= value <= 1.0 if closed else 0.0 < value < 1.0):
-        return
-    raise ValueError(f"{name}={value}: accepted are numbers {'from 0 to 1' if closed else 'strictly between 0 and 1'}")
-
-
-def positive(name: str, value: float | None) -> None:
-    """Raise ValueError unless a number is above 0, or null."""
-    if value is not None and not value > 0.0:
-        raise ValueError(f"{name}={value}: accepted are positive numbers")

@@ -21,7 +21,7 @@ from train.config.compose import CONFIGS
 from train.config.schema import Choice, build, defaults, plain
 from train.opd.method import Method
 from train.opd.outcome import Modulation
-from train.opd.teacher import Route
+from train.opd.teacher.teacher import Route
 
 FOLDER = CONFIGS / "method"
 PARTS = ("source", "teacher", "divergence", "weight", "regularizer", "outcome")

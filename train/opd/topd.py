@@ -8,7 +8,7 @@ the verifier's state is the exact answer to the same question (ours). Eta, gamma
 Legend: B rows, R response columns, F forks, K tokens of a future.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,35 +20,27 @@ from models.gpt import GPT
 from synth.judge.checker import MALFORMED, Verdicts
 from synth.problem.arrays import Problems
 from synth.ragged import pad_rows
-from train.opd.divergence import ForwardKL
+from synth.ranges import AboveZero, Positive, settings
+from train.opd.divergence.kl_and_jsd import ForwardKL
+from train.opd.log_probs import Signals
 from train.opd.loss_terms import DistillationTerm, LossBatch, LossTerm, Step
-from train.opd.rollouts import Rollouts, join
-from train.opd.schedule import positive, unit, whole
-from train.opd.source.prompts import Prompts, generation_flops
-from train.opd.weight.signals import Signals
+from train.opd.rollouts import Prompts, Rollouts, generation_flops, join
+from train.opd.schedule import Discount, OpenShare
 from train.opd.weight.token_weights import top
 
 
-@dataclass(frozen=True)
+@settings
 class LookAhead:
     """candidates: share of positions of the highest reverse KL; limit: how many of them are looked at in a batch.
 
     tokens: of a future. eta: weight of a teacher's future, gamma: discount of its tokens.
     """
 
-    candidates: float = 0.2
-    limit: int = 64
-    tokens: int = 16
-    eta: float = 0.5
-    gamma: float = 0.95
-
-    def __post_init__(self) -> None:
-        unit("fork.candidates", self.candidates)
-        whole("fork.limit", self.limit)
-        whole("fork.tokens", self.tokens)
-        positive("fork.eta", self.eta)
-        if not 0.0 < self.gamma <= 1.0:
-            raise ValueError(f"fork.gamma={self.gamma}: accepted are numbers above 0, up to 1")
+    candidates: OpenShare = 0.2
+    limit: Positive = 64
+    tokens: Positive = 16
+    eta: AboveZero = 0.5
+    gamma: Discount = 0.95
 
     def extend(self, batches: list[LossBatch], step: Step) -> list[LossBatch]:
         """Distillation leaves surface mismatches out, and follows the teacher's futures from the forks."""

@@ -15,11 +15,10 @@ from torch import Tensor
 from synth.judge.checker import Verdicts
 from tests.helpers.opd_methods import method as composed
 from train.core.loop import SINGLE_PROCESS
+from train.opd.log_probs import Scored, measure
 from train.opd.method import Method
 from train.opd.objective import weigh
 from train.opd.rollouts import Rollouts, positions
-from train.opd.scored import Scored
-from train.opd.weight.signals import measure
 
 TOLERANCE = 1e-6
 END, PROMPT = 1, 2  # the end token of the files; tokens of the prompt that is put before the responses

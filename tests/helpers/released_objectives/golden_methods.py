@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from tests.helpers.released_objectives.golden_files import Difference, File, Variant, batch
-from train.opd.divergence import PolicyGradient
+from train.opd.divergence.sampled_kl import PolicyGradient
+from train.opd.log_probs import entropy
 from train.opd.outcome import drgrpo_advantage
-from train.opd.scored import entropy
 
 SAME_BATCH = "source.reuse=2"  # the batch is used again, so that its tokens come from an older student
 Variants = Callable[[File], list[Variant]]

@@ -9,31 +9,19 @@ from torch.utils._pytree import tree_leaves
 
 from models.gpt import GPT, GPTConfig
 from tests.helpers.opd_batches import FOUR, STUDENT, gradient, model, objective
-from train.opd import chunked_loss
-from train.opd.chunked_loss import BlockwiseLoss, blocks, next_token_log_probs
-from train.opd.divergence import (
-    JSD,
-    K2,
-    K3,
-    NLL,
-    ForwardKL,
-    PolicyGradient,
-    Ranking,
-    ReverseKL,
-    SkewForwardKL,
-    SkewReverseKL,
-    StudentTopK,
-    TeacherTopK,
-    ToDi,
-)
-from train.opd.divergence.topk_support import RESTS
+from train.opd import log_probs
+from train.opd.divergence.interface_and_topk import NLL, RESTS, Ranking, StudentTopK, TeacherTopK
+from train.opd.divergence.kl_and_jsd import JSD, ForwardKL, ReverseKL, SkewForwardKL, SkewReverseKL, ToDi
+from train.opd.divergence.sampled_kl import K2, K3, PolicyGradient
+from train.opd.log_probs import BlockwiseLoss, Scored, blocks, next_token_log_probs
 from train.opd.method import Method, Term
 from train.opd.outcome import GRPO
 from train.opd.regularizer import RegularizerConfig
-from train.opd.scored import Scored
-from train.opd.teacher import ExternalTeacher, OracleTeacher, Power, RouteByOps, RouteToLikeliest, TrustRegionTeacher
-from train.opd.weight import WeightConfig
+from train.opd.teacher.ema_teacher import TrustRegionTeacher
+from train.opd.teacher.external_and_oracle import ExternalTeacher, OracleTeacher, RouteByOps, RouteToLikeliest
+from train.opd.teacher.transforms import Power
 from train.opd.weight.token_weights import Opener, Tip
+from train.opd.weight.weight import WeightConfig
 
 N, C, V = 11, 5, 40
 LENGTHS = torch.tensor([4, 1, 6])
@@ -64,7 +52,7 @@ def test_a_loss_in_blocks_has_the_value_and_gradients_of_one_pass(config, monkey
 
     whole = loss_of(slice(None), next_token_log_probs(states_NC, weight_VC))
     wanted = torch.autograd.grad(3.0 * whole, (states_NC, weight_VC))
-    monkeypatch.setitem(chunked_loss.ENTRIES, "cpu", 2 * V)
+    monkeypatch.setitem(log_probs.ENTRIES, "cpu", 2 * V)
     parts = blocks(LENGTHS, V, whole_rows=config.whole_responses)
     assert len(parts) == (3 if config.whole_responses else 6)
     total = BlockwiseLoss(states_NC, weight_VC, parts)
@@ -78,7 +66,7 @@ def test_a_loss_in_blocks_has_the_value_and_gradients_of_one_pass(config, monkey
 
 
 def test_blocks_cover_all_positions_once_and_hold_whole_responses_where_asked(monkeypatch):
-    monkeypatch.setitem(chunked_loss.ENTRIES, "cpu", 5 * V)
+    monkeypatch.setitem(log_probs.ENTRIES, "cpu", 5 * V)
     assert [(s.start, s.stop) for s in blocks(LENGTHS, V)] == [(0, 5), (5, 10), (10, 11)]
     assert [(s.start, s.stop) for s in blocks(LENGTHS, V, whole_rows=True)] == [(0, 5), (5, 11)]
     assert [(s.start, s.stop) for s in blocks(LENGTHS, 10 * V, whole_rows=True)] == [(0, 4), (4, 5), (5, 11)]
@@ -106,7 +94,7 @@ def test_a_step_in_blocks_is_a_step_in_one_piece(name, source, prompts, monkeypa
         student.blocks[0].mlp.up.weight += 0.1  # no longer the student that `trust` starts from
     found = []
     for entries in (2**22, 3 * student.config.vocab_size):
-        monkeypatch.setitem(chunked_loss.ENTRIES, "cpu", entries)
+        monkeypatch.setitem(log_probs.ENTRIES, "cpu", entries)
         o = objective(method, prompts, student, *external)
         found.append((*gradient(o, student), dict(o(student, 0).metrics)))
     assert found[0][1].norm() > 1e-4
@@ -162,4 +150,4 @@ def test_at_gpt2_s_vocabulary_less_lives_than_one_copy_of_the_log_probabilities(
     one_copy = 4 * positions * size
     print(f"peak {peak.most / 2**20:.0f} MB, one copy {one_copy / 2**20:.0f} MB")
     assert states_NC.grad.abs().max() > 0 and weight_VC.grad.abs().max() > 0
-    assert 2 * 4 * chunked_loss.ENTRIES["cpu"] < peak.most < one_copy
+    assert 2 * 4 * log_probs.ENTRIES["cpu"] < peak.most < one_copy

@@ -11,27 +11,19 @@ from hypothesis import strategies as st
 
 from tests.helpers.opd_batches import V, logits, pair, record
 from train.config.schema import build, merge
-from train.opd.divergence import (
+from train.opd.divergence.interface_and_topk import NLL, Divergence, NoDivergence, Ranking, StudentTopK, TeacherTopK
+from train.opd.divergence.kl_and_jsd import (
     JSD,
-    K2,
-    K3,
-    NLL,
     AdaptiveKL,
-    Divergence,
     ForwardKL,
     InterpolatedKL,
-    NoDivergence,
-    PolicyGradient,
-    Ranking,
     ReverseKL,
     SkewForwardKL,
     SkewReverseKL,
-    StudentTopK,
-    TeacherTopK,
     ToDi,
 )
-from train.opd.divergence.sampled_kl import TopKPolicyGradient, clipped_gain, discounted_future
-from train.opd.scored import Scored
+from train.opd.divergence.sampled_kl import K2, K3, PolicyGradient, PPOClip, TopKPolicyGradient, discounted_future
+from train.opd.log_probs import Scored
 
 KLS = (ForwardKL, ReverseKL, JSD, SkewForwardKL, SkewReverseKL, ToDi)
 EXACT = [
@@ -228,7 +220,7 @@ def test_returns_are_discounted_row_by_row_and_can_be_means():
 def test_clip_takes_the_gradient_away_only_where_it_would_go_further():
     ratio_N = torch.tensor([1.5, 1.5, 0.5, 0.5, 1.1], dtype=torch.float64, requires_grad=True)
     gain_N = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0], dtype=torch.float64)
-    clipped_gain(ratio_N, gain_N, 0.2, 0.28).sum().backward()
+    PPOClip(0.2, 0.28).gain(ratio_N, gain_N).sum().backward()
     assert ratio_N.grad.tolist() == [0.0, -1.0, 1.0, 0.0, 1.0]
 
 
@@ -349,24 +341,24 @@ def test_only_the_student_carries_gradient():
         ({"kind": "rkl_k1"}, "divergence.kind=rkl_k1: the teacher cancels.*accepted: "),
         ({"kind": "rkl", "support": "top"}, "divergence.support=top is not known.*student_topk"),
         ({"kind": "rkl_pg", "support": "full"}, "divergence.support=full: unknown setting.*divergence.adv_clip"),
-        ({"kind": "jsd", "beta": 1.5}, "divergence.beta=1.5"),
+        ({"kind": "jsd", "beta": 1.5}, "beta=1.5"),
         ({"kind": "jsd", "beta": None}, "divergence.beta=null: expected a number"),
         ({"kind": "rkl", "beta": 0.5}, "divergence.beta=0.5: unknown setting"),
-        ({"kind": "skew_fkl", "alpha": 0.0}, "divergence.alpha=0.0"),
-        ({"kind": "rkl", "support": {"kind": "teacher_topk", "k": 0}}, "divergence.support.k=0"),
+        ({"kind": "skew_fkl", "alpha": 0.0}, "alpha=0.0"),
+        ({"kind": "rkl", "support": {"kind": "teacher_topk", "k": 0}}, "support.k=0"),
         ({"kind": "rkl", "support": {"kind": "teacher_topk", "rest": "drop"}}, "no divergence"),
         ({"kind": "rkl", "support": {"kind": "teacher_topk", "rest": "half"}}, "one side only"),
         ({"kind": "rkl", "support": {"kind": "full", "k": 4}}, "divergence.support.k=4: unknown setting.*nothing"),
         ({"kind": "rkl", "adv_clip": 1.0}, "divergence.adv_clip=1.0: unknown setting"),
-        ({"kind": "rkl", "entry_clip": -1.0}, "divergence.entry_clip=-1.0"),
+        ({"kind": "rkl", "entry_clip": -1.0}, "entry_clip=-1.0"),
         ({"kind": "nll", "entry_clip": 1.0}, "divergence.entry_clip=1.0: unknown setting"),
-        ({"kind": "ranking", "k": 1}, "only one order"),
-        ({"kind": "rkl_pg", "gamma": 1.5}, "divergence.gamma=1.5"),
+        ({"kind": "ranking", "k": 1}, "k=1: accepted: 2 or more"),
+        ({"kind": "rkl_pg", "gamma": 1.5}, "gamma=1.5"),
         ({"kind": "rkl_pg", "length_norm": True}, "without divergence.gamma"),
         ({"kind": "rkl_pg", "decompose": True}, "without divergence.gamma"),
         ({"kind": "rkl_pg", "baseline": "mean"}, "accepted: rkl"),
         ({"kind": "rkl_pg", "ratio": False, "clip": 0.2}, "clip=0.2 has no effect"),
-        ({"kind": "rkl_pg", "clip": 1.2}, "strictly between 0 and 1"),
+        ({"kind": "rkl_pg", "clip": 1.2}, "clip=1.2: accepted: above 0, below 1"),
     ],
 )
 def test_bad_settings_are_refused_in_one_line(settings_, message):

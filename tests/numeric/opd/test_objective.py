@@ -19,17 +19,21 @@ from train.core.optimizer import OptimConfig
 from train.core.state import Budget, forward_flops, training_flops
 from train.data.batches import BatchConfig, Batches
 from train.opd.diagnostics.rollout_log import SampleLog
-from train.opd.divergence import JSD, NLL, ForwardKL, NoDivergence, PolicyGradient, ReverseKL, StudentTopK
+from train.opd.divergence.interface_and_topk import NLL, NoDivergence, StudentTopK
+from train.opd.divergence.kl_and_jsd import JSD, ForwardKL, ReverseKL
+from train.opd.divergence.sampled_kl import PolicyGradient
 from train.opd.method import Method
 from train.opd.objective import Objective
 from train.opd.outcome import GRPO, DrGRPO
 from train.opd.regularizer import RegularizerConfig
-from train.opd.rollouts import ORIGINS, Rollouts
-from train.opd.source import GoldDocuments, Prompts, StudentOrGold, StudentSampler
-from train.opd.teacher import ExternalTeacher, InitialStudent, NoTeacher, Teacher
-from train.opd.teacher.scoring_models import Frozen, log_probs_of
-from train.opd.weight import WeightConfig
+from train.opd.rollouts import ORIGINS, Prompts, Rollouts
+from train.opd.source.mixed_samplers import StudentOrGold
+from train.opd.source.samplers import GoldDocuments, StudentSampler
+from train.opd.teacher.ema_teacher import InitialStudent
+from train.opd.teacher.external_and_oracle import ExternalTeacher, NoTeacher
+from train.opd.teacher.teacher import Frozen, Teacher, log_probs_of
 from train.opd.weight.sample_weights import Finished
+from train.opd.weight.weight import WeightConfig
 from train.pretrain import NextToken
 from train.runs.run_folder import TrainingOutConfig, open_run
 

@@ -4,16 +4,9 @@ import pytest
 import torch
 
 from tests.helpers.opd_batches import pair, record
-from train.opd.divergence import (
-    AdaptiveKL,
-    Divergence,
-    InterpolatedKL,
-    PolicyGradient,
-    ReverseKL,
-    StudentTopK,
-    TopKPolicyGradient,
-)
-from train.opd.divergence.sampled_kl import clipped_gain
+from train.opd.divergence.interface_and_topk import Divergence, StudentTopK
+from train.opd.divergence.kl_and_jsd import AdaptiveKL, InterpolatedKL, ReverseKL
+from train.opd.divergence.sampled_kl import PolicyGradient, PPOClip, TopKPolicyGradient
 
 
 def slope(divergence: Divergence, z_NV: torch.Tensor, p_NV: torch.Tensor) -> torch.Tensor:
@@ -22,7 +15,7 @@ def slope(divergence: Divergence, z_NV: torch.Tensor, p_NV: torch.Tensor) -> tor
 
 def test_dual_clip_bounds_what_a_likelier_bad_token_counts():
     ratio_N = torch.tensor([2.0, 9.0, 9.0], dtype=torch.float64, requires_grad=True)
-    gain_N = clipped_gain(ratio_N, torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64), 0.2, None, 3.0)
+    gain_N = PPOClip(0.2, None, 3.0).gain(ratio_N, torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64))
     assert gain_N.tolist() == [-2.0, -3.0, 1.2]
     gain_N.sum().backward()
     assert ratio_N.grad.tolist() == [-1.0, 0.0, 0.0]

@@ -13,13 +13,14 @@ from synth.spec import preset
 from synth.world import vocabulary as W
 from synth.world.vocabulary import EOS
 from tests.helpers.opd_batches import STUDENT, gradient, model, objective
-from train.opd.divergence import PolicyGradient
+from train.opd.divergence.sampled_kl import PolicyGradient
 from train.opd.method import Method
-from train.opd.rollouts import ORIGINS, positions
+from train.opd.rollouts import ORIGINS, Prompts, positions
 from train.opd.schedule import Schedule
-from train.opd.source import CachedSampler, Prompts, Replay, Revision, Spliced, TokenMixture
-from train.opd.source.replay_buffer import BatchSource
-from train.opd.teacher.scoring_models import Frozen
+from train.opd.source.mixed_samplers import Revision, Spliced, TokenMixture
+from train.opd.source.replay_buffer import BatchSource, Replay
+from train.opd.source.samplers import CachedSampler
+from train.opd.teacher.teacher import Frozen
 
 
 def test_cached_responses_are_those_of_the_first_student_and_equal_fresh_ones_at_step_0(source, prompts):

@@ -11,27 +11,23 @@ from synth.oracle.next_token import Oracle
 from synth.world import vocabulary as W
 from tests.helpers import opd_batches
 from tests.helpers.opd_batches import FOUR, GOLD, STUDENT, gradient, model, objective, right_rows
-from train.opd.divergence import JSD, ForwardKL
+from train.opd.divergence.kl_and_jsd import JSD, ForwardKL
 from train.opd.method import Method
 from train.opd.objective import weigh
 from train.opd.rollouts import positions
-from train.opd.source import TeacherSampler
-from train.opd.teacher import (
-    EmaTeacher,
+from train.opd.source.samplers import TeacherSampler
+from train.opd.teacher.context import add_contexts, longest
+from train.opd.teacher.ema_teacher import EmaTeacher, InitialStudent, LiveTeacher, SyncedTeacher, TrustRegionTeacher
+from train.opd.teacher.external_and_oracle import (
+    IMPOSSIBLE,
     ExternalTeacher,
-    InitialStudent,
-    LiveTeacher,
     OracleTeacher,
     RouteByOps,
     RouteToLikeliest,
-    SyncedTeacher,
-    TrustRegionTeacher,
 )
-from train.opd.teacher.oracle_teacher import IMPOSSIBLE
-from train.opd.teacher.scoring_models import Frozen
-from train.opd.teacher.teacher_prompt import add_contexts, longest
-from train.opd.weight import WeightConfig
+from train.opd.teacher.teacher import Frozen
 from train.opd.weight.sample_weights import Success
+from train.opd.weight.weight import WeightConfig
 
 # --- parameters ---------------------------------------------------------------------------------------------------
 

@@ -5,10 +5,10 @@ import math
 import torch
 
 from tests.helpers.opd_batches import V, logits, pair, record
-from train.opd.divergence import ReverseKL
+from train.opd.divergence.kl_and_jsd import ReverseKL
+from train.opd.log_probs import entropy
 from train.opd.regularizer import negative_entropy, reference_kl
-from train.opd.scored import entropy
-from train.opd.teacher import MixWithUniform, Power, RaisedEntropy, Temper
+from train.opd.teacher.transforms import MixWithUniform, Power, RaisedEntropy, Temper
 
 
 def test_power_target():

@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from synth.world.vocabulary import PAD
-from train.opd.divergence import JSD, PolicyGradient, StudentTopK
+from train.opd.divergence.interface_and_topk import StudentTopK
+from train.opd.divergence.kl_and_jsd import JSD
+from train.opd.divergence.sampled_kl import PolicyGradient
+from train.opd.log_probs import Scored, Signals
 from train.opd.outcome import GRPO
 from train.opd.rollouts import Rollouts
-from train.opd.scored import Scored
-from train.opd.weight import WeightConfig, coefficients
-from train.opd.weight.signals import Signals
 from train.opd.weight.token_weights import EarlyTokens, ImportanceWeight
+from train.opd.weight.weight import WeightConfig, coefficients
 
 B, R, V, MAX_NEW = 3, 6, 11, 9
 LENGTHS = torch.tensor([6, 2, 4])

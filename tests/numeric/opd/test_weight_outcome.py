@@ -10,21 +10,19 @@ from synth.world import vocabulary as W
 from synth.world.vocabulary import EOS
 from tests.helpers.opd_batches import FOUR, STUDENT, gradient, model, objective, right_rows
 from tests.helpers.opd_batches import scored as scored_all
-from train.opd.divergence import NoDivergence, ReverseKL
+from train.opd.divergence.interface_and_topk import NoDivergence
+from train.opd.divergence.kl_and_jsd import ReverseKL
+from train.opd.log_probs import Scored, Signals
 from train.opd.method import Method
 from train.opd.objective import weigh
 from train.opd.outcome import GRPO, RLSD, TRRD, DrGRPO
 from train.opd.regularizer import RegularizerConfig
-from train.opd.rollouts import Rollouts
+from train.opd.rollouts import Prompts, Rollouts
 from train.opd.schedule import Schedule
-from train.opd.scored import Scored
-from train.opd.source import Prompts
-from train.opd.teacher import ExternalTeacher, NoTeacher, Teacher
-from train.opd.teacher.scoring_models import Frozen
+from train.opd.teacher.external_and_oracle import ExternalTeacher, NoTeacher
+from train.opd.teacher.teacher import Frozen, Teacher
 from train.opd.topd import LookAhead, derived, find_forks, future_coefficients
-from train.opd.weight import SampleWeight, TokenWeight, WeightConfig, coefficients
-from train.opd.weight.sample_weights import Contrast, Paced, Right, StudentPerplexity
-from train.opd.weight.signals import Signals
+from train.opd.weight.sample_weights import Contrast, Paced, Right, SampleWeight, StudentPerplexity
 from train.opd.weight.token_weights import (
     AfterMistake,
     BeforeMistake,
@@ -35,8 +33,10 @@ from train.opd.weight.token_weights import (
     ImportanceWeight,
     Opener,
     Tip,
+    TokenWeight,
     TopTeacherEntropy,
 )
+from train.opd.weight.weight import WeightConfig, coefficients
 
 
 def scored_pair(source: Source, prompts: Prompts) -> tuple[Scored, Rollouts]:

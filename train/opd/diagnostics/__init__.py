@@ -1,1 +1,1 @@
-"""What a distillation measures about its batches, beside the loss."""
+"""What a run logs of its batches, and checks of the teacher."""

@@ -6,7 +6,6 @@ advice at states that it cannot leave.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,29 +16,26 @@ from models.gpt import GPT
 from synth.dataset import Source
 from synth.kernel.rng import key
 from synth.ragged import pad_rows
+from synth.ranges import Count, settings
 from synth.store.encodings import encoding_of
 from train.evaluation.callback import EvaluationCallbackConfig
 from train.evaluation.evaluator import Evaluation
-from train.opd.diagnostics.first_mistake import first_wrong_span
-from train.opd.rollouts import Rollouts
-from train.opd.source.prompts import Prompts, assemble
-from train.opd.teacher import Teacher
-from train.opd.teacher.teacher_prompt import add_contexts
+from train.opd.diagnostics.measures import first_wrong_span
+from train.opd.rollouts import Prompts, Rollouts, assemble
+from train.opd.teacher.context import add_contexts
+from train.opd.teacher.teacher import Teacher
 
 TOGETHER = 64  # continuations of about one length that are sampled side by side
 
 
-@dataclass(frozen=True)
+@settings
 class OpdPeriodicConfig(EvaluationCallbackConfig):
     """With what only distillation has: `continuations` of the teacher at temperature 1 from each of two prefixes of
     every sampled solution that has a wrong step (0: none; they need samples_per_problem)."""
 
-    continuations: int = 0
+    continuations: Count = 0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.continuations < 0:
-            raise ValueError(f"evaluate.continuations={self.continuations}: accepted: 0 or more")
         if self.continuations and not self.samples_per_problem:
             raise ValueError(
                 f"evaluate.continuations={self.continuations} has no effect with evaluate.samples_per_problem=0; "

@@ -8,44 +8,42 @@ Legend: N response positions, B rows, R response columns. p teacher target, q st
 from, y response token.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from train.opd.divergence.divergence import Divergence
-from train.opd.divergence.kl import kl
-from train.opd.divergence.topk_support import StudentTopK, Support, TopK
-from train.opd.schedule import positive, require, unit
-from train.opd.scored import Scored
+from synth.ranges import AboveZero, BadSetting, OneOf, Range, settings
+from train.opd.divergence.interface_and_topk import Divergence, StudentTopK, Support, TopK
+from train.opd.log_probs import Scored, kl
+from train.opd.schedule import Discount, OpenShare
 
 
-def clipped_gain(
-    ratio_N: Tensor, advantage_N: Tensor, low: float | None, high: float | None, dual: float | None = None
-) -> Tensor:
-    """PPO's min(r A, clip(r, 1 - low, 1 + high) A) (1707.06347); r A without a clip. `high` null means as `low`.
+@settings
+class PPOClip:
+    """clip, clip_high: of the ratio r = q(y)/mu(y), as in PPO; clip_high null means as clip. dual_clip: where A < 0 the
+    ratio counts at most this much, with no gradient beyond (dual-clip PPO, 1912.09729)."""
 
-    dual: where A < 0 the ratio counts at most this much, with no gradient beyond (dual-clip PPO, 1912.09729).
-    """
-    gain_N = ratio_N * advantage_N
-    if low is None:
-        return gain_N
-    bounded_N = ratio_N.clamp(1.0 - low, 1.0 + (low if high is None else high))
-    least_N = torch.minimum(gain_N, bounded_N * advantage_N)
-    if dual is None:
-        return least_N
-    return torch.where(advantage_N < 0.0, torch.maximum(least_N, dual * advantage_N), least_N)
+    clip: OpenShare | None = None
+    clip_high: OpenShare | None = None
+    dual_clip: Annotated[float, Range(above=1)] | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("clip_high", "dual_clip"):
+            if getattr(self, name) is not None and self.clip is None:
+                raise BadSetting(f"{name}={getattr(self, name)} has no effect without clip; accepted: null")
 
-def check_clips(where: str, low: float | None, high: float | None, dual: float | None) -> None:
-    """Raise ValueError on a clip out of its range, or one that has no effect without `clip`."""
-    unit(f"{where}.clip", low)
-    unit(f"{where}.clip_high", high)
-    if dual is not None and not dual > 1.0:
-        raise ValueError(f"{where}.dual_clip={dual}: accepted are numbers above 1, or null")
-    for name, value in (("clip_high", high), ("dual_clip", dual)):
-        if value is not None and low is None:
-            raise ValueError(f"{where}.{name}={value} has no effect without {where}.clip; accepted: null")
+    def gain(self, ratio_N: Tensor, advantage_N: Tensor) -> Tensor:
+        """min(r A, clip(r, 1 - clip, 1 + clip_high) A) (1707.06347) at every position, r A without a clip: float[N]."""
+        gain_N = ratio_N * advantage_N
+        if self.clip is None:
+            return gain_N
+        high = self.clip if self.clip_high is None else self.clip_high
+        least_N = torch.minimum(gain_N, ratio_N.clamp(1.0 - self.clip, 1.0 + high) * advantage_N)
+        if self.dual_clip is None:
+            return least_N
+        return torch.where(advantage_N < 0.0, torch.maximum(least_N, self.dual_clip * advantage_N), least_N)
 
 
 def discounted_future(reward_N: Tensor, scored: Scored, gamma: float, length_norm: bool) -> Tensor:
@@ -66,8 +64,8 @@ def discounted_future(reward_N: Tensor, scored: Scored, gamma: float, length_nor
     return total_N / (length_B[row_N] - 1 - time_N).clamp(min=1)
 
 
-@dataclass(frozen=True)
-class PolicyGradient(Divergence, kind="rkl_pg"):
+@settings
+class PolicyGradient(PPOClip, Divergence, kind="rkl_pg"):
     """Sampled reverse KL as a policy gradient: -rho A, A = sg[clip(d, -c, c)], d = log p(y)/q(y), rho = q(y)/mu(y).
 
     Its expected gradient is that of the exact reverse KL. Form: tinker-cookbook's on-policy distillation (advantage =
@@ -78,29 +76,21 @@ class PolicyGradient(Divergence, kind="rkl_pg"):
     tokens that follow; gamma = 1 is the gradient of the sequence's KL (MiniLLM, 2306.08543); length_norm: their mean.
     decompose: the token's own d is replaced by the exact reverse KL, and only the future is sampled (MiniLLM's
     single-step decomposition). baseline rkl: A = d + RKL, centred, of the same expectation (vOPD). ratio: false leaves
-    rho out (Lightning OPD, 2604.13010). clip, clip_high, dual_clip: of rho, as in PPO. frozen_advantage: d is that of
-    the sampling distribution, log p(y)/mu(y), so it stays while a batch is used again (G-OPD, Lightning OPD).
+    rho out (Lightning OPD, 2604.13010). frozen_advantage: d is that of the sampling distribution, log p(y)/mu(y), so it
+    stays while a batch is used again (G-OPD, Lightning OPD).
     """
 
-    adv_clip: float | None = None
-    gamma: float | None = None
+    adv_clip: AboveZero | None = None
+    gamma: Discount | None = None
     length_norm: bool = False
     decompose: bool = False
-    baseline: str | None = None
+    baseline: Annotated[str, OneOf("rkl")] | None = None
     ratio: bool = True
-    clip: float | None = None
-    clip_high: float | None = None
-    dual_clip: float | None = None
     frozen_advantage: bool = False
     sampled = True
 
     def __post_init__(self) -> None:
-        positive("divergence.adv_clip", self.adv_clip)
-        check_clips("divergence", self.clip, self.clip_high, self.dual_clip)
-        if self.gamma is not None and not 0.0 < self.gamma <= 1.0:
-            raise ValueError(f"divergence.gamma={self.gamma}: accepted are numbers above 0, up to 1, or null")
-        if self.baseline is not None:
-            require("divergence.baseline", self.baseline, ("rkl",))
+        super().__post_init__()
         for name in ("length_norm", "decompose"):
             if getattr(self, name) and self.gamma is None:
                 raise ValueError(f"divergence.{name}=true has no effect without divergence.gamma; accepted: false")
@@ -135,10 +125,7 @@ class PolicyGradient(Divergence, kind="rkl_pg"):
         advantage_N, exact_N = self.advantage(scored)
         if not self.ratio:
             return exact_N - log_q_N * advantage_N
-        return exact_N - self._gain((log_q_N - scored.behaviour_N).exp(), advantage_N)
-
-    def _gain(self, ratio_N: Tensor, advantage_N: Tensor) -> Tensor:
-        return clipped_gain(ratio_N, advantage_N, self.clip, self.clip_high, self.dual_clip)
+        return exact_N - self.gain((log_q_N - scored.behaviour_N).exp(), advantage_N)
 
     def clipped(self, scored: Scored) -> Tensor | None:
         acting = []
@@ -146,11 +133,11 @@ class PolicyGradient(Divergence, kind="rkl_pg"):
             acting.append((scored.log_p_N - scored.log_q_N).abs() > self.adv_clip)
         if self.clip is not None:
             ratio_N, (advantage_N, _) = (scored.log_q_N - scored.behaviour_N).exp(), self.advantage(scored)
-            acting.append(self._gain(ratio_N, advantage_N) != ratio_N * advantage_N)
+            acting.append(self.gain(ratio_N, advantage_N) != ratio_N * advantage_N)
         return torch.stack(acting).any(dim=0) if acting else None
 
 
-@dataclass(frozen=True)
+@settings
 class TopKPolicyGradient(Divergence, kind="topk_pg"):
     """Policy gradient over every token v of a top-k support: sum_v sg[w_v log(q_v/p_v)] q_v / sg[q_v].
 
@@ -159,10 +146,9 @@ class TopKPolicyGradient(Divergence, kind="topk_pg"):
     """
 
     support: Support = field(default_factory=StudentTopK)
-    weigh: str = "student"
+    weigh: Annotated[str, OneOf("student", "teacher")] = "student"
 
     def __post_init__(self) -> None:
-        require("divergence.weigh", self.weigh, ("student", "teacher"))
         if not isinstance(self.support, TopK):
             raise ValueError("divergence.support=full: the sum over all tokens is divergence=rkl; accepted: a top-k")
 
@@ -178,7 +164,7 @@ class TopKPolicyGradient(Divergence, kind="topk_pg"):
         return (cost_NK * (q_NK - q_NK.detach()).exp()).sum(dim=-1)
 
 
-@dataclass(frozen=True)
+@settings
 class K2(Divergence, kind="rkl_k2"):
     """Half the squared log-ratio: its expected gradient is that of the exact reverse KL (KDRL, 2506.02208)."""
 
@@ -189,7 +175,7 @@ class K2(Divergence, kind="rkl_k2"):
         return (log_q_N - scored.behaviour_N).detach().exp() * 0.5 * (log_q_N - log_p_N) ** 2
 
 
-@dataclass(frozen=True)
+@settings
 class K3(Divergence, kind="rkl_k3"):
     """p/q - 1 + log(q/p): an unbiased value of the reverse KL whose expected gradient is that of the FORWARD KL.
 

@@ -1,18 +1,3 @@
-"""The source part: which responses the student learns from."""
+"""Which responses the student learns from: the source part."""
 
-from train.opd.source.mixed_samplers import Revision, Spliced, TokenMixture
-from train.opd.source.prompts import Prompts
-from train.opd.source.samplers import (
-    CachedSampler,
-    GoldDocuments,
-    Replay,
-    Sampler,
-    StudentOrGold,
-    StudentSampler,
-    TeacherSampler,
-)
-
-__all__ = [
-    "CachedSampler", "GoldDocuments", "Prompts", "Replay", "Revision", "Sampler", "Spliced", "StudentOrGold",
-    "StudentSampler", "TeacherSampler", "TokenMixture",
-]  # fmt: skip
+from train.opd.source import mixed_samplers, replay_buffer  # noqa: F401  (registers the options)

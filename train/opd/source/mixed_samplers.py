@@ -1,9 +1,11 @@
-"""Responses that more than one model, or more than one attempt, had a part in: token mixture, spliced, revision.
+"""Responses that more than one model, or more than one attempt, had a part in.
+
+Student or gold (GKD), token mixture (MiniLLM), wrong responses that the teacher finishes (DASD), revisions (SD-Zero).
 
 Legend: B rows, R response columns, V vocabulary.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,14 +19,28 @@ from models.decode.sampling import Samples, inverse_cdf_sample, sample
 from models.gpt import GPT
 from synth.contexts.sections import written
 from synth.problem.arrays import Problems
+from synth.ranges import Positive, Share, settings
 from synth.world import vocabulary as W
 from synth.world.vocabulary import EOS, PAD
 from train.core.state import forward_flops
-from train.opd.rollouts import ORIGINS, Rollouts, join
-from train.opd.schedule import unit, whole
-from train.opd.scored import of_token
-from train.opd.source.prompts import Prompts, assemble, generation_flops, repeated_prompts
-from train.opd.source.samplers import SampledResponses, needed
+from train.opd.log_probs import of_token
+from train.opd.rollouts import ORIGINS, Prompts, Rollouts, assemble, generation_flops, join, repeated_prompts
+from train.opd.schedule import OpenShare
+from train.opd.source.samplers import GoldDocuments, SampledResponses, needed
+
+
+@settings
+class StudentOrGold(SampledResponses, kind="mix"):
+    """GKD's mixture (2306.13649): with probability `share`, drawn for each batch, the student answers, else gold."""
+
+    top_p: OpenShare | None = None
+    reuse: Positive = 1
+    share: Share = 0.5
+
+    def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
+        if prompts.chance("mix", step) < self.share:
+            return self.sample_from(student, prompts, step, "student")
+        return GoldDocuments().draw(prompts, step, student, other)
 
 
 class Drawn(NamedTuple):
@@ -75,18 +91,16 @@ def blended(
     return Drawn(tokens_BR, (~ended_BR).sum(1), behaviour_BR)
 
 
-@dataclass(frozen=True)
+@settings
 class TokenMixture(SampledResponses, kind="blend"):
     """Teacher-mixed sampling (MiniLLM, 2306.08543): each token from (1 - share) q + share p."""
 
-    reuse: int = 1
-    share: float = 0.2
+    reuse: Positive = 1
+    share: Share = 0.2
     model = "teacher"
     writes_as_student = True
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        unit("source.share", self.share, closed=True)
         if self.temperature == 0.0:
             raise ValueError("source.temperature=0.0: a blend is of two distributions; accepted: numbers above 0")
 
@@ -117,14 +131,14 @@ def padded(rows: list[list], fill: float, device: torch.device, dtype: torch.dty
     return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], device=device, dtype=dtype)
 
 
-@dataclass(frozen=True)
+@settings
 class Spliced(SampledResponses, kind="spliced"):
     """Mixed policy (DASD, 2601.09088): a wrong response is cut at a random point and the teacher finishes it.
 
     The cut leaves from none to all but one of the student's tokens, uniformly. Right responses stay as they are.
     """
 
-    reuse: int = 1
+    reuse: Positive = 1
     model = "teacher"
     whole_batch = True
 
@@ -174,7 +188,7 @@ class Spliced(SampledResponses, kind="spliced"):
         return replace(joined, origin_B=origin_B), flops + forward_flops(teacher.config, read_B)
 
 
-@dataclass(frozen=True)
+@settings
 class Revision(SampledResponses, kind="revision"):
     """Self-revision training, phase 1 of SD-Zero (2604.12002): y0, its verdict as a flag, and revisions y1 of it.
 
@@ -182,13 +196,9 @@ class Revision(SampledResponses, kind="revision"):
     prompt. Both carry the verdict of y1, by which they are kept or left out.
     """
 
-    revisions: int = 3
+    revisions: Positive = 3
     whole_batch = True
     one_solution = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        whole("source.revisions", self.revisions)
 
     def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
         first, flops = self.sample_from(student, prompts, step, "student")

@@ -5,6 +5,7 @@ that buffer is part of a run's state, so a resumed run replays the same response
 """
 
 from collections.abc import Mapping
+from dataclasses import field
 from typing import Any
 
 import torch
@@ -12,12 +13,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.gpt import GPT
+from synth.ranges import Positive, settings
 from train.core.distributed import Group
 from train.core.loop import SINGLE_PROCESS
-from train.opd.rollouts import Rollouts
-from train.opd.schedule import at_step
-from train.opd.source.prompts import Prompts
-from train.opd.source.samplers import Replay, Sampler
+from train.opd.rollouts import Prompts, Rollouts
+from train.opd.schedule import Schedule, at_step
+from train.opd.source.samplers import OwnResponses, Sampler, check_share
+
+
+@settings
+class Replay(OwnResponses, kind="replay"):
+    """The student's samples, kept for later steps too. capacity: batches kept. refresh: the probability of a new one,
+    which may change with the step."""
+
+    capacity: Positive = 16
+    refresh: Schedule = field(default_factory=lambda: Schedule(1.0, 0.3, 150))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share("source.refresh", self.refresh)
+
 
 TRACKS = ("tokens_BT", "prompt_B", "length_B", "trainable_BR", "behaviour_BR", "group_B", "origin_B")
 

@@ -1,30 +1,23 @@
 """Which responses the student learns from: the source part of a method, and the sources that one model writes.
 
 A response ends with its end-of-sequence token or at the budget, `max_new` tokens (`length`: a share of it that changes
-with the step). Sources that more than one model has a part in are in `mixed_samplers.py`.
+with the step). More than one model writes those of `mixed_samplers.py`; `replay_buffer.py` keeps batches.
 
 Legend: B rows.
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from models.decode.sampling import sample
 from models.gpt import GPT
+from synth.ranges import NotNegative, Positive, settings
 from train.config.schema import Choice
 from train.data.batches import pad
-from train.opd.rollouts import ORIGINS, Rollouts
-from train.opd.schedule import Schedule, at_step, unit, whole
-from train.opd.source.prompts import (
-    Prompts,
-    assemble,
-    generation_flops,
-    repeated_prompts,
-    responses_of,
-)
+from train.opd.rollouts import ORIGINS, Prompts, Rollouts, assemble, generation_flops, repeated_prompts, responses_of
+from train.opd.schedule import OpenShare, Schedule, at_step
 
 
 class Sampler(Choice):
@@ -59,7 +52,7 @@ class Sampler(Choice):
         """The responses of a step, and the FLOPs spent on them. other: the frozen model that `model` names."""
 
 
-@dataclass(frozen=True)
+@settings
 class GoldDocuments(Sampler, kind="gold"):
     """The documents that the stream itself holds for the step's prompts. Costs nothing to make."""
 
@@ -88,21 +81,14 @@ class GoldDocuments(Sampler, kind="gold"):
         return rollouts, 0.0
 
 
-@dataclass(frozen=True)
+@settings
 class SampledResponses(Sampler):
     """samples: responses to each prompt; temperature: of sampling, 0 for greedy."""
 
-    samples: int = 1
-    temperature: float = 1.0
+    samples: Positive = 1
+    temperature: NotNegative = 1.0
     top_p = None
     length = None
-
-    def __post_init__(self) -> None:
-        whole("source.samples", self.samples)
-        whole("source.reuse", self.reuse)
-        if self.temperature < 0.0:
-            raise ValueError(f"source.temperature={self.temperature}: accepted are numbers from 0 (greedy)")
-        unit("source.top_p", self.top_p)
 
     def sample_from(self, model: GPT, prompts: Prompts, step: int, origin: str) -> tuple[Rollouts, float]:
         """Responses of one model to each of the step's prompts."""
@@ -125,17 +111,16 @@ class SampledResponses(Sampler):
         return rollouts, generation_flops(model, rollouts.prompt_B, drawn.lengths_B, times)
 
 
-@dataclass(frozen=True)
+@settings
 class OwnResponses(SampledResponses):
     """Samples of the student. top_p: of the nucleus, null for all tokens. length: share of the budget `max_new` that a
     response may take, as it changes with the step (prefix distillation)."""
 
-    top_p: float | None = None
+    top_p: OpenShare | None = None
     length: Schedule | None = None
     writes_as_student = True
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.length is not None and not min(self.length.start, self.length.end) > 0.0:
             raise ValueError("source.length: accepted are shares above 0, up to 1")
         check_share("source.length", self.length)
@@ -144,43 +129,29 @@ class OwnResponses(SampledResponses):
         return self.sample_from(student, prompts, step, "student")
 
 
-@dataclass(frozen=True)
+@settings
 class StudentSampler(OwnResponses, kind="student"):
     """Fresh samples of the student as it is now: on-policy. reuse: steps that learn from one batch."""
 
-    reuse: int = 1
+    reuse: Positive = 1
 
     @property
     def off_policy(self) -> bool:
         return self.temperature != 1.0 or self.top_p is not None or self.reuse > 1
 
 
-@dataclass(frozen=True)
-class Replay(OwnResponses, kind="replay"):
-    """The student's samples, kept for later steps too. capacity: batches kept. refresh: the probability of a new one,
-    which may change with the step."""
-
-    capacity: int = 16
-    refresh: Schedule = field(default_factory=lambda: Schedule(1.0, 0.3, 150))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        whole("source.capacity", self.capacity)
-        check_share("source.refresh", self.refresh)
-
-
-@dataclass(frozen=True)
+@settings
 class TeacherSampler(SampledResponses, kind="teacher"):
     """Samples of the teacher: sequence-level distillation (Kim and Rush, 1606.07947)."""
 
-    reuse: int = 1
+    reuse: Positive = 1
     model = "teacher"
 
     def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
         return self.sample_from(needed(other), prompts, step, "teacher")
 
 
-@dataclass(frozen=True)
+@settings
 class CachedSampler(SampledResponses, kind="cached"):
     """Samples of the student at step 0 (Lightning OPD, 2604.13010); with `cycle`, the same ones again and again after
     that many batches.
@@ -188,37 +159,15 @@ class CachedSampler(SampledResponses, kind="cached"):
     Nothing is stored: batch i is a function of the frozen weights and i. A repeat costs nothing in the ledger.
     """
 
-    top_p: float | None = None
-    cycle: int | None = None
+    top_p: OpenShare | None = None
+    cycle: Positive | None = None
     model = "initial"
     writes_as_student = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        whole("source.cycle", self.cycle)
 
     def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
         batch = step if self.cycle is None else step % self.cycle
         rollouts, flops = self.sample_from(needed(other), prompts, batch, "student")
         return rollouts, flops if batch == step else 0.0
-
-
-@dataclass(frozen=True)
-class StudentOrGold(SampledResponses, kind="mix"):
-    """GKD's mixture (2306.13649): with probability `share`, drawn for each batch, the student answers, else gold."""
-
-    top_p: float | None = None
-    reuse: int = 1
-    share: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        unit("source.share", self.share, closed=True)
-
-    def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
-        if prompts.chance("mix", step) < self.share:
-            return self.sample_from(student, prompts, step, "student")
-        return GoldDocuments().draw(prompts, step, student, other)
 
 
 def needed(model: GPT | None) -> GPT:

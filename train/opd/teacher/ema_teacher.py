@@ -1,9 +1,6 @@
-"""Teachers that are the student itself: as it is now, averaged over time (EMA), renewed now and then, a trust region.
+"""Teachers that are the student itself: at step 0, as it is now, averaged over time (EMA), renewed, a trust region."""
 
-The student at step 0 is a frozen model (`scoring_models.Frozen`).
-"""
-
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -11,9 +8,12 @@ import torch
 from torch import Tensor
 
 from models.gpt import GPT
+from synth.ranges import Positive, settings
+from synth.spec import Spec
+from train.opd.log_probs import LogProbs
 from train.opd.rollouts import Rollouts
-from train.opd.scored import LogProbs
-from train.opd.teacher.scoring_models import Frozen, ScoringModel, frozen, log_probs_with_context
+from train.opd.schedule import OpenShare
+from train.opd.teacher.teacher import Frozen, ReadingTeacher, ScoringModel, frozen, log_probs_with_context
 
 
 class Ema(Frozen):
@@ -73,3 +73,58 @@ class TrustRegion(Live):
 
     def writers(self, rollouts: Rollouts, student: GPT) -> list[tuple[GPT, Tensor]]:
         return []  # a distribution between two models is none of a model
+
+
+@settings
+class SelfTeacher(ReadingTeacher):
+    """The student teaches itself."""
+
+    is_self = True
+
+
+@settings
+class InitialStudent(SelfTeacher, kind="init"):
+    """The student as it was at step 0."""
+
+    one_model = True
+
+    def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> ScoringModel:
+        return Frozen(deepcopy(student))
+
+
+@settings
+class EmaTeacher(SelfTeacher, kind="ema"):
+    """A moving average of the student's weights; rate: the share of the new weights at each step."""
+
+    rate: OpenShare = 0.05
+
+    def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> ScoringModel:
+        return Ema(student, self.rate)
+
+
+@settings
+class SyncedTeacher(SelfTeacher, kind="sync"):
+    """A copy of the student that is renewed every `every` steps."""
+
+    every: Positive = 50
+
+    def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> ScoringModel:
+        return Synced(student, self.every)
+
+
+@settings
+class TrustRegionTeacher(SelfTeacher, kind="trust"):
+    """Between the student at step 0 and the present one; rate: the share of the present one."""
+
+    rate: OpenShare = 0.05
+
+    def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> ScoringModel:
+        return TrustRegion(student, self.rate)
+
+
+@settings
+class LiveTeacher(SelfTeacher, kind="live"):
+    """The student as it is now, without gradient."""
+
+    def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> ScoringModel:
+        return Live()

@@ -1,35 +1,129 @@
 """Which target the student is compared with: the teacher part of a method. Model x context x transform.
 
-The invariant that matters: teacher and student are aligned by response position, never by column. A sequence's output
-at column prompt + t - 1 predicts response token t, so a teacher may read a longer prompt than the student and still
-score the same tokens. Targets never carry gradient.
+Teacher and student are aligned by response position, never by column: a sequence's output at column prompt + t - 1
+predicts response token t, so a teacher may read a longer prompt and still score the same tokens. Targets never carry
+gradient. A scoring model that follows the student hears of each step through `follow`, before its batch is drawn, and
+has a state that checkpoints keep: step k is scored by the copies as they are after k updates, killed in between or not.
 
-Legend: B rows, R response columns, V vocabulary.
+Legend: B rows, T columns, R response columns, N response positions, n some of them, C channels, V vocabulary.
 """
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.gpt import GPT
 from synth.contexts.sections import parse
-from synth.oracle.next_token import POLICIES, Oracle
+from synth.ranges import settings
 from synth.spec import Spec
 from train.config.schema import Choice
 from train.core.state import forward_flops
-from train.opd.rollouts import Rollouts
-from train.opd.schedule import require, unit, whole
-from train.opd.scored import LogProbs, Targets
-from train.opd.teacher.ema_teacher import Ema, Live, Synced, TrustRegion
-from train.opd.teacher.external_teacher import Route, check_number
-from train.opd.teacher.oracle_teacher import Exact
-from train.opd.teacher.scoring_models import Frozen, ScoringModel, frozen, log_probs_of
+from train.opd.log_probs import LogProbs, Targets, next_token_log_probs
+from train.opd.rollouts import Rollouts, positions
 from train.opd.teacher.transforms import Identity, Transform
+
+
+def frozen(model: GPT) -> GPT:
+    """The model in evaluation mode with all gradients off."""
+    return model.eval().requires_grad_(False)
+
+
+class HiddenStates(nn.Module):
+    """A model's hidden states at response positions, as a module whose gradients processes can average."""
+
+    def __init__(self, model: GPT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens_BT: Tensor, prompt_B: Tensor, length_B: Tensor) -> Tensor:
+        """[N, C], N = length_B.sum(), row after row: what the unembedding reads to predict the next token there.
+
+        The last column, which predicts nothing that is scored, is not read at all.
+
+        Args:
+            tokens_BT: int64, prompt and response, padded on the right.
+            prompt_B, length_B: tokens of this model's prompt and of the response.
+        """
+        row_N, time_N = positions(length_B)
+        at_N = row_N * (tokens_BT.shape[1] - 1) + prompt_B[row_N] - 1 + time_N
+        return self.model.hidden(tokens_BT[:, :-1], at_N=at_N)
+
+
+@torch.no_grad()
+def log_probs_of(model: GPT, tokens_BT: Tensor, prompt_B: Tensor, length_B: Tensor) -> LogProbs:
+    """A model's log-probabilities of the next token at response positions, made without gradient when asked for."""
+    hidden_NC, unembedding_VC = HiddenStates(model)(tokens_BT, prompt_B, length_B), model.unembedding
+    return torch.no_grad()(lambda at: next_token_log_probs(hidden_NC[at], unembedding_VC))
+
+
+def log_probs_with_context(model: GPT, rollouts: Rollouts) -> LogProbs:
+    """The model's log-probabilities of the responses, given what a teacher reads before them."""
+    return log_probs_of(model, *rollouts.with_contexts(), rollouts.length_B)
+
+
+def gathered(sources: Sequence[LogProbs], which_N: Tensor, place_N: Tensor) -> LogProbs:
+    """Position i has the log-probabilities of `sources[which_N[i]]`, at that source's own position `place_N[i]`."""
+
+    def at(block: slice) -> Tensor:
+        which_n, place_n = which_N[block], place_N[block]
+        used = which_n.unique().tolist()
+        found = torch.cat([sources[i](place_n[which_n == i]) for i in used])
+        order_n = torch.cat([(which_n == i).nonzero().squeeze(1) for i in used])
+        return torch.empty_like(found).index_copy_(0, order_n, found)
+
+    return torch.no_grad()(at)
+
+
+class ScoringModel:
+    """What scores the responses. models: its frozen checkpoints, none where it has no parameters of its own."""
+
+    def __init__(self, *models: GPT) -> None:
+        self.models = [frozen(model) for model in models]
+
+    def follow(self, student: GPT, step: int) -> None:
+        """Called before every step with the student's weights of that moment."""
+
+    @abstractmethod
+    def log_probs(self, rollouts: Rollouts, student: GPT) -> LogProbs:
+        """Log-probabilities at the response positions, without gradient."""
+
+    def has_target(self, rollouts: Rollouts) -> Tensor | None:
+        """bool[B, R]: where there is a target at all; None: everywhere."""
+        return None
+
+    def readers(self, rollouts: Rollouts, student: GPT) -> list[tuple[GPT, Tensor]]:
+        """The models that read these rows, and bool[B] which rows each reads, for the ledger."""
+        every_B = torch.ones_like(rollouts.prompt_B, dtype=torch.bool)
+        return [(model, every_B) for model in self.models]
+
+    def writers(self, rollouts: Rollouts, student: GPT) -> list[tuple[GPT, Tensor]]:
+        """The models that could continue these rows, and bool[B] which each would; a row of none has no such model."""
+        return self.readers(rollouts, student)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass
+
+
+class Frozen(ScoringModel):
+    """One model that never changes: an external checkpoint, or the student at step 0."""
+
+    def log_probs(self, rollouts: Rollouts, student: GPT) -> LogProbs:
+        return log_probs_with_context(self.models[0], rollouts)
+
+
+class Route(Choice):
+    """Which of several teachers scores a response."""
+
+    @abstractmethod
+    def models(self, checkpoints: Sequence[GPT]) -> ScoringModel:
+        """Raises ValueError when the number of checkpoints is not that of the route."""
 
 
 class TeacherConfig(Choice):
@@ -58,29 +152,7 @@ class TeacherConfig(Choice):
         """
 
 
-@dataclass(frozen=True)
-class NoTeacher(TeacherConfig, kind="none"):
-    """Nothing scores the responses."""
-
-    def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> None:
-        return None
-
-
-@dataclass(frozen=True)
-class OracleTeacher(TeacherConfig, kind="oracle"):
-    """The generator's own distribution; policy: continue | correct | abstain, for what follows a mistake."""
-
-    policy: str = "continue"
-    transform: Transform = field(default_factory=Identity)
-
-    def __post_init__(self) -> None:
-        require("teacher.policy", self.policy, POLICIES)
-
-    def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> ScoringModel:
-        return Exact(Oracle(spec, self.policy))
-
-
-@dataclass(frozen=True)
+@settings
 class ReadingTeacher(TeacherConfig):
     """A model that reads a prompt, and may read a context before it."""
 
@@ -89,92 +161,6 @@ class ReadingTeacher(TeacherConfig):
 
     def __post_init__(self) -> None:
         parse(self.context)
-
-
-@dataclass(frozen=True)
-class ExternalTeacher(ReadingTeacher, kind="external"):
-    """The checkpoint named by `teacher`; with a route, one of several (`teacher` and `teachers`) for each response."""
-
-    route: Route | None = None
-
-    @property
-    def one_model(self) -> bool:
-        return self.route is None
-
-    def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> ScoringModel:
-        if not checkpoints:
-            raise ValueError("teacher=null: this method's teacher=external needs the path of a checkpoint")
-        if self.route is not None:
-            return self.route.models(checkpoints)
-        check_number(checkpoints, 1, "null")
-        return Frozen(*checkpoints)
-
-
-@dataclass(frozen=True)
-class SelfTeacher(ReadingTeacher):
-    """The student teaches itself."""
-
-    is_self = True
-
-
-@dataclass(frozen=True)
-class InitialStudent(SelfTeacher, kind="init"):
-    """The student as it was at step 0."""
-
-    one_model = True
-
-    def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> ScoringModel:
-        return Frozen(deepcopy(student))
-
-
-@dataclass(frozen=True)
-class EmaTeacher(SelfTeacher, kind="ema"):
-    """A moving average of the student's weights; rate: the share of the new weights at each step."""
-
-    rate: float = 0.05
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        unit("teacher.rate", self.rate)
-
-    def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> ScoringModel:
-        return Ema(student, self.rate)
-
-
-@dataclass(frozen=True)
-class SyncedTeacher(SelfTeacher, kind="sync"):
-    """A copy of the student that is renewed every `every` steps."""
-
-    every: int = 50
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        whole("teacher.every", self.every)
-
-    def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> ScoringModel:
-        return Synced(student, self.every)
-
-
-@dataclass(frozen=True)
-class TrustRegionTeacher(SelfTeacher, kind="trust"):
-    """Between the student at step 0 and the present one; rate: the share of the present one."""
-
-    rate: float = 0.05
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        unit("teacher.rate", self.rate)
-
-    def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> ScoringModel:
-        return TrustRegion(student, self.rate)
-
-
-@dataclass(frozen=True)
-class LiveTeacher(SelfTeacher, kind="live"):
-    """The student as it is now, without gradient."""
-
-    def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> ScoringModel:
-        return Live()
 
 
 class Teacher:

@@ -4,15 +4,15 @@ Legend: N response positions, V vocabulary. p teacher, r the student at step 0.
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from math import log, log1p
 
 import torch
 from torch import Tensor
 
+from synth.ranges import AboveZero, settings
 from train.config.schema import Choice
-from train.opd.schedule import positive, unit
-from train.opd.scored import entropy
+from train.opd.log_probs import entropy
+from train.opd.schedule import OpenShare
 
 HOTTEST = 64.0  # of the search for a temperature; beyond it any distribution is as good as uniform
 HALVINGS = 30
@@ -28,7 +28,7 @@ class Transform(Choice):
         """The target's log-probabilities, float[N, V]."""
 
 
-@dataclass(frozen=True)
+@settings
 class Identity(Transform, kind="identity"):
     """The teacher's distribution as it is."""
 
@@ -36,7 +36,7 @@ class Identity(Transform, kind="identity"):
         return p_NV
 
 
-@dataclass(frozen=True)
+@settings
 class Power(Transform, kind="power"):
     """Reward extrapolation, G-OPD / ExOPD (2602.12125): p^l r^(1-l), renormalised, r the student at step 0.
 
@@ -56,31 +56,25 @@ class Power(Transform, kind="power"):
         return torch.log_softmax(target_NV, dim=-1) if self.normalised else target_NV
 
 
-@dataclass(frozen=True)
+@settings
 class Temper(Transform, kind="temper"):
     """p^(1/temperature), renormalised: above 1 softer, below 1 sharper (Hinton et al., 1503.02531, section 2)."""
 
-    temperature: float = 2.0
-
-    def __post_init__(self) -> None:
-        positive("teacher.transform.temperature", self.temperature)
+    temperature: AboveZero = 2.0
 
     def __call__(self, p_NV: Tensor, reference_NV: Tensor | None) -> Tensor:
         return torch.log_softmax(p_NV / self.temperature, dim=-1)
 
 
-@dataclass(frozen=True)
+@settings
 class RaisedEntropy(Transform, kind="raised"):
     """A temperature for each position that makes its entropy H + rise * sigmoid(H - pivot) (CurioSFT, 2602.02244).
 
     Uncertain positions are kept open, certain ones nearly as they are. Found by bisection; at most uniform.
     """
 
-    rise: float = 0.3
+    rise: AboveZero = 0.3
     pivot: float = 1.0
-
-    def __post_init__(self) -> None:
-        positive("teacher.transform.rise", self.rise)
 
     def __call__(self, p_NV: Tensor, reference_NV: Tensor | None) -> Tensor:
         before_N = entropy(p_NV)
@@ -93,14 +87,11 @@ class RaisedEntropy(Transform, kind="raised"):
         return torch.log_softmax(p_NV / high_N[:, None], dim=-1)
 
 
-@dataclass(frozen=True)
+@settings
 class MixWithUniform(Transform, kind="mix"):
     """(1 - share) p + share / V: no token is impossible, so that reverse KLs to an exact teacher are finite (ours)."""
 
-    share: float = 0.01
-
-    def __post_init__(self) -> None:
-        unit("teacher.transform.share", self.share)
+    share: OpenShare = 0.01
 
     def __call__(self, p_NV: Tensor, reference_NV: Tensor | None) -> Tensor:
         floor = torch.full_like(p_NV, log(self.share) - log(p_NV.shape[-1]))

@@ -1,7 +1,3 @@
-"""The weight part: which positions and responses count, and the normaliser."""
+"""Which positions and responses count, and the normaliser: the weight part."""
 
-from train.opd.weight.sample_weights import SampleWeight
-from train.opd.weight.token_weights import TokenWeight
-from train.opd.weight.weight import WeightConfig, coefficients
-
-__all__ = ["SampleWeight", "TokenWeight", "WeightConfig", "coefficients"]
+from train.opd.weight import weight  # noqa: F401  (registers the options)

@@ -4,17 +4,17 @@ Legend: B rows.
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from math import log
 
 import torch
 from torch import Tensor
 
 from synth.contexts.sections import written
+from synth.ranges import AboveZero, settings
 from train.config.schema import Choice
+from train.opd.log_probs import Signals
 from train.opd.rollouts import Rollouts, group_mean, judged_right
-from train.opd.schedule import positive, unit
-from train.opd.weight.signals import Signals
+from train.opd.schedule import OpenShare
 
 CLEARLY = log(2.0)  # nats per token by which a sentence of the teacher's is likelier to it than to the student (ours)
 
@@ -32,7 +32,7 @@ class SampleWeight(Choice):
         """float[B], for a whole batch."""
 
 
-@dataclass(frozen=True)
+@settings
 class Finished(SampleWeight, kind="finished"):
     """Only responses that ended by themselves; those cut at the token budget count nothing."""
 
@@ -40,7 +40,7 @@ class Finished(SampleWeight, kind="finished"):
         return rollouts.finished_B.float()
 
 
-@dataclass(frozen=True)
+@settings
 class Right(SampleWeight, kind="right"):
     """Only responses that the checker finds right in every step (rejection sampling: RFT, STaR)."""
 
@@ -48,7 +48,7 @@ class Right(SampleWeight, kind="right"):
         return judged_right(rollouts)
 
 
-@dataclass(frozen=True)
+@settings
 class Wrong(SampleWeight, kind="wrong"):
     """Only responses with something wrong."""
 
@@ -56,7 +56,7 @@ class Wrong(SampleWeight, kind="wrong"):
         return 1.0 - judged_right(rollouts)
 
 
-@dataclass(frozen=True)
+@settings
 class Success(SampleWeight, kind="success"):
     """Only responses whose teacher was shown a right peer, one of another text (MOPD, 2605.12652)."""
 
@@ -71,7 +71,7 @@ class Success(SampleWeight, kind="success"):
         return torch.tensor(kept, device=rollouts.prompt_B.device).float()
 
 
-@dataclass(frozen=True)
+@settings
 class Contrast(SampleWeight, kind="contrast"):
     """Only prompts with both right and wrong responses (REDI, 2505.24850, learns from such pairs)."""
 
@@ -82,7 +82,7 @@ class Contrast(SampleWeight, kind="contrast"):
         return ((rate_B > 0.0) & (rate_B < 1.0)).float()
 
 
-@dataclass(frozen=True)
+@settings
 class FirstPair(SampleWeight, kind="pair"):
     """Of each prompt with right and wrong responses the first right and the first wrong one (REDI, released code)."""
 
@@ -99,46 +99,36 @@ class FirstPair(SampleWeight, kind="pair"):
         return chosen_B
 
 
-@dataclass(frozen=True)
+@settings
 class Paced(SampleWeight, kind="paced"):
     """a^alpha (1 - a)^beta, a the prompt's pass rate: prompts that are neither solved nor hopeless (PACED)."""
 
-    alpha: float = 1.0
-    beta: float = 1.0
+    alpha: AboveZero = 1.0
+    beta: AboveZero = 1.0
     needs_group = True
-
-    def __post_init__(self) -> None:
-        positive("weight.sample.paced.alpha", self.alpha)
-        positive("weight.sample.paced.beta", self.beta)
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
         rate_B = group_mean(judged_right(rollouts), rollouts.group_B)
         return rate_B**self.alpha * (1.0 - rate_B) ** self.beta
 
 
-@dataclass(frozen=True)
+@settings
 class RewardSoftmax(SampleWeight, kind="reward"):
     """softmax of reward / beta over the batch, times its rows: right responses count more (released code of PACED)."""
 
-    beta: float = 1.0
-
-    def __post_init__(self) -> None:
-        positive("weight.sample.reward.beta", self.beta)
+    beta: AboveZero = 1.0
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
         reward_B = judged_right(rollouts).to(rollouts.behaviour_BR.dtype)
         return len(rollouts) * torch.softmax(reward_B / self.beta, dim=0)
 
 
-@dataclass(frozen=True)
+@settings
 class Perplexity(SampleWeight):
     """exp(score / tau) over its mean among the responses to the same prompt that are as right (SCOPE, 2604.10688)."""
 
-    tau: float = 1.0
+    tau: AboveZero = 1.0
     needs_group = True
-
-    def __post_init__(self) -> None:
-        positive(f"weight.sample.{self.kind}.tau", self.tau)
 
     def normalised(self, score_B: Tensor, rollouts: Rollouts) -> Tensor:
         """The weights, from each response's score before tau."""
@@ -150,7 +140,7 @@ class Perplexity(SampleWeight):
         return weight_B / group_mean(weight_B, class_B)
 
 
-@dataclass(frozen=True)
+@settings
 class StudentPerplexity(Perplexity, kind="student_ppl"):
     """Proportional to PPL_S^(1/tau): learn most from the right responses that the student found unlikely (SCOPE)."""
 
@@ -160,7 +150,7 @@ class StudentPerplexity(Perplexity, kind="student_ppl"):
         return self.normalised(-signals.mean("log_q", rollouts), rollouts)
 
 
-@dataclass(frozen=True)
+@settings
 class TeacherPerplexity(Perplexity, kind="teacher_ppl"):
     """Proportional to PPL_T^(-1/tau): trust the teacher where it is at home in what was written (SCOPE)."""
 
@@ -170,7 +160,7 @@ class TeacherPerplexity(Perplexity, kind="teacher_ppl"):
         return self.normalised(signals.mean("log_p", rollouts), rollouts)
 
 
-@dataclass(frozen=True)
+@settings
 class TeacherSentences(SampleWeight, kind="teacher_sentences"):
     """The `share` of responses with the most sentences of the teacher's, those clearly likelier to it.
 
@@ -178,12 +168,9 @@ class TeacherSentences(SampleWeight, kind="teacher_sentences"):
     tokens. Ties are kept.
     """
 
-    share: float = 0.5
+    share: OpenShare = 0.5
     needs = frozenset({"log_p", "log_q"})
     by_step = True
-
-    def __post_init__(self) -> None:
-        unit("weight.sample.teacher_sentences.share", self.share)
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
         gap_BR, verdicts = (signals["log_p"] - signals["log_q"]).cpu(), rollouts.verdicts

@@ -4,17 +4,17 @@ Legend: B rows, R response columns.
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from math import log
 
 import torch
 from torch import Tensor
 
+from synth.ranges import AboveZero, Positive, settings
 from synth.world.vocabulary import EOS, SPECIALS
 from train.config.schema import Choice
+from train.opd.log_probs import Signals
 from train.opd.rollouts import Rollouts
-from train.opd.schedule import positive, unit
-from train.opd.weight.signals import Signals
+from train.opd.schedule import OpenShare
 
 
 class TokenWeight(Choice):
@@ -54,21 +54,18 @@ def mistake_start(rollouts: Rollouts) -> Tensor:
     return torch.tensor(starts, device=rollouts.prompt_B.device)[:, None]
 
 
-@dataclass(frozen=True)
+@settings
 class DropFirst(TokenWeight, kind="first"):
     """Drops the first `skip` tokens, where a teacher speaks about the context that it read (SDFT, 2601.19897)."""
 
-    skip: int = 2
+    skip: Positive = 2
     drops = True
-
-    def __post_init__(self) -> None:
-        positive("weight.token.first.skip", self.skip)
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
         return (columns(rollouts) >= self.skip).float()
 
 
-@dataclass(frozen=True)
+@settings
 class DropSpecial(TokenWeight, kind="special"):
     """Drops special tokens, the end excepted: without it stopping would not be learned (Revisiting OPD, 2603.25562).
 
@@ -90,7 +87,7 @@ class DropSpecial(TokenWeight, kind="special"):
         return kept_BR.float()
 
 
-@dataclass(frozen=True)
+@settings
 class BeforeMistake(TokenWeight, kind="before_mistake"):
     """Only what comes before the first wrong step; all of a response without one (ours)."""
 
@@ -100,7 +97,7 @@ class BeforeMistake(TokenWeight, kind="before_mistake"):
         return (columns(rollouts) < mistake_start(rollouts)).float()
 
 
-@dataclass(frozen=True)
+@settings
 class AfterMistake(TokenWeight, kind="after_mistake"):
     """Only the first wrong step and what follows; nothing of a response without one (ours)."""
 
@@ -110,21 +107,18 @@ class AfterMistake(TokenWeight, kind="after_mistake"):
         return (columns(rollouts) >= mistake_start(rollouts)).float()
 
 
-@dataclass(frozen=True)
+@settings
 class TopTeacherEntropy(TokenWeight, kind="teacher_entropy"):
     """Only where the teacher is most uncertain: the top `share` by H_p (EOPD, 2603.07079, by a threshold in nats)."""
 
-    share: float = 0.2
+    share: OpenShare = 0.2
     needs = frozenset({"teacher_entropy"})
-
-    def __post_init__(self) -> None:
-        unit("weight.token.teacher_entropy.share", self.share)
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
         return top(signals["teacher_entropy"], self.share, rollouts)
 
 
-@dataclass(frozen=True)
+@settings
 class EntropyGap(TokenWeight, kind="entropy_gap"):
     """sigmoid(H_S - H_T): more where the student is less certain than the teacher (TSD-KD, 2603.13260)."""
 
@@ -134,15 +128,12 @@ class EntropyGap(TokenWeight, kind="entropy_gap"):
         return torch.sigmoid(signals["student_entropy"] - signals["teacher_entropy"])
 
 
-@dataclass(frozen=True)
+@settings
 class Tip(TokenWeight, kind="tip"):
     """The top `share` of u = h + d - h d, h entropy over log V, d reverse KL over its largest in the batch (TIP)."""
 
-    share: float = 0.5
+    share: OpenShare = 0.5
     needs = frozenset({"student_entropy", "rkl"})
-
-    def __post_init__(self) -> None:
-        unit("weight.token.tip.share", self.share)
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
         h_BR = signals["student_entropy"] / log(signals.vocabulary)
@@ -150,15 +141,12 @@ class Tip(TokenWeight, kind="tip"):
         return top(h_BR + d_BR - h_BR * d_BR, self.share, rollouts)
 
 
-@dataclass(frozen=True)
+@settings
 class Opener(TokenWeight, kind="opener"):
     """The smallest prefix of each response that holds `share` of the student's entropy over it (TSD-KD)."""
 
-    share: float = 0.1
+    share: OpenShare = 0.1
     needs = frozenset({"student_entropy"})
-
-    def __post_init__(self) -> None:
-        unit("weight.token.opener.share", self.share)
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
         entropy_BR = signals["student_entropy"]
@@ -166,19 +154,16 @@ class Opener(TokenWeight, kind="opener"):
         return (before_BR < self.share * entropy_BR.sum(dim=1, keepdim=True)).float()
 
 
-@dataclass(frozen=True)
+@settings
 class EarlyTokens(TokenWeight, kind="early"):
     """1 + gamma (1 - share of the response's |log p/q| that lies before): early tokens more (IW-OPD, 2606.22600).
 
     frozen: the log-ratio to the sampling distribution, which stays while a batch is used again.
     """
 
-    gamma: float = 0.5
+    gamma: AboveZero = 0.5
     frozen: bool = False
     needs = frozenset({"log_p", "log_q"})
-
-    def __post_init__(self) -> None:
-        positive("weight.token.early.gamma", self.gamma)
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
         old_BR = rollouts.behaviour_BR if self.frozen else signals["log_q"]
@@ -187,15 +172,12 @@ class EarlyTokens(TokenWeight, kind="early"):
         return 1.0 + self.gamma * (1.0 - share_BR)
 
 
-@dataclass(frozen=True)
+@settings
 class ImportanceWeight(TokenWeight, kind="importance"):
     """min(q(y) / mu(y), cap): corrects for tokens that another distribution drew (SDPO caps at 2)."""
 
-    cap: float = 2.0
+    cap: AboveZero = 2.0
     needs = frozenset({"log_q"})
-
-    def __post_init__(self) -> None:
-        positive("weight.token.importance.cap", self.cap)
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
         return (signals["log_q"] - rollouts.behaviour_BR).exp().clamp(max=self.cap)

@@ -11,15 +11,16 @@ token weights multiply after that: they take terms away and leave the others as 
 Legend: B rows, R response columns.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from synth.ranges import OneOf, settings
+from train.opd.log_probs import Signals
 from train.opd.rollouts import Rollouts
-from train.opd.schedule import require
 from train.opd.weight.sample_weights import SampleWeight
-from train.opd.weight.signals import Signals
 from train.opd.weight.token_weights import TokenWeight
 
 
@@ -40,9 +41,10 @@ def constant(count_BR: Tensor, max_new: int) -> Tensor:
 
 
 NORMALISERS = {"token": token_mean, "sequence": sequence_mean, "constant": constant}
+Normaliser = Annotated[str, OneOf(*NORMALISERS)]
 
 
-@dataclass(frozen=True)
+@settings
 class WeightConfig:
     """Weights that multiply; none: every response token alike.
 
@@ -51,16 +53,14 @@ class WeightConfig:
 
     token: list[TokenWeight] = field(default_factory=list)
     sample: list[SampleWeight] = field(default_factory=list)
-    normaliser: str = "token"
-    over: str = "kept"
+    normaliser: Normaliser = "token"
+    over: Annotated[str, OneOf("kept", "batch")] = "kept"
 
     def __post_init__(self) -> None:
         for setting in ("token", "sample"):
             names = [weight.kind for weight in getattr(self, setting)]
             if len(set(names)) < len(names):
                 raise ValueError(f"weight.{setting}={names}: accepted is each name once")
-        require("weight.normaliser", self.normaliser, NORMALISERS)
-        require("weight.over", self.over, ("kept", "batch"))
         if self.over == "batch" and (self.normaliser == "constant" or not self.sample):
             raise ValueError("weight.over=batch changes nothing here: all rows are counted anyway; accepted: kept")
 
@@ -70,7 +70,7 @@ class WeightConfig:
 
     @property
     def needs(self) -> set[str]:
-        """Measurements of the batch that must be made before the coefficients are known (`signals.py`)."""
+        """Measurements of the batch that must be made before the coefficients are known (`log_probs.Signals`)."""
         return set().union(*(weight.needs for weight in self.all))
 
     @property

@@ -13,21 +13,16 @@ from synth.world.vocabulary import EOS
 from tests.helpers import opd_batches
 from tests.helpers.opd_batches import FOUR, GOLD, STUDENT, model, objective
 from train.evaluation.repetition import ZLIB_RATIO, ZLIB_TAIL, compressible, periods, repetitive, zlib_ratio
-from train.opd.diagnostics.first_mistake import places
-from train.opd.diagnostics.position_measures import (
-    LARGE_KL,
-    PositionMeasures,
-    by_ops,
-    response_measures,
-    token_measures,
-)
-from train.opd.divergence import NLL, Divergence, ForwardKL, NoDivergence, PolicyGradient, ReverseKL
+from train.opd.diagnostics.measures import LARGE_KL, PositionMeasures, by_ops, places, response_measures, token_measures
+from train.opd.divergence.interface_and_topk import NLL, Divergence, NoDivergence
+from train.opd.divergence.kl_and_jsd import ForwardKL, ReverseKL
+from train.opd.divergence.sampled_kl import PolicyGradient
+from train.opd.log_probs import Scored
 from train.opd.loss_terms import DistillationTerm, outcome_term, term_measures
 from train.opd.method import Method
 from train.opd.metrics import METRICS, definition, main
 from train.opd.outcome import GRPO
-from train.opd.scored import Scored
-from train.opd.teacher import NoTeacher
+from train.opd.teacher.external_and_oracle import NoTeacher
 from train.statistics import auroc
 
 

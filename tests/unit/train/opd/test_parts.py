@@ -11,29 +11,26 @@ from synth.world.vocabulary import EOS, PAD
 from tests.helpers.opd_methods import method
 from train.config.compose import CONFIGS
 from train.config.schema import build, merge, missing
-from train.opd.divergence import K2, NLL, ForwardKL, NoDivergence, PolicyGradient, ReverseKL, StudentTopK
+from train.opd.divergence.interface_and_topk import NLL, NoDivergence, StudentTopK
+from train.opd.divergence.kl_and_jsd import ForwardKL, ReverseKL
+from train.opd.divergence.sampled_kl import K2, PolicyGradient
 from train.opd.method import Method, Term
 from train.opd.objective import weigh
 from train.opd.outcome import GRPO, DrGRPO, OutcomeConfig, drgrpo_advantage, grpo_advantage
 from train.opd.regularizer import RegularizerConfig
 from train.opd.rollouts import Rollouts, join, positions, responses
 from train.opd.schedule import Schedule
-from train.opd.source import GoldDocuments, Revision, Sampler, StudentSampler, TeacherSampler
+from train.opd.source.mixed_samplers import Revision
+from train.opd.source.samplers import GoldDocuments, Sampler, StudentSampler, TeacherSampler
 from train.opd.table import main
-from train.opd.teacher import (
-    EmaTeacher,
-    ExternalTeacher,
-    InitialStudent,
-    NoTeacher,
-    OracleTeacher,
-    Power,
-    TeacherConfig,
-    Temper,
-)
+from train.opd.teacher.ema_teacher import EmaTeacher, InitialStudent
+from train.opd.teacher.external_and_oracle import ExternalTeacher, NoTeacher, OracleTeacher
+from train.opd.teacher.teacher import TeacherConfig
+from train.opd.teacher.transforms import Power, Temper
 from train.opd.topd import LookAhead
-from train.opd.weight import WeightConfig, coefficients
 from train.opd.weight.sample_weights import Contrast, Finished, Right, Success
 from train.opd.weight.token_weights import BeforeMistake, ImportanceWeight
+from train.opd.weight.weight import WeightConfig, coefficients
 
 STUDENT = StudentSampler()
 GOLD = GoldDocuments()
@@ -182,56 +179,56 @@ def test_combinations_that_mean_nothing_are_refused(parts, message):
 @pytest.mark.parametrize(
     "part, settings, message",
     [
-        (Sampler, "buffer", "part=buffer is not known.*accepted: gold, student, replay, teacher, cached, mix, blend"),
+        (Sampler, "buffer", "part=buffer is not known.*accepted: gold, student, teacher, cached, mix, blend"),
         (Sampler, {"kind": "gold", "samples": 2}, "part.samples=2: unknown setting"),
-        (Sampler, {"kind": "mix", "share": 2.0}, "source.share=2.0"),
-        (Sampler, {"kind": "student", "samples": 0}, "source.samples=0"),
-        (Sampler, {"kind": "student", "temperature": -1.0}, "source.temperature=-1.0"),
+        (Sampler, {"kind": "mix", "share": 2.0}, "share=2.0"),
+        (Sampler, {"kind": "student", "samples": 0}, "samples=0"),
+        (Sampler, {"kind": "student", "temperature": -1.0}, "temperature=-1.0"),
         (Sampler, {"kind": "replay", "refresh": None}, "part.refresh=null: a group of settings"),
         (Sampler, {"kind": "gold", "reuse": 2}, "part.reuse=2: unknown setting"),
         (Sampler, {"kind": "revision", "reuse": 2}, "part.reuse=2: unknown setting"),
         (Sampler, {"kind": "teacher", "top_p": 0.9}, "part.top_p=0.9: unknown setting"),
-        (Sampler, {"kind": "student", "top_p": 1.0}, "source.top_p=1.0"),
+        (Sampler, {"kind": "student", "top_p": 1.0}, "top_p=1.0"),
         (Sampler, {"kind": "blend", "temperature": 0.0}, "a blend is of two distributions"),
         (Sampler, {"kind": "student", "length": {"start": 0.0, "end": 1.0, "steps": 5}}, "source.length"),
-        (TeacherConfig, "sibling", "part=sibling is not known.*accepted: none, oracle, external, init, ema, sync"),
+        (TeacherConfig, "sibling", "part=sibling is not known.*accepted: init, ema, sync, trust, live, none, oracle"),
         (TeacherConfig, {"kind": "external", "context": "gould"}, "gould.*accepted: none"),
         (TeacherConfig, {"kind": "init", "transform": {"kind": "temper", "temperature": 0.0}}, "temperature=0.0"),
         (TeacherConfig, {"kind": "external", "transform": {"temperature": 2.0}}, "part.transform.temperature=2.0: unk"),
-        (TeacherConfig, {"kind": "sync", "every": 0}, "teacher.every=0"),
-        (TeacherConfig, {"kind": "oracle", "policy": "guess"}, "teacher.policy=guess.*accepted: continue"),
+        (TeacherConfig, {"kind": "sync", "every": 0}, "every=0"),
+        (TeacherConfig, {"kind": "oracle", "policy": "guess"}, "policy=guess.*accepted: continue"),
         (TeacherConfig, {"kind": "oracle", "context": "gold"}, "part.context=gold: unknown setting"),
         (TeacherConfig, {"kind": "init", "route": "ops"}, "part.route=ops: unknown setting"),
         (TeacherConfig, {"kind": "external", "route": {"kind": "ops", "bounds": [3, 2]}}, "teacher.route.bounds"),
         (WeightConfig, {"token": ["entropy"]}, "part.token.0=entropy is not known.*accepted: first, special"),
         (WeightConfig, {"sample": ["best"]}, "part.sample.0=best is not known.*accepted: finished, right, wrong"),
-        (WeightConfig, {"normaliser": "mean"}, "weight.normaliser=mean.*accepted: token, sequence, constant"),
+        (WeightConfig, {"normaliser": "mean"}, "normaliser=mean.*accepted: token, sequence, constant"),
         (WeightConfig, {"token": ["tip", "tip"]}, "each name once"),
         (WeightConfig, {"over": "batch"}, "weight.over=batch"),
-        (RegularizerConfig, {"ref_kl": -0.1}, "regularizer.ref_kl=-0.1"),
+        (RegularizerConfig, {"ref_kl": -0.1}, "ref_kl=-0.1"),
         (RegularizerConfig, {"entropy_top": 0.1}, "regularizer.entropy_top=0.1 has no effect"),
         (OutcomeConfig, "ppo", "part=ppo is not known.*accepted: none, grpo, drgrpo"),
         (
             OutcomeConfig,
             {"kind": "grpo", "combiner": "max"},
-            "outcome.combiner=max.*accepted: add, convex, mask, route",
+            "combiner=max.*accepted: add, convex, mask, route",
         ),
-        (OutcomeConfig, {"kind": "grpo", "reward": "style"}, "outcome.reward=style.*accepted: strict, answer"),
-        (OutcomeConfig, {"kind": "grpo", "weight": 0.0}, "outcome.weight=0.0"),
+        (OutcomeConfig, {"kind": "grpo", "reward": "style"}, "reward=style.*accepted: strict, answer"),
+        (OutcomeConfig, {"kind": "grpo", "weight": 0.0}, "weight=0.0"),
         (OutcomeConfig, {"kind": "none", "weight": 2.0}, "part.weight=2.0: unknown setting"),
         (
             OutcomeConfig,
             {"kind": "grpo", "modulate": {"kind": "trrd", "bound": 0.1}},
             "part.modulate.bound=0.1: unknown",
         ),
-        (OutcomeConfig, {"kind": "grpo", "clip_high": 0.3}, "outcome.clip_high=0.3 has no effect"),
+        (OutcomeConfig, {"kind": "grpo", "clip_high": 0.3}, "clip_high=0.3 has no effect"),
         (OutcomeConfig, {"kind": "grpo", "combiner": "convex"}, "outcome.weight=1.0"),
         (Schedule, {"start": 1.0}, "part.end: needs a value"),
         (Schedule, {"start": 1.0, "end": 1.0, "steps": 5}, "nothing changes"),
-        (Schedule, {"start": 1.0, "end": 0.0, "steps": 0}, "schedule steps=0"),
-        (LookAhead, {"tokens": 0}, "fork.tokens=0"),
+        (Schedule, {"start": 1.0, "end": 0.0, "steps": 0}, "steps=0"),
+        (LookAhead, {"tokens": 0}, "tokens=0"),
         (Term, {"divergence": "none"}, "also.divergence=none"),
-        (Term, {"divergence": "fkl", "coefficient": 0.0}, "also.coefficient=0.0"),
+        (Term, {"divergence": "fkl", "coefficient": 0.0}, "coefficient=0.0"),
     ],
 )
 def test_unknown_names_and_values_are_refused_with_what_is_accepted(part, settings, message):

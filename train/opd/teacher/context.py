@@ -1,19 +1,26 @@
-"""What a teacher's prompt contains beyond the student's: privileged sections for each row, made of the step's rollouts.
+"""What a teacher's prompt contains beyond the student's, made of the step's rollouts; and whether a model can use it.
 
 Peers are the other responses to the same prompt, never the one that is scored nor one of the same text; the attempt and
 the feedback are about the scored response itself; gold is a fresh solution of the same problem, in another order and
 with other letters where the world leaves them free. `synth.contexts.privileged` builds them, as for pretraining.
+
+A tiny model reads a context only as well as its pretraining taught it to, and a teacher that ignores or is confused by
+its context teaches nothing, or harm. So the same held-out problems are solved with and without before it teaches.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from models.gpt import GPT
 from synth.contexts.privileged import material
 from synth.contexts.sections import MOST, build, parse
 from synth.kernel import rng
-from train.opd.rollouts import Rollouts
-from train.opd.source.prompts import Prompts
+from train.data.batches import DataConfig
+from train.evaluation.evaluator import evaluate
+from train.opd.rollouts import Prompts, Rollouts
+from train.statistics import Z, paired_difference
 
 ABOUT_GOLD = {"gold", "partial"}
 PEERS = {"success", "failure"}
@@ -68,3 +75,52 @@ def add_contexts(rollouts: Rollouts, recipe: str, prompts: Prompts, step: int, l
             tokens = tuple(int(t) for section in build(recipe, facts) for t in section)
             contexts[row] = tokens if len(tokens) <= left_B[row] else ()
     return replace(rollouts, context=tuple(contexts))
+
+
+SHORTER = "concise"  # the one recipe that asks for less instead of giving more
+
+
+def measure_skill(model: GPT, data: DataConfig, recipe: str, problems: int) -> dict[str, Any]:
+    """Greedy solutions of held-out problems with the context and without.
+
+    Returns:
+        context, problems, accuracy_with, accuracy_without, gain (with a 95% interval, paired by problem), the mean
+        lengths length_with and length_without, and `clear`: whether the gain is clearly positive; for `concise`,
+        whether solutions are clearly shorter.
+    """
+    done = {}
+    for name in (recipe, "none"):
+        done[name] = evaluate(model, data.with_context(name).source("test", "context skill"), range(problems))
+    informed, bare = done[recipe], done["none"]
+    gain = paired_difference(informed.verdicts.right, bare.verdicts.right)
+    longer = informed.length.astype(float) - bare.length
+    error = Z * longer.std() / np.sqrt(len(longer))
+    return {
+        "context": recipe,
+        "problems": problems,
+        "accuracy_with": float(informed.verdicts.right.mean()),
+        "accuracy_without": float(bare.verdicts.right.mean()),
+        "gain": gain._asdict(),
+        "length_with": float(informed.length.mean()),
+        "length_without": float(bare.length.mean()),
+        "clear": bool(longer.mean() + error < 0.0) if recipe == SHORTER else bool(gain.low > 0.0),
+    }
+
+
+def described(skill: dict[str, Any]) -> str:
+    """The measurement in one line."""
+    gain = skill["gain"]
+    return (
+        f"context={skill['context']}: {skill['accuracy_with']:.1%} with, {skill['accuracy_without']:.1%} without, "
+        f"{gain['value']:+.1%} [{gain['low']:+.1%}, {gain['high']:+.1%}] on {skill['problems']} problems; "
+        f"{skill['length_with']:.1f} tokens with, {skill['length_without']:.1f} without"
+    )
+
+
+def check_skill(skill: dict[str, Any]) -> None:
+    """Raise ValueError unless the model clearly uses the context."""
+    if not skill["clear"]:
+        raise ValueError(
+            f"teacher.context: the model lacks this skill ({described(skill)}); accepted: a checkpoint pretrained on "
+            "such contexts (data=contexts), or skill.stop=false"
+        )

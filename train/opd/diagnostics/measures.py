@@ -1,26 +1,136 @@
-"""What every method reports about its batches, whatever it trains on; `train.opd.metrics` defines every number.
+"""What is logged of a batch: sums over its micro-batches, means over its response positions, lengths and accuracies.
 
-Distribution measures are over all response positions and the full vocabulary, so they compare methods that train on
-different divergences. Task and length measures are of sampled responses only: gold documents would flatter them. A
-measure that a batch has nothing for (a teacher's without teacher, repetitive tokens where none is) is left out.
-
-Legend: B rows, R response columns, N response positions of a micro-batch, V vocabulary.
+The first wrong step of a response is the checker's (`Verdicts.first_mistake`): where the teacher objects against where
+the student goes wrong is asked of responses that have one, at positions with a target.
 """
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from synth.judge.checker import MALFORMED
+from models.gpt import GPT
+from synth.judge.checker import MALFORMED, Verdicts
 from synth.world.vocabulary import ANSWER
 from train.core.distributed import Group
+from train.core.state import forward_flops, training_flops
 from train.evaluation.repetition import compressible, periods, repetitive
-from train.opd.diagnostics.first_mistake import first_wrong_span, localisation, places
-from train.opd.divergence.kl import kl
+from train.opd.log_probs import Scored, advantage, entropy, kl
 from train.opd.rollouts import ORIGINS, Rollouts
-from train.opd.scored import Scored, advantage, entropy
+from train.statistics import auroc
+
+
+class StepTotals:
+    """Sums over the micro-batches of a step; `metrics()` at its end."""
+
+    def __init__(self) -> None:
+        self.terms: Counter[str] = Counter()
+        self.shares: dict[str, float] = {}
+        self.tokens: Counter[str] = Counter({"teacher": 0, "update": 0})
+        self.flops: Counter[str] = Counter({"teacher": 0.0, "update": 0.0})
+        self.teacher_seconds = 0.0
+
+    def add_terms(self, terms: dict[str, Tensor]) -> None:
+        """A block's terms of the loss."""
+        self.terms.update({name: float(value.detach()) for name, value in terms.items()})
+
+    def add_update(self, model: GPT, part: Rollouts) -> None:
+        """What the student read of a micro-batch to learn from it."""
+        read_B = part.prompt_B + part.length_B - 1  # the last token of a row is only a target
+        self.tokens["update"] += int((read_B + 1).sum())
+        self.flops["update"] += training_flops(model.config, read_B)
+
+    def add_teacher(self, tokens: int, flops: float, seconds: float) -> None:
+        """What the teacher read."""
+        self.tokens["teacher"] += tokens
+        self.flops["teacher"] += flops
+        self.teacher_seconds += seconds
+
+    def add_signals(self, model: GPT, rollouts: Rollouts) -> None:
+        """The student's own pass without gradient over a micro-batch."""
+        self.flops["signals"] += forward_flops(model.config, rollouts.prompt_B + rollouts.length_B - 1)
+        self.tokens["signals"] += int((rollouts.prompt_B + rollouts.length_B).sum())
+
+    def add_look_ahead(self, flops: float, forks: float) -> None:
+        """The futures written at high-loss tokens, and the share of these that are real forks."""
+        self.flops["futures"] = flops
+        self.shares["forks"] = forks
+
+    def add_share(self, name: str, chosen_BR: Tensor, rollouts: Rollouts) -> None:
+        """The share of response tokens where something holds."""
+        inside_BR = torch.arange(chosen_BR.shape[1], device=chosen_BR.device) < rollouts.length_B[:, None]
+        self.shares[name] = float((chosen_BR & inside_BR).sum() / inside_BR.sum().clamp(min=1))
+
+    def gather(self, group: Group) -> None:
+        """Adds up what the processes of a group counted; all write all futures, the main one counts them."""
+        if not group.is_main and "futures" in self.flops:
+            self.flops["futures"] = 0.0
+        for name in ("terms", "tokens", "flops"):
+            total: Counter[str] = Counter()
+            for own in group.gather(getattr(self, name)):
+                total.update(own)  # `+` would drop what is not above zero
+            setattr(self, name, total)
+
+    def metrics(self) -> dict[str, float]:
+        """Terms of the loss, and shares of positions."""
+        return {f"loss_{name}": value for name, value in self.terms.items()} | self.shares
+
+
+BEFORE, AT, AFTER, NOWHERE = 0, 1, 2, -1
+PLACES = ("before", "at", "after")
+
+
+def first_wrong_span(verdicts: Verdicts) -> tuple[np.ndarray, np.ndarray]:
+    """First token of the first wrong step in each response and the one behind its last: two int64[B], -1 without."""
+    first_B = np.asarray(verdicts.first_mistake, dtype=np.int64)
+    if verdicts.start.shape[1] == 0:
+        return np.full(len(first_B), -1), np.full(len(first_B), -1)
+    at_B1 = np.maximum(first_B, 0)[:, None]
+    spans = (np.take_along_axis(np.asarray(x), at_B1, axis=1)[:, 0] for x in (verdicts.start, verdicts.stop))
+    start_B, stop_B = (np.where(first_B >= 0, span_B, -1).astype(np.int64) for span_B in spans)
+    return start_B, stop_B
+
+
+def places(verdicts: Verdicts, length_B: np.ndarray, width: int) -> np.ndarray:
+    """int8[B, width]: where each response token stands to the first wrong step; NOWHERE on padding and in responses
+    that have none."""
+    start_B, stop_B = first_wrong_span(verdicts)
+    time_R = np.arange(width)
+    place_BR = (time_R >= start_B[:, None]).astype(np.int8) + (time_R >= stop_B[:, None])
+    outside_BR = (time_R >= np.asarray(length_B)[:, None]) | (start_B < 0)[:, None]
+    return np.where(outside_BR, NOWHERE, place_BR).astype(np.int8)
+
+
+def localisation(
+    values: dict[str, np.ndarray], place_BR: np.ndarray, has_target_BR: np.ndarray | None
+) -> dict[str, float]:
+    """How well the teacher's signal points at the first wrong step.
+
+    Args:
+        values: `advantage` (d = log p(y) - log q(y)) and `rkl`, float[B, R], NaN where there is no target.
+        place_BR: of `places`. has_target_BR: bool[B, R], where there is a target; None: everywhere.
+    Returns:
+        auroc_advantage, auroc_rkl: of -d and of the KL for "this token belongs to the first wrong step".
+        rkl_before, rkl_at, rkl_after: nats a token. mass_before, mass_at, mass_after: shares of the KL of these
+        responses. What has no tokens is left out.
+    """
+    if "rkl" not in values:
+        return {}
+    inside_BR = (place_BR != NOWHERE) & np.isfinite(values["rkl"])
+    if has_target_BR is not None:
+        inside_BR &= has_target_BR
+    place_N, rkl_N = place_BR[inside_BR], values["rkl"][inside_BR].astype(float)
+    scores = {"advantage": -values["advantage"][inside_BR], "rkl": rkl_N}
+    found = {f"auroc_{name}": auroc(score_N, place_N == AT) for name, score_N in scores.items()}
+    total = rkl_N.sum()
+    for place, name in enumerate(PLACES):
+        part_M = rkl_N[place_N == place]
+        found[f"rkl_{name}"] = float(part_M.mean()) if len(part_M) else np.nan
+        found[f"mass_{name}"] = float(part_M.sum() / total) if total > 0.0 else np.nan
+    return {name: value for name, value in found.items() if np.isfinite(value)}
+
 
 OVERLAP = 8  # likeliest tokens of each whose overlap is reported
 LARGE_KL = 0.1  # nats: a reverse KL above it is counted by `rkl_large`

@@ -5,16 +5,16 @@ Legend: N response positions, K entries of the support. p teacher target, q stud
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import log, log1p
 
 import torch
 from torch import Tensor
 
-from train.opd.divergence.divergence import Divergence
-from train.opd.divergence.topk_support import Full, Support, TopK
-from train.opd.schedule import positive, unit
-from train.opd.scored import Scored
+from synth.ranges import AboveZero, Share, settings
+from train.opd.divergence.interface_and_topk import Divergence, Full, Support, TopK
+from train.opd.log_probs import Scored
+from train.opd.schedule import OpenShare
 
 Entries = Callable[[Tensor, Tensor], Tensor]  # of a KL between two distributions, from log-probabilities
 
@@ -30,11 +30,6 @@ def generalised_kl_entries(a_NK: Tensor, b_NK: Tensor) -> Tensor:
     return mass_a_NK * (a_NK - b_NK) - mass_a_NK + b_NK.exp()
 
 
-def kl(a_NV: Tensor, b_NV: Tensor) -> Tensor:
-    """KL(a, b) over the whole vocabulary, in nats: float[N]."""
-    return kl_entries(a_NV, b_NV).sum(dim=-1)
-
-
 def at_temperature(scored: Scored, temperature: float) -> Scored:
     """The record with softmax(logits / temperature) of student and teacher."""
     student_NV, teacher_NV = (torch.log_softmax(x / temperature, -1) for x in (scored.student_NV, scored.target_NV))
@@ -46,7 +41,7 @@ def mixture(a_NK: Tensor, b_NK: Tensor, share: float) -> Tensor:
     return torch.logaddexp(a_NK + log(share), b_NK + log1p(-share))
 
 
-@dataclass(frozen=True)
+@settings
 class ExactDivergence(Divergence):
     """A sum of entries over the support. entry_clip: the most that one vocabulary entry may count, in nats.
 
@@ -56,12 +51,8 @@ class ExactDivergence(Divergence):
     """
 
     support: Support = field(default_factory=Full)
-    entry_clip: float | None = None
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        positive("divergence.entry_clip", self.entry_clip)
-        positive("divergence.temperature", self.temperature)
+    entry_clip: AboveZero | None = None
+    temperature: AboveZero = 1.0
 
     @property
     def k(self) -> int | None:
@@ -87,7 +78,7 @@ class ExactDivergence(Divergence):
         return None if self.entry_clip is None else (self._entries(scored) > self.entry_clip).any(dim=-1)
 
 
-@dataclass(frozen=True)
+@settings
 class ForwardKL(ExactDivergence, kind="fkl"):
     """Forward KL: sum p log(p/q). Gradient with respect to the logits: q - p. Covers the teacher's modes."""
 
@@ -97,7 +88,7 @@ class ForwardKL(ExactDivergence, kind="fkl"):
         return kl(p_NK, q_NK)
 
 
-@dataclass(frozen=True)
+@settings
 class ReverseKL(ExactDivergence, kind="rkl"):
     """Reverse KL: sum q log(q/p). Gradient with respect to the logits: q (log(q/p) - RKL). Seeks its modes."""
 
@@ -105,7 +96,7 @@ class ReverseKL(ExactDivergence, kind="rkl"):
         return kl(q_NK, p_NK)
 
 
-@dataclass(frozen=True)
+@settings
 class JSD(ExactDivergence, kind="jsd"):
     """Generalised Jensen-Shannon, GKD (2306.13649): b KL(p, m) + (1-b) KL(q, m) with m = b p + (1-b) q.
 
@@ -113,12 +104,7 @@ class JSD(ExactDivergence, kind="jsd"):
     everywhere. So b = 0 means forward KL and b = 1 reverse KL here, as in the released implementations.
     """
 
-    beta: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0.0 <= self.beta <= 1.0:
-            raise ValueError(f"divergence.beta={self.beta}: accepted are numbers from 0 (forward KL) to 1 (reverse KL)")
+    beta: Share = 0.5
 
     @property
     def bounded(self) -> bool:
@@ -131,19 +117,15 @@ class JSD(ExactDivergence, kind="jsd"):
         return self.beta * kl(p_NK, m_NK) + (1.0 - self.beta) * kl(q_NK, m_NK)
 
 
-@dataclass(frozen=True)
+@settings
 class SkewedKL(ExactDivergence):
     """A KL to a mixture of both, DistiLLM (2402.03898), at most -log alpha. alpha: the first one's share of it."""
 
-    alpha: float = 0.1
+    alpha: OpenShare = 0.1
     bounded = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        unit("divergence.alpha", self.alpha)
 
-
-@dataclass(frozen=True)
+@settings
 class SkewForwardKL(SkewedKL, kind="skew_fkl"):
     """Skew forward KL: KL(p, a p + (1-a) q)."""
 
@@ -151,7 +133,7 @@ class SkewForwardKL(SkewedKL, kind="skew_fkl"):
         return kl(p_NK, mixture(p_NK, q_NK, self.alpha))
 
 
-@dataclass(frozen=True)
+@settings
 class SkewReverseKL(SkewedKL, kind="skew_rkl"):
     """Skew reverse KL: KL(q, (1-a) p + a q)."""
 
@@ -159,7 +141,7 @@ class SkewReverseKL(SkewedKL, kind="skew_rkl"):
         return kl(q_NK, mixture(q_NK, p_NK, self.alpha))
 
 
-@dataclass(frozen=True)
+@settings
 class ToDi(ExactDivergence, kind="todi"):
     """Token-wise mix, ToDi (2505.16297): s KL(p, q) + (1-s) KL(q, p) entry by entry, s = sg[sigmoid(log p/q)].
 
@@ -171,7 +153,7 @@ class ToDi(ExactDivergence, kind="todi"):
         return s_NK * kl(p_NK, q_NK) + (1.0 - s_NK) * kl(q_NK, p_NK)
 
 
-@dataclass(frozen=True)
+@settings
 class AdaptiveKL(ExactDivergence, kind="akl"):
     """Adaptive KL (2404.02657): forward and reverse KL, each by the gap |p - q| on the teacher's head and on its tail.
 
@@ -179,11 +161,7 @@ class AdaptiveKL(ExactDivergence, kind="akl"):
     code of ToDi's authors, where it is a baseline. The shares carry no gradient.
     """
 
-    head_share: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        unit("divergence.head_share", self.head_share)
+    head_share: OpenShare = 0.5
 
     def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
         p, gap_NK = p_NK.exp(), (p_NK.exp() - q_NK.detach().exp()).abs()
@@ -194,19 +172,15 @@ class AdaptiveKL(ExactDivergence, kind="akl"):
         return (1.0 - share_N1) * kl(p_NK, q_NK) + share_N1 * kl(q_NK, p_NK)
 
 
-@dataclass(frozen=True)
+@settings
 class InterpolatedKL(ExactDivergence, kind="taid"):
     """Forward KL to softmax((1 - t) sg[z_q] + t z_p), a target between the student as it is and its teacher.
 
     TAID (2501.16937); t = `share` is fixed here, its adaptive schedule is not offered.
     """
 
-    share: float = 0.4
+    share: Share = 0.4
     bounded = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        unit("divergence.share", self.share, closed=True)
 
     def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
         return kl(torch.log_softmax((1.0 - self.share) * q_NK.detach() + self.share * p_NK, dim=-1), q_NK)

@@ -1,30 +1,74 @@
-"""External teachers: one checkpoint, or several of which each response is scored by one.
+"""Teachers from outside: a checkpoint, several of which each response is scored by one, the exact oracle, or none.
 
 Legend: B rows, N response positions, M models.
 """
 
-from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from models.gpt import GPT
-from train.config.schema import Choice
-from train.opd.chunked_loss import blocks
+from synth.oracle.next_token import ABSTAINED, POLICIES, Oracle
+from synth.ranges import OneOf, settings
+from synth.spec import Spec
+from train.opd.log_probs import LogProbs, blocks, of_token
 from train.opd.rollouts import Rollouts, positions
-from train.opd.scored import LogProbs, of_token
-from train.opd.teacher.scoring_models import ScoringModel, gathered, log_probs_with_context
+from train.opd.teacher.teacher import (
+    Frozen,
+    ReadingTeacher,
+    Route,
+    ScoringModel,
+    TeacherConfig,
+    gathered,
+    log_probs_with_context,
+)
+from train.opd.teacher.transforms import Identity, Transform
+
+IMPOSSIBLE = -1e4  # log-probability of what the oracle rules out: zero as a chance, and finite in sums
 
 
-class Route(Choice):
-    """Which of several teachers scores a response."""
+class Exact(ScoringModel):
+    """The oracle's distribution at every prefix, also an impossible one: a teacher without error.
 
-    @abstractmethod
-    def models(self, checkpoints: Sequence[GPT]) -> ScoringModel:
-        """Raises ValueError when the number of checkpoints is not that of the route."""
+    Where the oracle abstains the row is uniform, and `has_target` says so. Costs no FLOPs of a model.
+    """
+
+    def __init__(self, oracle: Oracle) -> None:
+        super().__init__()
+        self.oracle = oracle
+
+    def _next_token(self, rollouts: Rollouts):
+        """The oracle's answer, and bool[positions]: all but what follows a response's last token."""
+        lengths = rollouts.length_B.tolist()
+        rows = rollouts.response_BR.cpu().numpy()
+        found = self.oracle(rollouts.problems, [row[:n] for row, n in zip(rows, lengths, strict=True)])
+        inside = np.ones(len(found.status), dtype=bool)
+        inside[found.rows[1:] - 1] = False
+        return found, inside
+
+    def log_probs(self, rollouts: Rollouts, student: GPT) -> LogProbs:
+        found, inside = self._next_token(rollouts)
+        place_N, size = np.flatnonzero(inside), self.oracle.world.size
+
+        def at(block: slice) -> Tensor:
+            first, last = place_N[block][0], place_N[block][-1] + 1
+            dense_nV = found.log_probs(size, slice(first, last))
+            dense_nV[found.status[first:last] == ABSTAINED] = -np.log(size)
+            dense_nV = torch.from_numpy(dense_nV[inside[first:last]]).clamp(min=IMPOSSIBLE)
+            return dense_nV.to(rollouts.prompt_B.device)
+
+        return at
+
+    def has_target(self, rollouts: Rollouts) -> Tensor:
+        found, inside = self._next_token(rollouts)
+        has_target_BR = torch.zeros(rollouts.trainable_BR.shape, dtype=torch.bool)
+        row_N, time_N = positions(rollouts.length_B.cpu())
+        has_target_BR[row_N, time_N] = torch.from_numpy(found.status[inside] != ABSTAINED)
+        return has_target_BR.to(rollouts.prompt_B.device)
 
 
 def check_number(checkpoints: Sequence[GPT], wanted: int, route: str) -> None:
@@ -33,7 +77,7 @@ def check_number(checkpoints: Sequence[GPT], wanted: int, route: str) -> None:
         raise ValueError(f"teachers: {len(checkpoints)} checkpoints with teacher.route={route}; accepted: {wanted}")
 
 
-@dataclass(frozen=True)
+@settings
 class RouteByOps(Route, kind="ops"):
     """bounds: problems of up to bounds[i] operations go to teacher i, all others to the last."""
 
@@ -48,7 +92,7 @@ class RouteByOps(Route, kind="ops"):
         return ByOps(checkpoints, self.bounds)
 
 
-@dataclass(frozen=True)
+@settings
 class RouteToLikeliest(Route, kind="likeliest"):
     """Each response goes to the teacher that finds it likeliest."""
 
@@ -102,3 +146,41 @@ class MostLikely(ScoringModel):
     def writers(self, rollouts: Rollouts, student: GPT) -> list[tuple[GPT, Tensor]]:
         _, which_B = self._scored(rollouts)
         return [(model, which_B == i) for i, model in enumerate(self.models)]
+
+
+@settings
+class NoTeacher(TeacherConfig, kind="none"):
+    """Nothing scores the responses."""
+
+    def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> None:
+        return None
+
+
+@settings
+class OracleTeacher(TeacherConfig, kind="oracle"):
+    """The generator's own distribution; policy: continue | correct | abstain, for what follows a mistake."""
+
+    policy: Annotated[str, OneOf(*POLICIES)] = "continue"
+    transform: Transform = field(default_factory=Identity)
+
+    def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> ScoringModel:
+        return Exact(Oracle(spec, self.policy))
+
+
+@settings
+class ExternalTeacher(ReadingTeacher, kind="external"):
+    """The checkpoint named by `teacher`; with a route, one of several (`teacher` and `teachers`) for each response."""
+
+    route: Route | None = None
+
+    @property
+    def one_model(self) -> bool:
+        return self.route is None
+
+    def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> ScoringModel:
+        if not checkpoints:
+            raise ValueError("teacher=null: this method's teacher=external needs the path of a checkpoint")
+        if self.route is not None:
+            return self.route.models(checkpoints)
+        check_number(checkpoints, 1, "null")
+        return Frozen(*checkpoints)
