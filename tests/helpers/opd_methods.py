@@ -26,7 +26,7 @@ def method(name: str, *words: str) -> Method:
     bare = build(Method, yaml.safe_load((CONFIGS / "method" / f"{name}.yaml").read_text(encoding="utf-8")))
     needs = ["teacher=t"] if bare.needs_teacher else []
     needs += ["teachers=[u]"] if bare.teacher.route else []
-    return load("opd", OpdConfig, ["student=s", f"method={name}", *needs, *words]).method
+    return load("opd", OpdConfig, ["student=s", "data=tiny", f"method={name}", *needs, *words]).method
 
 
 def objective(
