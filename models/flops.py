@@ -19,12 +19,12 @@ def n_params(config: GPTConfig) -> int:
 
 
 def flops_per_token(config: GPTConfig, context: float) -> float:
-    """Multiply-adds count as two. Forward pass of one token: 2 matmul_params + 4 L C context.
+    """Multiply-adds count as two.
 
-    `context` is the mean number of positions that a token attends to, itself included: (T + 1) / 2 for a causal
-    sequence of T tokens (`torch.utils.flop_counter` ignores causality and takes T). Element-wise work and the embedding
-    look-up are left out (Kaplan et al. 2020, section 2.1). Every layer is counted at every token, also where
-    `GPT.forward` skips positions.
+    Forward pass of one token: 2 matmul_params + 4 L C context. `context` is the mean number of positions that a token
+    attends to, itself included: (T + 1) / 2 for a causal sequence of T tokens (`torch.utils.flop_counter` ignores
+    causality and takes T). Element-wise work and the embedding look-up are left out (Kaplan et al. 2020, section 2.1).
+    Every layer is counted at every token, also where `GPT.forward` skips positions.
     """
     return 2.0 * matmul_params(config) + 4.0 * config.n_layer * config.n_embd * context
 

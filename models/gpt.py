@@ -91,10 +91,8 @@ class GPTConfig:
 
 
 class Cache(Protocol):
-    """What a forward pass that continues stored tokens asks of their store (`models.decode.cache.KVCache`).
-
-    The model calls `begin`, then `previous_tokens`, then `update_conv` and `attend` once for each layer, then `commit`.
-    """
+    """What a forward pass that continues stored tokens asks of their store (`models.decode.cache.KVCache`). The model
+    calls `begin`, then `previous_tokens`, then `update_conv` and `attend` once for each layer, then `commit`."""
 
     def begin(self, tokens_BT: Tensor, /) -> slice | Tensor:
         """The positions of the new tokens: a slice, or int64[B, T]."""
@@ -136,10 +134,8 @@ def build_norm(config: GPTConfig) -> RMSNorm | nn.LayerNorm:
 
 class Embed(nn.Module):
     """Token embedding, optionally with a causal depthwise convolution over the embeddings of the previous S tokens.
-
     x[t] = E[t] + sum_j w_j * E[t-j], j = 1..S, w_j per channel, E[t] = 0 before the start (ours, after RWKV's token
-    shift, Peng et al. 2023).
-    """
+    shift, Peng et al. 2023)."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -157,10 +153,8 @@ class Embed(nn.Module):
 
 
 class Conv(nn.Module):
-    """Causal depthwise convolution with a residual, on what attention (`part` 0) or the MLP (`part` 1) reads.
-
-    y[t] = x[t] + sum_j w_j * x[t-j], j = 1..S (Canon layers, Allen-Zhu 2025, "Physics of Language Models" 4.1).
-    """
+    """Causal depthwise convolution with a residual, on what attention (`part` 0) or the MLP (`part` 1) reads. y[t] =
+    x[t] + sum_j w_j * x[t-j], j = 1..S (Canon layers, Allen-Zhu 2025, "Physics of Language Models" 4.1)."""
 
     def __init__(self, config: GPTConfig, layer: int, part: int) -> None:
         super().__init__()

@@ -42,11 +42,9 @@ def capture(
     model: GPT, names: Iterable[str], *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
 ) -> Iterator[dict[str, Tensor]]:
     """Record [B, T, C] at each hook point during the forward passes inside the context; the last pass overwrites.
-
     Tensors are part of the autograd graph if gradients are on, and are converted to `dtype` and moved to `device` if
     given (`torch.float16` and "cpu" to store much of a large model). Raises ValueError for an unknown name, and for a
-    compiled model, because compiled code skips hooks.
-    """
+    compiled model, because compiled code skips hooks."""
     store: dict[str, Tensor] = {}
 
     def recorder(name: str) -> Callable[[Tensor], None]:
@@ -64,9 +62,7 @@ def capture(
 @contextmanager
 def edit(model: GPT, name: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Replace what passes the hook point, [B, T, C], by `change` of it, in every forward pass inside the context.
-
-    Raises ValueError as `capture` does.
-    """
+    Raises ValueError as `capture` does."""
     handle = _attach(model, name, change)
     try:
         yield

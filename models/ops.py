@@ -141,12 +141,10 @@ class _Rotate(Function):
 
 
 def apply_rope(x_BTE: Tensor, rope: Rope, half: int) -> Tensor:
-    """Rotary positions (Su et al. 2021) in the half-split layout of GPT-NeoX and Llama, on all heads in one go.
-
-    In each head, channels i and R + i (i < R = `half`) turn by the angle of their position; channels from 2R on stay.
-    Rather than splitting every head, the whole row is shifted by R: y[i] = keep[i] x[i] + ahead[i] x[i+R] + behind[i]
-    x[i-R], where `ahead` is -sin on first halves, `behind` is sin on second halves, and both are 0 elsewhere.
-    """
+    """Rotary positions (Su et al. 2021) in the half-split layout of GPT-NeoX and Llama, on all heads in one go. In each
+    head, channels i and R + i (i < R = `half`) turn by the angle of their position; channels from 2R on stay. Rather
+    than splitting every head, the whole row is shifted by R: y[i] = keep[i] x[i] + ahead[i] x[i+R] + behind[i] x[i-R],
+    where `ahead` is -sin on first halves, `behind` is sin on second halves, and both are 0 elsewhere."""
     return (_Rotate.apply if _use_autograd_function() else _rotate)(x_BTE, *rope, half)
 
 
@@ -182,11 +180,9 @@ class _CausalConv(Function):
 def causal_conv(
     x_BTC: Tensor, weight_SC: Tensor, past_BSC: Tensor | None = None, position_BT: Tensor | None = None
 ) -> Tensor:
-    """x[t] + sum_j weight[j - 1] * x[t - j], j = 1..S: a causal depthwise convolution.
-
-    Before the start x is `past_BSC`, oldest first, or 0. `position_BT` is given where a row holds several documents:
-    the position of each token in its own document, before whose start x is 0.
-    """
+    """x[t] + sum_j weight[j - 1] * x[t - j], j = 1..S: a causal depthwise convolution. Before the start x is
+    `past_BSC`, oldest first, or 0. `position_BT` is given where a row holds several documents: the position of each
+    token in its own document, before whose start x is 0."""
     if past_BSC is None:
         return (_CausalConv.apply if _use_autograd_function() else _convolve)(x_BTC, weight_SC, position_BT)
     if x_BTC.shape[1] == 1:

@@ -90,10 +90,8 @@ share = _number(float, lambda value: 0.0 <= value <= 1.0, "0 <= rate <= 1")
 
 
 def read_records(file: str) -> list[tuple[int, dict]]:
-    """(line number, record) of every line that is not blank; exit 2 naming the first line that is no record.
-
-    file: a path, or `-` for standard input.
-    """
+    """(line number, record) of every line that is not blank; exit 2 naming the first line that is no record. file: a
+    path, or `-` for standard input."""
     name = name_of(file)
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
@@ -123,10 +121,8 @@ def name_of(file: str) -> str:
 
 
 def problem_and_text(record: dict, field: str, world_file: str | None = None) -> tuple:
-    """(problem, its world, the text under `field`) of a record. Raises ValueError when the record is bad.
-
-    world_file: of a world that is not shipped; names that no world has make a world of their own.
-    """
+    """(problem, its world, the text under `field`) of a record. Raises ValueError when the record is bad. world_file:
+    of a world that is not shipped; names that no world has make a world of their own."""
     from synth.problem.records import from_record, world_of
     from synth.problem.validate_record import MODULUS
     from synth.world import vocabulary

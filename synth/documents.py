@@ -5,11 +5,13 @@
 Everything that reads documents (models, probes, shards) takes this one class; `synth.dataset.Source` makes them.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from synth.problem.arrays import Problems, concatenate
+from synth.problem.arrays import Integers, Problems, concatenate
+from synth.world.vocabulary import PAD
 
 # the parts of a document, numbered as in `Documents.segment`
 CONTEXT_SEGMENT, SENTENCE_SEGMENT, QUESTION_SEGMENT, SOLUTION_SEGMENT, ANSWER_SEGMENT = range(5)
@@ -32,13 +34,14 @@ class Documents(NamedTuple):
     def __len__(self) -> int:  # type: ignore[override]
         return len(self.prompt)
 
-    def take(self, rows: np.ndarray) -> "Documents":
+    def take(self, rows: Integers) -> "Documents":
         """The documents at some rows, in that order."""
         sizes = np.diff(self.offsets)[rows]
         offsets = np.append(0, np.cumsum(sizes))
         columns = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], sizes)
         tracks = (getattr(self, track)[columns] for track in TRACKS)
-        return Documents(*tracks, offsets, self.prompt[rows], self.problems.take(rows))
+        prompt, problems = self.prompt[rows], self.problems.take(rows)
+        return Documents(*tracks, offsets=offsets, prompt=prompt, problems=problems)
 
     def response(self, i: int) -> np.ndarray:
         """Tokens of document i after `<solution>`."""
@@ -55,7 +58,13 @@ TRACKS = Documents._fields[:7]  # the arrays of one entry for each token
 def join(parts: list[Documents]) -> Documents:
     """Several batches of documents as one."""
     offsets = np.append(0, np.cumsum(np.concatenate([np.diff(p.offsets) for p in parts])))
-    tracks = (np.concatenate([getattr(p, track) for p in parts]) for track in TRACKS)
-    return Documents(
-        *tracks, offsets, np.concatenate([p.prompt for p in parts]), concatenate([p.problems for p in parts])
-    )
+    tracks = {track: np.concatenate([getattr(p, track) for p in parts]) for track in (*TRACKS, "prompt")}
+    return Documents(**tracks, offsets=offsets, problems=concatenate([p.problems for p in parts]))
+
+
+def pad_rows(rows: Sequence[Integers], fill: int = PAD, width: int = 1) -> np.ndarray:
+    """Token rows right-padded with `fill`, int64[N, R]; R is the longest row, or `width` if that is more."""
+    tokens_NR = np.full((len(rows), max([width, *map(len, rows)])), fill, dtype=np.int64)
+    for row_R, row in zip(tokens_NR, rows, strict=True):
+        row_R[: len(row)] = row
+    return tokens_NR

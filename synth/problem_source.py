@@ -5,24 +5,22 @@ Problem i and document i are pure functions of (spec, seed, split, stream, i).
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
 
 import numpy as np
 
 from synth.documents import Documents
 from synth.draw.lengths import SCALE, costs
-from synth.draw.missing_premise import drop_premise
 from synth.draw.problems import DrawSettings, draw
+from synth.draw.sentences_and_query import drop_premise
 from synth.draw.split import template_residue
 from synth.kernel import rng
 from synth.kernel.jit import jit
 from synth.kernel.rng import uniform
-from synth.problem.arrays import Problems, empty, one
+from synth.problem.arrays import Integers, Problems, empty, one
 from synth.spec import BINS, CHOICES, TRAIN_BINS, WITHHELD, Spec
+from synth.write.mistakes import KINDS, WriteSettings
 from synth.write.prompt import write_prompt
 from synth.write.solution import MAX_DOCUMENT, write_solution
-from synth.write.step_distribution import KINDS
-from synth.write.tokens import WriteSettings
 
 SPLITS = {"train": (0, TRAIN_BINS - 1), "test": (TRAIN_BINS, BINS - 1), "all": (0, BINS - 1)}
 # settings of how a given problem is written down, which `Source.solve` may change
@@ -42,9 +40,7 @@ def _templates(problems, published, out):
 @jit
 def _draw_problems(generators, settings, costs, pool, categories, missing_rate, problems):
     """Draw problem i from generators[i]; returns the number drawn (fewer than asked means the settings admit none).
-
-    With probability `missing_rate` it then loses a premise; the split is that of the complete problem.
-    """
+    With probability `missing_rate` it then loses a premise; the split is that of the complete problem."""
     for i in range(generators.shape[0]):
         if not draw(generators[i], settings, costs, pool, categories, one(problems, i)):
             return i
@@ -64,9 +60,9 @@ def _write_documents(generators, problems, settings, ids, offsets, prompt):
     for i in range(count):
         if total + capacity > width:  # touching memory is slow: once some are written, their mean says how much to take
             width = max(2 * total, int(1.05 * total / i * count)) + capacity
-            larger, larger_logp = np.empty((6, width), dtype=np.int32), np.empty(width)
-            larger[:, :total], larger_logp[:total] = truth[:, :total], logp[:total]
-            truth, logp = larger, larger_logp
+            old, old_logp = truth, logp
+            truth, logp = np.empty((6, width), dtype=np.int32), np.empty(width)
+            truth[:, :total], logp[:total] = old[:, :total], old_logp[:total]
         p, out = one(problems, i), truth[:, total:]
         prompt[i] = write_prompt(p, settings.question_first, ids, out)
         n = write_solution(generators[i], p, settings, ids, out, token_logp, prompt[i])
@@ -78,11 +74,9 @@ def _write_documents(generators, problems, settings, ids, offsets, prompt):
 
 
 def test_cell_templates(spec: Spec, draws: int = 400) -> int | None:
-    """Number of solution templates of the test cell of `spec` if it is below `ENOUGH_TEMPLATES`, else None.
-
-    Counts different templates among up to `draws` problems, and stops when there are enough. Cells of more than
-    `SMALL_CELL` operations, cells of problems asked again and splits by problem are never too small.
-    """
+    """Number of solution templates of the test cell of `spec` if it is below `ENOUGH_TEMPLATES`, else None. Counts
+    different templates among up to `draws` problems, and stops when there are enough. Cells of more than `SMALL_CELL`
+    operations, cells of problems asked again and splits by problem are never too small."""
     if not spec.exact_ops or spec.ops > SMALL_CELL or spec.split_by == "problem" or spec.reask:
         return None
     source, found = ProblemSource(spec, 0, "test", CELL), set()
@@ -97,11 +91,8 @@ def test_cell_templates(spec: Spec, draws: int = 400) -> int | None:
 
 
 class ProblemSource:
-    """An endless stream of problems of one spec, and of their documents.
-
-    split: "train", "test" or "all"; stream: a name that separates independent uses of the same seed. Raises ValueError
-    on an unknown split.
-    """
+    """An endless stream of problems of one spec, and of their documents. split: "train", "test" or "all"; stream: a
+    name that separates independent uses of the same seed. Raises ValueError on an unknown split."""
 
     def __init__(self, spec: Spec, seed: int, split: str = "train", stream: str = "data") -> None:
         if split not in SPLITS:
@@ -122,7 +113,7 @@ class ProblemSource:
                 stacklevel=2,
             )
 
-    def _draw(self, indices: Sequence[int]) -> tuple[np.ndarray, Problems]:
+    def _draw(self, indices: Integers) -> tuple[np.ndarray, Problems]:
         generators = rng.generators(self.seed, f"{self.stream}/{self.split}", indices)
         problems = empty(len(generators))
         world, missing_rate = self.world, float(self.spec.missing_premise)
@@ -137,22 +128,18 @@ class ProblemSource:
             )
         return generators, problems
 
-    def problems(self, indices: Sequence[int]) -> Problems:
+    def problems(self, indices: Integers) -> Problems:
         """Problems at the given indices, without documents."""
         return self._draw(indices)[1]
 
-    def documents(self, indices: Sequence[int]) -> Documents:
+    def documents(self, indices: Integers) -> Documents:
         """Problems at the given indices with their documents, without contexts."""
         return self._write(*self._draw(indices), self.spec)
 
-    def solve(
-        self, problems: Problems, stream: str = "solve", indices: Sequence[int] | None = None, **changes
-    ) -> Documents:
+    def solve(self, problems: Problems, stream: str = "solve", indices: Integers | None = None, **changes) -> Documents:
         """Fresh documents of given problems (another order of steps, other letters), with some settings changed.
-
-        Document i is a pure function of its problem, the settings and (seed, `stream`, indices[i]); default indices
-        0, 1, ... Settings that may change: `WRITING`. Raises ValueError on another, or when the numbers differ.
-        """
+        Document i is a pure function of its problem, the settings and (seed, `stream`, indices[i]); default indices 0,
+        1, ... Settings that may change: `WRITING`. Raises ValueError on another, or when the numbers differ."""
         for setting in changes:
             if setting not in WRITING:
                 raise ValueError(f"{setting!r} is no setting of a solution; accepted: {', '.join(WRITING)}")
@@ -171,4 +158,4 @@ class ProblemSource:
         offsets = np.zeros(len(generators) + 1, dtype=np.int64)
         prompt = np.zeros(len(generators), dtype=np.int32)
         truth, logp = _write_documents(generators, problems, settings, self.world.ids, offsets, prompt)
-        return Documents(*truth, logp, offsets, prompt, problems)
+        return Documents(*truth, logp=logp, offsets=offsets, prompt=prompt, problems=problems)

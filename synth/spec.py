@@ -33,7 +33,6 @@ RANGES = {
     "modulus": (2, 997), "names": (2, 20), "ops": (1, MAX_OPS), "edges": (2, MAX_EDGES), "max_depth": (2, 4),
     "max_width": (2, 4), "letters": (1, 104), "perm_level": (0, 6), "max_length": (16, 32768),
 }  # fmt: skip
-OPTIONAL = ("perm_level", "max_length")
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Spec:
         for setting, accepted in CHOICES.items():
             self._require(setting, getattr(self, setting) in accepted, ", ".join(accepted), "is unknown")
         for setting, (low, high) in RANGES.items():
-            value, optional = getattr(self, setting), setting in OPTIONAL
+            value, optional = getattr(self, setting), setting in ("perm_level", "max_length")
             right = (optional and value is None) or (type(value) is int and low <= value <= high)
             self._require(setting, right, f"a whole number from {low} to {high}" + ", or None" * optional)
         for setting in ("exact_ops", "reask", "shortest"):
@@ -80,9 +79,18 @@ class Spec:
         self._require("retry_rate", 0.0 <= self.retry_rate < 1.0, "0 <= rate < 1")
         for setting in ("uncorrected", "missing_premise"):
             self._require(setting, 0.0 <= getattr(self, setting) <= 1.0, "0 <= rate <= 1")
+        self._check_pairs()
+        object.__setattr__(self, "contexts", sections.mixture(self.contexts))
+        if self.shortest and any("concise" in dict(sections.parse(recipe)) for recipe, _ in self.contexts):
+            raise ValueError("contexts: concise asks for nothing with shortest=True; accepted: shortest=False")
+        says_so = self.load_world().phrases[vocab.UNDETERMINED] >= 0
+        accepted, why = "0, or a world whose phrase `undetermined` is not empty", f"in world {self.world!r}"
+        self._require("missing_premise", says_so or not self.missing_premise, accepted, f"is not possible {why}")
+
+    def _check_pairs(self) -> None:
         kind, order = self.retry_kind, self.solution_order
         why = f"is not possible with retry_kind={kind!r}"
-        self._require("uncorrected", self.uncorrected == 0.0 or kind == "slip", "0, or retry_kind='slip'", why)
+        self._require("uncorrected", not self.uncorrected or kind == "slip", "0, or retry_kind='slip'", why)
         accepted, why = "True, or False with solution_order='uniform'", f"is not possible with solution_order={order!r}"
         self._require("shortest", self.shortest or order == "uniform", accepted, why)
         accepted = f"at least ops={self.ops} (one letter per operation)"
@@ -90,15 +98,6 @@ class Spec:
         self._require("names", self.names >= self.max_width, f"at least max_width={self.max_width}", "is too few")
         accepted, why = f"edges >= {-(-self.ops // 3)}", f"cannot be reached with edges={self.edges}"
         self._require("ops", self.ops <= 3 * self.edges, accepted, why)
-        object.__setattr__(self, "contexts", sections.mixture(self.contexts))
-        if self.shortest and any("concise" in dict(sections.parse(recipe)) for recipe, _ in self.contexts):
-            raise ValueError("contexts: concise asks for nothing with shortest=True; accepted: shortest=False")
-        says_so = self.load_world().phrases[vocab.UNDETERMINED] >= 0
-        accepted, why = (
-            "0, or a world whose phrase `undetermined` is not empty",
-            f"is not possible in world {self.world!r}",
-        )
-        self._require("missing_premise", says_so or self.missing_premise == 0.0, accepted, why)
 
     def _require(self, setting: str, right: bool, accepted: str, why: str = "is not possible") -> None:
         if not right:
@@ -115,10 +114,8 @@ def presets() -> dict[str, dict]:
 
 
 def preset(name: str, **overrides) -> Spec:
-    """The preset `name` with some settings replaced.
-
-    Raises ValueError on an unknown preset or setting, or an impossible value.
-    """
+    """The preset `name` with some settings replaced. Raises ValueError on an unknown preset or setting, or an
+    impossible value."""
     settings_of = presets()
     if name not in settings_of:
         raise ValueError(f"preset={name!r} does not exist; accepted: {', '.join(sorted(settings_of))}")

@@ -35,11 +35,9 @@ def beam_search(
     generator: torch.Generator | None = None,
     max_rows: int = 128,
 ) -> Samples:
-    """The best continuation of every prompt, in the form of `models.decode.sampling.sample`.
-
-    `sampling_logprobs_BT` is zero: the probability of drawing a beam's text has no closed form. `max_rows` bounds the
-    rows of a batch (prompts x beams). Raises ValueError for beams below 1 or above max_rows, and as `sample` does.
-    """
+    """The best continuation of every prompt, in the form of `models.decode.sampling.sample`. `sampling_logprobs_BT` is
+    zero: the probability of drawing a beam's text has no closed form. `max_rows` bounds the rows of a batch (prompts x
+    beams). Raises ValueError for beams below 1 or above max_rows, and as `sample` does."""
     check_prompts(model, prompts, max_new_tokens)
     if not 1 <= beams <= max_rows:
         raise ValueError(f"beams={beams}: expected 1 up to max_rows={max_rows}")

@@ -19,11 +19,9 @@ LAZY_ON = ("cpu",)  # device types on which memory is zeroed when needed: a reco
 
 
 class KVCache:
-    """Memory for `rows` sequences of at most `capacity` tokens of one model, for use under `torch.no_grad()`.
-
-    All rows are in use, with length 0, unless `empty`: then `append_rows` adds them. The dtype is that of the keys that
-    the model computes: its weights', or autocast's. Raises ValueError if the capacity exceeds the model's context.
-    """
+    """Memory for `rows` sequences of at most `capacity` tokens of one model, for use under `torch.no_grad()`. All rows
+    are in use, with length 0, unless `empty`: then `append_rows` adds them. The dtype is that of the keys that the
+    model computes: its weights', or autocast's. Raises ValueError if the capacity exceeds the model's context."""
 
     def __init__(self, model: GPT, rows: int, capacity: int, *, empty: bool = False) -> None:
         config, weight = model.config, model.embed.weight

@@ -109,10 +109,8 @@ def _prepare(row_E, start, scale_D, cos_KP, sin_KP, at, eps, out_D):
 
 @compiled
 def score(qkv_AE, q_scale_D, k_scale_D, cos_KP, sin_KP, eps, scale, k_RHKD, v_RHKD, lengths_A, scores_AHK):
-    """Append each row's new key and value; the scores of its query with all its columns, -inf behind them.
-
-    Eight columns at a time, because the additions of a single sum would wait for each other.
-    """
+    """Append each row's new key and value; the scores of its query with all its columns, -inf behind them. Eight
+    columns at a time, because the additions of a single sum would wait for each other."""
     n_rows, n_heads, most = scores_AHK.shape
     width = k_RHKD.shape[3]
     channels = n_heads * width

@@ -88,10 +88,8 @@ class CPUStep:
         self.sin = np.ascontiguousarray(behind_KE[:, pairs : 2 * pairs])
 
     def __call__(self, token_A1: Tensor) -> Tensor:
-        """Logits [A, V] of the token after `token_A1`.
-
-        Raises ValueError if the cache has other rows or no free column; IndexError for an id outside the vocabulary.
-        """
+        """Logits [A, V] of the token after `token_A1`. Raises ValueError if the cache has other rows or no free column;
+        IndexError for an id outside the vocabulary."""
         model, cache, n = self.model, self.cache, len(token_A1)
         if token_A1.shape != (cache.n_rows, 1):
             raise ValueError(f"tokens of {n} rows: expected the cache's {cache.n_rows}")

@@ -24,10 +24,8 @@ ROWS, COLUMNS = 32, 64  # to multiples of these
 
 
 def prefill(model: GPT, prompts: Sequence[Sequence[int]]) -> tuple[KVCache, Tensor]:
-    """Read prompts in one pass: their cache, one row each, and the logits [B, V] of the token after each.
-
-    Raises FloatingPointError for logits that are not finite.
-    """
+    """Read prompts in one pass: their cache, one row each, and the logits [B, V] of the token after each. Raises
+    FloatingPointError for logits that are not finite."""
     device, n = model.embed.weight.device, len(prompts)
     lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
     tokens_BT = pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True).to(device)
@@ -41,10 +39,8 @@ def prefill(model: GPT, prompts: Sequence[Sequence[int]]) -> tuple[KVCache, Tens
 
 
 class Decoder:
-    """Decoding steps of one model on one cache, under `torch.no_grad()`.
-
-    The implementation is chosen once, here: hooks, threads, weights and precision must not change afterwards.
-    """
+    """Decoding steps of one model on one cache, under `torch.no_grad()`. The implementation is chosen once, here:
+    hooks, threads, weights and precision must not change afterwards."""
 
     def __init__(self, model: GPT, cache: KVCache) -> None:
         self.model, self.cache, self.device = model, cache, model.embed.weight.device

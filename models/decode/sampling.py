@@ -170,10 +170,8 @@ def sampling_logprobs(logits_BV: Tensor, temperature: float, top_k: int = 0, top
 
 
 def inverse_cdf_sample(logp_BV: Tensor, uniform_B: Tensor) -> Tensor:
-    """One token per row, [B, 1]: the first whose cumulative probability exceeds a float32 uniform from [0, 1).
-
-    In float64, so that rounding can neither select a removed token nor run past the last one.
-    """
+    """One token per row, [B, 1]: the first whose cumulative probability exceeds a float32 uniform from [0, 1). In
+    float64, so that rounding can neither select a removed token nor run past the last one."""
     cumulative_BV = logp_BV.double().exp_().cumsum(-1)
     target_B1 = uniform_B.double()[:, None] * cumulative_BV[:, -1:]
     return torch.searchsorted(cumulative_BV, target_B1, right=True)

@@ -95,10 +95,8 @@ def from_hugging_face(hf_model: PreTrainedModel) -> GPT:
 
 @torch.no_grad()
 def parity(model: GPT, hf_model: nn.Module, rows: int = 4, seed: int = 0) -> tuple[float, float]:
-    """Largest difference of two logits, and the largest logit, on random tokens at up to 256 positions.
-
-    Raises FloatingPointError if the difference exceeds rounding (`ROUNDING` times the largest logit).
-    """
+    """Largest difference of two logits, and the largest logit, on random tokens at up to 256 positions. Raises
+    FloatingPointError if the difference exceeds rounding (`ROUNDING` times the largest logit)."""
     shape = (rows, min(256, model.config.context))
     tokens_BT = torch.randint(model.config.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
     logits_BTV, hf_logits_BTV = model(tokens_BT), hf_model(tokens_BT).logits.float()
@@ -114,9 +112,7 @@ def save(
     model: GPT, folder: Path, *, eos: int | None = None, pad: int | None = None, custom_code: bool = False
 ) -> PreTrainedModel:
     """Write config.json, generation_config.json and model.safetensors into `folder`, and the code if `custom_code`.
-
-    Returns the written model. Without `custom_code` raises ValueError for a model that `transformers` does not have.
-    """
+    Returns the written model. Without `custom_code` raises ValueError for a model that `transformers` does not have."""
     hf_model = (to_custom_code if custom_code else to_hugging_face)(model, eos=eos, pad=pad)
     with _quiet():
         hf_model.save_pretrained(folder)
@@ -128,18 +124,14 @@ def save(
 
 
 def read(folder: Path, *, custom_code: bool = False) -> PreTrainedModel:
-    """The model of a Hugging Face folder as `transformers` loads it; `custom_code` runs the code in the folder.
-
-    Raises ValueError for another folder, or if the weights are not exactly those of the architecture.
-    """
+    """The model of a Hugging Face folder as `transformers` loads it; `custom_code` runs the code in the folder. Raises
+    ValueError for another folder, or if the weights are not exactly those of the architecture."""
     return _from_pretrained(AutoModelForCausalLM, Path(folder), trust_remote_code=custom_code)
 
 
 def load(folder: Path) -> GPT:
-    """The model of a Hugging Face folder as a GPT: one written here, or any GPT-NeoX, Llama or Qwen3 that fits.
-
-    Raises ValueError, naming the folder or the setting that does not fit. Never runs code in the folder.
-    """
+    """The model of a Hugging Face folder as a GPT: one written here, or any GPT-NeoX, Llama or Qwen3 that fits. Raises
+    ValueError, naming the folder or the setting that does not fit. Never runs code in the folder."""
     if _model_type(Path(folder)) == GlasshouseConfig.model_type:
         return _from_pretrained(GlasshouseForCausalLM, Path(folder)).gpt
     with _quiet():

@@ -76,10 +76,8 @@ class GlasshouseForCausalLM(PreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutput:
-        """Logits [B, T, V]; with labels [B, T] (-100: ignored) also the mean next-token loss.
-
-        Left padding is moved to the right, where causal attention ignores it, and the logits are moved back.
-        """
+        """Logits [B, T, V]; with labels [B, T] (-100: ignored) also the mean next-token loss. Left padding is moved to
+        the right, where causal attention ignores it, and the logits are moved back."""
         if attention_mask is None:
             logits_BTV = self.gpt(input_ids)
         else:

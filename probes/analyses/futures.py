@@ -32,10 +32,9 @@ from probes.settings import ProbeConfig, check_above_zero, check_at_least
 from probes.tables import cell, estimate_of
 from probes.tasks.retry_upon_regret import continue_texts
 from probes.tasks.task import Models, Summary, task_of
-from synth.documents import Documents
+from synth.documents import Documents, pad_rows
 from synth.judge.checker import check_responses
 from synth.kernel.rng import key
-from synth.ragged import pad_rows
 from synth.world.vocabulary import EOS, World
 
 SHARPNESS, SWEEPS = 0.1, 50  # of the entropic transport: its temperature, and iterations of Sinkhorn

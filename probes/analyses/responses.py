@@ -18,11 +18,10 @@ from tqdm import tqdm
 from models.gpt import GPT
 from probes.runs import ResumeLog, periods
 from probes.tasks.retry_upon_regret import continue_texts
-from synth.documents import Documents
+from synth.documents import Documents, pad_rows
 from synth.judge.checker import Verdicts, check_responses
 from synth.kernel.rng import key
 from synth.problem.arrays import Problems
-from synth.ragged import pad_rows
 from synth.world.vocabulary import EOS, World
 
 BATCH = 64  # texts side by side, in sampling and in scoring

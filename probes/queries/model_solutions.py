@@ -15,10 +15,9 @@ import numpy as np
 
 from probes.queries.labels import TASKS
 from probes.queries.table import Queries
-from synth.documents import Documents
+from synth.documents import Documents, pad_rows
 from synth.judge.checker import MALFORMED, RETRY, UNKNOWN, Verdicts, check
 from synth.problem.arrays import SLOTS
-from synth.ragged import pad_rows
 from synth.world.vocabulary import DEFINE, World
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from models.gpt import GPT, GPTConfig
 from models.hooks import capture, hook_names
 from probes.queries.table import Queries
-from synth.ragged import pad_rows
+from synth.documents import pad_rows
 from synth.world.vocabulary import AS, DEFINE, END, EQUALS_EACH, MID, SOLUTION, START, THE_NUMBER, World
 
 RESIDUAL = ("hook_embed", "hook_resid_post")  # the residual stream from the embedding to the output of each block

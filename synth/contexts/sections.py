@@ -24,6 +24,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from synth.problem.arrays import Integers
 from synth.world import vocabulary as vocab
 
 MARKERS = {
@@ -35,7 +36,7 @@ MOST = {"success": 3, "failure": 2}
 ACCEPTED = "none, or sections joined by +: " + ", ".join(
     f"{name}1..{MOST[name]}" if name in MOST else name for name in MARKERS
 )
-Tokens = Sequence[int]
+Tokens = Integers
 
 
 class Material(NamedTuple):
@@ -67,14 +68,12 @@ def parse(recipe: str) -> tuple[tuple[str, int], ...]:
 
 
 def mixture(setting: Mapping[str, float] | Sequence) -> tuple[tuple[str, float], ...]:
-    """Recipes with their probabilities, from weights by recipe; empty when nothing but `none` is asked for.
-
-    Raises ValueError on an unknown recipe, a negative weight, or weights that sum to nothing.
-    """
+    """Recipes with their probabilities, from weights by recipe; empty when nothing but `none` is asked for. Raises
+    ValueError on an unknown recipe, a negative weight, or weights that sum to nothing."""
     pairs = list(setting.items()) if isinstance(setting, Mapping) else setting
     if not isinstance(pairs, list | tuple) or not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):
         raise ValueError(f"contexts={setting!r} is no mixture; accepted: weights by recipe, {{none: 1, gold: 1}}")
-    pairs = sorted(map(tuple, pairs))
+    pairs = sorted((recipe, weight) for recipe, weight in pairs)
     for recipe, weight in pairs:
         parse(recipe)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0.0 <= weight < float("inf"):
@@ -94,32 +93,23 @@ def written(response: Tokens) -> list[int]:
 
 
 def build(recipe: str, material: Material) -> list[list[int]]:
-    """The sections of a recipe in its order; what the material does not hold is left out.
-
-    Of peers there are as many as at hand, up to the number asked for. Teachers give a
-    row without any section no weight.
-    """
-    sections: list[list[int]] = []
+    """The sections of a recipe in its order; what the material does not hold is left out. Of peers there are up to the
+    number asked for. Teachers give a row without any section no weight."""
+    m, sections = material, []
+    flag = vocab.RIGHT if m.attempt_right else vocab.WRONG
+    one = {
+        "gold": None if m.gold is None else written(m.gold),
+        "partial": m.partial,
+        "attempt": None if m.attempt is None else [*written(m.attempt), flag],
+        "feedback": m.feedback if len(m.feedback) else None,
+        "concise": [],
+    }
+    for name, number in (("final", m.final), ("hint", m.final), ("wrong_hint", m.wrong)):
+        one[name] = None if number is None else [vocab.ANSWER, number]
+    peers = {"success": m.success, "failure": m.failure}
     for name, count in parse(recipe):
-        marker = MARKERS[name]
-        if name == "gold" and material.gold is not None:
-            sections.append([marker, *written(material.gold)])
-        elif name == "partial" and material.partial is not None:
-            sections.append([marker, *map(int, material.partial)])
-        elif name in MOST:
-            peers = material.success if name == "success" else material.failure
-            sections += [[marker, *written(peer)] for peer in peers[:count]]
-        elif name == "attempt" and material.attempt is not None:
-            flag = vocab.RIGHT if material.attempt_right else vocab.WRONG
-            sections.append([marker, *written(material.attempt), flag])
-        elif name == "feedback" and len(material.feedback):
-            sections.append([marker, *map(int, material.feedback)])
-        elif name in ("final", "hint", "wrong_hint"):
-            claimed = material.wrong if name == "wrong_hint" else material.final
-            if claimed is not None:
-                sections.append([marker, vocab.ANSWER, int(claimed)])
-        elif name == "concise":
-            sections.append([marker])
+        bodies = [written(peer) for peer in peers[name][:count]] if name in MOST else [one[name]]
+        sections += [[MARKERS[name], *map(int, body)] for body in bodies if body is not None]
     return sections
 
 
@@ -134,9 +124,8 @@ def compose(sections: Sequence[Tokens], problem_tokens: Tokens) -> list[int]:
 def cut(prompt: Tokens) -> tuple[list[int], list[int]]:
     """(tokens of the sections, prompt without them); the inverse of `compose`."""
     tokens = [int(t) for t in prompt]
-    start = (
-        len(tokens) - 1 - tokens[::-1].index(vocab.PROBLEM) if vocab.PROBLEM in tokens else 0
-    )  # a rollout may hold one too
+    # the last one: a rollout may hold one, too
+    start = len(tokens) - 1 - tokens[::-1].index(vocab.PROBLEM) if vocab.PROBLEM in tokens else 0
     return tokens[:start], tokens[start:]
 
 

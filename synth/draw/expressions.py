@@ -1,23 +1,20 @@
-"""The expression of every instance parameter: steps C and D of the construction (Part 2.1, algorithms 4 and 5).
+"""The expression of every instance parameter (steps C and D: Part 2.1, algorithms 4 and 5), and all values.
 
-Kernels on the slot arrays of `synth.problem.arrays` and the words of slots of `synth.draw.structure`. Where paper and
+Kernels on the slot arrays of `synth.problem.arrays` and the words of slots of `synth.draw.graph`. Where paper and
 published code differ, the code's behaviour is followed; each place says so.
 """
 
 import numpy as np
 
-from synth.kernel.bits import lowest, pick_bit
 from synth.kernel.jit import jit
-from synth.kernel.rng import below, shuffle, uniform
-from synth.problem.arrays import ADD, DIFFERENCE, INSTANCES, MULTIPLY, SLOTS, SUM
+from synth.kernel.rng import below, lowest, pick_bit, shuffle, uniform
+from synth.problem.arrays import ADD, DIFFERENCE, INSTANCES, MULTIPLY, N_NEEDED, SLOTS, SUM, ready
 
 
 @jit
 def draw_counts(s, topo, count, wanted, ops, place):
-    """Step C, first half: operations per instance until the total is `wanted`; False when no instance has room.
-
-    `place` is scratch (72).
-    """
+    """Step C, first half: operations per instance until the total is `wanted`; False when no instance has room. `place`
+    is scratch (72)."""
     total = 0
     for i in range(count):
         total += ops[topo[i]]
@@ -39,11 +36,9 @@ def draw_counts(s, topo, count, wanted, ops, place):
 
 @jit
 def _write_expression(s, x, chosen, n, random_number, modulus, withheld, p):
-    """Give instance x the terms chosen[:n], and a constant if `random_number` (section 1.6: kinds and ranges).
-
-    Bits of `withheld`: differences, products. Their random numbers are drawn all the same, so
-    everything else stays as it was.
-    """
+    """Give instance x the terms chosen[:n], and a constant if `random_number` (section 1.6: kinds and ranges). Bits of
+    `withheld`: differences, products. Their random numbers are drawn all the same, so everything else stays as it
+    was."""
     shuffle(s, chosen, n)  # operand order is random (paper; the published code keeps insertion order)
     p.n_terms[0, x] = n
     for t in range(n):
@@ -111,10 +106,8 @@ def draw_needed_expressions(s, topo, count, ops, inward, modulus, withheld, p):
 
 @jit
 def draw_unneeded(s, existing, there, below_instances, placed, modulus, withheld, p):
-    """Step D (algorithm 5): sentences for the instances that the query does not need.
-
-    Words of slots: `existing`, `there` the structure's instances and abstracts; `placed` the needed instances.
-    """
+    """Step D (algorithm 5): sentences for the instances that the query does not need. Words of slots: `existing`,
+    `there` the structure's instances and abstracts; `placed` the needed instances."""
     independent = 0
     pool = np.zeros(SLOTS, dtype=np.int64)
     absent = existing & ~placed
@@ -144,10 +137,52 @@ def draw_unneeded(s, existing, there, below_instances, placed, modulus, withheld
         n = k - 1 if number else k
         for t in range(n):
             other = t + below(s, size - t)
-            kept = pool[t]
-            pool[t] = pool[other]
-            pool[other] = kept
+            pool[t], pool[other] = pool[other], pool[t]
         _write_expression(s, x, pool, n, number, modulus, withheld, p)
         placed |= 1 << x
         if alone:
             independent |= 1 << x
+
+
+@jit
+def evaluate(p, modulus):
+    """Values of all parameters, in dependency order (every parameter is computable: the graph has no cycle)."""
+    done = np.zeros(SLOTS, dtype=np.int64)
+    waiting = np.zeros(SLOTS, dtype=np.int64)
+    for i in range(p.scalars[0, N_NEEDED]):
+        x = int(p.topo[0, i])
+        p.value[0, x] = _value(p, x, modulus)
+        done[x] = 1
+    left = 0
+    for x in range(SLOTS):
+        if p.exists[0, x] and not done[x]:
+            waiting[left] = x
+            left += 1
+    while left > 0:
+        again = 0
+        for i in range(left):
+            x = waiting[i]
+            if ready(p.n_terms[0], p.terms[0], done, x):
+                p.value[0, x] = _value(p, x, modulus)
+                done[x] = 1
+            else:
+                waiting[again] = x
+                again += 1
+        left = again
+
+
+@jit
+def _value(p, x, modulus):
+    """Value of slot x from those of its dependencies."""
+    total = 0
+    for t in range(p.n_terms[0, x]):
+        v = int(p.value[0, p.terms[0, x, t, 0]])
+        if p.terms[0, x, t, 1] >= 0:
+            v = v * int(p.value[0, p.terms[0, x, t, 1]])
+        total = total - v if p.combine[0, x] == DIFFERENCE and t == 1 else total + v
+    constant = int(p.constant[0, x])
+    if p.constant_op[0, x] == MULTIPLY:
+        total = total * constant
+    elif constant >= 0:
+        total = total + constant
+    return total % modulus

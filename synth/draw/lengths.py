@@ -32,10 +32,7 @@ def phrase_pieces(text: str) -> int:
 
 def costs(world: World, unit: str) -> np.ndarray:
     """int64[roles + 3]: thousandths of a `unit` for each phrase, a mark (special, number or letter), a name and a
-    parameter's two names with the possessive.
-
-    Raises ValueError on an unknown unit.
-    """
+    parameter's two names with the possessive. Raises ValueError on an unknown unit."""
     if unit not in UNITS:
         raise ValueError(f"length_unit={unit!r} is unknown; accepted: {', '.join(UNITS)}")
     if unit == "tokens":
@@ -104,9 +101,7 @@ def _lengths(problems, costs, out):
 
 def lengths(problems: Problems, world: World, unit: str = "tokens") -> tuple[np.ndarray, np.ndarray]:
     """(documents, solutions): float64[N] each, lengths of the error-free documents and of their solutions' steps.
-
-    Raises ValueError on an unknown unit.
-    """
+    Raises ValueError on an unknown unit."""
     out = np.zeros((len(problems.scalars), 2), dtype=np.int64)
     _lengths(problems, costs(world, unit), out)
     return out[:, 0] / SCALE, out[:, 1] / SCALE

@@ -10,29 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from synth.draw.dependencies import draw_needed, draw_order
-from synth.draw.expressions import draw_counts, draw_needed_expressions, draw_unneeded
+from synth.draw.expressions import draw_counts, draw_needed_expressions, draw_unneeded, evaluate
+from synth.draw.graph import ABSTRACTS, draw_needed, draw_order, draw_structure, reach, write_abstract_terms
 from synth.draw.lengths import length
-from synth.draw.resample_query import resample_query
-from synth.draw.sentence_order import order_operands, order_sentences
-from synth.draw.split import problem_bin, template_bin
-from synth.draw.structure import ABSTRACTS, draw_structure, reach, write_abstract_terms
-from synth.draw.values import evaluate
-from synth.kernel.bits import count_bits, lowest
+from synth.draw.sentences_and_query import order_operands, order_sentences, resample_query
+from synth.draw.split import BINS, problem_bin, template_residue
 from synth.kernel.jit import jit
-from synth.kernel.rng import below, shuffle, uniform
-from synth.problem.arrays import (
-    DEPTH_,
-    EDGES,
-    INSTANCES,
-    N_NEEDED,
-    N_SENTENCES,
-    OPS,
-    QUERY,
-    SLOTS,
-    SPLIT_BIN,
-    SUM,
-)
+from synth.kernel.rng import below, count_bits, lowest, shuffle, uniform
+from synth.problem.arrays import DEPTH_, EDGES, INSTANCES, N_NEEDED, N_SENTENCES, OPS, QUERY, SLOTS, SPLIT_BIN, SUM
 
 STRUCTURES = 1000  # structure redraws before the hyper-parameters are redrawn (published)
 FEWER, USED = 100, 32  # redraws above the 32 operations ever published: hopeless draws would cost more than linearly
@@ -141,12 +126,9 @@ def _draw_graph(s, wanted, settings, p):
             continue
         if not draw_counts(s, topo, count, wanted, ops, scratch):
             return False
-        p.scalars[0, DEPTH_] = depth
-        p.scalars[0, QUERY] = topo[count - 1]
-        p.scalars[0, OPS] = wanted
-        p.scalars[0, N_NEEDED] = count
-        p.scalars[0, EDGES] = e
-        p.scalars[0, N_SENTENCES] = e
+        scalars = p.scalars[0]
+        scalars[DEPTH_], scalars[QUERY], scalars[OPS] = depth, topo[count - 1], wanted
+        scalars[N_NEEDED], scalars[EDGES], scalars[N_SENTENCES] = count, e, e
         topo[count:] = -1
         p.constant[0, :] = -1
         p.constant_op[0, :] = 0
@@ -172,10 +154,8 @@ def _multiplies(p):
 
 @jit
 def draw(s, settings, costs, pool, categories, p):
-    """Draw one problem into `p` (a batch of one). Returns False when the settings admit none.
-
-    A problem that is too long is dropped whole, as the papers drop it: the next one draws its operations anew.
-    """
+    """Draw one problem into `p` (a batch of one). Returns False when the settings admit none. A problem that is too
+    long is dropped whole, as the papers drop it: the next one draws its operations anew."""
     wanted = draw_ops(s, settings.ops, settings.exact_ops)
     for _ in range(HYPER):
         p.sentences[0, :] = -1
@@ -194,7 +174,7 @@ def draw(s, settings, costs, pool, categories, p):
             order_operands(p, count)
         evaluate(p, settings.modulus)
         _draw_names(s, pool, categories, p)
-        split_bin = problem_bin(p) if settings.split_by_problem else template_bin(p, settings.published_order)
+        split_bin = problem_bin(p) if settings.split_by_problem else template_residue(p, settings.published_order, BINS)
         p.scalars[0, SPLIT_BIN] = split_bin
         if settings.first_bin <= split_bin <= settings.last_bin:
             if settings.max_length == 0 or length(p, costs) <= settings.max_length:

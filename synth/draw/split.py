@@ -13,16 +13,20 @@ import numpy as np
 
 from synth.kernel.jit import jit
 from synth.kernel.rng import mix, sha256_mod
-from synth.problem.arrays import CHILD, DIFFERENCE, INSTANCES, LAYER, N_NEEDED, N_SENTENCES, OWNER, QUERY, SLOTS, TARGET
-from synth.problem.clauses import COPY, MINUS, NUMBER, PLUS, expand
+from synth.problem import clauses
+from synth.problem.arrays import DIFFERENCE, INSTANCES, N_NEEDED, N_SENTENCES, QUERY, SLOTS, name_tokens
 
 BINS = 23
-_TEXT = [
-    np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64)
-    for text in (" Define Inst as ", " Define Inter as ", " so ", " = ", ". ", " + ", " - ", " * ")
-]
-DEFINE_INSTANCE, DEFINE_ABSTRACT, SO, IS, NEXT, ADD_TEXT, SUBTRACT_TEXT, MULTIPLY_TEXT = _TEXT
 MAX_TEXT = 8192  # the longest template has 72 steps and 64 clauses: below 4,000 bytes
+
+
+def _bytes(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64)
+
+
+DEFINE_INSTANCE, DEFINE_ABSTRACT = _bytes(" Define Inst as "), _bytes(" Define Inter as ")
+CLAUSE, LAST_CLAUSE, IS, STOP = _bytes(". "), _bytes(". so "), _bytes(" = "), _bytes(".")
+SIGNS = np.stack([_bytes(" + "), _bytes(" - "), _bytes(" * ")])
 
 
 @jit
@@ -32,22 +36,14 @@ def _write(text, n, piece):
 
 
 @jit
-def _letter(text, n, i):
-    """Letter number i: a..z, A..Z, then doubled."""
-    code = i % 52
-    code = code + 97 if code < 26 else code + 39
-    for _ in range(1 + i // 52):
+def _operand(text, n, letter):
+    """Letter number 0, 1, ... (a..z, A..Z, then doubled), or 0 for a number (-1)."""
+    code = letter % 52
+    code = 48 if letter < 0 else code + 97 if code < 26 else code + 39
+    for _ in range(1 + max(letter, 0) // 52):
         text[n] = code
         n += 1
     return n
-
-
-@jit
-def _operand(text, n, letter):
-    if letter < 0:
-        text[n] = 48
-        return n + 1
-    return _letter(text, n, letter)
 
 
 @jit
@@ -55,50 +51,34 @@ def write_template(order, count, n_terms, terms, combine, constant_op, text):
     """Template text of the steps order[:count] as bytes in `text`; returns its length."""
     letter = np.full(SLOTS, -1, dtype=np.int64)
     zeros = np.zeros(SLOTS, dtype=np.int64)
-    rows = np.zeros((8, 7), dtype=np.int64)
+    rows = np.zeros((clauses.MAX_CLAUSES, clauses.CLAUSE_COLUMNS), dtype=np.int64)
     used, n = 0, 0
     for i in range(count):
         x = order[i]
-        clauses, used = expand(x, n_terms, terms, combine, zeros, constant_op, zeros, 2, letter, used, rows)
+        n_clauses, used = clauses.expand(x, n_terms, terms, combine, zeros, constant_op, zeros, 2, letter, used, rows)
         n = _write(text, n, DEFINE_INSTANCE if x < INSTANCES else DEFINE_ABSTRACT)
-        n = _letter(text, n, letter[x])
-        for c in range(clauses):
-            text[n] = 46
-            n += 1
-            if c == clauses - 1:
-                n = _write(text, n, SO)
-            else:
-                text[n] = 32
-                n += 1
-            n = _letter(text, n, rows[c, 0])
+        n = _operand(text, n, letter[x])
+        for c in range(n_clauses):
+            n = _write(text, n, LAST_CLAUSE if c == n_clauses - 1 else CLAUSE)
+            n = _operand(text, n, rows[c, clauses.TARGET_LETTER])
             n = _write(text, n, IS)
-            operation = rows[c, 1]
-            if operation != NUMBER:
-                for numeric in range(2):
-                    if operation == COPY and numeric:
-                        break
-                    n = _operand(text, n, -1 if numeric else rows[c, 2])
-                    if operation != COPY:
-                        sign = (
-                            ADD_TEXT if operation == PLUS else (SUBTRACT_TEXT if operation == MINUS else MULTIPLY_TEXT)
-                        )
-                        n = _write(text, n, sign)
-                        n = _operand(text, n, -1 if numeric else rows[c, 3])
-                    n = _write(text, n, IS)
-            text[n] = 48
-            n += 1
-        text[n] = 46
-        n += 1
+            operation = rows[c, clauses.OPERATION]
+            for numeric in range(0 if operation == clauses.NUMBER else 1 if operation == clauses.COPY else 2):
+                n = _operand(text, n, -1 if numeric else rows[c, clauses.LEFT])
+                if operation != clauses.COPY:
+                    n = _write(text, n, SIGNS[operation - clauses.PLUS])
+                    n = _operand(text, n, -1 if numeric else rows[c, clauses.RIGHT])
+                n = _write(text, n, IS)
+            n = _operand(text, n, -1)
+        n = _write(text, n, STOP)
     return n
 
 
 @jit
 def _canonical(p, order, terms):
     """Order-free form of the needed graph: one representative of each unfolded expression, sorted by (height, hash).
-
     Writes representatives to `order` and their terms, pointing at representatives and sorted where the operation
-    commutes, to `terms`; returns how many there are.
-    """
+    commutes, to `terms`; returns how many there are."""
     hashes = np.zeros(SLOTS, dtype=np.int64)
     height = np.zeros(SLOTS, dtype=np.int64)
     same = np.zeros(SLOTS, dtype=np.int64)  # representative of each slot
@@ -118,9 +98,7 @@ def _canonical(p, order, terms):
                     product += mix(41, hashes[y])
                     terms[x, t, f] = same[y]
             if terms[x, t, 1] >= 0 and hashes[terms[x, t, 1]] < hashes[terms[x, t, 0]]:
-                kept = terms[x, t, 0]
-                terms[x, t, 0] = terms[x, t, 1]
-                terms[x, t, 1] = kept
+                terms[x, t, 0], terms[x, t, 1] = terms[x, t, 1], terms[x, t, 0]
             if p.combine[0, x] == DIFFERENCE:
                 h = mix(h, product & 0xFFFFFFFF)
             else:
@@ -131,9 +109,7 @@ def _canonical(p, order, terms):
                 u = t
                 while u > 0 and _before(hashes, terms, x, u, u - 1):
                     for f in range(2):
-                        kept = terms[x, u, f]
-                        terms[x, u, f] = terms[x, u - 1, f]
-                        terms[x, u - 1, f] = kept
+                        terms[x, u, f], terms[x, u - 1, f] = terms[x, u - 1, f], terms[x, u, f]
                     u -= 1
         same[x] = x
         place = count
@@ -164,10 +140,8 @@ def _before(hashes, terms, x, t, u):
 
 @jit
 def template_residue(p, published, modulus):
-    """SHA-256 of the solution template of a batch of one, modulo `modulus` (below 2**31).
-
-    `published`: in the order of construction, as written.
-    """
+    """SHA-256 of the solution template of a batch of one, modulo `modulus` (below 2**31). `published`: in the order of
+    construction, as written."""
     text = np.empty(MAX_TEXT, dtype=np.uint8)
     if published:
         n = write_template(
@@ -182,17 +156,9 @@ def template_residue(p, published, modulus):
 
 
 @jit
-def template_bin(p, published):
-    """Bin of the solution template of a batch of one."""
-    return template_residue(p, published, BINS)
-
-
-@jit
 def _name_hash(p, x):
-    owner = p.items[0, LAYER[x] * 4 + OWNER[x]]
-    if x < INSTANCES:
-        return mix(mix(61, int(owner)), int(p.items[0, (LAYER[x] + 1) * 4 + CHILD[x]]))
-    return mix(mix(61, int(owner)), int(p.categories[0, TARGET[x]]))
+    owner, thing = name_tokens(p, x)
+    return mix(mix(61, int(owner)), int(thing))
 
 
 @jit

@@ -165,16 +165,11 @@ def _work_clause(letters, row, modulus):
     for c in range(2):
         letters.reach[out, c] = letters.reach[left, c] | letters.reach[right, c]
     combine(letters.form[left], letters.form[right], operation, letters.form[out])
-    faults = 0
     put_in = letters.value[left] == row[clauses.LEFT_VALUE] and letters.value[right] == row[clauses.RIGHT_VALUE]
-    if not put_in or operation != row[grammar.SECOND_OPERATION]:
-        faults |= REFERENCE
-    if (
-        clauses.apply(row[grammar.SECOND_OPERATION], row[clauses.LEFT_VALUE], row[clauses.RIGHT_VALUE], modulus)
-        != row[clauses.RESULT]
-    ):
-        faults |= ARITHMETIC
-    return faults
+    faults = 0 if put_in and operation == row[grammar.SECOND_OPERATION] else REFERENCE
+    a, b = row[clauses.LEFT_VALUE], row[clauses.RIGHT_VALUE]
+    right_result = clauses.apply(row[grammar.SECOND_OPERATION], a, b, modulus)
+    return faults if right_result == row[clauses.RESULT] else faults | ARITHMETIC
 
 
 @jit

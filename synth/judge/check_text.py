@@ -12,10 +12,8 @@ from synth.world.vocabulary import World
 
 
 def tokenize(text: str, world: World) -> tuple[list[int], list[int]]:
-    """Tokens of a text and the character at which each begins, and the text's length at the end.
-
-    A sentence that is no text of the world becomes one token that nothing accepts, and its full stop.
-    """
+    """Tokens of a text and the character at which each begins, and the text's length at the end. A sentence that is no
+    text of the world becomes one token that nothing accepts, and its full stop."""
     stop = int(world.phrases[vocab.STOP])
     full_stop = world.vocabulary[stop] if stop >= 0 else ""
     sentences = re.split(f"(?<={re.escape(full_stop)})(?= )", text) if full_stop else [text]
@@ -45,10 +43,8 @@ def tokenize(text: str, world: World) -> tuple[list[int], list[int]]:
 
 def check_text(problem: Problems, world: World, text: str, answer: int | None = None) -> Verdicts:
     """Judge a solution's text (without the answer) for a batch of one problem; spans are in characters of the text.
-
     Without `answer` the value of the last step is the answer, or UNDETERMINED, which may be given as an answer, too. A
-    missing space at the start is forgiven; a sentence that is no text of the world is one malformed step.
-    """
+    missing space at the start is forgiven; a sentence that is no text of the world is one malformed step."""
     missing = " " if text[:1].isalnum() else ""
     tokens, starts = tokenize(missing + text, world)
     if answer is not None:

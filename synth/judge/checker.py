@@ -44,9 +44,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from synth.documents import pad_rows
 from synth.judge import algebra, grammar
 from synth.kernel.jit import jit
-from synth.problem.arrays import MISSING, SLOTS, Problems
+from synth.problem.arrays import MISSING, SLOTS, Integers, Problems
 from synth.problem.clauses import RESULT
 from synth.world import vocabulary as vocab
 
@@ -112,7 +113,7 @@ def _find(facts, owner, thing):
     """Slot with these name tokens, an existing one if there is any, or -1."""
     found = -1
     for s in range(SLOTS):
-        if facts[s, _OWNER] == owner and facts[s, _THING] == thing:
+        if owner >= 0 and facts[s, _OWNER] == owner and facts[s, _THING] == thing:
             if facts[s, _STATUS] == _EXISTS:
                 return s
             if facts[s, _STATUS] == _POSSIBLE:
@@ -209,15 +210,6 @@ def _answer_of(ids, token):
 
 
 @jit
-def _ending(ended, complete, late):
-    if not ended:
-        return NEVER
-    if not complete:
-        return EARLY
-    return LATE if late else ENDED
-
-
-@jit
 def _judge(facts, terms, query, missing, ids, tokens, length, bare, steps, work, summary):
     """Judge one response: writes its steps int32[S, 4] and its summary."""
     work.defined[:] = 0
@@ -239,11 +231,7 @@ def _judge(facts, terms, query, missing, ids, tokens, length, bare, steps, work,
             at = after
             continue
         parsed = grammar.parse_step(tokens, at, after, ids, work.head, work.rows)
-        s = (
-            _find(facts, work.head[grammar.OWNER_TOKEN], work.head[grammar.THING_TOKEN])
-            if work.head[grammar.OWNER_TOKEN] >= 0
-            else -1
-        )
+        s = _find(facts, work.head[grammar.OWNER_TOKEN], work.head[grammar.THING_TOKEN])
         kind, passes = _judge_step(facts, terms, s, parsed, ids, work)
         # the published checker splits at full stops, so only the last may lack, and skips whatever contains BACK
         published = published and (passes or says > 0 or _contains(tokens, at, after, ids.phrases[vocab.BACK]))
@@ -273,8 +261,8 @@ def _judge(facts, terms, query, missing, ids, tokens, length, bare, steps, work,
     else:
         published = published and last_slot == query and last_value == truth
     summary[_STEPS], summary[_FIRST], summary[_RETRIES], summary[_UNNEEDED] = n, first, retries, unneeded
-    summary[_ENDING], summary[_ANSWER] = _ending(ended, complete, late), answer
-    summary[_PUBLISHED] = 1 if published else 0
+    summary[_ENDING] = NEVER if not ended else EARLY if not complete else LATE if late else ENDED
+    summary[_ANSWER], summary[_PUBLISHED] = answer, 1 if published else 0
 
 
 @jit
@@ -288,29 +276,24 @@ def _most_steps(tokens: np.ndarray, world: vocab.World) -> int:
     marks = world.phrases[[vocab.DEFINE, vocab.UNDETERMINED, vocab.STOP]]
     if marks[0] < 0:
         return tokens.shape[1]
-    return int(sum((tokens == mark).sum(axis=1) for mark in marks if mark >= 0).max(initial=0)) + 1
+    return int(np.sum([(tokens == mark).sum(axis=1) for mark in marks if mark >= 0], axis=0).max(initial=0)) + 1
 
 
 def check(
     problems: Problems, world: vocab.World, tokens: np.ndarray, lengths: np.ndarray, *, bare: bool = False
 ) -> Verdicts:
-    """Judge N responses, the tokens after `<solution>`: int[N, T] of which the first lengths[i] count.
-
-    What follows the first `<eos>` or `<pad>` is ignored. With `bare` the tokens are the steps alone: their end is
-    the end, and the value of the last step (or Undetermined) is the answer. Raises ValueError when N is not the same
-    everywhere.
-    """
+    """Judge N responses, the tokens after `<solution>`: int[N, T] of which the first lengths[i] count. What follows the
+    first `<eos>` or `<pad>` is ignored. With `bare` the tokens are the steps alone: their end is the end, and the value
+    of the last step (or Undetermined) is the answer. Raises ValueError when N is not the same everywhere."""
     tokens = np.ascontiguousarray(tokens, dtype=np.int64)
     lengths = np.clip(np.asarray(lengths, dtype=np.int64), 0, tokens.shape[1] if tokens.ndim == 2 else 0)
     n = len(problems.value)
     if tokens.ndim != 2 or tokens.shape[0] != n or lengths.shape != (n,):
         raise ValueError(f"tokens {tokens.shape} and lengths {lengths.shape} do not belong to {n} problems")
-    missing = problems.scalars[:, MISSING]
-    terms, queries, missing = (np.require(a, np.int32, ["C", "W"]) for a in (problems.terms, problems.query, missing))
-    rows = np.zeros((tokens.shape[1] + 1, grammar.CLAUSE_COLUMNS), dtype=np.int64)
-    work = _Work(
-        np.zeros(4, dtype=np.int64), rows, np.zeros(SLOTS, dtype=np.int64), algebra.letters_buffer(world.n_letters)
-    )
+    columns = (problems.terms, problems.query, problems.scalars[:, MISSING])
+    terms, queries, missing = (np.require(column, np.int32, ["C", "W"]) for column in columns)
+    head, rows = np.zeros(4, dtype=np.int64), np.zeros((tokens.shape[1] + 1, grammar.CLAUSE_COLUMNS), dtype=np.int64)
+    work = _Work(head, rows, np.zeros(SLOTS, dtype=np.int64), algebra.letters_buffer(world.n_letters))
     steps = np.full((n, _most_steps(tokens, world), 4), -1, dtype=np.int32)
     summary = np.zeros((n, 7), dtype=np.int32)
     _judge_all(_facts(problems), terms, queries, missing, world.ids, tokens, lengths, bare, steps, work, summary)
@@ -333,13 +316,9 @@ def check(
     )
 
 
-def check_responses(problems: Problems, world: vocab.World, responses: Sequence[Sequence[int]]) -> Verdicts:
+def check_responses(problems: Problems, world: vocab.World, responses: Sequence[Integers]) -> Verdicts:
     """`check` on N responses of different lengths, the tokens after `<solution>`."""
-    lengths = np.array([len(r) for r in responses], dtype=np.int64)
-    tokens = np.full((len(responses), max(1, lengths.max(initial=0))), vocab.PAD, dtype=np.int64)
-    for row, response in zip(tokens, responses, strict=True):
-        row[: len(response)] = response
-    return check(problems, world, tokens, lengths)
+    return check(problems, world, pad_rows(responses), np.array([len(r) for r in responses], dtype=np.int64))
 
 
 def reason(verdicts: Verdicts, i: int) -> str:

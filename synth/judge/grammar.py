@@ -19,6 +19,7 @@ from synth.world import vocabulary as vocab
 LEFT_NUMBER, RIGHT_NUMBER, SECOND_OPERATION = 7, 8, 9  # numbers in the letter expression, sign of the number expression
 CLAUSE_COLUMNS = 10
 OWNER_TOKEN, THING_TOKEN, LETTER, COUNT = range(4)  # a step's head; LETTER is -1 in a step that is taken back
+FAILED = -100  # a position: what was to be read is not there; so far from 0 that steps behind it stay negative
 MALFORMED_STEP, COMPLETE, UNSTOPPED = range(3)  # what parse_step returns; UNSTOPPED: only the full stop is missing
 
 
@@ -74,10 +75,10 @@ def step_end(tokens, start, end, ids):
 
 @jit
 def _phrase(tokens, at, stop, phrase):
-    """Position after a phrase, or -1; at = -1 stays -1, so a chain of these fails as one."""
+    """Position after a phrase, or FAILED; what follows FAILED fails too, so a chain of these fails as one."""
     if at < 0 or phrase < 0:
         return at
-    return at + 1 if at < stop and tokens[at] == phrase else -1
+    return at + 1 if at < stop and tokens[at] == phrase else FAILED
 
 
 @jit
@@ -90,66 +91,49 @@ def sign_of(ids, token):
 
 
 @jit
-def _sign(tokens, at, stop, ids):
-    return sign_of(ids, tokens[at]) if 0 <= at < stop and tokens[at] >= 0 else -1
-
-
-@jit
-def _number(tokens, at, stop, ids):
-    return number_of(ids, tokens[at]) if 0 <= at < stop else -1
-
-
-@jit
-def _letter(tokens, at, stop, ids):
-    return letter_of(ids, tokens[at]) if 0 <= at < stop else -1
+def _token(tokens, at, stop):
+    return tokens[at] if 0 <= at < stop else -1
 
 
 @jit
 def _parse_clause(tokens, at, stop, ids, row):
-    """Read one clause into `row`; position after it, or -1."""
+    """Read one clause into `row`; position after it, or FAILED."""
     for c in range(CLAUSE_COLUMNS):
         row[c] = -1
-    row[clauses.TARGET_LETTER] = _letter(tokens, at, stop, ids)
-    if row[clauses.TARGET_LETTER] < 0:
-        return -1
+    row[clauses.TARGET_LETTER] = letter_of(ids, _token(tokens, at, stop))
     at = _phrase(tokens, at + 1, stop, ids.phrases[vocab.IS])
-    row[clauses.LEFT], row[LEFT_NUMBER] = _letter(tokens, at, stop, ids), _number(tokens, at, stop, ids)
-    if row[clauses.LEFT] < 0 and row[LEFT_NUMBER] < 0:
-        return -1
+    left = _token(tokens, at, stop)
+    row[clauses.LEFT], row[LEFT_NUMBER] = letter_of(ids, left), number_of(ids, left)
+    if row[clauses.TARGET_LETTER] < 0 or (row[clauses.LEFT] < 0 and row[LEFT_NUMBER] < 0):
+        return FAILED
     at += 1
-    sign = _sign(tokens, at, stop, ids)
+    sign = sign_of(ids, _token(tokens, at, stop))
+    if sign < 0 and row[clauses.LEFT] < 0:
+        row[clauses.OPERATION], row[clauses.RESULT] = clauses.NUMBER, row[LEFT_NUMBER]
+        return at
     if sign < 0:
-        if row[clauses.LEFT] < 0:
-            row[clauses.OPERATION], row[clauses.RESULT] = clauses.NUMBER, row[LEFT_NUMBER]
-            return at
-        row[clauses.OPERATION] = clauses.COPY
         at = _phrase(tokens, at, stop, ids.phrases[vocab.IS])
-        row[clauses.RESULT] = _number(tokens, at, stop, ids)
-        row[clauses.LEFT_VALUE] = row[clauses.RESULT]
-        return at + 1 if row[clauses.RESULT] >= 0 else -1
-    row[clauses.OPERATION] = sign
-    row[clauses.RIGHT], row[RIGHT_NUMBER] = _letter(tokens, at + 1, stop, ids), _number(tokens, at + 1, stop, ids)
+        number = number_of(ids, _token(tokens, at, stop))
+        row[clauses.OPERATION], row[clauses.LEFT_VALUE], row[clauses.RESULT] = clauses.COPY, number, number
+        return at + 1 if number >= 0 else FAILED
+    right = _token(tokens, at + 1, stop)
+    row[clauses.OPERATION], row[clauses.RIGHT], row[RIGHT_NUMBER] = sign, letter_of(ids, right), number_of(ids, right)
     at = _phrase(tokens, at + 2, stop, ids.phrases[vocab.IS])
-    row[clauses.LEFT_VALUE] = _number(tokens, at, stop, ids)
-    row[SECOND_OPERATION] = _sign(tokens, at + 1 if at >= 0 else -1, stop, ids)
-    row[clauses.RIGHT_VALUE] = _number(tokens, at + 2 if at >= 0 else -1, stop, ids)
-    at = _phrase(tokens, at + 3 if at >= 0 else -1, stop, ids.phrases[vocab.IS])
-    row[clauses.RESULT] = _number(tokens, at, stop, ids)
-    whole = (
-        row[clauses.LEFT_VALUE] >= 0
-        and row[SECOND_OPERATION] >= 0
-        and row[clauses.RIGHT_VALUE] >= 0
-        and row[clauses.RESULT] >= 0
-    )
-    return at + 1 if whole and (row[clauses.RIGHT] >= 0 or row[RIGHT_NUMBER] >= 0) else -1
+    row[clauses.LEFT_VALUE] = number_of(ids, _token(tokens, at, stop))
+    row[SECOND_OPERATION] = sign_of(ids, _token(tokens, at + 1, stop))
+    row[clauses.RIGHT_VALUE] = number_of(ids, _token(tokens, at + 2, stop))
+    at = _phrase(tokens, at + 3, stop, ids.phrases[vocab.IS])
+    row[clauses.RESULT] = number_of(ids, _token(tokens, at, stop))
+    for c in (clauses.LEFT_VALUE, SECOND_OPERATION, clauses.RIGHT_VALUE, clauses.RESULT):
+        if row[c] < 0:
+            return FAILED
+    return at + 1 if row[clauses.RIGHT] >= 0 or row[RIGHT_NUMBER] >= 0 else FAILED
 
 
 @jit
 def _parse_clauses(tokens, at, stop, ids, letter, head, rows):
-    """Read clauses up to and including the one after `; so`; position after it, or -1.
-
-    Where `;` and `; so` are written alike (or not at all), the clause that defines the step's letter is the last.
-    """
+    """Read clauses up to and including the one after `; so`; position after it, or FAILED. Where `;` and `; so` are
+    written alike (or not at all), the clause that defines the step's letter is the last."""
     same = ids.phrases[vocab.SO] == ids.phrases[vocab.SEMICOLON]
     last = False
     while not last:
@@ -161,23 +145,21 @@ def _parse_clauses(tokens, at, stop, ids, letter, head, rows):
         elif ids.phrases[vocab.SO] < 0 or ids.phrases[vocab.SEMICOLON] < 0:
             last = ids.phrases[vocab.SO] < 0 and not same
         else:
-            return -1
+            return FAILED
         row = rows[head[COUNT]]
         at = _parse_clause(tokens, at, stop, ids, row)
         if at < 0:
-            return -1
+            return FAILED
         if same:
             last = row[clauses.TARGET_LETTER] == letter
         head[COUNT] += 1
-    return at if rows[head[COUNT] - 1, clauses.TARGET_LETTER] == letter else -1
+    return at if rows[head[COUNT] - 1, clauses.TARGET_LETTER] == letter else FAILED
 
 
 @jit
 def parse_step(tokens, start, stop, ids, head, rows):
-    """Read tokens[start:stop] as one step into head int64[4] and clause rows int64[>= stop - start, columns].
-
-    Returns MALFORMED_STEP, COMPLETE or UNSTOPPED; the head's names are set as far as they were read.
-    """
+    """Read tokens[start:stop] as one step into head int64[4] and clause rows int64[>= stop - start, columns]. Returns
+    MALFORMED_STEP, COMPLETE or UNSTOPPED; the head's names are set as far as they were read."""
     head[OWNER_TOKEN], head[THING_TOKEN], head[LETTER], head[COUNT] = -1, -1, -1, 0
     at = _phrase(tokens, start, stop, ids.phrases[vocab.DEFINE])
     if at < 0 or at + 2 > stop or not (_is_name(ids, tokens[at]) and _is_name(ids, tokens[at + 1])):
@@ -190,7 +172,7 @@ def parse_step(tokens, start, stop, ids, head, rows):
         at += 1
     else:
         head[LETTER] = letter_of(ids, tokens[at])
-        at = _parse_clauses(tokens, at + 1, stop, ids, head[LETTER], head, rows) if head[LETTER] >= 0 else -1
+        at = _parse_clauses(tokens, at + 1, stop, ids, head[LETTER], head, rows) if head[LETTER] >= 0 else FAILED
         if 0 <= at < stop and ids.phrases[vocab.BACK] >= 0 and tokens[at] == ids.phrases[vocab.BACK]:
             head[LETTER] = -1
             at += 1

@@ -83,10 +83,8 @@ def total(parameter: dict, value: Callable[[str], Integer]) -> Integer:
 
 
 def evaluate(parameters: dict[str, dict], modulus: int) -> dict[str, int | None]:
-    """Values of parameters given by name, exact to the last step, None where a premise is missing.
-
-    Raises ValueError on a circular dependency.
-    """
+    """Values of parameters given by name, exact to the last step, None where a premise is missing. Raises ValueError on
+    a circular dependency."""
     exact: dict[str, Integer | None] = {}
 
     def visit(name: str) -> Integer:
@@ -144,10 +142,8 @@ def problem_text(record: dict, own: str | None = None) -> str:
 
 
 def steps(record: dict, own: str | None = None) -> list[tuple[str, str, list[str], bool]]:
-    """Sentences of the solution: (name, letter, clauses in plain signs, whether it is taken back).
-
-    The letter is BACK when nothing else is said of the name. Raises ValueError on any other text.
-    """
+    """Sentences of the solution: (name, letter, clauses in plain signs, whether it is taken back). The letter is BACK
+    when nothing else is said of the name. Raises ValueError on any other text."""
     spoken = language_of(record, own)
     *sentences, rest = spoken.end.split(record["solution"])
     if rest:
@@ -303,9 +299,7 @@ def template(record: dict, own: str | None = None) -> str:
 
 def shape(record: dict) -> str:
     """What all solutions of a problem share, whatever their order: the unfolded expression of the query, hashed.
-
-    Numbers and names are left out, the operands of sums and products are sorted.
-    """
+    Numbers and names are left out, the operands of sums and products are sorted."""
     parameters = {p["name"]: p for p in record["parameters"]}
     known: dict[str, str] = {}
 

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 F = TypeVar("F", bound=Callable)
 
@@ -71,4 +71,4 @@ def jit(function: F) -> F:
     package, _, module = function.__module__.partition(".")
     if package == "synth":
         numba.config.CACHE_DIR = _cache_folder(module)  # type: ignore[attr-defined]
-    return numba.njit(cache=True)(function)
+    return cast(F, numba.njit(cache=True)(function))

@@ -1,8 +1,9 @@
-"""Addressed randomness and hashes, in integers that are the same with and without numba.
+"""Addressed randomness, random members of sets, and hashes: integers that are the same with and without numba.
 
 Every random thing in the lab is a pure function of (seed, stream name, index): the triple is hashed to 128 bits, which
 start a fresh generator (xoshiro128++, Blackman & Vigna 2021: 32-bit words, no multiplication, so plain Python integers
-and compiled 64-bit ones agree). Nothing is ever seeded with `seed + index`. In kernels a generator is called `s`.
+and compiled 64-bit ones agree). Nothing is ever seeded with `seed + index`. In kernels a generator is called `s`; a set
+is a mask over slots, or a word whose bits are the members.
 
     >>> key(0, "data", 7) == key(0, "data", 7), key(0, "data", 7) == key(7, "data", 0)
     (True, False)
@@ -16,12 +17,9 @@ import numpy as np
 
 from synth.kernel.jit import jit
 
-MASK = 0xFFFFFFFF
-
 
 def _digest(seed: int, stream: str, index: int, size: int) -> bytes:
-    text = f"{seed}\x1f{stream}\x1f{index}".encode()
-    return hashlib.blake2b(text, digest_size=size).digest()
+    return hashlib.blake2b(f"{seed}\x1f{stream}\x1f{index}".encode(), digest_size=size).digest()
 
 
 def key(seed: int, stream: str, index: int) -> int:
@@ -31,13 +29,8 @@ def key(seed: int, stream: str, index: int) -> int:
 
 def generators(seed: int, stream: str, indices: Iterable[int]) -> np.ndarray:
     """Generators int64[N, 4], one for each index: each row is the state of an xoshiro128++ in four 32-bit words."""
-    prefix = hashlib.blake2b(f"{seed}\x1f{stream}\x1f".encode(), digest_size=16)
-    digests = []
-    for index in indices:
-        h = prefix.copy()
-        h.update(str(int(index)).encode())
-        digests.append(h.digest())
-    words = np.frombuffer(b"".join(digests), dtype="<u4").astype(np.int64).reshape(-1, 4)
+    digests = b"".join(_digest(seed, stream, int(index), 16) for index in indices)
+    words = np.frombuffer(digests, dtype="<u4").astype(np.int64).reshape(-1, 4)
     words[~words.any(axis=1), 0] = 1  # the all-zero state is the generator's one fixed point
     return words
 
@@ -82,9 +75,53 @@ def shuffle(s, array, n):
     """Uniform random permutation of the first n entries of `array`, in place (Fisher and Yates)."""
     for i in range(n - 1, 0, -1):
         j = below(s, i + 1)
-        kept = array[i]
-        array[i] = array[j]
-        array[j] = kept
+        array[i], array[j] = array[j], array[i]
+
+
+@jit
+def pick(s, mask):
+    """A uniformly random slot among those with mask > 0, or -1 when there is none."""
+    count = 0
+    for x in range(mask.shape[0]):
+        if mask[x] > 0:
+            count += 1
+    if count == 0:
+        return -1
+    chosen = below(s, count)
+    for x in range(mask.shape[0]):
+        if mask[x] > 0:
+            if chosen == 0:
+                return x
+            chosen -= 1
+    return -1
+
+
+@jit
+def count_bits(word):
+    """Number of bits set in a non-negative word of at most 48 bits."""
+    word = word - ((word >> 1) & 0x5555555555555555)
+    word = (word & 0x3333333333333333) + ((word >> 2) & 0x3333333333333333)
+    word = (word + (word >> 4)) & 0x0F0F0F0F0F0F0F0F
+    word += word >> 8
+    word += word >> 16
+    return (word + (word >> 32)) & 0x7F
+
+
+@jit
+def lowest(word):
+    """Index of the lowest bit set in a positive word."""
+    return count_bits((word & -word) - 1)
+
+
+@jit
+def pick_bit(s, word):
+    """Index of a uniformly random bit set in `word`, or -1 when there is none."""
+    count = count_bits(word)
+    if count == 0:
+        return -1
+    for _ in range(below(s, count)):
+        word &= word - 1
+    return lowest(word)
 
 
 @jit
@@ -103,19 +140,14 @@ _K = np.array(
     [int(math.modf(p ** (1 / 3))[0] * 2**32) for p in range(2, 312) if all(p % q for q in range(2, math.isqrt(p) + 1))],
     dtype=np.int64,
 )
-_H = np.array(
-    [int(math.modf(math.sqrt(p))[0] * 2**32) for p in (2, 3, 5, 7, 11, 13, 17, 19)],
-    dtype=np.int64,
-)
+_H = np.array([int(math.modf(math.sqrt(p))[0] * 2**32) for p in (2, 3, 5, 7, 11, 13, 17, 19)])
 
 
 @jit
 def sha256_mod(message, length, modulus):
     """SHA-256 (FIPS 180-4) of the first `length` bytes of the integer array `message`, as an integer mod `modulus`.
-
-    Needed inside compiled code because a draw is accepted or rejected by its template's hash; equality with hashlib
-    is tested.
-    """
+    Needed inside compiled code because a draw is accepted or rejected by its template's hash; equality with hashlib is
+    tested."""
     blocks = (length + 8) // 64 + 1
     h = _H.copy()
     w = np.zeros(64, dtype=np.int64)

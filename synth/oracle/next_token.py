@@ -5,7 +5,7 @@
     probs.entropy(), probs.logp(tokens), probs.log_probs(world.size), probs.status
 
 Every choice that the problem's text does not determine has a known distribution: the next parameter and the mistakes
-before it (`synth.write.step_distribution`), a new letter uniform over the unused ones, a slip's wrong number uniform
+before it (`synth.write.mistakes`), a new letter uniform over the unused ones, a slip's wrong number uniform
 over the others. So the next token is determined, or has a distribution of a few dozen entries, kept sparse.
 
 A prefix that the generator cannot produce (a student's own mistake, garbage) is answered by a policy:
@@ -25,21 +25,12 @@ import numpy as np
 
 from synth.documents import Documents
 from synth.kernel.jit import jit
-from synth.oracle.solution_state import (
-    POSSIBLE,
-    OracleSettings,
-    State,
-    consume,
-    emit,
-    restart,
-    state_buffer,
-    to_take_back,
-)
-from synth.problem.arrays import Problems, one
+from synth.oracle.solution_state import POSSIBLE, OracleSettings, consume, emit, restart, state_buffer, to_take_back
+from synth.problem.arrays import Integers, Problems, one
 from synth.spec import Spec
 from synth.world import vocabulary as vocab
 from synth.world.vocabulary import CONCISE, World
-from synth.write.step_distribution import KINDS
+from synth.write.mistakes import KINDS
 
 POLICIES = ("continue", "correct", "abstain")
 STATUSES = ("exact", "continued", "corrected", "abstained")
@@ -48,9 +39,7 @@ EXACT, CONTINUED, CORRECTED, ABSTAINED = range(4)
 
 class NextTokenProbs(NamedTuple):
     """Distributions of the next token at P positions: one before every token of N responses, and one after its last.
-
-    Those of response i are rows[i]:rows[i+1]; the entries of position j are starts[j]:starts[j+1].
-    """
+    Those of response i are rows[i]:rows[i+1]; the entries of position j are starts[j]:starts[j+1]."""
 
     ids: np.ndarray  # int32[entries] tokens
     probs: np.ndarray  # float64[entries] their probabilities; they sum to one at every position that has any
@@ -106,9 +95,7 @@ def _with_capacity(array, n):
 @jit
 def _walk(problems, tokens, offsets, shortest, ids, settings, abstain, state, starts, status):
     """Walk through every response i, which is as short as it can be where shortest[i]; fills `starts` and `status`.
-
-    Returns (token ids, their probabilities).
-    """
+    Returns (token ids, their probabilities)."""
     entries = np.zeros(4 * status.shape[0] + 1024, dtype=np.int32)
     probs = np.zeros(entries.shape[0])
     total, j = 0, 0
@@ -136,13 +123,10 @@ def _walk(problems, tokens, offsets, shortest, ids, settings, abstain, state, st
 
 
 class Oracle:
-    """The generator's own distribution of solutions, for the settings of a spec.
-
-    world: of the problems, where it is not the spec's own (a record's, `synth.problem.arrays.world_of`). Raises
-    ValueError when the policy is unknown, the spec's solutions have no closed form (published order), or the world's
-    sentences have no end. Exact up to documents of 16,384 tokens, which make no more slips (`synth.write.solution`):
-    only a slip rate above 0.9 gets there.
-    """
+    """The generator's own distribution of solutions, for the settings of a spec. world: of the problems, where it is
+    not the spec's own (a record's, `synth.problem.arrays.world_of`). Raises ValueError when the policy is unknown, the
+    spec's solutions have no closed form (published order), or the world's sentences have no end. Exact up to documents
+    of 16,384 tokens, which make no more slips (`synth.write.solution`): only a slip rate above 0.9 gets there."""
 
     def __init__(self, spec: Spec, policy: str = "continue", world: World | None = None) -> None:
         if policy not in POLICIES:
@@ -164,36 +148,29 @@ class Oracle:
             KINDS.index(spec.retry_kind), float(spec.retry_rate), float(spec.uncorrected), spec.letters,
             spec.letter_order == "random", policy == "correct",
         )  # fmt: skip
-        self._state: State = state_buffer(self.world.n_letters, self.world.modulus)
+        self._state = state_buffer(self.world.n_letters, self.world.modulus)
 
     def __call__(
-        self, problems: Problems, responses: Sequence[Sequence[int]], shortest: np.ndarray | None = None
+        self, problems: Problems, responses: Sequence[Integers], shortest: np.ndarray | None = None
     ) -> NextTokenProbs:
-        """The distribution of every next token of responses[i] (token ids after `<solution>`) to problem i.
-
-        shortest: bool[N], which solutions have no unneeded steps; default all as the spec says.
-        """
-        lengths = [len(r) for r in responses]
-        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
-        flat = [np.asarray(r, dtype=np.int64) for r in responses]
-        return self.walk(problems, np.concatenate(flat) if flat else np.zeros(0, dtype=np.int64), offsets, shortest)
+        """The distribution of every next token of responses[i] (token ids after `<solution>`) to problem i. shortest:
+        bool[N], which solutions have no unneeded steps; default all as the spec says."""
+        offsets = np.cumsum([0, *(len(r) for r in responses)], dtype=np.int64)
+        flat = np.concatenate([np.zeros(0, dtype=np.int64), *(np.asarray(r, dtype=np.int64) for r in responses)])
+        return self.walk(problems, flat, offsets, shortest)
 
     def walk(
         self, problems: Problems, tokens: np.ndarray, offsets: np.ndarray, shortest: np.ndarray | None = None
     ) -> NextTokenProbs:
         """The same for responses laid end to end: int64 tokens[offsets[i]:offsets[i+1]]."""
-        if len(offsets) - 1 != len(problems.scalars):
-            raise ValueError(
-                f"{len(offsets) - 1} responses for {len(problems.scalars)} problems; accepted: one for each"
-            )
-        positions = len(tokens) + len(offsets) - 1
-        starts, status = np.zeros(positions + 1, dtype=np.int64), np.zeros(positions, dtype=np.int8)
-        abstain = self.policy == "abstain"
-        if shortest is None:
-            shortest = np.full(len(offsets) - 1, self.spec.shortest)
+        n, abstain = len(offsets) - 1, self.policy == "abstain"
+        if n != len(problems.scalars):
+            raise ValueError(f"{n} responses for {len(problems.scalars)} problems; accepted: one for each")
+        starts, status = np.zeros(len(tokens) + n + 1, dtype=np.int64), np.zeros(len(tokens) + n, dtype=np.int8)
+        shortest = np.full(n, self.spec.shortest) if shortest is None else shortest
         ids, probs = _walk(
             problems, tokens, offsets, shortest, self.world.ids, self._settings, abstain, self._state, starts, status
-        )  # fmt: skip
+        )
         return NextTokenProbs(ids, probs, starts, status, offsets + np.arange(len(offsets)))
 
     def documents(self, documents: Documents) -> NextTokenProbs:
@@ -203,10 +180,7 @@ class Oracle:
         return self(documents.problems, [documents.response(i) for i in rows], shortest)
 
     def entropy(self, documents: Documents) -> np.ndarray:
-        """Sum of the entropies at the branching points of each document, nats, float64[N].
-
-        Its mean is the entropy of a solution given its problem, which is also the mean negative log-probability; this
-        sum varies less.
-        """
+        """Sum of the entropies at the branching points of each document, nats, float64[N]. Its mean is the entropy of a
+        solution given its problem, which is also the mean negative log-probability; this sum varies less."""
         probs = self.documents(documents)
         return np.add.reduceat(probs.entropy(), probs.rows[:-1])

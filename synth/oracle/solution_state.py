@@ -15,7 +15,7 @@ from synth.oracle import step_plan
 from synth.oracle.step_plan import Plan, plan_buffer
 from synth.problem.arrays import QUERY, SLOTS, name_tokens
 from synth.world import vocabulary as vocab
-from synth.write.step_distribution import SLIP, next_needed, next_sentence_probs
+from synth.write.mistakes import SLIP, next_needed, next_sentence_probs
 
 # where the walk stands: at the start of a sentence, after `Define`, after each name, after `as`, inside the clauses,
 # after them, after BACK, inside a sentence that is none, after `Undetermined`, after its full stop, after `<answer>`,
@@ -30,7 +30,7 @@ PHASE, POSSIBLE, SOUND, OWNER_TOKEN, SLOT, LETTER, LAST_NUMBER, SLIPPED, SPARE_L
 class OracleSettings(NamedTuple):
     """What the walk needs to know of a `Spec` and of the policy."""
 
-    retry_kind: int  # index into `synth.write.step_distribution.KINDS`
+    retry_kind: int  # index into `synth.write.mistakes.KINDS`
     retry_rate: float
     uncorrected: float
     letters: int
@@ -60,7 +60,7 @@ def state_buffer(n_letters: int, modulus: int) -> State:
     capacity = max(SLOTS, n_letters, modulus) + 2
     arrays = [np.zeros(n, dtype=np.int64) for n in (9, SLOTS, SLOTS, SLOTS, n_letters, n_letters, n_letters, SLOTS)]
     ids = np.zeros(capacity, dtype=np.int64)
-    return State(*arrays, np.zeros((2, SLOTS)), plan_buffer(), ids, np.zeros(capacity))
+    return State._make([*arrays, np.zeros((2, SLOTS)), plan_buffer(), ids, np.zeros(capacity)])
 
 
 @jit
@@ -84,25 +84,16 @@ def _begin(state, p, settings):
     s[PHASE], s[SOUND], s[OWNER_TOKEN], s[SLOT], s[LETTER], s[LAST_NUMBER], s[SLIPPED] = BEGIN, 1, -1, -1, -1, -1, 0
     state.before[:] = state.used
     state.probs[:] = 0.0
-    if not _ends(state, p, settings):
-        next_sentence_probs(
-            settings.retry_kind,
-            settings.retry_rate,
-            p,
-            state.done,
-            state.tried,
-            state.probs[0],
-            state.probs[1],
-            state.scalars[SPARE_LETTERS],
-        )
+    if not _ends(state, p):
+        kind, rate, right, wrong = settings.retry_kind, settings.retry_rate, state.probs[0], state.probs[1]
+        next_sentence_probs(kind, rate, p, state.done, state.tried, right, wrong, s[SPARE_LETTERS])
 
 
 @jit
-def _ends(state, p, settings):
+def _ends(state, p):
     """Whether no further step is to come: the query is defined, or nothing that it needs can be."""
-    return (
-        state.done[p.scalars[0, QUERY]] > 0 or next_needed(p, state.done, state.mask, state.scalars[SPARE_LETTERS]) == 0
-    )
+    letters = state.scalars[SPARE_LETTERS]
+    return state.done[p.scalars[0, QUERY]] > 0 or next_needed(p, state.done, state.mask, letters) == 0
 
 
 @jit
@@ -123,12 +114,10 @@ def _add(state, n, token, chance):
 
 
 @jit
-def _emit_begin(state, p, ids, settings):
-    if not _ends(state, p, settings):
-        return _one(state, ids.phrases[vocab.DEFINE]) if ids.phrases[vocab.DEFINE] >= 0 else _emit_name(state, p, -1)
-    if state.done[p.scalars[0, QUERY]]:
-        return _one(state, vocab.ANSWER)
-    return _one(state, ids.phrases[vocab.UNDETERMINED])
+def _emit_begin(state, p, ids):
+    if _ends(state, p):
+        return _one(state, vocab.ANSWER if state.done[p.scalars[0, QUERY]] else ids.phrases[vocab.UNDETERMINED])
+    return _one(state, ids.phrases[vocab.DEFINE]) if ids.phrases[vocab.DEFINE] >= 0 else _emit_name(state, p, -1)
 
 
 @jit
@@ -164,16 +153,11 @@ def _emit_letters(state, n, ids, settings, chance):
 
 
 @jit
-def _defined(state):
-    """P(the named parameter is defined | its name); 1 where the name could not have been written."""
-    x = state.scalars[SLOT]
-    total = state.probs[0, x] + state.probs[1, x] if x >= 0 else 0.0
-    return state.probs[0, x] / total if total > 0.0 else 1.0
-
-
-@jit
 def _emit_choice(state, ids, settings):
-    defined = _defined(state)
+    """BACK or a letter, by P(the named parameter is defined | its name), 1 where the name could not be written."""
+    x = state.scalars[SLOT]
+    both = state.probs[0, x] + state.probs[1, x] if x >= 0 else 0.0
+    defined = state.probs[0, x] / both if both > 0.0 else 1.0
     n = _one(state, ids.phrases[vocab.BACK], 1.0 - defined) if defined < 1.0 else 0
     total = _emit_letters(state, n, ids, settings, defined) if defined > 0.0 else n
     if total == n:  # no letter is left
@@ -217,11 +201,7 @@ def _emit_answer(state, p, ids, settings):
         letter = state.slot_letter[query]
         value = state.values[letter] if letter >= 0 else -1
         return _one(state, ids.first_number + value) if value >= 0 else 0
-    return (
-        _one(state, ids.phrases[vocab.UNDETERMINED])
-        if next_needed(p, state.done, state.mask, state.scalars[SPARE_LETTERS]) == 0
-        else 0
-    )
+    return _one(state, ids.phrases[vocab.UNDETERMINED]) if _ends(state, p) else 0
 
 
 @jit
@@ -239,11 +219,9 @@ def emit(state, p, ids, settings):
     if to_take_back(state, settings):
         return _one(state, ids.phrases[vocab.BACK])
     if phase == BEGIN:
-        return _emit_begin(state, p, ids, settings)
-    if phase == OWNER:
-        return _emit_name(state, p, -1)
-    if phase == THING:
-        return _emit_name(state, p, state.scalars[OWNER_TOKEN])
+        return _emit_begin(state, p, ids)
+    if phase in (OWNER, THING):
+        return _emit_name(state, p, state.scalars[OWNER_TOKEN] if phase == THING else -1)
     if phase == NAMED:
         return _one(state, ids.phrases[vocab.AS])
     if phase == CHOOSE:
@@ -276,19 +254,22 @@ def consume(state, p, ids, settings, token, n):
     if phase == OVER or token == vocab.EOS or token == vocab.PAD:
         s[PHASE] = OVER
     elif token == vocab.ANSWER:
-        _leave(state, p)
+        _leave(state)
         s[PHASE] = ANSWERING
     elif phase in (ANSWERING, ANSWERED):
         s[PHASE] = ANSWERED if phase == ANSWERING else LOST
     elif token == ids.phrases[vocab.UNDETERMINED]:
         s[PHASE] = DENIED
+    elif token == ids.phrases[vocab.STOP] and phase == DENIED:
+        s[PHASE] = CLOSED
     elif token == ids.phrases[vocab.STOP]:
-        _stop(state, p, settings)
+        _leave(state)
+        _begin(state, p, settings)
     elif token == ids.phrases[vocab.BACK] and phase in (CHOOSE, CLAUSE, WHOLE, LOST):
         _take_back(state)
     elif token == ids.phrases[vocab.DEFINE] or (ids.phrases[vocab.DEFINE] < 0 and phase == BEGIN):
         if phase != BEGIN:
-            _leave(state, p)
+            _leave(state)
             _begin(state, p, settings)
         s[PHASE] = OWNER
         if token != ids.phrases[vocab.DEFINE]:
@@ -301,75 +282,44 @@ def consume(state, p, ids, settings, token, n):
 def _consume_step(state, p, ids, settings, token):
     """Go on inside a sentence that defines something."""
     s = state.scalars
-    phase = s[PHASE]
+    phase, x, letter = s[PHASE], s[SLOT], grammar.letter_of(ids, token)
     s[PHASE] = LOST
     if phase == OWNER and token >= ids.first_name:
         s[OWNER_TOKEN], s[PHASE] = token, THING
     elif phase == THING and token >= ids.first_name:
-        for x in range(SLOTS):
-            if p.exists[0, x]:
-                a, b = name_tokens(p, x)
+        for y in range(SLOTS):
+            if p.exists[0, y]:
+                a, b = name_tokens(p, y)
                 if a == s[OWNER_TOKEN] and b == token:
-                    s[SLOT] = x
+                    s[SLOT] = y
         s[PHASE] = NAMED if ids.phrases[vocab.AS] >= 0 else CHOOSE
     elif phase == NAMED and token == ids.phrases[vocab.AS]:
         s[PHASE] = CHOOSE
-    elif phase == CHOOSE and grammar.letter_of(ids, token) >= 0:
-        _name_letter(state, p, ids, grammar.letter_of(ids, token))
+    elif phase == CHOOSE and letter >= 0:
+        s[LETTER] = letter
+        state.used[letter] = 1
+        missing = x >= 0 and p.n_terms[0, x] > 0 and p.terms[0, x, 0, 0] == x  # it has no expression
+        if x >= 0 and not missing:
+            step_plan.build(state.plan, p, x, letter, state.slot_letter, ids)
+            s[PHASE] = CLAUSE
     elif phase == CLAUSE:
-        _consume_clause(state, ids, settings, token)
+        wanted, last = step_plan.expected(state.plan, state.values, ids), step_plan.at_result(state.plan)
+        if step_plan.take(state.plan, token, state.values, state.used, ids):
+            s[PHASE] = WHOLE if step_plan.finished(state.plan) else CLAUSE
+            s[SLIPPED] = 1 if last and settings.retry_kind == SLIP and wanted >= 0 and token != wanted else 0
 
 
 @jit
-def _name_letter(state, p, ids, letter):
-    s, x = state.scalars, state.scalars[SLOT]
-    s[LETTER] = letter
-    state.used[letter] = 1
-    given = x >= 0 and not (p.n_terms[0, x] > 0 and p.terms[0, x, 0, 0] == x)  # a missing premise has no expression
-    if given:
-        step_plan.build(state.plan, p, x, letter, state.slot_letter, ids)
-        s[PHASE] = CLAUSE
-
-
-@jit
-def _consume_clause(state, ids, settings, token):
-    s = state.scalars
-    wanted = step_plan.expected(state.plan, state.values, ids)
-    last = step_plan.at_result(state.plan)
-    if step_plan.take(state.plan, token, state.values, state.used, ids):
-        s[PHASE] = WHOLE if step_plan.finished(state.plan) else CLAUSE
-        s[SLIPPED] = 1 if last and settings.retry_kind == SLIP and wanted >= 0 and token != wanted else 0
-
-
-@jit
-def _define(state):
-    """Believe the step at hand: its letter stands for its parameter, with the last number it gave."""
+def _leave(state):
+    """The sentence ends, with its full stop or without: what it defined is believed, with the last number it gave."""
     s = state.scalars
     x, letter = s[SLOT], s[LETTER]
-    if letter >= 0 and s[LAST_NUMBER] >= 0:
+    if s[PHASE] in (CLAUSE, WHOLE, LOST) and letter >= 0 and s[LAST_NUMBER] >= 0:
         state.values[letter] = s[LAST_NUMBER]
         if x >= 0:
             state.done[x] = 1
             state.slot_letter[x] = letter
             state.tried[:] = 0
-
-
-@jit
-def _leave(state, p):
-    """A sentence is left without its full stop: what it defined is believed all the same."""
-    phase = state.scalars[PHASE]
-    if phase in (CLAUSE, WHOLE, LOST):
-        _define(state)
-
-
-@jit
-def _stop(state, p, settings):
-    s = state.scalars
-    if s[PHASE] == DENIED:
-        s[PHASE] = CLOSED
-        return
-    _leave(state, p)
-    _begin(state, p, settings)
 
 
 @jit

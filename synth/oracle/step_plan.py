@@ -29,7 +29,7 @@ _LEFT, _RIGHT, _LEFT_CONSTANT, _RIGHT_CONSTANT, _SIGN, _SECOND_SIGN, _LEFT_NUMBE
 class Plan(NamedTuple):
     """Scratch of one step; every array is int64."""
 
-    scalars: np.ndarray  # [3] number of items, the item at hand, number of clauses
+    scalars: np.ndarray  # [2] number of items, the item at hand
     items: np.ndarray  # [capacity, 2] kind and clause (FIXED: kind and token)
     rows: np.ndarray  # [8, 7] the clauses as the generator would write them
     live: np.ndarray  # [8, 8] the clauses as they stand
@@ -38,12 +38,12 @@ class Plan(NamedTuple):
     letter: np.ndarray  # [72] codes of the parameters' letters
 
 
-ITEMS, AT, CLAUSES = range(3)
+ITEMS, AT = range(2)
 
 
 def plan_buffer() -> Plan:
     """An empty plan."""
-    shapes = (3, (12 * MAX_CLAUSES, 2), (MAX_CLAUSES, 7), (MAX_CLAUSES, 8), MAX_CLAUSES + 1, MAX_CLAUSES + 1, SLOTS)
+    shapes = (2, (12 * MAX_CLAUSES, 2), (MAX_CLAUSES, 7), (MAX_CLAUSES, 8), MAX_CLAUSES + 1, MAX_CLAUSES + 1, SLOTS)
     return Plan(*(np.zeros(shape, dtype=np.int64) for shape in shapes))
 
 
@@ -64,15 +64,15 @@ def build(plan, p, x, own, slot_letter, ids):
         x, p.n_terms[0], p.terms[0], p.combine[0], p.constant[0], p.constant_op[0], p.value[0], ids.modulus,
         plan.letter, LOCAL, plan.rows,
     )  # fmt: skip
-    plan.scalars[ITEMS], plan.scalars[AT], plan.scalars[CLAUSES] = 0, 0, count
+    plan.scalars[:] = 0
     plan.bound[:] = -1
     plan.number[:] = -1
     plan.bound[0] = own
     for c in range(count):
         row, live = plan.rows[c], plan.live[c]
         live[:] = -1
-        live[_LEFT], live[_RIGHT], live[_SIGN] = row[clauses.LEFT], row[clauses.RIGHT], row[clauses.OPERATION]
-        live[_SECOND_SIGN] = row[clauses.OPERATION]
+        live[_LEFT], live[_RIGHT] = row[clauses.LEFT], row[clauses.RIGHT]
+        live[_SIGN], live[_SECOND_SIGN] = row[clauses.OPERATION], row[clauses.OPERATION]
         if row[clauses.LEFT] == CONSTANT:
             live[_LEFT_CONSTANT] = row[clauses.LEFT_VALUE]
         _add(plan, FIXED, ids.phrases[vocab.SO] if c == count - 1 else ids.phrases[vocab.SEMICOLON])
@@ -81,12 +81,11 @@ def build(plan, p, x, own, slot_letter, ids):
         if row[clauses.OPERATION] != clauses.NUMBER:
             _add(plan, LEFT, c)
             if row[clauses.OPERATION] != clauses.COPY:
-                _add(plan, OPERATION, c)
-                _add(plan, RIGHT, c)
+                for kind in range(OPERATION, RIGHT + 1):
+                    _add(plan, kind, c)
                 _add(plan, FIXED, ids.phrases[vocab.IS])
-                _add(plan, LEFT_NUMBER, c)
-                _add(plan, SECOND_OPERATION, c)
-                _add(plan, RIGHT_NUMBER, c)
+                for kind in range(LEFT_NUMBER, RIGHT_NUMBER + 1):
+                    _add(plan, kind, c)
             _add(plan, FIXED, ids.phrases[vocab.IS])
         _add(plan, RESULT, c)
 
@@ -129,8 +128,7 @@ def _result(plan, c, values, modulus):
         return row[clauses.RESULT]
     if row[clauses.OPERATION] == clauses.COPY:
         return _number(plan, live[_LEFT], live[_LEFT_CONSTANT], values)
-    a, b = live[_LEFT_NUMBER], live[_RIGHT_NUMBER]
-    return clauses.apply(live[_SECOND_SIGN], a, b, modulus)
+    return clauses.apply(live[_SECOND_SIGN], live[_LEFT_NUMBER], live[_RIGHT_NUMBER], modulus)
 
 
 @jit
@@ -143,23 +141,18 @@ def expected(plan, values, ids):
     if kind == TARGET:
         letter = plan.bound[plan.rows[c, clauses.TARGET_LETTER] - LOCAL]
         return ids.first_letter + letter if letter >= 0 else FRESH
-    if kind == LEFT:
-        return _letter_token(plan, live[_LEFT], live[_LEFT_CONSTANT], ids)
-    if kind == RIGHT:
-        return _letter_token(plan, live[_RIGHT], live[_RIGHT_CONSTANT], ids)
     if kind in (OPERATION, SECOND_OPERATION):
         return ids.phrases[clauses.sign_role(live[_SIGN])]
-    if kind == LEFT_NUMBER:
-        number = _number(plan, live[_LEFT], live[_LEFT_CONSTANT], values)
-    elif kind == RIGHT_NUMBER:
-        number = _number(plan, live[_RIGHT], live[_RIGHT_CONSTANT], values)
-    else:
-        number = _result(plan, c, values, ids.modulus)
+    right = 1 if kind in (RIGHT, RIGHT_NUMBER) else 0
+    code, constant = live[_LEFT + right], live[_LEFT_CONSTANT + right]
+    if kind in (LEFT, RIGHT):
+        return _letter_token(plan, code, constant, ids)
+    number = _result(plan, c, values, ids.modulus) if kind == RESULT else _number(plan, code, constant, values)
     return ids.first_number + number if number >= 0 else UNKNOWN
 
 
 @jit
-def _take_operand(plan, c, left, token, ids):
+def _take_operand(plan, c, right, token, ids):
     """Believe an operand; when it is the other side's of a sum or product, that side gets this one's."""
     live = plan.live[c]
     code, constant = grammar.letter_of(ids, token), grammar.number_of(ids, token)
@@ -170,43 +163,30 @@ def _take_operand(plan, c, left, token, ids):
     for i in range(len(plan.bound)):
         if code >= 0 and plan.bound[i] == code:
             code = LOCAL + i
-    side, side_constant = (_LEFT, _LEFT_CONSTANT) if left else (_RIGHT, _RIGHT_CONSTANT)
-    if left and live[_SIGN] != clauses.MINUS and code == live[_RIGHT] and constant == live[_RIGHT_CONSTANT]:
+    if not right and live[_SIGN] != clauses.MINUS and code == live[_RIGHT] and constant == live[_RIGHT_CONSTANT]:
         live[_RIGHT], live[_RIGHT_CONSTANT] = live[_LEFT], live[_LEFT_CONSTANT]
-    if code != live[side]:
-        live[side], live[side_constant] = code, constant
-    elif code == CONSTANT:
-        live[side_constant] = constant
+    if code != live[_LEFT + right] or code == CONSTANT:
+        live[_LEFT + right], live[_LEFT_CONSTANT + right] = code, constant
     return True
 
 
 @jit
-def _take_sign(live, column, token, ids):
-    operation = grammar.sign_of(ids, token)
-    if operation >= 0:
-        live[column] = operation
-        if column == _SIGN:
-            live[_SECOND_SIGN] = operation
-    return operation >= 0
-
-
-@jit
 def take(plan, token, values, used, ids):
-    """Believe `token` at the item at hand and go on; False when it cannot stand there (the step is lost).
-
-    Binds letters and their values: writes values[letter] and used[letter].
-    """
+    """Believe `token` at the item at hand and go on; False when it cannot stand there (the step is lost). Binds letters
+    and their values: writes values[letter] and used[letter]."""
     kind, c = plan.items[plan.scalars[AT]]
     plan.scalars[AT] += 1
     if kind == FIXED:
         return token == c
     live = plan.live[c]
     if kind in (LEFT, RIGHT):
-        return _take_operand(plan, c, kind == LEFT, token, ids)
-    if kind == OPERATION:
-        return _take_sign(live, _SIGN, token, ids)
-    if kind == SECOND_OPERATION:
-        return _take_sign(live, _SECOND_SIGN, token, ids)
+        return _take_operand(plan, c, 1 if kind == RIGHT else 0, token, ids)
+    if kind in (OPERATION, SECOND_OPERATION):
+        operation = grammar.sign_of(ids, token)
+        if operation >= 0:
+            live[_SECOND_SIGN] = operation
+            live[_SIGN] = operation if kind == OPERATION else live[_SIGN]
+        return operation >= 0
     target = plan.rows[c, clauses.TARGET_LETTER] - LOCAL
     if kind == TARGET:
         letter = grammar.letter_of(ids, token)
@@ -215,10 +195,8 @@ def take(plan, token, values, used, ids):
             used[letter] = 1
         return letter >= 0
     number = grammar.number_of(ids, token)
-    if kind == LEFT_NUMBER:
-        live[_LEFT_NUMBER] = number
-    elif kind == RIGHT_NUMBER:
-        live[_RIGHT_NUMBER] = number
+    if kind != RESULT:
+        live[_LEFT_NUMBER if kind == LEFT_NUMBER else _RIGHT_NUMBER] = number
     else:
         plan.number[target] = number
         if number >= 0:

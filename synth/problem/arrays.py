@@ -20,6 +20,8 @@ import numpy as np
 
 from synth.kernel.jit import jit
 
+Integers = Sequence[int] | np.ndarray  # indices or token ids, one axis
+
 DEPTH, WIDTH = 4, 4
 INSTANCES, SLOTS, MAX_TERMS = 48, 72, 4
 ADD, MULTIPLY = 1, 2  # constant_op
@@ -56,7 +58,7 @@ class Problems(NamedTuple):
     sentences: np.ndarray  # [N, 48] instance slots in the order of their sentences
     topo: np.ndarray  # [N, 72] needed slots in the order of construction, query last
 
-    def take(self, which: int | slice | Sequence[int] | np.ndarray) -> "Problems":
+    def take(self, which: int | slice | Integers) -> "Problems":
         """The problems at some rows; a single row gives a batch of one (a view)."""
         rows = slice(which, which + 1) if isinstance(which, int | np.integer) else which
         return Problems(*(a[rows] for a in self))
@@ -96,14 +98,9 @@ class Problems(NamedTuple):
 
 def empty(n: int) -> Problems:
     """Arrays for n problems, filled with -1."""
-
-    def array(*shape: int) -> np.ndarray:
-        return np.full((n, *shape), -1, dtype=np.int32)
-
-    return Problems(
-        array(8), array(4), array(16), array(4), *(array(SLOTS) for _ in range(5)), array(SLOTS, MAX_TERMS, 2),
-        array(SLOTS), array(SLOTS), array(INSTANCES), array(SLOTS),
-    )  # fmt: skip
+    of_slots = [(SLOTS,)] * 5
+    shapes = [(8,), (4,), (16,), (4,), *of_slots, (SLOTS, MAX_TERMS, 2), (SLOTS,), (SLOTS,), (INSTANCES,), (SLOTS,)]
+    return Problems(*(np.full((n, *shape), -1, dtype=np.int32) for shape in shapes))
 
 
 def concatenate(parts: list[Problems]) -> Problems:

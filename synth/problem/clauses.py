@@ -53,10 +53,8 @@ def _term(terms, x, t, letter, value, modulus, target, rows, n):
 
 @jit
 def expand(x, n_terms, terms, combine, constant, constant_op, value, modulus, letter, used, rows):
-    """Write the clauses of parameter x into `rows`; letter[x] = `used`; returns (number of clauses, letters used).
-
-    The arrays are those of one problem; `letter[y]` must be set for everything x depends on.
-    """
+    """Write the clauses of parameter x into `rows`; letter[x] = `used`; returns (number of clauses, letters used). The
+    arrays are those of one problem; `letter[y]` must be set for everything x depends on."""
     v = used
     letter[x] = v
     used += 1

@@ -70,11 +70,9 @@ def to_record(problem: Problems, world: World, order: str) -> dict:
 
 
 def world_of(record: dict, language: str | None = None) -> World:
-    """The world that a record can be read in: the one its key `world` names (default english), or `language`.
-
-    Where that world lacks a name of the record, it is a world of the record's own names: the same phrases, an empty
-    pool. Raises ValueError when there is no such world, or a name cannot be read back from a text.
-    """
+    """The world that a record can be read in: the one its key `world` names (default english), or `language`. Where
+    that world lacks a name of the record, it is a world of the record's own names: the same phrases, an empty pool.
+    Raises ValueError when there is no such world, or a name cannot be read back from a text."""
     name = language or _language(record)
     whole = vocab.load(name, _modulus(record), **vocab.sizes_of(name), letters=104)
     try:
@@ -109,10 +107,8 @@ def _modulus(record: dict) -> int:
 
 def from_record(record: dict, world: World | None = None) -> Problems:
     """The problem of a JSON record, as a batch of one; the inverse of `to_record`. Without a world: `world_of(record)`.
-
     Raises ValueError naming the record, field and parameter of the first thing that is missing or does not follow from
-    the layers and the sentences (`synth.problem.validate_record`).
-    """
+    the layers and the sentences (`synth.problem.validate_record`)."""
     if not isinstance(record, dict):
         raise ValueError(f"record ?: {type(record).__name__}; accepted: an object")
     possessive = world.possessive if world else vocab.read(_language(record)).get("possessive", vocab.POSSESSIVE)
@@ -121,10 +117,8 @@ def from_record(record: dict, world: World | None = None) -> Problems:
 
 
 def read_record(record: dict, world: World) -> Problems:
-    """The arrays of a record as it stands: values, needed parameters and counts are taken, not checked.
-
-    Raises ValueError naming the first field that is missing or cannot be read.
-    """
+    """The arrays of a record as it stands: values, needed parameters and counts are taken, not checked. Raises
+    ValueError naming the first field that is missing or cannot be read."""
     try:
         return _from_record(record, world)
     except (KeyError, IndexError, TypeError, AttributeError, OverflowError, ValueError) as error:

@@ -28,9 +28,7 @@ def refuse(record: Any, why: object) -> NoReturn:
 
 def check_record(record: Any, possessive: str = "'s") -> None:
     """Raise ValueError naming the record, the field and the parameter of the first thing that is inconsistent.
-
-    possessive: what joins an owner to what it has in the names of parameters.
-    """
+    possessive: what joins an owner to what it has in the names of parameters."""
     try:
         _check(record, possessive)
     except _Fault as fault:

@@ -88,10 +88,8 @@ class Encoding:
 
 
 class TextEncoding(Encoding):
-    """Tokens of a Hugging Face tokenizer; markers int[SPECIALS]: the id of each special of the world.
-
-    Raises ValueError when the tokenizer does not give back the world's texts.
-    """
+    """Tokens of a Hugging Face tokenizer; markers int[SPECIALS]: the id of each special of the world. Raises ValueError
+    when the tokenizer does not give back the world's texts."""
 
     def __init__(self, name: str, world: World, tokenizer, markers: Sequence[int]) -> None:
         super().__init__(name, world)
@@ -277,10 +275,8 @@ _ACCEPTED = "accepted: phrase, word, or the folder of a tokenizer that loses not
 
 @lru_cache(maxsize=8)
 def encoding(tokens: str, world: World) -> Encoding:
-    """The encoding that a setting names: phrase, word, or a folder.
-
-    Raises ValueError when the folder holds no tokenizer, or one that loses something of the world's texts.
-    """
+    """The encoding that a setting names: phrase, word, or a folder. Raises ValueError when the folder holds no
+    tokenizer, or one that loses something of the world's texts."""
     if tokens == PHRASE:
         return Encoding(PHRASE, world)
     if tokens == WORD:

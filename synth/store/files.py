@@ -21,10 +21,8 @@ BLOCK = 4096  # bytes read at once when looking for the last line of a file
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` for a file or a folder, renamed to `path` when the block ends without an error.
-
-    A file at `path` is replaced; a folder must not be there yet. After an error nothing is left behind.
-    """
+    """A temporary path beside `path` for a file or a folder, renamed to `path` when the block ends without an error. A
+    file at `path` is replaced; a folder must not be there yet. After an error nothing is left behind."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -58,10 +56,8 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSON-lines file without a torn last line; none where there is no file.
-
-    Raises ValueError naming the file when another line is not JSON.
-    """
+    """The records of a JSON-lines file without a torn last line; none where there is no file. Raises ValueError naming
+    the file when another line is not JSON."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")

@@ -31,12 +31,10 @@ WORD = re.compile(rf"{POSSESSIVE}\b| ?\w+| ?[^\w\s]|\s")
 
 
 def fast_tokenizer(world: World) -> "PreTrainedTokenizerFast":
-    """The phrase vocabulary as a PreTrainedTokenizerFast: `encode` is `world.encode`, `decode` is `world.decode`.
-
-    Ids are the world's. `decode` leaves specials out with skip_special_tokens=True, and a text that is not of the world
-    is an error, as with `world.encode`. The possessive is dropped before the lookup; in decoding, names are put between
-    marks, two marks that meet become the possessive, and the others vanish.
-    """
+    """The phrase vocabulary as a PreTrainedTokenizerFast: `encode` is `world.encode`, `decode` is `world.decode`. Ids
+    are the world's. `decode` leaves specials out with skip_special_tokens=True, and a text that is not of the world is
+    an error, as with `world.encode`. The possessive is dropped before the lookup; in decoding, names are put between
+    marks, two marks that meet become the possessive, and the others vanish."""
     from tokenizers import Regex, decoders, pre_tokenizers
 
     others = "|".join(re.escape(t[1:]) for t in world.vocabulary[len(SPECIALS) : world.first_name] if t[:1] == " ")
@@ -110,9 +108,7 @@ def train_bpe(texts: Iterable[str], merges: int) -> "PreTrainedTokenizerFast":
 
 def load_folder(folder: str) -> tuple["PreTrainedTokenizerFast", list[int]]:
     """The tokenizer of a folder, with a marker for every special: (PreTrainedTokenizerFast, markers int[SPECIALS]).
-
-    Raises ValueError when the folder is missing, holds no tokenizer, or one without a fast form.
-    """
+    Raises ValueError when the folder is missing, holds no tokenizer, or one without a fast form."""
     accepted = "accepted: phrase, word, or a folder with a Hugging Face fast tokenizer"
     if not Path(folder).is_dir():
         raise ValueError(f"tokens={folder}: no such folder; {accepted}")

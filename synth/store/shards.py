@@ -25,11 +25,8 @@ PROBLEM = np.dtype([(name, np.int16, a.shape[1:]) for name, a in zip(Problems._f
 
 
 def write_shard(folder: Path, first: int, documents: Documents, table: object | None) -> dict:
-    """Write one shard so that `folder` is complete or absent; returns its entry of the manifest.
-
-    first: index of its first document in the stream; table: the same documents as a table of `synth.store.parquet`, or
-    None.
-    """
+    """Write one shard so that `folder` is complete or absent; returns its entry of the manifest. first: index of its
+    first document in the stream; table: the same documents as a table of `synth.store.parquet`, or None."""
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         for name in SHARD_ARRAYS:
@@ -116,11 +113,9 @@ class Shards:
 
 
 def read_shards(folder: str | Path, verify: bool = False) -> Shards:
-    """Open a folder of token shards; `verify` hashes every file first.
-
-    Raises ValueError when it is no such folder, unfinished, of a setting this code does not know, or (with `verify`, or
-    when it cannot be read) corrupted, naming the shard.
-    """
+    """Open a folder of token shards; `verify` hashes every file first. Raises ValueError when it is no such folder,
+    unfinished, of a setting this code does not know, or (with `verify`, or when it cannot be read) corrupted, naming
+    the shard."""
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
         state = "is not finished" if (folder / PARTIAL).is_file() else f"holds no {MANIFEST}"

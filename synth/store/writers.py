@@ -131,10 +131,8 @@ def write_parquet(spec: Spec, seed: int, split: str, start: int, stop: int, work
 
 @contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
-    """A temporary file beside `target`, renamed to it on success and removed on failure.
-
-    What a killed process left under the temporary name is written over. Raises ValueError while another writes it.
-    """
+    """A temporary file beside `target`, renamed to it on success and removed on failure. What a killed process left
+    under the temporary name is written over. Raises ValueError while another writes it."""
     temporary = target.with_name(f".{target.name}.tmp")
     with _locked(temporary, str(target)):
         try:
@@ -181,11 +179,9 @@ def write_shards(
     shard: int = SHARD, parquet: bool | None = None,
 ) -> None:  # fmt: skip
     """Token shards of `shard` documents each, with a manifest and a data card; an unfinished folder is continued.
-
     parquet: also write the records of each shard as parquet, for `datasets.load_dataset`; None: when pyarrow is there.
     In other tokens than the world's own, the folder `tokenizer` holds their tokenizer and the manifest its markers.
-    Raises ValueError when the folder holds something else.
-    """
+    Raises ValueError when the folder holds something else."""
     folder = Path(out)
     written = encoding(tokens, spec.load_world())
     plan = {

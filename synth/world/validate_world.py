@@ -8,8 +8,10 @@ A world is JSON: `phrases` (role -> text), `possessive` (default "'s") and `cate
 """
 
 import json
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 
 KEYS = {"name", "possessive", "phrases", "categorisations"}
@@ -27,58 +29,50 @@ READABLE_NUMBERS = 1000
 
 def read(path: Path) -> dict:
     """The JSON object of a world file. Raises ValueError when it cannot be read."""
+    like = "like synth/world/files/*.json"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"world={path} cannot be read ({error.strerror}); accepted: a world file (.json)") from None
     except ValueError as error:
-        raise ValueError(
-            f"world={path} is no JSON ({error}); accepted: a world file like synth/world/files/*.json"
-        ) from None
+        raise ValueError(f"world={path} is no JSON ({error}); accepted: a world file {like}") from None
     if not isinstance(data, dict):
-        raise ValueError(f"world={path} is no world; accepted: a JSON object like synth/world/files/*.json")
+        raise ValueError(f"world={path} is no world; accepted: a JSON object {like}")
     return data
 
 
 def faults(data: dict, roles: Sequence[str], letters: Sequence[str]) -> Iterator[str]:
-    """Every fault of a world's data in words, each with its place; nothing when the world can be used.
-
-    roles: the phrases a world needs; letters: every variable name that a solution may use.
-    """
+    """Every fault of a world's data in words, each with its place; nothing when the world can be used. roles: the
+    phrases a world needs; letters: every variable name that a solution may use."""
     for key in sorted(set(data) - KEYS):
         yield f"{key}: an unknown key; accepted: {', '.join(sorted(KEYS))}"
     for key in sorted(KEYS - set(data) - {"possessive"}):
         yield f"{key}: missing"
-    if not isinstance(data.get("name", ""), str) or data.get("name") == "":
-        yield f"name: {data['name']!r} is no text"
-    possessive = data.get("possessive", POSSESSIVE)
-    if not isinstance(possessive, str) or possessive == "" or any(c.isspace() for c in possessive):
+    name, possessive = data.get("name", "a world"), data.get("possessive", POSSESSIVE)
+    if not isinstance(name, str) or not name:
+        yield f"name: {name!r} is no text"
+    if not isinstance(possessive, str) or not re.fullmatch(r"\S+", possessive):
         yield f"possessive: {possessive!r}; accepted: a text without spaces that follows the owner, like {POSSESSIVE!r}"
         possessive = POSSESSIVE
-    phrases = data.get("phrases", {})
+    phrases, groups = data.get("phrases", {}), data.get("categorisations", [])
     if isinstance(phrases, dict):
         yield from _phrase_faults(phrases, roles)
-        phrases = {role: text for role, text in phrases.items() if role in roles and isinstance(text, str)}
     else:
         yield f"phrases: {type(phrases).__name__}; accepted: an object of role and text"
         phrases = {}
-    names: list[str] = []
-    groups = data.get("categorisations", [])
     if not isinstance(groups, list) or ("categorisations" in data and not groups):
         yield "categorisations: not a list of at least one categorisation"
         groups = []
+    names: list[str] = []
     shapes: Counter = Counter()
     for i, group in enumerate(groups):
         yield from _group_faults(group, f"categorisation {i + 1}", names, shapes)
-    if len(shapes) > 1:
-        usual = shapes.most_common(1)[0][0]
-        for (subcategories, items), count in sorted(shapes.items()):
-            if (subcategories, items) != usual:
-                yield (
-                    f"categorisations: {count} lists of {subcategories} sub-categories with {items} names; accepted: as"
-                    f" many everywhere ({usual[0]} with {usual[1]})"
-                )
-    yield from _reading_faults(sorted(set(names)), phrases, possessive, letters)
+    for (usual, _), (shape, count) in product(shapes.most_common(1), sorted(shapes.items())):
+        if shape != usual:
+            found = f"{count} lists of {shape[0]} sub-categories with {shape[1]} names"
+            yield f"categorisations: {found}; accepted: as many everywhere ({usual[0]} with {usual[1]})"
+    said = {role: text for role, text in phrases.items() if role in roles and isinstance(text, str)}
+    yield from _reading_faults(sorted(set(names)), said, possessive, letters)
 
 
 def _phrase_faults(phrases: dict, roles: Sequence[str]) -> Iterator[str]:
@@ -86,14 +80,15 @@ def _phrase_faults(phrases: dict, roles: Sequence[str]) -> Iterator[str]:
         yield f"phrases: role {role!r} is missing"
     for role in sorted(set(phrases) - set(roles)):
         yield f"phrases: role {role!r} is unknown; accepted: {', '.join(roles)}"
-    known = {role: text for role, text in phrases.items() if role in roles}
     places: dict[str, str] = {}
-    for role, text in known.items():
+    for role, text in phrases.items():
+        if role not in roles:
+            continue
         if not isinstance(text, str):
             yield f"phrases: {role} is {text!r}; accepted: text"
         elif not text and role not in MAY_BE_EMPTY:
             yield f"phrases: {role} is empty; accepted: a text (only {', '.join(sorted(MAY_BE_EMPTY))} may be empty)"
-        elif text and text in places and {places[text], role} not in MAY_BE_EQUAL:
+        elif text in places and {places[text], role} not in MAY_BE_EQUAL:
             yield f"phrases: {places[text]} and {role} are both {text!r}"
         elif text:
             places.setdefault(text, role)
@@ -106,15 +101,14 @@ def _group_faults(group: object, place: str, names: list[str], shapes: Counter) 
     if not isinstance(group, dict) or set(group) != {"categories", "items"}:
         yield f"{place}: accepted: an object of categories and items"
         return
-    categories, layers = group["categories"], group["items"]
     for key, value in group.items():
         if not isinstance(value, list) or len(value) != LAYERS:
             yield f"{place}, {key}: not a list of {LAYERS}, one for each layer from the top down"
             return
     seen: dict[str, str] = {}
-    for i, category in enumerate(categories):
+    for i, category in enumerate(group["categories"]):
         yield from _name_faults(category, f"{place}, category {i + 1}", seen, names)
-    for i, layer in enumerate(layers):
+    for i, layer in enumerate(group["items"]):
         if not isinstance(layer, list) or not layer:
             yield f"{place}, items of layer {i + 1}: not a list of at least one sub-category"
             continue
@@ -136,9 +130,7 @@ def _name_faults(name: object, place: str, seen: dict[str, str], names: list[str
         return
     if name != name.strip():
         yield f"{place}: {name!r} begins or ends with space"
-    for text in INSIDE_NAMES:
-        if text in name:
-            yield f"{place}: {name!r} contains {text!r}"
+    yield from (f"{place}: {name!r} contains {text!r}" for text in INSIDE_NAMES if text in name)
     if name in seen:
         yield f"{place}: {name!r} is already in {seen[name]}"
     else:
@@ -150,8 +142,7 @@ def _reading_faults(
     names: Sequence[str], phrases: dict[str, str], possessive: str, letters: Sequence[str]
 ) -> Iterator[str]:
     """Names and phrases that cannot be read back from the text, because they read like something else as well."""
-    numbers = [str(n) for n in range(READABLE_NUMBERS)]
-    taken = {f" {n}": "a number" for n in numbers} | {f" {x}": "a letter" for x in letters}
+    taken = {f" {n}": "a number" for n in range(READABLE_NUMBERS)} | {f" {x}": "a letter" for x in letters}
     for role, text in phrases.items():
         if text in taken:
             yield f"phrases: {role} {text!r} reads like {taken[text]}"
@@ -164,23 +155,19 @@ def _reading_faults(
             yield f"name {name!r} contains the possessive {possessive!r}"
         else:
             kept.append(f" {name}")
-    for short, long in ambiguous(kept, [text for text in taken if text], possessive):
+    for short, long in ambiguous(kept, list(taken), possessive):
         yield f"{long!r} can also be read as {short!r} and what may follow it"
 
 
 def ambiguous(names: Sequence[str], others: Sequence[str], possessive: str) -> Iterator[tuple[str, str]]:
-    """(short, long) pairs of tokens such that `long` also begins some text that begins with `short`.
-
-    names, others: the texts of all tokens, with their leading space. Where there is none, reading the longest token at
-    each place gives back any sequence of tokens that was written.
-    """
-    is_name = set(names)
-    tokens = [*names, *others]
-    by_first: dict[tuple[str, bool], list[tuple[str, bool]]] = {}
-    for token in tokens:
-        for after_name in (False, True):
-            piece = possessive + token if after_name and token in is_name else token
-            by_first.setdefault((piece[0], after_name), []).append((piece, token in is_name))
+    """(short, long) pairs of tokens such that `long` also begins some text that begins with `short`. names, others: the
+    texts of all tokens, with their leading space. Where there is none, reading the longest token at each place gives
+    back any sequence of tokens that was written."""
+    is_name, tokens = set(names), [*names, *others]
+    by_first: dict[tuple[str, bool], list[tuple[str, bool]]] = defaultdict(list)
+    for token, after_name in product(tokens, (False, True)):
+        piece = possessive + token if after_name and token in is_name else token
+        by_first[piece[0], after_name].append((piece, token in is_name))
     known: dict[tuple[str, bool], bool] = {}
 
     def begins(rest: str, after_name: bool) -> bool:
@@ -197,6 +184,4 @@ def ambiguous(names: Sequence[str], others: Sequence[str], possessive: str) -> I
         for end in range(1, len(long)):
             if long[:end] in texts and begins(long[end:], long[:end] in is_name):
                 yield long[:end], long
-    for token in others:
-        if token.startswith(possessive):
-            yield possessive, token
+    yield from ((possessive, token) for token in others if token.startswith(possessive))

@@ -114,10 +114,7 @@ class World:
         return "".join(pieces)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text of this world.
-
-        Raises ValueError naming the first place that is no token of the world.
-        """
+        """Token ids of a text of this world. Raises ValueError naming the first place that is no token of the world."""
         ids: list[int] = []
         position = 0
         while position < len(text):
@@ -126,9 +123,8 @@ class World:
                 continue
             match = self._pattern.match(text, position)
             if match is None:
-                raise ValueError(
-                    f"no token of world {self.name!r} at character {position}: {text[position : position + 24]!r}"
-                )
+                near = text[position : position + 24]
+                raise ValueError(f"no token of world {self.name!r} at character {position}: {near!r}")
             ids.append(self._ids[match.group()])
             position = match.end()
         return ids
@@ -144,15 +140,12 @@ class World:
 
 def letter_names(count: int) -> list[str]:
     """The first `count` variable names: a..z, A..Z (the published 52), then aa..ZZ for worlds of more operations."""
-    singles = string.ascii_letters
-    return (list(singles) + [c + c for c in singles])[:count]
+    return [*string.ascii_letters, *(c + c for c in string.ascii_letters)][:count]
 
 
 def path_of(name: str) -> Path:
-    """The data file of world `name`: a path when it ends in .json, else a file of `synth/world/files`.
-
-    Raises ValueError when there is none.
-    """
+    """The data file of world `name`: a path when it ends in .json, else a file of `synth/world/files`. Raises
+    ValueError when there is none."""
     path = Path(name) if name.endswith(".json") else FOLDER / f"{name}.json"
     if not path.is_file():
         shipped = sorted(p.stem for p in FOLDER.glob("*.json"))
@@ -185,40 +178,32 @@ def sizes_of(name: str) -> dict[str, int]:
 @lru_cache(maxsize=32)
 def load(name: str, modulus: int, categorisations: int, subcategories: int, names: int, letters: int) -> World:
     """The world of data file `name`, cut to the first `categorisations` x `subcategories` x `names` of its lists.
-
-    Raises ValueError when the file does not exist, has faults, or holds fewer names than asked for.
-    """
+    Raises ValueError when the file does not exist, has faults, or holds fewer names than asked for."""
     wanted = {"categorisations": categorisations, "subcategories": subcategories, "names": names}
     for setting, most in sizes_of(name).items():
         if not 1 <= wanted[setting] <= most:
             raise ValueError(f"{setting}={wanted[setting]} is not possible in world {name!r}; accepted: 1 to {most}")
     data = read(name)
-    groups = [
-        (g["categories"], [[s[:names] for s in layer[:subcategories]] for layer in g["items"]])
-        for g in data["categorisations"][:categorisations]
-    ]
-    return _build(data, modulus, letters, groups)
+    groups = data["categorisations"][:categorisations]
+    cut = [(g["categories"], [[s[:names] for s in layer[:subcategories]] for layer in g["items"]]) for g in groups]
+    return _build(data, modulus, letters, cut)
 
 
 def of_layers(language: str, modulus: int, layers: list[tuple[str, list[str]]]) -> World:
-    """A world of nothing but the given names, in the phrases of world `language`; its pool is empty.
-
-    layers: (category, items) from the top down. Raises ValueError when a name cannot be read back from a text.
-    """
+    """A world of nothing but the given names, in the phrases of world `language`; its pool is empty. layers: (category,
+    items) from the top down. Raises ValueError when a name cannot be read back from a text."""
     data = read(language)
     spare = len(data["categorisations"][0]["categories"]) - len(layers)
     categories = [category for category, _ in layers]
     items = [item for _, items in layers for item in items]
     world = _build(data, modulus, 104, [(categories + categories[:1] * spare, [])], items)
-    names = list(world.vocabulary[world.first_name :])
-    if wrong := [n for category, items in layers for n in [category, *items] if not world.is_name(n)]:
+    names, others = world.vocabulary[world.first_name :], world.vocabulary[len(SPECIALS) : world.first_name]
+    if wrong := [n for n in [*categories, *items] if not world.is_name(n)]:
         raise ValueError(f"name {wrong[0]!r} reads like a number, a letter or a phrase of the world")
     stop = data["phrases"]["stop"]
     if stop and (wrong := [n for n in names if f"{stop} " in n]):
         raise ValueError(f"name {wrong[0].strip()!r} contains {stop + ' '!r}, the end of a sentence")
-    for short, long in validate_world.ambiguous(
-        names, [*world.vocabulary[len(SPECIALS) : world.first_name]], world.possessive
-    ):
+    for short, long in validate_world.ambiguous(names, others, world.possessive):
         raise ValueError(f"{long!r} can also be read as {short!r} and what may follow it")
     return world
 
@@ -235,12 +220,9 @@ def _build(data: dict, modulus: int, letters: int, groups: list[tuple[list, list
         return ids[text]
 
     phrases = np.array([token(text) if (text := data["phrases"][role]) else -1 for role in ROLES])
-    first_number = len(vocabulary)
-    for n in range(modulus):
-        token(f" {n}")
-    first_letter = len(vocabulary)
-    for letter in letter_names(letters):
-        token(f" {letter}")
+    first_number, first_letter = len(vocabulary), len(vocabulary) + modulus
+    for text in [*range(modulus), *letter_names(letters)]:
+        token(f" {text}")
     first_name = len(vocabulary)
     category_ids = np.array([[token(f" {c}") for c in categories] for categories, _ in groups])
     pool = np.array([[[[token(f" {n}") for n in s] for s in layer] for layer in layers] for _, layers in groups])

@@ -13,29 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from synth.documents import ANSWER_SEGMENT, SOLUTION_SEGMENT
-from synth.kernel.bits import pick
 from synth.kernel.jit import jit
-from synth.kernel.rng import shuffle
+from synth.kernel.rng import pick, shuffle
+from synth.problem import clauses
 from synth.problem.arrays import MISSING, QUERY, SLOTS
-from synth.problem.clauses import (  # fmt: skip
-    CLAUSE_COLUMNS,
-    COPY,
-    LEFT,
-    LEFT_VALUE,
-    MAX_CLAUSES,
-    NUMBER,
-    OPERATION,
-    RESULT,
-    RIGHT,
-    RIGHT_VALUE,
-    TARGET_LETTER,
-    expand,
-    sign_role,
-)  # fmt: skip
 from synth.world import vocabulary as vocab
-from synth.write.mistakes import close_step, insert_mistakes, slip
-from synth.write.step_distribution import SLIP, next_needed
-from synth.write.tokens import TOKEN, put, put_definition, put_step_token
+from synth.write.mistakes import SLIP, close_step, insert_mistakes, next_needed, put_definition, put_step_token, slip
+from synth.write.prompt import TOKEN, put
 
 MAX_DOCUMENT = 32768  # tokens: 72 steps, each after up to 71 mistakes of 6 tokens
 SLIPS_UNTIL = MAX_DOCUMENT // 2  # slips have no natural end: a document this long makes no more, so it fits
@@ -60,19 +44,19 @@ def _write_clauses(x, step, ids, work, count, out, n):
     for c in range(count):
         row = work.rows[c]
         n = put_step_token(out, n, ids.phrases[vocab.SO if c == count - 1 else vocab.SEMICOLON], step, x)
-        n = put_step_token(out, n, work.letters[row[TARGET_LETTER]], step, x)
+        n = put_step_token(out, n, work.letters[row[clauses.TARGET_LETTER]], step, x)
         n = put_step_token(out, n, ids.phrases[vocab.IS], step, x)
-        operation = row[OPERATION]
-        if operation != NUMBER:
-            for numeric in range(1 if operation == COPY else 2):
-                letter = -1 if numeric else row[LEFT]
-                n = _write_operand(x, step, ids, work, letter, row[LEFT_VALUE], out, n)
-                if operation != COPY:
-                    letter = -1 if numeric else row[RIGHT]
-                    n = put_step_token(out, n, ids.phrases[sign_role(operation)], step, x)
-                    n = _write_operand(x, step, ids, work, letter, row[RIGHT_VALUE], out, n)
+        operation = row[clauses.OPERATION]
+        if operation != clauses.NUMBER:
+            for numeric in range(1 if operation == clauses.COPY else 2):
+                letter = -1 if numeric else row[clauses.LEFT]
+                n = _write_operand(x, step, ids, work, letter, row[clauses.LEFT_VALUE], out, n)
+                if operation != clauses.COPY:
+                    letter = -1 if numeric else row[clauses.RIGHT]
+                    n = put_step_token(out, n, ids.phrases[clauses.sign_role(operation)], step, x)
+                    n = _write_operand(x, step, ids, work, letter, row[clauses.RIGHT_VALUE], out, n)
                 n = put_step_token(out, n, ids.phrases[vocab.IS], step, x)
-        n = put_step_token(out, n, ids.first_number + row[RESULT], step, x)
+        n = put_step_token(out, n, ids.first_number + row[clauses.RESULT], step, x)
     return n
 
 
@@ -96,15 +80,15 @@ def _write_step(s, p, x, step, used, settings, ids, work, out, logp, n):
     """The step that defines slot x; returns (next n, letters used, whether it stands and is not taken back)."""
     begin, first = n, used
     n, defined = put_definition(p, x, step, 0, settings, ids, work.probs, out, logp, n)
-    count, used = expand(
+    count, used = clauses.expand(
         x, p.n_terms[0], p.terms[0], p.combine[0], p.constant[0], p.constant_op[0], work.value, ids.modulus,
         work.letter, used, work.rows,
     )  # fmt: skip
     last = work.rows[count - 1]
-    right = last[RESULT]
+    right = last[clauses.RESULT]
     slip_rate = settings.retry_rate if settings.retry_kind == SLIP and n < SLIPS_UNTIL else 0.0
-    last[RESULT] = slip(s, slip_rate, right, ids.modulus)
-    slipped = last[RESULT] != right
+    last[clauses.RESULT] = slip(s, slip_rate, right, ids.modulus)
+    slipped = last[clauses.RESULT] != right
     n = put_step_token(out, n, work.letters[first], step, x)
     start = n - 1
     n = _write_clauses(x, step, ids, work, count, out, n)
@@ -116,7 +100,7 @@ def _write_step(s, p, x, step, used, settings, ids, work, out, logp, n):
     if stands:
         work.done[x] = 1
         if settings.retry_kind == SLIP:
-            work.value[x] = last[RESULT]
+            work.value[x] = last[clauses.RESULT]
     else:
         used = first
         if settings.random_letters:
@@ -126,17 +110,15 @@ def _write_step(s, p, x, step, used, settings, ids, work, out, logp, n):
 
 @jit
 def write_solution(s, p, settings, ids, out, logp, n):
-    """Solution, answer and end after a prompt of n tokens; returns the document's length.
-
-    s: a generator (`synth.kernel.rng`); p: a problem, as a batch of one; out: int32[6, capacity], logp likewise.
-    """
+    """Solution, answer and end after a prompt of n tokens; returns the document's length. s: a generator
+    (`synth.kernel.rng`); p: a problem, as a batch of one; out: int32[6, capacity], logp likewise."""
     letters = np.arange(ids.first_letter, ids.first_letter + ids.n_letters)
     if settings.random_letters:
         shuffle(s, letters, ids.n_letters)
     work = Work(
         np.zeros(SLOTS, dtype=np.int64), np.zeros(SLOTS, dtype=np.int64), np.zeros(SLOTS, dtype=np.int64),
         np.full(SLOTS, -1, dtype=np.int64), letters, p.value[0].copy(), np.zeros((2, SLOTS)),
-        np.zeros((MAX_CLAUSES, CLAUSE_COLUMNS), dtype=np.int64),
+        np.zeros((clauses.MAX_CLAUSES, clauses.CLAUSE_COLUMNS), dtype=np.int64),
     )  # fmt: skip
     query = p.scalars[0, QUERY]
     used, step, n_done = 0, 0, 0

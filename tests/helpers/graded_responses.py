@@ -4,7 +4,7 @@ import numpy as np
 
 from models.gpt import GPT, GPTConfig
 from probes.analyses.responses import Responses
-from synth.contexts.peers import failures
+from synth.contexts.privileged import failures
 from synth.dataset import Source
 from synth.judge.checker import check_responses
 from synth.spec import preset

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from models.decode.sampling import Samples, sample
 from models.gpt import GPT
+from synth.documents import pad_rows
 from synth.judge.checker import MALFORMED, Verdicts
 from synth.problem.arrays import Problems
-from synth.ragged import pad_rows
 from synth.ranges import AboveZero, Positive, settings
 from train.opd.divergence.kl_and_jsd import ForwardKL
 from train.opd.log_probs import Signals

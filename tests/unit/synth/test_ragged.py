@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from synth.ragged import pad_rows
+from synth.documents import pad_rows
 
 
 def test_rows_are_padded_on_the_right_to_the_longest_or_the_width():

@@ -14,8 +14,8 @@ import torch
 from models.decode.sampling import sample
 from models.gpt import GPT
 from synth.dataset import Source
+from synth.documents import pad_rows
 from synth.kernel.rng import key
-from synth.ragged import pad_rows
 from synth.ranges import Count, settings
 from synth.store.encodings import encoding_of
 from train.evaluation.callback import EvaluationCallbackConfig

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from synth.contexts import peers
 from synth.contexts import privileged as C
 from synth.contexts import sections as S
 from synth.dataset import Source
@@ -233,8 +232,8 @@ def group(i, recipe="success2+failure1", size=8):
     """Responses to one problem, right and wrong, some of the same text."""
     problem = PROBLEMS.take(i)
     many = problem.repeat(size)
-    right, _ = peers.solutions(PLAIN, many, np.arange(size), "group")
-    wrong, _ = peers.failures(PLAIN, many, np.arange(size), "group")
+    right, _ = C.solutions(PLAIN, many, np.arange(size), "group")
+    wrong, _ = C.failures(PLAIN, many, np.arange(size), "group")
     responses = [*right[: size // 2], *wrong[: size // 2], right[0], wrong[0][:-1]]
     everyone = problem.repeat(len(responses))
     return problem, responses, check_responses(everyone, PLAIN.world, responses)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from synth.dataset import Source
-from synth.draw.split import MAX_TEXT, problem_bin, template_bin, write_template
+from synth.draw.split import BINS, MAX_TEXT, problem_bin, template_residue, write_template
 from synth.problem.arrays import INSTANCES, MULTIPLY, SLOTS, SPLIT_BIN, SUM
 from synth.problem.records import from_record, to_record
 from synth.spec import preset
@@ -152,7 +152,7 @@ def test_bins_see_through_every_reordering(deep):
     for i, record in enumerate(records(spec, "all", 30)):
         plain = from_record(record, world)
         other = from_record(disguised(record, i, deep), world)
-        assert template_bin(other, 0) == template_bin(plain, 0) == record["split_bin"]
+        assert template_residue(other, 0, BINS) == template_residue(plain, 0, BINS) == record["split_bin"]
         assert problem_bin(other) == problem_bin(plain)
 
 
@@ -193,12 +193,12 @@ def test_values_and_unneeded_sentences_do_not_move_the_template_bin():
     drawn = Source(spec, 0, "all").problems(range(100))
     for i in range(100):
         p = drawn.take(i)
-        before = template_bin(p, 0)
+        before = template_residue(p, 0, BINS)
         changed = p._replace(constant=np.where(p.constant >= 0, 1, -1).astype(np.int32), items=p.items[:, ::-1].copy())
         unneeded = [s for s in range(INSTANCES) if p.exists[0, s] and not p.needed[0, s]]
         changed.constant_op[0, unneeded] = MULTIPLY
         changed.combine[0, unneeded] = SUM
-        assert template_bin(changed, 0) == template_bin(changed, 0) == before
+        assert template_residue(changed, 0, BINS) == template_residue(changed, 0, BINS) == before
 
 
 def test_record_keeps_its_bin():

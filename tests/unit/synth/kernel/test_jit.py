@@ -8,8 +8,8 @@ from synth.kernel.jit import sources
 
 def test_a_module_depends_on_all_it_imports_directly_or_not():
     assert sources("kernel.rng") == {"kernel.rng", "kernel.jit"}
-    expected = {"draw.problems", "draw.structure", "draw.split", "problem.arrays", "problem.clauses", "kernel.rng"}
-    assert expected | {"world.vocabulary", "kernel.jit", "draw.dependencies"} <= sources("draw.problems")
+    expected = {"draw.problems", "draw.graph", "draw.split", "problem.arrays", "problem.clauses", "kernel.rng"}
+    assert expected | {"world.vocabulary", "kernel.jit", "draw.expressions"} <= sources("draw.problems")
 
 
 def test_a_kernel_that_nobody_calls_is_in_no_other_key():

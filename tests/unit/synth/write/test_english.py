@@ -15,9 +15,9 @@ from synth.problem.arrays import Problems
 from synth.problem.records import read_record
 from synth.world import vocabulary as worlds
 from synth.world.vocabulary import ANSWER, EOS, FOLDER, PROBLEM, SOLUTION
+from synth.write.mistakes import MASK_NONE, WriteSettings
 from synth.write.prompt import write_prompt
 from synth.write.solution import MAX_DOCUMENT, write_solution
-from synth.write.tokens import MASK_NONE, WriteSettings
 
 ITEMS = [
     ["Oak Park", "Pine Park", "Maple Hall", "Jar"],

@@ -12,7 +12,7 @@ from scipy import stats
 from synth.dataset import Source
 from synth.problem.arrays import SLOTS, dependencies, name_tokens
 from synth.spec import preset
-from synth.write.step_distribution import KINDS, candidates, name_probs, next_needed, next_sentence_probs
+from synth.write.mistakes import KINDS, candidates, name_probs, next_needed, next_sentence_probs
 
 NAMED = KINDS[:3]  # those that name a wrong parameter; `test_slips.py` has the fourth
 RATE, COUNT = 0.4, 400
