@@ -24,6 +24,7 @@ from train.config.schema import REQUIRED, assign, build, guess, is_single, merge
 __all__ = ["CONFIGS", "REQUIRED", "load", "plain", "resolved", "run_entry", "show"]
 Config = TypeVar("Config")
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+NO_CHOICES = ("claims",)  # files beside those of a group
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)  # of a file system
 
 
@@ -137,7 +138,8 @@ def _sort(overrides: Sequence[str], schema: type, folder: Path) -> tuple[list[st
 
 
 def _options(folder: Path, group: str) -> list[str]:
-    return sorted(p.stem for p in (folder / group).glob("*.yaml")) if group.isidentifier() else []
+    files = (folder / group).glob("*.yaml") if group.isidentifier() else []
+    return sorted(p.stem for p in files if p.stem not in NO_CHOICES)
 
 
 def _help(name: str, schema: type, doc: str) -> str:

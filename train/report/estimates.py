@@ -183,10 +183,15 @@ def table_cell(experiments: list[Experiment], stage: str, place: Cell) -> Pooled
 
 
 def _cell(experiment: Experiment, stage: str, place: Cell) -> dict[str, Any]:
-    run = experiment.runs.get(stage)
-    table = (run.summary.get("tables") or {}).get(place.table, []) if run else []
+    summary = run.summary if (run := experiment.runs.get(stage)) else {}
+    table = (summary.get("tables") or summary).get(place.table, [])  # of the tasks of probes.run a list or one row
+    table = [table] if isinstance(table, dict) else table
     rows = [row for row in table if all(row.get(key) == value for key, value in place.row.items())]
-    found = rows[0].get(place.column) if len(rows) == 1 else None
+    found = rows[0] if len(rows) == 1 else {}
+    for name in place.column.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    if isinstance(found, dict) and "accuracy" in found:
+        found = found | {"value": found["accuracy"]}
     if not isinstance(found, dict) or not is_number(found.get("value")):
         where = ", ".join(f"{key}={value}" for key, value in place.row.items())
         raise Missing(f"{stage} has no one number {place.column} in its table {place.table} where {where}")

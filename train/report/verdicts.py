@@ -51,6 +51,11 @@ def measure(experiments: list[Experiment], wanted: Expectation) -> estimates.Poo
     raise ValueError(f"measure={wanted.measure}: has no definition in train.report.verdicts")
 
 
+def word_of(low: float, high: float, bar: float) -> str:
+    """On which side of the bar an interval lies."""
+    return "supported" if low > bar else "contradicted" if high < bar else "not decided"
+
+
 def judge(experiments: list[Experiment], expectation: Expectation) -> Verdict:
     """The verdict on one expectation."""
     claim, bar = expectation.claim, expectation.at_least
@@ -62,7 +67,7 @@ def judge(experiments: list[Experiment], expectation: Expectation) -> Verdict:
     if n < FEWEST and expectation.measure not in OF_RUNS:
         return Verdict(claim, measured, bar, "not decided", f"a verdict takes at least {FEWEST} problems")
     if expectation.measure in (*COMPARING, "cell"):
-        word = "supported" if low > bar else "contradicted" if high < bar else "not decided"
+        word = word_of(low, high, bar)
     elif not value >= bar:
         word = "not met"
     else:

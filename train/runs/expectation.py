@@ -3,10 +3,14 @@
 A recipe's YAML holds expectations, its plan file keeps them, and `train.report.verdicts` decides whether they are met.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
+import yaml
+
+from synth.ranges import settings
 from train.config.schema import build
 
 REQUIRED = "???"  # as in train.config.compose, which takes long to import
@@ -48,6 +52,29 @@ class Expectation:
         if (self.measure in COMPARING) != (self.against is not None):
             needs = "a stage" if self.measure in COMPARING else f"null; it goes with {', '.join(COMPARING)}"
             raise ValueError(f"recipe.expect against={self.against} with measure={self.measure}: accepted: {needs}")
+
+    def __str__(self) -> str:
+        place = f"{self.cell.column} in {self.cell.table}" if self.cell else self.task and f"for {self.task}"
+        against = self.against and f"over `{self.against}`"
+        return " ".join(filter(None, [self.measure, f"of `{self.stage}`", against, place]))
+
+
+@settings
+class Result:
+    """What came out for a claim of a paper (`train.claims`), if anything did (`seeds`). An end that is not known is
+    infinite. `world`: the preset of its data."""
+
+    verdict: Literal["supported", "contradicted", "not decided", "not reached"]
+    value: float = 0.0
+    low: float = -math.inf
+    high: float = math.inf
+    n: int = 0
+    seeds: int = 0
+    world: str = ""
+
+    def __str__(self) -> str:
+        known = {name: value for name, value in asdict(self).items() if value not in (math.inf, -math.inf)}
+        return yaml.safe_dump(known, default_flow_style=True, sort_keys=False, width=1000).strip()
 
 
 def expectations(plan: Mapping[str, Any]) -> list[Expectation]:

@@ -63,6 +63,23 @@ def test_what_is_not_one_number_is_not_measured(tmp_path, place):
     assert verdict.word == "not measured" and "no one number" in verdict.note
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"table": "solutions", "row": {"name": "probe"}, "column": "full"},
+        {"table": "first_wrong", "row": {}, "column": "can_next"},
+        {"table": "solutions", "row": {"name": "probe"}, "column": "by_distance.2"},
+    ],
+)
+def test_tasks_of_probes_leave_numbers_too(tmp_path, place):
+    """In lists and single rows beside no `tables`, one group inside another, the value called accuracy."""
+    cell = {"accuracy": 0.5, "low": 0.4, "high": 0.6, "n": 50}
+    rows = [{"name": name, "full": cell, "by_distance": {"2": cell}} for name in ("probe", "other")]
+    (tmp_path / "summary.json").write_text(json.dumps({"solutions": rows, "first_wrong": {"can_next": cell}}))
+    verdict = judge([Experiment({"gained": Run(tmp_path)})], claim(0.3, **place))
+    assert verdict.word == "supported" and verdict.number == "50.0% [40.0, 60.0], n = 50"
+
+
 @pytest.mark.parametrize(("measure", "cell"), [("cell", None), ("full", Cell("accuracy", "gain"))])
 def test_a_cell_goes_with_its_measure(measure, cell):
     with pytest.raises(ValueError, match=r"^recipe.expect measure=\w+: accepted: measure=cell with a cell"):
