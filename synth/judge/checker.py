@@ -279,17 +279,31 @@ def _most_steps(tokens: np.ndarray, world: vocab.World) -> int:
     return int(np.sum([(tokens == mark).sum(axis=1) for mark in marks if mark >= 0], axis=0).max(initial=0)) + 1
 
 
+def _last_flag(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """int[N]: the place behind the last verdict flag of each response before its end, 0 where there is none."""
+    inside = (np.arange(tokens.shape[1]) < lengths[:, None]) & ~(np.cumsum(tokens == vocab.EOS, axis=1) > 0)
+    inside[:, 2:] &= tokens[:, :-2] == vocab.ANSWER  # what is judged is an answer
+    inside[:, :2] = False
+    place = np.arange(1, tokens.shape[1] + 1)
+    return np.where(inside & np.isin(tokens, (vocab.RIGHT, vocab.WRONG)), place, 0).max(axis=1, initial=0)
+
+
 def check(
     problems: Problems, world: vocab.World, tokens: np.ndarray, lengths: np.ndarray, *, bare: bool = False
 ) -> Verdicts:
     """Judge N responses, the tokens after `<solution>`: int[N, T] of which the first lengths[i] count. What follows the
-    first `<eos>` or `<pad>` is ignored. With `bare` the tokens are the steps alone: their end is the end, and the value
-    of the last step (or Undetermined) is the answer. Raises ValueError when N is not the same everywhere."""
+    first `<eos>` or `<pad>` is ignored, and so is what stands before the last verdict on an own answer (`<answer> n
+    <right>` or `<wrong>`): a revised one counts. With `bare` the tokens are the steps alone: their end is the end, and
+    the value of the last step (or Undetermined) is the answer. Raises ValueError when N is not the same everywhere."""
     tokens = np.ascontiguousarray(tokens, dtype=np.int64)
     lengths = np.clip(np.asarray(lengths, dtype=np.int64), 0, tokens.shape[1] if tokens.ndim == 2 else 0)
     n = len(problems.value)
     if tokens.ndim != 2 or tokens.shape[0] != n or lengths.shape != (n,):
         raise ValueError(f"tokens {tokens.shape} and lengths {lengths.shape} do not belong to {n} problems")
+    begins = _last_flag(tokens, lengths)
+    if begins.any():
+        at = np.minimum(np.arange(tokens.shape[1]) + begins[:, None], tokens.shape[1] - 1)
+        tokens, lengths = np.take_along_axis(tokens, at, axis=1), lengths - begins
     columns = (problems.terms, problems.query, problems.scalars[:, MISSING])
     terms, queries, missing = (np.require(column, np.int32, ["C", "W"]) for column in columns)
     head, rows = np.zeros(4, dtype=np.int64), np.zeros((tokens.shape[1] + 1, grammar.CLAUSE_COLUMNS), dtype=np.int64)
@@ -306,8 +320,8 @@ def check(
         steps=summary[:, _STEPS],
         kind=steps[:, :, _KIND].astype(np.int8),
         param=steps[:, :, _PARAM].astype(np.int16),
-        start=steps[:, :, _START].copy(),
-        stop=steps[:, :, _STOP].copy(),
+        start=np.where(steps[:, :, _START] < 0, -1, steps[:, :, _START] + begins[:, None]).astype(np.int32),
+        stop=np.where(steps[:, :, _STOP] < 0, -1, steps[:, :, _STOP] + begins[:, None]).astype(np.int32),
         first_mistake=summary[:, _FIRST],
         retries=summary[:, _RETRIES],
         unneeded=summary[:, _UNNEEDED],

@@ -57,7 +57,7 @@ def scored(student: GPT, targets: Targets, rollouts: Rollouts) -> Scored:
 def right_rows(rollouts: Rollouts, rows: list[int]) -> Rollouts:
     """The same batch where exactly these rows count as right."""
     right = np.isin(np.arange(len(rollouts)), rows)
-    return replace(rollouts, verdicts=rollouts.verdicts._replace(right=right))
+    return replace(rollouts, verdicts=rollouts.verdicts._replace(right=right, answer_right=right))
 
 
 V = 7  # symbols of the vocabularies on which divergences are checked in float64

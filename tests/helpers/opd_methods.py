@@ -47,4 +47,4 @@ def descend(student: GPT, rate: float = 0.02) -> None:
 def judged(problems, world, tokens, lengths):
     verdicts = check(problems, world, tokens, lengths)
     right = np.array([int(sum(map(int, row[:n]))) % 2 == 1 for row, n in zip(tokens, lengths, strict=True)])
-    return verdicts._replace(right=right)
+    return verdicts._replace(right=right, answer_right=right)

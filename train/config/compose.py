@@ -31,10 +31,10 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, e
 def load(name: str, schema: type[Config], overrides: Sequence[str] = (), folder: Path = CONFIGS) -> Config:
     """The dataclass `schema` filled from `folder/name.yaml`, its groups, and `key=value` overrides.
 
-    Wherever they stand, an override that chooses a group's file acts first, then those that set or choose a whole group
-    (`method.divergence=jsd`, `method.divergence.kind=fkl`), then those inside it. Raises ValueError, in one line, on an
-    unknown setting or option, a wrong type, or a value the dataclass refuses. A schema with a static method
-    `alias(values, key) -> key` has other names for some of its settings on the command line; one with
+    Wherever they stand, an override that chooses a group's file acts first, then `method.faithful`, then those that set
+    or choose a whole group (`method.divergence=jsd`, `method.divergence.kind=fkl`), then those inside it. Raises
+    ValueError, in one line, on an unknown setting or option, a wrong type, or a value refused. A schema with a static
+    method `alias(values, key) -> key` has other names for some of its settings on the command line; one with
     `complete(values, given)` fills in defaults that depend on what is given there.
     """
     values = resolved(name, schema, overrides, folder)
@@ -113,9 +113,14 @@ def resolved(name: str, schema: type, overrides: Sequence[str] = (), folder: Pat
     alias = getattr(schema, "alias", lambda _, key: key)
     settings = [(alias(values, key), text) for key, text in settings]
     keys = [key for key, _ in settings]
-    for key, text in sorted(settings, key=lambda one: one[0].count(".") - one[0].endswith(".kind") / 2):
+    for key, text in sorted(settings, key=lambda one: _depth(one[0])):
         values = assign(schema, values, key.split("."), text, key, keys)
     return values
+
+
+def _depth(key: str) -> float:
+    """What acts on a whole group comes before what acts inside it; its form (`schema.assign`) first of all."""
+    return key.count(".") - key.endswith(".kind") / 2 - key.endswith(".faithful")
 
 
 def _sort(overrides: Sequence[str], schema: type, folder: Path) -> tuple[list[str], list[tuple[str, str]]]:

@@ -128,7 +128,8 @@ def assign(hint: Any, base: Any, path: Sequence[str], text: str, key: str, given
 
     `kind` of a choice switches the option and keeps what both options have. An optional group that is null begins with
     its defaults. In a list of choices an element is named by its place or its kind. `given`: all keys of the command
-    line, for groups of which exactly one setting may be given (`one_of`): the others are cleared.
+    line, for groups of which exactly one setting may be given (`one_of`): the others are cleared. A dataclass may name
+    one of its settings as its `form`: whose value is the name of a mapping that is then merged into the whole.
     """
     inner, _ = _split(hint)
     if not path:
@@ -148,6 +149,8 @@ def assign(hint: Any, base: Any, path: Sequence[str], text: str, key: str, given
         if name not in hints:
             raise ValueError(_unknown(f"{key}={text}", name, hints, place))
         new = old | {name: assign(hints[name], old[name], rest, text, key, given)}
+        if name == getattr(inner, "form", None) and new[name] != old[name]:
+            new = _merge_group(inner, new, new.get(new[name]) or {}, place)
         if getattr(inner, "one_of", False) and new[name] is not None:
             new |= {other: None for other in hints if other != name and _path(place, other) not in given}
         return new

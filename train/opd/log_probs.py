@@ -10,7 +10,8 @@ Legend: B rows, R response columns, N response positions, n those of a block, C 
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from math import log
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,9 @@ from train.core.distributed import Group
 from train.opd.rollouts import Rollouts, positions
 
 LogProbs = Callable[[slice], Tensor]  # log-probabilities float32[n, V] at some of a batch's response positions
-Targets = tuple[LogProbs | None, LogProbs | None]  # of the teacher, after its transform, and of the student at step 0
+Targets = tuple[
+    LogProbs | None, ...
+]  # of the teacher, after its transform; the student at step 0; as it drew the batch
 
 
 def of_token(log_probs_NV: Tensor, token_N: Tensor) -> Tensor:
@@ -38,12 +41,19 @@ def kl(a_NV: Tensor, b_NV: Tensor) -> Tensor:
     return (a_NV.exp() * (a_NV - b_NV)).sum(dim=-1)
 
 
+def jsd(a_NV: Tensor, b_NV: Tensor) -> Tensor:
+    """Jensen-Shannon divergence over the whole vocabulary, in nats, at most log 2: float[N]."""
+    m_NV = torch.logaddexp(a_NV, b_NV) - log(2.0)
+    return 0.5 * (kl(a_NV, m_NV) + kl(b_NV, m_NV))
+
+
 class Scored(NamedTuple):
     """Log-probabilities at N response positions, row after row: all of a batch's, or a block of them.
 
     student_NV: float32, with gradient. teacher_NV: the target after its transform, or None without a teacher.
     reference_NV: the student at step 0, or None where nothing asks for it. token_N: the response tokens.
     behaviour_N: their log-probability when they were drawn. row_N, time_N: which row, which response position.
+    older_NV: the student that drew the batch, or None where it is the present one or nothing asks for it.
     """
 
     student_NV: Tensor
@@ -53,6 +63,12 @@ class Scored(NamedTuple):
     behaviour_N: Tensor
     row_N: Tensor
     time_N: Tensor
+    older_NV: Tensor | None = None
+
+    @property
+    def old_NV(self) -> Tensor:
+        """The log-probabilities of the student that drew the batch, without gradient."""
+        return (self.student_NV if self.older_NV is None else self.older_NV).detach()
 
     @property
     def target_NV(self) -> Tensor:
@@ -88,9 +104,9 @@ class MicroBatchScores:
 
     def at(self, block: slice, student_nV: Tensor) -> Scored:
         """The record of some positions, given the student's log-probabilities there."""
-        teacher, reference = (None if log_probs is None else log_probs(block) for log_probs in self.targets)
+        teacher, reference, *old = (None if log_probs is None else log_probs(block) for log_probs in self.targets)
         tracks = (self.token_N, self.behaviour_N, self.row_N, self.time_N)
-        return Scored(student_nV, teacher, reference, *(track_N[block] for track_N in tracks))
+        return Scored(student_nV, teacher, reference, *(track_N[block] for track_N in tracks), *old)
 
 
 @torch.no_grad()
@@ -102,9 +118,9 @@ def advantage(scored: Scored) -> Tensor:
 ENTRIES = {"cpu": 2**22, "cuda": 2**26}  # log-probabilities of a block: 16 MB, 256 MB
 
 
-def next_token_log_probs(hidden_NC: Tensor, unembedding_VC: Tensor) -> Tensor:
+def next_token_log_probs(hidden_NC: Tensor, unembedding_VC: Tensor, temperature: float = 1.0) -> Tensor:
     """Log-probabilities of the next token, float32[N, V]."""
-    return torch.log_softmax(F.linear(hidden_NC, unembedding_VC).float(), dim=-1)
+    return torch.log_softmax(F.linear(hidden_NC, unembedding_VC).float() / temperature, dim=-1)
 
 
 def blocks(length_B: Tensor, vocabulary: int, whole_rows: bool = False) -> list[slice]:
@@ -149,8 +165,11 @@ class BlockwiseLoss:
     What a block makes should be let go before the next one: nothing but numbers stays of it.
     """
 
-    def __init__(self, hidden_NC: Tensor, unembedding_VC: Tensor, blocks: list[slice]) -> None:
+    def __init__(
+        self, hidden_NC: Tensor, unembedding_VC: Tensor, blocks: list[slice], temperature: float = 1.0
+    ) -> None:
         self.hidden_NC, self.unembedding_VC, self.blocks = hidden_NC, unembedding_VC, blocks
+        self.temperature = temperature
         self._weight = unembedding_VC.detach().requires_grad_()
         self._slopes: list[Tensor] = []
         self._total = torch.zeros((), device=hidden_NC.device)
@@ -162,7 +181,7 @@ class BlockwiseLoss:
 
     def log_probs(self) -> Tensor:
         """Log-probabilities of the next token at the present block, with gradient: float32[n, V]."""
-        return next_token_log_probs(self._hidden_nC, self._weight)
+        return next_token_log_probs(self._hidden_nC, self._weight, self.temperature)
 
     def add(self, loss: Tensor) -> None:
         """The loss of the present block."""
@@ -181,6 +200,7 @@ MEASURES: dict[str, Callable[[Scored], Tensor]] = {
     "student_entropy": lambda s: entropy(s.student_NV),
     "teacher_entropy": lambda s: entropy(s.target_NV),
     "rkl": lambda s: kl(s.student_NV, s.target_NV),
+    "jsd": lambda s: jsd(s.student_NV, s.target_NV),
     "log_q": lambda s: s.log_q_N,
     "log_p": lambda s: s.log_p_N,
 }
@@ -190,10 +210,10 @@ MEASURES: dict[str, Callable[[Scored], Tensor]] = {
 class Signals:
     """float[B, R] by name, zero on padding, and the size of the vocabulary."""
 
-    values: dict[str, Tensor]
+    values: dict[Any, Tensor]
     vocabulary: int
 
-    def __getitem__(self, name: str) -> Tensor:
+    def __getitem__(self, name: Any) -> Tensor:
         return self.values[name]
 
     def mean(self, name: str, rollouts: Rollouts) -> Tensor:
@@ -203,19 +223,20 @@ class Signals:
 
 @torch.no_grad()
 def measure(
-    needs: set[str], rollouts: Rollouts, blocks: Iterable[tuple[Tensor, Scored]], vocabulary: int, group: Group
+    needs: set[Any], rollouts: Rollouts, blocks: Iterable[tuple[Tensor, Scored]], vocabulary: int, group: Group
 ) -> Signals:
     """The signals of a batch.
 
     Args:
-        needs: names of MEASURES.
+        needs: names of MEASURES, or what measures itself.
         blocks: the positions that this process scores, each with the rows of its micro-batch.
         group: whose processes score the others.
     """
     values = {name: torch.zeros_like(rollouts.behaviour_BR) for name in needs}
     for index_M, scored in blocks:
         for name, value_BR in values.items():
-            value_BR[index_M[scored.row_N], scored.time_N] = MEASURES[name](scored).to(value_BR.dtype)
+            value_N = MEASURES[name](scored) if isinstance(name, str) else name.measure(scored)
+            value_BR[index_M[scored.row_N], scored.time_N] = value_N.to(value_BR.dtype)
     if group.world_size > 1:
         every = group.gather({name: value_BR.cpu() for name, value_BR in values.items()})
         values = {name: torch.stack([own[name] for own in every]).sum(0).to(values[name].device) for name in needs}

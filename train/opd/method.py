@@ -7,11 +7,12 @@ and weights of its own; `fork` looks into the future of high-loss tokens (`topd.
 """
 
 from dataclasses import field
+from typing import Any, ClassVar, Literal
 
 from synth.ranges import AboveZero, settings
 from train.opd.divergence.interface_and_topk import Divergence, NoDivergence
 from train.opd.divergence.kl_and_jsd import ReverseKL
-from train.opd.divergence.sampled_kl import PolicyGradient
+from train.opd.divergence.sampled_kl import PolicyGradient, TopKPolicyGradient
 from train.opd.loss_terms import Extension
 from train.opd.outcome import TRRD, GroupOutcome, NoOutcome, OutcomeConfig
 from train.opd.regularizer import GoldLikelihood, RegularizerConfig
@@ -45,8 +46,15 @@ class Term:
 class Method:
     """A point in the space of six parts. Refuses combinations in which a setting has no effect or a wrong one.
 
-    schedule: of the distillation terms.
+    schedule: of the distillation terms. judge: what counts as right, for rewards, weights and contexts: the final
+    answer, as papers have it, or `strict`, every step, too (ours).
+
+    deviates: where and why it is not what its paper says or its authors released.
+    faithful: paper | release, which of the two it follows where they differ; `release` and `paper` hold what the other
+    form has in place of the parts, so that `method.faithful=release` on a command line is the other form.
     """
+
+    form: ClassVar = "faithful"
 
     name: str
     source: Sampler = field(default_factory=StudentSampler)
@@ -58,8 +66,15 @@ class Method:
     also: list[Term] = field(default_factory=list)
     schedule: Schedule | None = None
     fork: LookAhead | None = None
+    judge: Literal["answer", "strict"] = "answer"
+    deviates: str = ""
+    faithful: Literal["paper", "release"] | None = None
+    release: dict[str, Any] = field(default_factory=dict)
+    paper: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.faithful is not None and not (self.release or self.paper):
+            raise ValueError(f"method.faithful={self.faithful}: this method has one form; accepted: null")
         self._check_teacher()
         self._check_oracle()
         self._check_context()
@@ -137,10 +152,10 @@ class Method:
                     f"divergence={divergence.kind}: source={source.kind} at temperature {source.temperature} does "
                     "not draw tokens from the student; accepted: source=student with source.temperature above 0"
                 )
-            if isinstance(divergence, PolicyGradient) and not source.off_policy:
+            if isinstance(divergence, PolicyGradient | TopKPolicyGradient) and not source.off_policy:
                 if divergence.clip is not None:
                     raise ValueError(f"divergence.clip={divergence.clip} has nothing to act on; it needs {OFF_POLICY}")
-                if not divergence.ratio:
+                if not getattr(divergence, "ratio", True):
                     raise ValueError(f"divergence.ratio=false changes nothing here; it needs {OFF_POLICY}")
             if "importance" in term.weight.names and not (source.off_policy and source.from_student):
                 raise ValueError(f"weight.token=importance has nothing to act on; it needs {OFF_POLICY}")
@@ -205,14 +220,14 @@ class Method:
     @property
     def needs(self) -> set[str]:
         """Signals that must be measured before the coefficients are known."""
-        needs = set().union(self.regularizer.needs, *(term.weight.needs for term in self.terms))
+        needs = set().union(self.regularizer.needs, *(t.weight.needs | t.divergence.needs for t in self.terms))
         return needs | ({"rkl"} if self.fork is not None else set())
 
     @property
     def scores(self) -> bool:
         """Whether a teacher's log-probabilities are read at all."""
         reads = any(term.divergence.needs_teacher for term in self.terms) or self.outcome.modulate is not None
-        return reads or bool(self.needs & {"teacher_entropy", "rkl", "log_p"})
+        return reads or bool(self.needs & {"teacher_entropy", "rkl", "jsd", "log_p"})
 
     @property
     def needs_teacher(self) -> bool:
@@ -223,6 +238,14 @@ class Method:
     def needs_reference(self) -> bool:
         """Whether the student at step 0 must be kept and scored."""
         return self.teacher.transform.needs_reference or self.regularizer.needs_reference
+
+    @property
+    def needs_old(self) -> bool:
+        """Whether the student that drew a batch must be kept while that is used again: where its whole distribution is
+        read, or a frozen advantage where not it alone drew the tokens."""
+        frozen = any(getattr(term.divergence, "frozen_advantage", False) for term in self.terms)
+        reads = any(term.divergence.needs_old for term in self.terms) or (frozen and self.source.model == "teacher")
+        return self.source.reuse > 1 and reads
 
     @property
     def needs_bare_prompts(self) -> bool:

@@ -60,9 +60,12 @@ def weigh(
         target_BR = has_target_BR if term.divergence.needs_teacher else None
         count_BR = distil * term.coefficient * coefficients(rollouts, term.weight, max_new, signals, target_BR)
         name = f"also_{place}_{term.divergence.kind}" if place else "divergence"
-        terms.append(DistillationTerm(name, count_BR, term.divergence))
+        divergence = term.divergence if signals is None else term.divergence.prepared(signals)
+        terms.append(DistillationTerm(name, count_BR, divergence))
     regularizers = regularizer_terms(rollouts, method.regularizer, method.weight.normaliser, max_new, signals)
     outcome = method.outcome
+    if outcome.modulate is not None:
+        outcome = replace(outcome, modulate=outcome.modulate.at(step))
     if not isinstance(outcome, GroupOutcome):
         return terms + regularizers
     distil_B1, reward_B1 = (factor_B[:, None] for factor_B in outcome.factors(rollouts))
@@ -92,8 +95,9 @@ class Objective:
         watch: Callable[[int, Rollouts], None] | None = None,
         group: Group = SINGLE_PROCESS,
     ) -> None:
-        self.method, self.prompts, self.teacher, self.group = method, prompts, teacher, group
-        self.source = BatchSource(prompts, method.source, model, group)
+        self.method, self.teacher, self.group = method, teacher, group
+        self.prompts = replace(prompts, judge=method.judge)
+        self.source = BatchSource(self.prompts, method.source, model, group)
         self.micro_batch, self.watch = micro_batch, watch
         self.whole_responses = any(term.divergence.whole_responses for term in method.terms)
         self._trained: tuple[GPT, nn.Module] | None = None
@@ -161,7 +165,8 @@ class Objective:
         for part in parts:
             scores = MicroBatchScores(HiddenStates(step.model), part.targets(keep=True), part.rollouts)
             for block in self._blocks(part, step.model):
-                log_probs_nV = next_token_log_probs(scores.hidden_NC[block], step.model.unembedding)
+                hidden_nC, temperature = scores.hidden_NC[block], self.method.source.trained_at
+                log_probs_nV = next_token_log_probs(hidden_nC, step.model.unembedding, temperature)
                 yield part.index_M, scores.at(block, log_probs_nV)
             step.totals.add_signals(step.model, part.rollouts)
 
@@ -201,7 +206,8 @@ class Objective:
         """A micro-batch's part of the loss, block by block."""
         scores = MicroBatchScores(hidden, part.targets(), part.rollouts)
         terms = [term.rows(part.index_M) for term in batch.terms]
-        total = BlockwiseLoss(scores.hidden_NC, step.model.unembedding, self._blocks(part, step.model))
+        cuts, temperature = self._blocks(part, step.model), self.method.source.trained_at
+        total = BlockwiseLoss(scores.hidden_NC, step.model.unembedding, cuts, temperature)
         for block in total:
             scored = scores.at(block, total.log_probs())
             values = {term.name: term(scored) for term in terms}

@@ -12,12 +12,13 @@ Legend: B rows, N response positions of all rows.
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from synth.ranges import AboveZero, OneOf, Share, settings
+from synth.ranges import AboveZero, OneOf, Positive, Share, settings
 from train.config.schema import Choice
 from train.opd.divergence.sampled_kl import PPOClip
 from train.opd.log_probs import Scored
@@ -31,7 +32,7 @@ LOG_RATIO = 1.0  # TRRD clamps log(q/p) to [-1, 1]
 
 def strict(rollouts: Rollouts) -> Tensor:
     """1 where the checker finds every step and the answer right."""
-    return judged_right(rollouts)
+    return torch.as_tensor(rollouts.verdicts.right, device=rollouts.prompt_B.device).float()
 
 
 def answer(rollouts: Rollouts) -> Tensor:
@@ -87,6 +88,10 @@ COMBINERS = {"add": add, "convex": convex, "mask": mask, "route": route}
 class Modulation(Choice):
     """How a teacher enters the outcome instead of being followed."""
 
+    def at(self, step: int) -> "Modulation":
+        """As it is at a step."""
+        return self
+
     @abstractmethod
     def __call__(self, scored: Scored, advantage_N: Tensor) -> tuple[Tensor, Tensor]:
         """The ratio (with gradient) and the advantage (without) at every position: float[N] each."""
@@ -109,11 +114,16 @@ class TRRD(Modulation, kind="trrd"):
 @settings
 class RLSD(Modulation, kind="rlsd"):
     """A ((1-l) + l clip(e^{sign(A) d}, 1-eps, 1+eps)), d = log p/q: share l = `mix` of the advantage is scaled by the
-    teacher, at most by 1 +- eps = `bound`. frozen: q in d is the sampling distribution."""
+    teacher, at most by 1 +- eps = `bound`. anneal: the step by which l has gone to 0 on a line. frozen: q in d is the
+    sampling distribution."""
 
     mix: Share = 0.5
     bound: OpenShare = 0.2
+    anneal: Positive | None = None
     frozen: bool = False
+
+    def at(self, step: int) -> "RLSD":
+        return replace(self, mix=self.mix * max(0.0, 1.0 - step / self.anneal), anneal=None) if self.anneal else self
 
     def __call__(self, scored: Scored, advantage_N: Tensor) -> tuple[Tensor, Tensor]:
         log_q_N, log_p_N = scored.log_q_N, scored.log_p_N
@@ -139,12 +149,12 @@ class NoOutcome(OutcomeConfig, kind="none"):
 class GroupOutcome(PPOClip, OutcomeConfig):
     """A policy gradient with advantages relative to the group.
 
-    combiner: add | convex | mask | route. reward: strict | answer. weight: in the loss, times the schedule. modulate:
-    trrd | rlsd. normaliser: token | sequence | constant.
+    combiner: add | convex | mask | route. reward: strict | answer, null: what the method judges by. weight: in the
+    loss, times the schedule. modulate: trrd | rlsd. normaliser: token | sequence | constant.
     """
 
     combiner: Annotated[str, OneOf(*COMBINERS)] = "add"
-    reward: Annotated[str, OneOf(*REWARDS)] = "strict"
+    reward: Annotated[str, OneOf(*REWARDS)] | None = None
     weight: AboveZero = 1.0
     schedule: Schedule | None = None
     modulate: Modulation | None = None
@@ -161,7 +171,8 @@ class GroupOutcome(PPOClip, OutcomeConfig):
 
     def rewards(self, rollouts: Rollouts) -> Tensor:
         """The reward of every response: float[B], 0 or 1."""
-        return REWARDS[self.reward](rollouts).to(rollouts.behaviour_BR.dtype)
+        reward = judged_right if self.reward is None else REWARDS[self.reward]
+        return reward(rollouts).to(rollouts.behaviour_BR.dtype)
 
     def factors(self, rollouts: Rollouts) -> Factors:
         """What every row counts in the distillation terms and in the outcome."""

@@ -8,7 +8,6 @@ Legend: B rows, R response columns, N response positions, V vocabulary.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from train.opd.rollouts import Rollouts
 from train.opd.schedule import OpenShare
 from train.opd.source.samplers import GoldDocuments
 from train.opd.weight.sample_weights import FirstPair, Wrong
-from train.opd.weight.token_weights import top
+from train.opd.weight.token_weights import columns, quantile
 from train.opd.weight.weight import WeightConfig, coefficients
 
 
@@ -51,17 +50,23 @@ POSITION: dict[str, Callable[[Scored], Tensor]] = {
 @settings
 class RegularizerConfig:
     """Coefficients, 0 for off: ref_kl (KL to the student at step 0), gold_nll (NLL of the step's documents), entropy
-    (of the student, positive: kept high, negative: pushed down; `entropy_top`: only the share of positions where it is
-    highest, and their mean), unlikelihood (of the first wrong response to each prompt that has right
-    ones too, the mean over each, then over them)."""
+    (of the student, positive: kept high, negative: pushed down), unlikelihood (of the first wrong response to each
+    prompt that has right ones too, the mean over each, then over them).
+
+    entropy_top: only the share of positions where it is highest, and their mean; entropy_all: and where it is as high
+    among those that are not learned from.
+    """
 
     ref_kl: NotNegative = 0.0
     gold_nll: NotNegative = 0.0
     entropy: float = 0.0
     unlikelihood: NotNegative = 0.0
     entropy_top: OpenShare | None = None
+    entropy_all: bool = False
 
     def __post_init__(self) -> None:
+        if self.entropy_all and self.entropy_top is None:
+            raise ValueError("regularizer.entropy_all=true has no effect without regularizer.entropy_top")
         if self.entropy_top is not None and self.entropy == 0.0:
             raise ValueError(
                 f"regularizer.entropy_top={self.entropy_top} has no effect with regularizer.entropy=0; accepted: null"
@@ -94,7 +99,10 @@ def regularizer_terms(
                 rollouts, WeightConfig(sample=[Wrong(), FirstPair()], normaliser="sequence"), max_new
             )
         elif name == "entropy" and config.entropy_top is not None and signals is not None:
-            count_BR = top(signals["student_entropy"], config.entropy_top, rollouts)
+            entropy_BR, inside_BR = signals["student_entropy"], rollouts.trainable_BR
+            least = quantile(entropy_BR[inside_BR], config.entropy_top)
+            kept_BR = columns(rollouts) < rollouts.length_B[:, None] if config.entropy_all else inside_BR
+            count_BR = ((entropy_BR >= least) & kept_BR).to(entropy_BR.dtype)
             count_BR = count_BR / count_BR.sum().clamp(min=1.0)
         else:
             count_BR = coefficients(rollouts, WeightConfig(normaliser=normaliser), max_new)
@@ -102,7 +110,7 @@ def regularizer_terms(
     return terms
 
 
-@dataclass(frozen=True)
+@settings
 class GoldLikelihood:
     """`coefficient` times the negative log-likelihood of the documents that belong to the step's prompts."""
 

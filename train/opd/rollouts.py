@@ -43,6 +43,7 @@ class Rollouts:
     origin_B: int64, index in ORIGINS.
     problems: what is asked, one for each row.
     verdicts: the checker's judgement of each row.
+    judge: what counts as right: the final answer, or with `strict` every step, too.
     first: index in the stream of the prompt of group 0.
     eos, pad: the end-of-sequence and the padding token.
     context: what a teacher reads before the prompt of each row, tokens of its sections; () without any
@@ -60,11 +61,17 @@ class Rollouts:
     verdicts: Verdicts
     eos: int = EOS
     pad: int = PAD
+    judge: str = "strict"
     first: int = 0
     context: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompt_B)
+
+    @property
+    def right(self) -> np.ndarray:
+        """bool[B]: which responses count as right."""
+        return self.verdicts.right if self.judge == "strict" else self.verdicts.answer_right
 
     @property
     def has_context_B(self) -> Tensor:
@@ -116,8 +123,8 @@ class Rollouts:
 
 
 def judged_right(rollouts: Rollouts) -> Tensor:
-    """float[B]: 1 where the checker finds every step and the answer right."""
-    return torch.as_tensor(rollouts.verdicts.right, device=rollouts.prompt_B.device).float()
+    """float[B]: 1 for the responses that count as right."""
+    return torch.as_tensor(rollouts.right, device=rollouts.prompt_B.device).float()
 
 
 def group_mean(value_B: Tensor, group_B: Tensor) -> Tensor:
@@ -168,14 +175,15 @@ class Prompts:
     """Where prompts come from, and the limits of answering them.
 
     stream: problems and documents by index. count: prompts of a step. max_new: the budget of a response in tokens,
-    its end included. seed: of the rollouts. first, stop: which of a step's prompts are meant, all where stop is null;
-    of several processes each draws responses to a share of them.
+    its end included. seed: of the rollouts. judge: what counts as right (`Rollouts`). first, stop: which of a step's
+    prompts are meant, all where stop is null; of several processes each draws responses to a share of them.
     """
 
     stream: Source
     count: int
     max_new: int
     seed: int
+    judge: str = "strict"
     first: int = 0
     stop: int | None = None
 
@@ -247,6 +255,7 @@ def assemble(
         origin_B=torch.full_like(group_B, ORIGINS.index(origin)),
         problems=problems,
         verdicts=tokens.check(problems, response_BR.cpu().numpy(), length_B.cpu().numpy()),
+        judge=prompts.judge,
         eos=tokens.eos,
         pad=tokens.pad,
     )

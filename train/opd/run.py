@@ -44,6 +44,7 @@ from train.opd.rollouts import Prompts
 from train.opd.source.mixed_samplers import Revision
 from train.opd.source.samplers import GoldDocuments
 from train.opd.teacher.context import check_skill, described, longest, measure_skill
+from train.opd.teacher.ema_teacher import Synced
 from train.opd.teacher.teacher import Teacher, frozen
 from train.pretrain import CHECKED, check_context, open_together, summary
 from train.recipes.runner import Stage
@@ -147,7 +148,8 @@ def frozen_models(
         source_model = scoring.models[0]
     elif method.source.model == "initial":
         source_model = frozen(deepcopy(student))
-    return Teacher(method.teacher, scoring if method.scores else None, reference), source_model
+    old = Synced(student, method.source.reuse) if method.needs_old else None
+    return Teacher(method.teacher, scoring if method.scores else None, reference, old), source_model
 
 
 def load(path: str, setting: str, config: OpdConfig, source: Source, device: torch.device) -> GPT:

@@ -5,7 +5,8 @@
     python -m train.opd.table --parts    # the options of each part, their settings and defaults
 
 A part that a method leaves at its default stays empty: fresh student at temperature 1, external teacher, full
-vocabulary, all tokens alike, no regularizer, no reward.
+vocabulary, all tokens alike, no regularizer, no reward. `deviates` says where a method is not what its paper says or
+its authors released, behind the one of the two that it follows; `method.faithful=release` (or paper) is the other.
 """
 
 import re
@@ -25,7 +26,7 @@ from train.opd.teacher.teacher import Route
 
 FOLDER = CONFIGS / "method"
 PARTS = ("source", "teacher", "divergence", "weight", "regularizer", "outcome")
-COLUMNS = ("method", *PARTS, "paper")
+COLUMNS = ("method", *PARTS, "paper", "deviates")
 NESTED = {"teacher.route": Route, "outcome.modulate": Modulation}  # choices that are null by default
 
 
@@ -85,7 +86,9 @@ def row(name: str) -> dict[str, str]:
     title = re.split(r"[:(]", text.lstrip("# "))[0].split(", ")[-1].strip()
     papers = re.findall(r"\b\d{4}\.\d{5}\b", text.split("name:")[0])
     link = ", ".join(f"[{number}](https://arxiv.org/abs/{number})" for number in dict.fromkeys(papers))
+    form = f"**{method.faithful}**: " if method.faithful else ""
     cells |= {"method": f"`{name}`", "paper": link or ("ours" if "(ours)" in text else title)}
+    cells["deviates"] = form + " ".join(method.deviates.split())
     return {column: cells[column].strip(" ,") for column in COLUMNS}
 
 

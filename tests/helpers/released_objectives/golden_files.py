@@ -6,6 +6,7 @@ Legend: B rows, R response columns, V vocabulary, N response positions.
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,8 @@ END, PROMPT = 1, 2  # the end token of the files; tokens of the prompt that is p
 class File:
     """The arrays of a golden file as tensors, numbers as numbers."""
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], rows: slice = slice(None)) -> None:
-        self.arrays, self.rows = arrays, rows
+    def __init__(self, arrays: Mapping[str, np.ndarray], rows: slice = slice(None), padded: bool = False) -> None:
+        self.arrays, self.rows, self.padded = arrays, rows, padded
 
     @classmethod
     def read(cls, path: Path) -> "File":
@@ -50,7 +51,9 @@ class File:
 
     @property
     def length_B(self) -> Tensor:
-        return self.tensor("in_lengths")
+        """Positions of each row; where the release has some on padding, all of them, to be learned from or not."""
+        length_B = self.tensor("in_lengths")
+        return torch.full_like(length_B, self.arrays["in_tokens"].shape[1]) if self.padded else length_B
 
     @property
     def off_policy(self) -> bool:
@@ -65,6 +68,12 @@ class File:
         return float(self.length_B.sum())
 
 
+@cache
+def has_forms(name: str) -> bool:
+    """Whether a method has one form after its paper and one after its release."""
+    return composed(name).faithful is not None
+
+
 @dataclass(frozen=True)
 class Variant:
     """One loss of a file, `out_NAME_loss` and `out_NAME_grad` ("": `out_loss`), and how our parts come to it.
@@ -73,7 +82,8 @@ class Variant:
     constant: what the release's value has beyond ours, without gradient. from_student: the tokens count as drawn from
     the student as it is, whatever the file says. has_context: bool[B], rows whose teacher reads something.
     micro_batches: rows of each; their losses are averaged. value: whether the loss itself is compared, not its gradient
-    alone.
+    alone. step: of the run, for what changes with it. padded: padding has positions, too. form: which of a method's two
+    forms is meant.
     """
 
     name: str
@@ -85,9 +95,13 @@ class Variant:
     has_context: Tensor | None = None
     micro_batches: tuple[int, ...] = ()
     value: bool = True
+    step: int = 0
+    padded: bool = False
+    form: str = "release"
 
     def composed(self) -> Method:
-        return composed(self.method, *(f"method.{o}" for o in self.overrides))
+        form = [f"faithful={self.form}"] if has_forms(self.method) else []
+        return composed(self.method, *(f"method.{o}" for o in [*form, *self.overrides]))
 
     def output(self, what: str) -> str:
         return f"out_{self.name}_{what}" if self.name else f"out_{what}"
@@ -114,11 +128,19 @@ def batch(file: File, student_NV: Tensor, from_student: bool) -> tuple[Rollouts,
     response_BR = file.tensor("in_tokens")
     B, R = response_BR.shape
     token_N = response_BR[row_N, time_N]
-    behaviour_BR = torch.zeros(B, R, dtype=torch.float64)
-    if from_student or "in_behaviour_logp" not in file:
-        behaviour_BR[row_N, time_N] = student_NV.detach().gather(-1, token_N[:, None]).squeeze(-1)
+    behaviour_BR, older_NV = torch.zeros(B, R, dtype=torch.float64), None
+    given = [name for name in ("in_behaviour_logp", "in_old_logp") if name in file and not from_student]
+    old = [name for name in ("old", "rollout") if f"in_{name}_logits" in file and not from_student]
+    if given:
+        behaviour_BR = file.tensor(given[0]).double()
     else:
-        behaviour_BR = file.tensor("in_behaviour_logp").double()
+        drew_NV = student_NV.detach()
+        if old:
+            drew_NV = older_NV = file.log_probs(old[0])
+        if "in_teacher_mixed_alpha" in file:
+            share = file.setting("teacher_mixed_alpha")
+            drew_NV = torch.log((1.0 - share) * drew_NV.exp() + share * file.log_probs("teacher").exp())
+        behaviour_BR[row_N, time_N] = drew_NV.gather(-1, token_N[:, None]).squeeze(-1)
     right_B = file.tensor("in_reward").numpy() > 0.5 if "in_reward" in file else np.zeros(B, dtype=bool)
     verdicts = Verdicts(*([np.zeros(B)] * len(Verdicts._fields)))._replace(right=right_B, answer_right=right_B)
     rollouts = Rollouts(
@@ -135,12 +157,13 @@ def batch(file: File, student_NV: Tensor, from_student: bool) -> tuple[Rollouts,
     )  # fmt: skip
     teacher_NV = file.log_probs("teacher") if "in_teacher_logits" in file else None
     reference_NV = file.log_probs("reference") if "in_reference_logits" in file else None
-    return rollouts, Scored(student_NV, teacher_NV, reference_NV, token_N, behaviour_BR[row_N, time_N], row_N, time_N)
+    tracks = (token_N, behaviour_BR[row_N, time_N], row_N, time_N)
+    return rollouts, Scored(student_NV, teacher_NV, reference_NV, *tracks, older_NV)
 
 
 def loss_of(file: File, variant: Variant, method: Method, z_BRV: Tensor) -> Tensor:
     """The loss of a batch by our parts, as `train.opd.objective` sums it."""
-    student_NV = torch.log_softmax(z_BRV[positions(file.length_B)], dim=-1)
+    student_NV = torch.log_softmax(z_BRV[positions(file.length_B)] / method.source.trained_at, dim=-1)
     rollouts, scored = batch(file, student_NV, variant.from_student)
     if method.scores and scored.teacher_NV is None:
         raise KeyError("in_teacher_logits")
@@ -153,7 +176,7 @@ def loss_of(file: File, variant: Variant, method: Method, z_BRV: Tensor) -> Tens
     if variant.has_context is not None:
         has_target_BR = variant.has_context[:, None].expand(rollouts.trainable_BR.shape)
     max_new = int(file.setting("max_new")) if "in_max_new" in file else z_BRV.shape[1]
-    terms = weigh(method, rollouts, max_new, 0, signals, has_target_BR)
+    terms = weigh(method, rollouts, max_new, variant.step, signals, has_target_BR)
     return sum((term(scored) for term in terms), torch.zeros((), dtype=torch.float64))
 
 
@@ -163,7 +186,7 @@ def ours(file: File, variant: Variant) -> tuple[float, Tensor]:
     z_BRV = file.tensor("in_student_logits").clone().requires_grad_()
     stops = np.cumsum(variant.micro_batches or [len(z_BRV)]).tolist()
     parts = [slice(a, b) for a, b in zip([0, *stops], stops, strict=False)]
-    losses = [loss_of(File(file.arrays, rows), variant, method, z_BRV[rows]) for rows in parts]
+    losses = [loss_of(File(file.arrays, rows, variant.padded), variant, method, z_BRV[rows]) for rows in parts]
     loss = variant.scale * sum(losses) / len(losses)
     (gradient_BRV,) = torch.autograd.grad(loss, z_BRV)
     return loss.item() + variant.constant, gradient_BRV

@@ -1,21 +1,22 @@
 """For each released objective: which of our methods it is, and which overrides the settings of its file become.
 
-Where a convention of the release is not the method's own (a mean over tokens in place of responses, a ratio that is one
-on fresh samples), the override says so; a user can type it.
+A method that has the release as a form of its own is taken in that form (`method.faithful=release`); what is left to
+the file are settings of the release, as a user could type them, and its further variants.
 """
 
 from collections.abc import Callable
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tests.helpers.released_objectives.golden_files import Difference, File, Variant, batch
+from tests.helpers.released_objectives.golden_files import Difference, File, Variant, batch, difference
 from train.opd.divergence.sampled_kl import PolicyGradient
-from train.opd.log_probs import entropy
+from train.opd.log_probs import Signals, entropy, jsd
 from train.opd.outcome import drgrpo_advantage
+from train.opd.weight.token_weights import TipDraw
 
-SAME_BATCH = "source.reuse=2"  # the batch is used again, so that its tokens come from an older student
 Variants = Callable[[File], list[Variant]]
 
 
@@ -25,12 +26,11 @@ def teacher_entropy(file: File) -> float:
 
 
 def gkd(file: File) -> list[Variant]:
-    """TRL's GKD; the mean over tokens is a release's choice beside the paper's mean per sequence (gkd.yaml)."""
     count = file.setting("num_items_in_batch")
     scale = file.tokens() / count if count else 1.0
-    common = ["weight.normaliser=token", f"divergence.temperature={file.setting('temperature')}"]
-    betas = {"": file.setting("beta"), "fkl": 0.0, "rkl": 1.0}
-    return [Variant(name, "gkd", [*common, f"divergence.beta={b}"], scale) for name, b in betas.items()]
+    hot, betas = f"divergence.temperature={file.setting('temperature')}", {"fkl": 0.0, "rkl": 1.0}
+    betas = {"": file.setting("beta")} | betas
+    return [Variant(name, "gkd", [hot, f"divergence.beta={b}"], scale) for name, b in betas.items()]
 
 
 def kd(file: File) -> list[Variant]:
@@ -56,8 +56,8 @@ def distillm(file: File) -> list[Variant]:
 
 def todi(file: File) -> list[Variant]:
     common, rate = [f"divergence.temperature={file.setting('temperature')}"], file.setting("kd_rate")
-    mixed = [*common, f"also=[{{divergence: nll, coefficient: {(1.0 - rate) / rate}}}]"]
-    return [Variant("", "todi", common), Variant("mixed", "todi", mixed, scale=rate)]
+    nll = [f"also=[{{divergence: nll, coefficient: {(1.0 - rate) / rate}}}]"] if rate < 1.0 else []
+    return [Variant("", "todi", common), Variant("mixed", "todi", [*common, *nll], scale=rate)]
 
 
 def estimators(file: File) -> list[Variant]:
@@ -84,19 +84,16 @@ def opsd(file: File) -> list[Variant]:
 
 
 def self_distilled(name: str, file: File, has_context: Tensor) -> list[Variant]:
-    """The loss that SDPO and MOPD share. The released ratio to the sampling distribution is the weight `importance`,
-    which acts where a batch is used again."""
-    ratio = [SAME_BATCH, f"weight.token=[{{kind: importance, cap: {file.setting('is_clip')}}}]"]
+    """The loss that SDPO and MOPD share."""
     k, beta = int(file.setting("k")), f"divergence.beta={file.setting('alpha')}"
-    jsd = ["divergence=jsd", beta]
-    tail, renorm = (f"divergence.support={{kind: student_topk, k: {k}, rest: {rest}}}" for rest in ("tail", "renorm"))
-    sampled = ["divergence=rkl_pg", "divergence.ratio=false"]
+    support = "divergence.support={{kind: student_topk, k: {}, rest: {}}}"
+    cap, tail = f"weight.token.importance.cap={file.setting('is_clip')}", support.format(k, "tail")
     found = {
-        "": [*ratio, *jsd, tail],
-        "renorm": [*ratio, *jsd, renorm],
-        "full": [*ratio, *jsd, "divergence.support=full"],
-        "unclipped": [*jsd, tail],
-        "sampled": [*ratio, *sampled],
+        "": [cap, beta, tail],
+        "renorm": [cap, beta, support.format(k, "renorm")],
+        "full": [cap, beta, "divergence.support=full"],
+        "unclipped": ["weight.token=[]", beta, tail],
+        "sampled": [cap, "divergence=rkl_pg", "divergence.ratio=false"],
     }
     return [
         Variant(variant, name, overrides, value=variant != "sampled", has_context=has_context)
@@ -120,69 +117,54 @@ def mopd(file: File) -> list[Variant]:
 
 
 def crisp(file: File) -> list[Variant]:
-    """The release's mean over the tokens of a micro-batch; the paper's, per response, is crisp.yaml's."""
-    rows = tuple(int(n) for n in np.atleast_1d(file.arrays["in_micro_batch_rows"]))
-    common = {"micro_batches": rows}
-    overrides = ["weight.normaliser=token"]
-    jsd = [*overrides, "divergence=jsd", "divergence.beta=0.5"]
-    return [Variant("", "crisp", overrides, **common), Variant("jsd", "crisp", jsd, **common)]
+    common = {"micro_batches": tuple(int(n) for n in np.atleast_1d(file.arrays["in_micro_batch_rows"]))}
+    jsd = ["divergence=jsd", "divergence.beta=0.5"]
+    return [Variant("", "crisp", **common), Variant("jsd", "crisp", jsd, **common)]
 
 
 def revisiting(file: File) -> list[Variant]:
     k, tokens = int(file.setting("k")), file.arrays["in_special_tokens"].tolist()
-    support = f"divergence.support={{kind: teacher_topk, k: {k}, rest: renorm}}"
-    mask = f"weight.token=[{{kind: special, tokens: {tokens}, first_only: true}}]"
+    support = f"divergence.support.k={k}"
     return [
-        Variant("", "revisiting", [support, mask]),
+        Variant("", "revisiting", [support, f"weight.token.special.tokens={tokens}"]),
         Variant("unmasked", "revisiting", [support, "weight.token=[]"]),
     ]
 
 
 def exopd(file: File) -> list[Variant]:
-    sampled = [
-        f"divergence={{kind: rkl_pg, clip: {file.setting('clip')}, dual_clip: 3.0, frozen_advantage: true}}",
-        f"teacher.transform={{kind: power, exponent: {file.setting('lam')}, normalised: false}}",
-        SAME_BATCH,
-    ]
-    return [Variant("", "exopd", sampled, from_student=not file.off_policy)]
+    settings = [f"divergence.clip={file.setting('clip')}", f"teacher.transform.exponent={file.setting('lam')}"]
+    return [Variant("", "exopd", settings, from_student=not file.off_policy)]
 
 
 def iw_opd(file: File) -> list[Variant]:
-    old = file.setting("use_behaviour") == 1
-    overrides = [
-        SAME_BATCH,
-        f"divergence={{kind: rkl_pg, ratio: false, frozen_advantage: {str(old).lower()}}}",
-        f"weight.token=[{{kind: early, gamma: {file.setting('gamma')}, frozen: {str(old).lower()}}}]",
+    old, hot = str(file.setting("use_behaviour") == 1).lower(), file.setting("temperature")
+    settings = [f"divergence.frozen_advantage={old}", f"weight.token.early.frozen={old}"]
+    settings += [f"weight.token.early.gamma={file.setting('gamma')}"]
+    return [
+        Variant("", "iw_opd", [*settings, f"source.temperature={hot}", f"source.tempered={str(hot != 1.0).lower()}"])
     ]
-    return [Variant("", "iw_opd", overrides)]
 
 
 def lightning(file: File) -> list[Variant]:
-    """The release has PPO's ratio and clip, no clip of the advantage, and a mean per response (lightning.yaml)."""
-    clips = f"clip: {file.setting('clip')}, clip_high: {file.setting('clip_high')}"
-    overrides = [
-        f"divergence={{kind: rkl_pg, {clips}, frozen_advantage: true}}",
-        f"weight.normaliser={'token' if file.setting('per_token') else 'sequence'}",
-    ]
-    return [Variant("", "lightning", overrides), Variant("on_policy", "lightning", overrides, from_student=True)]
+    settings = [f"divergence.clip={file.setting('clip')}", f"divergence.clip_high={file.setting('clip_high')}"]
+    settings += ["weight.normaliser=token"] * bool(file.setting("per_token"))
+    return [Variant("", "lightning", settings), Variant("on_policy", "lightning", settings, from_student=True)]
 
 
-def clipped(file: File, dual: bool) -> list[str]:
-    overrides = [SAME_BATCH, f"outcome.clip={file.setting('clip')}"]
-    if "in_clip_high" in file:
-        overrides.append(f"outcome.clip_high={file.setting('clip_high')}")
-    return [*overrides, "outcome.dual_clip=3.0"] if dual else overrides
+def clips(file: File) -> list[str]:
+    names = [name for name in ("clip", "clip_high") if f"in_{name}" in file]
+    return [f"outcome.{name}={file.setting(name)}" for name in names]
 
 
 def grpo(file: File) -> list[Variant]:
     """verl's and TRL's. trl_kl adds k3 to the reference on the sampled token; regularizer.ref_kl is the exact KL."""
-    common = {"from_student": not file.off_policy}
+    common, single = {"from_student": not file.off_policy}, [*clips(file), "outcome.dual_clip=null"]
     token = "outcome.normaliser=token"
     return [
-        Variant("", "grpo", clipped(file, True), **common),
-        Variant("token_mean", "grpo", [*clipped(file, True), token], **common),
-        Variant("trl", "grpo", clipped(file, False), **common),
-        Variant("trl_dapo", "grpo", [*clipped(file, False), token], **common),
+        Variant("", "grpo", clips(file), **common),
+        Variant("token_mean", "grpo", [*clips(file), token], **common),
+        Variant("trl", "grpo", single, **common),
+        Variant("trl_dapo", "grpo", [*single, token], **common),
     ]
 
 
@@ -192,36 +174,26 @@ def drgrpo(file: File) -> list[Variant]:
     rows, columns = file.arrays["in_tokens"].shape
     scale = rows * file.setting("max_new") / columns
     return [
-        Variant("", "drgrpo", clipped(file, False), **common),
-        Variant("verl", "drgrpo", clipped(file, True), scale=scale, **common),
+        Variant("", "drgrpo", clips(file), **common),
+        Variant("verl", "drgrpo", [*clips(file), "outcome.dual_clip=3.0"], scale=scale, **common),
     ]
 
 
 def rlsd(file: File) -> list[Variant]:
-    decay = file.setting("decay_steps")
-    share = file.setting("lam") * (max(0.0, 1.0 - file.setting("step") / decay) if decay else 1.0)
-    modulate = f"kind: rlsd, mix: {share}, bound: {file.setting('epsilon_w')}"
-    sequence = "outcome.normaliser=sequence"
-    normaliser = sequence if file.setting("sequence_mean") else "outcome.normaliser=token"
-    clips = clipped(file, True)
+    settings = [f"outcome.modulate.mix={file.setting('lam')}", f"outcome.modulate.bound={file.setting('epsilon_w')}"]
+    settings += [f"outcome.modulate.anneal={int(file.setting('decay_steps')) or 'null'}", *clips(file)]
+    normaliser = f"outcome.normaliser={'sequence' if file.setting('sequence_mean') else 'token'}"
+    fresh, step = ["outcome.normaliser=sequence", "outcome.modulate.frozen=false"], int(file.setting("step"))
     return [
-        Variant("", "rlsd", [*clips, normaliser, f"outcome.modulate={{{modulate}, frozen: true}}"]),
-        Variant(
-            "on_policy_sequence", "rlsd", [*clips, sequence, f"outcome.modulate={{{modulate}}}"], from_student=True
-        ),
+        Variant("", "rlsd", [*settings, normaliser], step=step),
+        Variant("on_policy_sequence", "rlsd", [*settings, *fresh], from_student=True, step=step),
     ]
 
 
 def sdft(file: File) -> list[Variant]:
-    """TRL's port: ratio to the sampling distribution, mean per response."""
-    skip, beta = int(file.setting("skip")), file.setting("alpha")
-    first = f"{{kind: first, skip: {skip}}}, " if skip else ""
-    common = [
-        SAME_BATCH,
-        f"weight.token=[{first}{{kind: importance, cap: {file.setting('is_clip')}}}]",
-        "weight.normaliser=sequence",
-    ]
-    jsd = ["divergence=jsd", f"divergence.beta={beta}"]
+    common = [f"weight.token.first.skip={int(file.setting('skip'))}"]
+    common += [f"weight.token.importance.cap={file.setting('is_clip')}"]
+    jsd = ["divergence=jsd", f"divergence.beta={file.setting('alpha')}"]
     tail = f"divergence.support={{kind: student_topk, k: {int(file.setting('k'))}, rest: tail}}"
     sampled = ["divergence=rkl_pg", "divergence.ratio=false"]
     return [
@@ -237,26 +209,48 @@ def redi(file: File) -> list[Variant]:
 
 
 def paced(file: File) -> list[Variant]:
-    """Its repository weighs by the reward; the pass rate of the paper (paced.yaml) is in no released file."""
-    overrides = [
-        f"weight.sample=[{{kind: reward, beta: {file.setting('reward_beta')}}}]",
-        "weight.normaliser=sequence",
-        f"divergence={'fkl' if file.setting('forward') else 'rkl'}",
-    ]
-    return [Variant("", "paced", overrides)]
+    forward = ["divergence=fkl"] * bool(file.setting("forward"))
+    return [Variant("", "paced", [f"weight.sample.reward.beta={file.setting('reward_beta')}", *forward])]
 
 
 def rethinking(file: File) -> list[Variant]:
-    """The policy gradient of fresh samples; the ratio to an older student would need its whole distribution."""
-    if file.off_policy:
-        raise ValueError("in_on_policy=0: topk_pg is offered on fresh samples alone, where its ratio is one")
-    k = int(file.setting("k"))
-    student, teacher = (f"{{kind: {side}_topk, k: {k}, rest: renorm}}" for side in ("student", "teacher"))
+    common = [f"divergence.{name}={file.setting(name)}" for name in ("clip", "clip_high")]
+    common += [f"divergence.support.k={int(file.setting('k'))}"]
+    variants = {"": [], "teacher_p": ["divergence.weigh=teacher"], "only_tch": ["divergence.support.kind=teacher_topk"]}
+    fresh = not file.off_policy
+    return [Variant(name, "rethinking", [*common, *more], from_student=fresh) for name, more in variants.items()]
+
+
+def minillm(file: File) -> list[Variant]:
+    """Whitening cancels the scale of the rewards; the language-model term was not executed."""
+    clip = file.setting("reward_clip") * file.setting("reward_scaling")
+    settings = [f"divergence.gamma={file.setting('gamma')}", f"divergence.clip={file.setting('clip')}"]
+    return [Variant("", "minillm", [*settings, f"divergence.adv_clip={clip}"])]
+
+
+def scope(file: File) -> list[Variant]:
+    """With signal_in_loss the reverse KL on the teacher's top k, as the paper's form has it, over wrong rows."""
+    right, wrong = (file.setting("tau") * file.setting(f"{side}_sign") for side in ("student", "teacher"))
+    settings = [f"source.temperature={file.setting('student_temperature')}", f"weight.sample.teacher_ppl.tau={wrong}"]
+    settings += [f"also.0.weight.sample.student_ppl.tau={-right}"]
+    top = f"divergence={{kind: rkl, support: {{kind: teacher_topk, k: {int(file.setting('k'))}, rest: renorm}}}}"
+    exact = [top, "weight.over=kept"]
+    loss = exact if file.setting("signal_in_loss") else [f"divergence.clip={file.setting('clip')}"]
+    return [Variant("", "scope", [*settings, *loss])]
+
+
+def tsd_kd(file: File) -> list[Variant]:
+    share, alpha = file.setting("share"), file.setting("alpha")
+    common = [f"divergence.beta={file.setting('beta')}", f"regularizer.entropy_top={1.0 - share}"]
+    ranking = [f"also.0.weight.token.opener.share={share}", f"also.0.divergence.k={int(file.setting('k'))}"]
     return [
-        Variant("", "rethinking", [f"divergence={{kind: topk_pg, support: {student}}}"]),
-        Variant("teacher_p", "rethinking", [f"divergence={{kind: topk_pg, support: {student}, weigh: teacher}}"]),
-        Variant("only_tch", "rethinking", [f"divergence={{kind: topk_pg, support: {teacher}}}"]),
+        Variant("", "tsd_kd", [*common, *ranking, f"also.0.coefficient={alpha}"], padded=True),
+        Variant("without_ranking", "tsd_kd", [*common, "also=[]"], padded=True),
     ]
+
+
+def curio_sft(file: File) -> list[Variant]:
+    return [Variant("", "curio_sft")]
 
 
 def akl(file: File) -> list[Variant]:
@@ -270,15 +264,6 @@ def taid(file: File) -> list[Variant]:
     target_NV = torch.log_softmax((1.0 - share) * file.log_probs("student") + share * file.log_probs("teacher"), dim=-1)
     overrides = ["divergence=taid", f"divergence.share={share}"]
     return [Variant("", "opd", overrides, constant=float(entropy(target_NV).mean()))]
-
-
-def as_configured(name: str, *overrides: str) -> Variants:
-    """The main loss of a method whose own rule cannot be set to the release's yet."""
-
-    def variants(file: File) -> list[Variant]:
-        return [Variant("", name, overrides)]
-
-    return variants
 
 
 @torch.no_grad()
@@ -296,13 +281,27 @@ def tm_opd(file: File) -> list[Difference]:
     return [Difference("advantages", off, None)]
 
 
+def tip(file: File) -> list[Difference]:
+    """The loss over the drawn tokens that the file gives, since a draw is random; and the weights of the draw."""
+    drawn_N = file.tensor("in_drawn_positions")
+    with mock.patch.object(TipDraw, "draw", lambda *_: drawn_N):
+        main = difference(file, Variant("", "tip"))
+    names, (student_NV, teacher_NV) = ("norm_entropy", "norm_jsd"), map(file.log_probs, ("student", "teacher"))
+    signals = Signals(
+        {"student_entropy": entropy(student_NV), "jsd": jsd(student_NV, teacher_NV)}, student_NV.shape[-1]
+    )
+    found = {name: TipDraw(alpha=1.0 - i, gamma=float(i)).chances(signals) for i, name in enumerate(names)}
+    if file.setting("jsd_topk"):  # on the teacher's top k the draw is not offered
+        del found["norm_jsd"]
+    off = {name: float((chance_N - file.tensor(f"out_{name}")).abs().max()) for name, chance_N in found.items()}
+    return [main, *(Difference(name, value, None) for name, value in off.items())]
+
+
 REGISTRY: dict[str, Variants] = {
     f.__name__: f
     for f in (
         gkd, kd, opd, distillm, todi, estimators, opsd, sdpo, mopd, crisp, revisiting, exopd, iw_opd, lightning, grpo,
-        drgrpo, rlsd, sdft, redi, paced, rethinking, akl, taid,
+        drgrpo, rlsd, sdft, redi, paced, rethinking, minillm, scope, tsd_kd, curio_sft, akl, taid,
     )
 }  # fmt: skip
-REGISTRY |= {name: as_configured(name) for name in ("tip", "scope", "tsd_kd", "curio_sft")}
-REGISTRY["minillm"] = as_configured("minillm", SAME_BATCH)
-OTHER: dict[str, Callable[[File], list[Difference]]] = {"tm_opd": tm_opd}
+OTHER: dict[str, Callable[[File], list[Difference]]] = {"tm_opd": tm_opd, "tip": tip}

@@ -22,7 +22,15 @@ from train.opd.divergence.kl_and_jsd import (
     SkewReverseKL,
     ToDi,
 )
-from train.opd.divergence.sampled_kl import K2, K3, PolicyGradient, PPOClip, TopKPolicyGradient, discounted_future
+from train.opd.divergence.sampled_kl import (
+    K2,
+    K3,
+    PolicyGradient,
+    PPOClip,
+    SquaredGap,
+    TopKPolicyGradient,
+    discounted_future,
+)
 from train.opd.log_probs import Scored
 
 KLS = (ForwardKL, ReverseKL, JSD, SkewForwardKL, SkewReverseKL, ToDi)
@@ -213,8 +221,8 @@ def test_returns_are_discounted_row_by_row_and_can_be_means():
     row_N, time_N = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 1, 2, 0, 1])
     reward_N = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0], dtype=torch.float64)
     scored = record(*pair(n=5))._replace(row_N=row_N, time_N=time_N)
-    assert discounted_future(reward_N, scored, 0.5, False).tolist() == [2.0, 2.0, 0.0, 8.0, 0.0]
-    assert discounted_future(reward_N, scored, 1.0, True).tolist() == [3.0, 4.0, 0.0, 16.0, 0.0]
+    future_N, count_N = discounted_future(reward_N, scored, 0.5)
+    assert future_N.tolist() == [2.0, 2.0, 0.0, 8.0, 0.0] and count_N.tolist() == [2, 1, 0, 1, 0]
 
 
 def test_clip_takes_the_gradient_away_only_where_it_would_go_further():
@@ -369,5 +377,5 @@ def test_bad_settings_are_refused_in_one_line(settings_, message):
 
 def test_every_divergence_is_covered_here():
     covered = {*KLS, *(type(config) for config in SAMPLED), NLL, Ranking, NoDivergence}
-    covered |= {TopKPolicyGradient, AdaptiveKL, InterpolatedKL}
+    covered |= {TopKPolicyGradient, AdaptiveKL, InterpolatedKL, SquaredGap}
     assert set(Divergence.options.values()) == covered

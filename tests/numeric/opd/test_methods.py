@@ -34,13 +34,20 @@ def weighed(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_three_steps_are_the_same_in_one_piece_in_micro_batches_and_after_a_restart(name, source, half_right, weighed):
+OTHER = {"paper": "release", "release": "paper"}
+FORMS = [(name, []) for name in NAMES]
+FORMS += [(name, [f"method.faithful={OTHER[form]}"]) for name in NAMES if (form := method(name).faithful)]
+
+
+@pytest.mark.parametrize("name, words", FORMS, ids=lambda one: one if isinstance(one, str) else "-".join(one))
+def test_three_steps_are_the_same_in_one_piece_in_micro_batches_and_after_a_restart(
+    name, words, source, half_right, weighed
+):
     """Loss and gradient do not depend on the cut; a run that is stopped and taken up goes on with the same numbers.
 
     Weights and advantages carry no gradient.
     """
-    m, moved = method(name), 0.0
+    m, moved = method(name, *words), 0.0
     whole, cut = model(source, 0), model(source, 0)
     o, pieces = objective(m, source, whole), objective(m, source, cut, micro_batch=3)
     for k in range(3):

@@ -104,7 +104,9 @@ def test_a_spliced_response_is_the_student_s_up_to_the_cut_and_right_ones_stay(s
 
 def test_a_revision_reads_the_try_and_its_flag(source, prompts):
     student, config = model(source, 0), Revision(revisions=2)
-    rollouts, _ = config.draw(prompts, 0, student, None)
+    rollouts, _ = config.draw(prompts, 0, model(source, 1), student)  # by the first student, not by the present one
+    live, _ = replace(config, tries="live").draw(prompts, 0, student, None)
+    assert torch.equal(live.tokens_BT, rollouts.tokens_BT) and config.model == "initial"
     tries, _ = STUDENT.draw(prompts, 0, student, None)
     assert len(rollouts) == 5 * 2 * 2
     for i in range(10):
@@ -122,3 +124,18 @@ def test_a_prefix_grows_with_the_step(source, prompts):
     config = replace(STUDENT, length=Schedule(0.25, 1.0, 10))
     longest_at = [int(config.draw(prompts, k, model(source, 0), None)[0].length_B.max()) for k in (0, 5)]
     assert longest_at[0] <= 6 < longest_at[1] <= 15
+    golds = prompts.documents(0)
+    half = round(0.5 * float(np.median(np.diff(golds.offsets) - golds.prompt)))
+    for processes in (1, 2):  # each with its share of the prompts, and the budget of all
+        parts = [prompts.share(rank, processes) for rank in range(processes)]
+        by_gold = replace(STUDENT, length=Schedule(0.5, 3.0, 10), length_of="gold")
+        assert max(int(by_gold.draw(p, 0, model(source, 0), None)[0].length_B.max()) for p in parts) == half
+
+
+def test_temperatures_change_with_the_step(source, prompts):
+    student, teacher = model(source, 0), model(source, 1)
+    config = Spliced(temperatures=Schedule(0.5, 1.0, 2, jump=True))
+    for step, temperature in ((1, 0.5), (2, 1.0)):
+        samplers = config, Spliced(temperature=temperature)
+        rollouts, wanted = (sampler.draw(prompts, step, student, teacher)[0] for sampler in samplers)
+        assert torch.equal(rollouts.tokens_BT, wanted.tokens_BT)

@@ -235,6 +235,16 @@ def test_the_teacher_reads_the_context_at_the_same_response_positions(source, pr
     assert cut(prompt)[0] == [], "the student's own prompt has no context"
 
 
+def test_of_several_recipes_the_first_that_is_at_hand_is_read(source, prompts):
+    rollouts = right_rows(FOUR.draw(prompts, 0, model(source, 0), None)[0], [0])
+    peers, feedback, either = (
+        add_contexts(rollouts, recipe, prompts, 0, 10_000).context
+        for recipe in ("success1", "feedback", "success1/feedback")
+    )
+    assert any(peers) and either == tuple(peer or told for peer, told in zip(peers, feedback, strict=True))
+    assert longest("success1/feedback", 24, 0) == longest("success1", 24, 0) > longest("feedback", 24, 0)
+
+
 def test_a_row_that_was_told_nothing_or_has_no_room_counts_nothing(source, prompts):
     student = model(source, 0)
     m = Method("x", FOUR, InitialStudent(context="success1"), weight=WeightConfig(sample=[Success()]))

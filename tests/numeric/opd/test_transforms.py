@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from tests.helpers.opd_batches import V, logits, pair, record
@@ -38,10 +39,12 @@ def test_temper_target_softens_and_sharpens():
 
 def test_raised_entropy_is_the_one_asked_for_and_mix_leaves_nothing_impossible():
     p_NV = torch.log_softmax(logits(1, 6, V), dim=-1)
-    config = RaisedEntropy(rise=0.2, pivot=1.0)
+    config = RaisedEntropy(rise=0.2, slope=1.0, pivot=1.0, least=1.0, most=64.0)
     after_N, before_N = entropy(config(p_NV, None)), entropy(p_NV)
     wanted_N = (before_N + 0.2 * torch.sigmoid(before_N - 1.0)).clamp(max=math.log(V))
-    torch.testing.assert_close(after_N, wanted_N, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(after_N, wanted_N, atol=1e-4, rtol=1e-4)
+    at_N = RaisedEntropy().temperature(torch.log_softmax(torch.tensor([[9.0, 0, 0], [0, 0, 0], [2, 0, 0]]), dim=-1))
+    assert at_N[:2].tolist() == pytest.approx([1.1, 1.5]) and 1.1 < at_N[2] < 1.5  # sure; beyond reach; between
     sure = torch.tensor([[0.0, -1e4, -1e4]])
     mixed = MixWithUniform(share=0.3)(sure, None).exp()
     torch.testing.assert_close(mixed, torch.tensor([[0.8, 0.1, 0.1]]))

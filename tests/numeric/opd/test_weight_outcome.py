@@ -1,5 +1,7 @@
 """Outcomes, schedules, weights and forks of distillation on real batches of small models."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from synth.world import vocabulary as W
 from synth.world.vocabulary import EOS
 from tests.helpers.opd_batches import FOUR, STUDENT, gradient, model, objective, right_rows
 from tests.helpers.opd_batches import scored as scored_all
-from train.opd.divergence.interface_and_topk import NoDivergence
+from train.opd.divergence.interface_and_topk import NLL, NoDivergence
 from train.opd.divergence.kl_and_jsd import ReverseKL
 from train.opd.log_probs import Scored, Signals
 from train.opd.method import Method
@@ -33,6 +35,7 @@ from train.opd.weight.token_weights import (
     ImportanceWeight,
     Opener,
     Tip,
+    TipDraw,
     TokenWeight,
     TopTeacherEntropy,
 )
@@ -143,6 +146,35 @@ def test_token_and_sample_weights_are_what_they_say(source, prompts):
     for row, step in enumerate(rollouts.verdicts.first_mistake):
         start = int(rollouts.verdicts.start[row, step]) if step >= 0 else shape[1]
         assert int(before[row].sum()) == min(start, int(inside[row].sum()))
+
+
+def test_of_the_tip_draw_as_many_as_asked_for_are_drawn_and_the_likelier_more_often(source, prompts):
+    _, rollouts = scored_pair(source, prompts)
+    inside_BR = rollouts.trainable_BR
+    surely_BR = inside_BR & (torch.arange(inside_BR.shape[1]) < 2)
+    values = {name: torch.where(surely_BR, 1.0, 1e-6) * inside_BR for name in ("student_entropy", "jsd")}
+    drawn_BR, again_BR = (TipDraw(share=0.5)(rollouts, Signals(values, 100)) for _ in range(2))
+    assert torch.equal(drawn_BR, again_BR) and drawn_BR.sum() == int(0.5 * inside_BR.sum())
+    assert drawn_BR[surely_BR].all() and not drawn_BR[~inside_BR].any()
+
+
+def test_what_counts_as_right_is_the_answer_or_every_step(source, prompts):
+    _, rollouts = scored_pair(source, prompts)
+    verdicts = rollouts.verdicts._replace(answer_right=~rollouts.verdicts.right)
+    strict, answer = (replace(rollouts, verdicts=verdicts, judge=judge) for judge in ("strict", "answer"))
+    assert Right()(strict, Signals({}, 0)).tolist() == (1.0 - Right()(answer, Signals({}, 0))).tolist()
+    assert GRPO().rewards(answer).tolist() == GRPO(reward="answer").rewards(strict).tolist()
+    m = Method("x", FOUR, NoTeacher(), NoDivergence(), outcome=GRPO())
+    assert m.judge == objective(m, prompts, model(source, 0)).prompts.judge == "answer"
+
+
+def test_a_tempered_student_is_trained_at_the_temperature_that_it_was_sampled_at(source, prompts):
+    student, tempered = model(source, 0), replace(STUDENT, temperature=0.5, tempered=True)
+    o = objective(Method("x", tempered, NoTeacher(), NLL()), prompts, student)
+    rollouts = o.source(student, 0)[0]
+    wanted = -rollouts.behaviour_BR.sum() / rollouts.length_B.sum()
+    assert gradient(o, student)[0] == pytest.approx(wanted.item(), rel=1e-4)
+    assert not tempered.off_policy and replace(tempered, tempered=False).off_policy
 
 
 def test_sample_weights_compare_responses_of_their_own_group(source, prompts):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from synth.ranges import BadSetting, Positive, Range, settings
 from train.config.schema import Choice
-from train.opd.log_probs import Scored
+from train.opd.log_probs import Scored, Signals
 
 
 class Divergence(Choice):
@@ -25,6 +25,8 @@ class Divergence(Choice):
     needs_teacher: whether a teacher's log-probabilities enter the loss. sampled: whether it is estimated from the
     response's token, which the student must have drawn. whole_responses: whether a position looks at those that follow.
     bounded: whether it stays finite where the target gives a token no chance at all. k: size of a top-k support.
+    needs: signals of the whole batch that it reads. needs_old: whether it reads the whole distribution of the student
+    that drew the batch, where that is used again.
     """
 
     refused: ClassVar = {
@@ -32,11 +34,20 @@ class Divergence(Choice):
         " (rkl_pg is its policy gradient)"
     }
     needs_teacher = True
+    needs_old = False
     sampled = False
 
     @abstractmethod
     def __call__(self, scored: Scored) -> Tensor:
         """float[N], in nats for the true divergences; rows are whole where `whole_responses` says so."""
+
+    @property
+    def needs(self) -> frozenset:
+        return frozenset()
+
+    def prepared(self, signals: Signals) -> "Divergence":
+        """The divergence with what it must know of the whole batch."""
+        return self
 
     def clipped(self, scored: Scored) -> Tensor | None:
         """bool[N]: where a clip changes something; None without clips."""
@@ -176,14 +187,17 @@ class Ranking(Divergence, kind="ranking"):
     """Plackett-Luce: -log of the student's chance to rank its own k likeliest tokens in the teacher's order.
 
     TSD-KD (2603.13260): sum_j logsumexp_{i>=j} log q(v_i) - log q(v_j), v_1 the teacher's favourite. Stationary only at
-    a student that is sure of the order, so not at p = q.
+    a student that is sure of the order, so not at p = q. reversed: the sum runs over i <= j, as released, which is the
+    chance of the reversed order.
     """
 
     k: Annotated[int, Range(2)] = 10
+    reversed: bool = False
 
     def __call__(self, scored: Scored) -> Tensor:
         index_NK = student_topk(scored, self.k)
         order_NK = scored.target_NV.gather(-1, index_NK).argsort(dim=-1, descending=True, stable=True)
         ranked_NK = scored.student_NV.gather(-1, index_NK.gather(-1, order_NK))
-        remaining_NK = ranked_NK.flip(-1).logcumsumexp(dim=-1).flip(-1)
-        return (remaining_NK - ranked_NK).sum(dim=-1)
+        if not self.reversed:
+            ranked_NK = ranked_NK.flip(-1)
+        return (ranked_NK.logcumsumexp(dim=-1) - ranked_NK).sum(dim=-1)

@@ -6,7 +6,7 @@ Legend: B rows, R response columns, V vocabulary.
 """
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from synth.world.vocabulary import EOS, PAD
 from train.core.state import forward_flops
 from train.opd.log_probs import of_token
 from train.opd.rollouts import ORIGINS, Prompts, Rollouts, assemble, generation_flops, join, repeated_prompts
-from train.opd.schedule import OpenShare
+from train.opd.schedule import OpenShare, Schedule, at_step
 from train.opd.source.samplers import GoldDocuments, SampledResponses, needed
 
 
@@ -136,20 +136,23 @@ class Spliced(SampledResponses, kind="spliced"):
     """Mixed policy (DASD, 2601.09088): a wrong response is cut at a random point and the teacher finishes it.
 
     The cut leaves from none to all but one of the student's tokens, uniformly. Right responses stay as they are.
+    temperatures: of both samplings, as they change with the step, in place of `temperature`.
     """
 
     reuse: Positive = 1
+    temperatures: Schedule | None = None
     model = "teacher"
     whole_batch = True
 
     def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
         rollouts, flops = self.sample_from(student, prompts, step, "student")
-        wrong = np.flatnonzero(~rollouts.verdicts.right)
+        wrong = np.flatnonzero(~rollouts.right)
         if len(wrong) == 0:
             return rollouts, flops
         generator = prompts.generator("splice", step)
         keep = (torch.rand(len(wrong), generator=generator) * rollouts.length_B[wrong].cpu()).long().tolist()
-        return self._finished(rollouts, wrong, keep, needed(other), prompts, generator, flops)
+        at = at_step(self.temperatures, step, self.temperature)
+        return self._finished(rollouts, wrong, keep, needed(other), prompts, at, generator, flops)
 
     def _finished(
         self,
@@ -158,6 +161,7 @@ class Spliced(SampledResponses, kind="spliced"):
         keep: list[int],
         teacher: GPT,
         prompts: Prompts,
+        temperature: float,
         generator: torch.Generator,
         flops: float,
     ) -> tuple[Rollouts, float]:
@@ -168,7 +172,7 @@ class Spliced(SampledResponses, kind="spliced"):
         budget = prompts.max_new - np.array(keep)
         most = min(int(budget.max()), teacher.config.context - max(map(len, prefixes)))
         eos, pad = prompts.tokens.eos, prompts.tokens.pad
-        drawn = sample(teacher, prefixes, most, temperature=self.temperature, eos=eos, pad=pad, generator=generator)
+        drawn = sample(teacher, prefixes, most, temperature=temperature, eos=eos, pad=pad, generator=generator)
         lengths = rollouts.length_B.tolist()
         responses = [row[s : s + n] for row, s, n in zip(tokens, starts, lengths, strict=True)]
         behaviours = [row[:n] for row, n in zip(rollouts.behaviour_BR.tolist(), lengths, strict=True)]
@@ -193,28 +197,35 @@ class Revision(SampledResponses, kind="revision"):
     """Self-revision training, phase 1 of SD-Zero (2604.12002): y0, its verdict as a flag, and revisions y1 of it.
 
     Two rows for each of `revisions`: y1 after the prompt that holds y0 and its flag, and y0 + flag + y1 after the bare
-    prompt. Both carry the verdict of y1, by which they are kept or left out.
+    prompt. Both carry the verdict of y1, by which they are kept or left out. tries: who writes y0 and y1: the student
+    at step 0, as published, or the present one, whose tries come to hold tries (its accuracy fell from 43 to 10%).
     """
 
     revisions: Positive = 3
+    tries: Literal["initial", "live"] = "initial"
     whole_batch = True
     one_solution = False
 
+    @property
+    def model(self) -> str | None:
+        return "initial" if self.tries == "initial" else None
+
     def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
-        first, flops = self.sample_from(student, prompts, step, "student")
+        writer = student if self.model is None else needed(other)
+        first, flops = self.sample_from(writer, prompts, step, "student")
         times, tokens = self.revisions, first.tokens_BT.tolist()
         starts, ends = first.prompt_B.tolist(), (first.prompt_B + first.length_B).tolist()
         bare = [row[:s] for row, s in zip(tokens, starts, strict=True)]
         tries = [written(row[s:e]) for row, s, e in zip(tokens, starts, ends, strict=True)]
-        flags = [W.RIGHT if right else W.WRONG for right in first.verdicts.right]
+        flags = [W.RIGHT if right else W.WRONG for right in first.right]
         flagged = [[*y0, flag] for y0, flag in zip(tries, flags, strict=True)]
         texts = [[W.ATTEMPT, *y0, *prompt] for y0, prompt in zip(flagged, bare, strict=True) for _ in range(times)]
         generator = prompts.generator("revision", step)
         drawn = sample(
-            student, texts, prompts.max_new, temperature=self.temperature, eos=EOS, pad=PAD, generator=generator
+            writer, texts, prompts.max_new, temperature=self.temperature, eos=EOS, pad=PAD, generator=generator
         )
         read_B = torch.tensor([len(text) for text in texts])
-        flops += generation_flops(student, read_B, drawn.lengths_B.cpu(), times)
+        flops += generation_flops(writer, read_B, drawn.lengths_B.cpu(), times)
         problems, group_B = first.problems.repeat(times), first.group_B.repeat_interleave(times)
         own = (drawn.tokens_BT, drawn.lengths_B, drawn.sampling_logprobs_BT)
         revised = assemble(prompts, texts, problems, *own, group_B, "revision")
@@ -242,4 +253,5 @@ def doubled(revised: Rollouts, texts: list[list[int]], rows: list[list[int]]) ->
         origin_B=torch.cat([revised.origin_B] * 2),
         problems=Problems(*(np.concatenate([field, field]) for field in revised.problems)),
         verdicts=type(revised.verdicts)(*(np.concatenate([field, field]) for field in revised.verdicts)),
+        judge=revised.judge,
     )

@@ -88,7 +88,8 @@ class BatchSource:
     def _recall(self, kept: Mapping[str, Any], student: GPT) -> Rollouts:
         """Kept responses with their problems and verdicts, which are functions of the index and the tokens."""
         device, stream, tokens = next(student.parameters()).device, self.prompts.stream, self.prompts.tokens
-        tracks = {name: kept[name].to(device) for name in TRACKS} | {"eos": tokens.eos, "pad": tokens.pad}
+        tracks = {name: kept[name].to(device) for name in TRACKS}
+        tracks |= {"judge": self.prompts.judge, "eos": tokens.eos, "pad": tokens.pad}
         every = stream.problems(range(kept["batch"] * self.prompts.count, (kept["batch"] + 1) * self.prompts.count))
         problems = every.take(kept["group_B"].numpy())
         empty = Rollouts(**tracks, problems=problems, verdicts=None)  # type: ignore[arg-type]

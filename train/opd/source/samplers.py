@@ -7,6 +7,8 @@ Legend: B rows.
 """
 
 from abc import abstractmethod
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -44,8 +46,13 @@ class Sampler(Choice):
 
     @property
     def off_policy(self) -> bool:
-        """Whether tokens come from another distribution than the student's at temperature 1 as it is now."""
+        """Whether tokens come from another distribution than that of the student that is trained."""
         return True
+
+    @property
+    def trained_at(self) -> float:
+        """The temperature of the student that is trained."""
+        return 1.0
 
     @abstractmethod
     def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
@@ -75,6 +82,7 @@ class GoldDocuments(Sampler, kind="gold"):
             origin_B=torch.full_like(rows_B, ORIGINS.index("gold")),
             problems=documents.problems,
             verdicts=tokens.check(documents.problems, response_BR.cpu().numpy(), length_B.cpu().numpy()),
+            judge=prompts.judge,
             eos=tokens.eos,
             pad=tokens.pad,
         )
@@ -88,18 +96,25 @@ class SampledResponses(Sampler):
     samples: Positive = 1
     temperature: NotNegative = 1.0
     top_p = None
+    top_k = None
+    temperatures: Schedule | None = None
     length = None
+    length_of = "budget"
 
     def sample_from(self, model: GPT, prompts: Prompts, step: int, origin: str) -> tuple[Rollouts, float]:
         """Responses of one model to each of the step's prompts."""
-        documents, times = prompts.documents(step), self.samples
-        budget = max(1, round(prompts.max_new * at_step(self.length, step)))
+        documents, times, whole_B = prompts.documents(step), self.samples, prompts.max_new
+        if self.length_of == "gold":  # of all prompts of the step, so that every process has the same budget
+            golds = replace(prompts, first=0, stop=None).documents(step)
+            whole_B = float(np.median(np.diff(golds.offsets) - golds.prompt))
+        budget = min(prompts.max_new, max(1, round(whole_B * at_step(self.length, step))))
         texts = repeated_prompts(documents, times)
         drawn = sample(
             model,
             texts,
             budget,
-            temperature=self.temperature,
+            temperature=at_step(self.temperatures, step, self.temperature),
+            top_k=self.top_k or 0,
             top_p=1.0 if self.top_p is None else self.top_p,
             eos=prompts.tokens.eos,
             pad=prompts.tokens.pad,
@@ -113,17 +128,21 @@ class SampledResponses(Sampler):
 
 @settings
 class OwnResponses(SampledResponses):
-    """Samples of the student. top_p: of the nucleus, null for all tokens. length: share of the budget `max_new` that a
-    response may take, as it changes with the step (prefix distillation)."""
+    """Samples of the student. top_p: of the nucleus, top_k: likeliest tokens, null for all. length: how long a response
+    may be, as it changes with the step (prefix distillation): a share of the budget `max_new`, or, with length_of=gold,
+    of the median gold solution of the step's prompts, then in multiples, too."""
 
     top_p: OpenShare | None = None
+    top_k: Positive | None = None
     length: Schedule | None = None
+    length_of: Literal["budget", "gold"] = "budget"
     writes_as_student = True
 
     def __post_init__(self) -> None:
         if self.length is not None and not min(self.length.start, self.length.end) > 0.0:
             raise ValueError("source.length: accepted are shares above 0, up to 1")
-        check_share("source.length", self.length)
+        if self.length_of == "budget":
+            check_share("source.length", self.length)
 
     def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
         return self.sample_from(student, prompts, step, "student")
@@ -131,13 +150,20 @@ class OwnResponses(SampledResponses):
 
 @settings
 class StudentSampler(OwnResponses, kind="student"):
-    """Fresh samples of the student as it is now: on-policy. reuse: steps that learn from one batch."""
+    """Fresh samples of the student as it is now: on-policy. reuse: steps that learn from one batch. tempered: the
+    student that is trained is softmax(logits / temperature), too (verl), so that its samples are its own."""
 
     reuse: Positive = 1
+    tempered: bool = False
 
     @property
     def off_policy(self) -> bool:
-        return self.temperature != 1.0 or self.top_p is not None or self.reuse > 1
+        cut = self.top_p is not None or self.top_k is not None
+        return self.temperature != self.trained_at or cut or self.reuse > 1
+
+    @property
+    def trained_at(self) -> float:
+        return (self.temperature or 1.0) if self.tempered else 1.0
 
 
 @settings

@@ -28,21 +28,22 @@ CORRECT = {"retry_rate": 0.0, "retry_kind": "retry", "uncorrected": 0.0}  # gold
 
 
 def sections(recipe: str) -> set[str]:
-    """Names of a recipe's sections."""
-    return {name for name, _ in parse(recipe)}
+    """Names of the sections of recipes."""
+    return {name for one in recipe.split("/") for name, _ in parse(one)}
 
 
 def longest(recipe: str, response: int, gold: int) -> int:
-    """An upper bound on the tokens of a recipe's sections.
+    """An upper bound on the tokens of a recipe's sections, of the longest of several.
 
     Args:
         response: the budget of a response; gold: tokens of the longest gold solution.
     """
     size = {"gold": gold + 1, "partial": gold + 1, "attempt": response + 2, "feedback": 4, "concise": 1}
-    total = 0
-    for name, count in parse(recipe):
-        total += count * (response + 1) if name in MOST else size.get(name, 3)
-    return total
+
+    def tokens(name: str, count: int) -> int:
+        return count * (response + 1) if name in MOST else size.get(name, 3)
+
+    return max(sum(tokens(*section) for section in parse(one)) for one in recipe.split("/"))
 
 
 def add_contexts(rollouts: Rollouts, recipe: str, prompts: Prompts, step: int, limit: int) -> Rollouts:
@@ -70,9 +71,11 @@ def add_contexts(rollouts: Rollouts, recipe: str, prompts: Prompts, step: int, l
         group = [responses[row] for row in rows]
         verdicts = type(rollouts.verdicts)(*(field[rows] for field in rollouts.verdicts))
         orders = rng.generators(prompts.seed, f"told {step} {g}", range(len(rows)))
+        verdicts = verdicts._replace(right=rollouts.right[rows])
         for own, row in enumerate(rows):
             facts = material(world, problems.take(g), group, verdicts, own, orders[own], golds[g])
-            tokens = tuple(int(t) for section in build(recipe, facts) for t in section)
+            found = next(filter(None, (build(one, facts) for one in recipe.split("/"))), [])
+            tokens = tuple(int(t) for section in found for t in section)
             contexts[row] = tokens if len(tokens) <= left_B[row] else ()
     return replace(rollouts, context=tuple(contexts))
 
@@ -81,17 +84,17 @@ SHORTER = "concise"  # the one recipe that asks for less instead of giving more
 
 
 def measure_skill(model: GPT, data: DataConfig, recipe: str, problems: int) -> dict[str, Any]:
-    """Greedy solutions of held-out problems with the context and without.
+    """Greedy solutions of held-out problems with the context, of several the first, and without.
 
     Returns:
         context, problems, accuracy_with, accuracy_without, gain (with a 95% interval, paired by problem), the mean
         lengths length_with and length_without, and `clear`: whether the gain is clearly positive; for `concise`,
         whether solutions are clearly shorter.
     """
-    done = {}
-    for name in (recipe, "none"):
-        done[name] = evaluate(model, data.with_context(name).source("test", "context skill"), range(problems))
-    informed, bare = done[recipe], done["none"]
+    informed, bare = (
+        evaluate(model, data.with_context(name).source("test", "context skill"), range(problems))
+        for name in (recipe.split("/")[0], "none")
+    )
     gain = paired_difference(informed.verdicts.right, bare.verdicts.right)
     longer = informed.length.astype(float) - bare.length
     error = Z * longer.std() / np.sqrt(len(longer))

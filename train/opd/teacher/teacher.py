@@ -10,7 +10,7 @@ Legend: B rows, T columns, R response columns, N response positions, n some of t
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any
 
 import torch
@@ -128,7 +128,8 @@ class Route(Choice):
 
 class TeacherConfig(Choice):
     """Whose distribution is the target. context: what the teacher reads beyond the student's prompt, none or a recipe
-    of `synth.contexts.sections` such as success2+failure1. transform: what is made of its distribution. route: between
+    of `synth.contexts.sections` such as success2+failure1; of several with / between them the first that is at hand.
+    transform: what is made of its distribution. route: between
     several external teachers.
 
     is_self: whether the student teaches itself. one_model: whether a single frozen model stands behind it.
@@ -160,33 +161,42 @@ class ReadingTeacher(TeacherConfig):
     transform: Transform = field(default_factory=Identity)
 
     def __post_init__(self) -> None:
-        parse(self.context)
+        for recipe in self.context.split("/"):
+            parse(recipe)
 
 
 class Teacher:
     """What scores the responses: a scoring model and its transform, and where asked for the student at step 0.
 
-    model: None where the method has no teacher. reference: None where nothing needs the student at step 0.
+    model: None where the method has no teacher. reference: None where nothing needs the student at step 0. old: the
+    student as it drew a batch that is used again, where something needs its whole distribution.
     """
 
-    def __init__(self, config: TeacherConfig, model: ScoringModel | None, reference: GPT | None = None) -> None:
-        self.config, self.model = config, model
+    def __init__(
+        self,
+        config: TeacherConfig,
+        model: ScoringModel | None,
+        reference: GPT | None = None,
+        old: ScoringModel | None = None,
+    ) -> None:
+        self.config, self.model, self.old = config, model, old
         self.reference = None if reference is None else frozen(reference)
 
     def follow(self, student: GPT, step: int) -> None:
         """Called before every step."""
-        if self.model is not None:
-            self.model.follow(student, step)
+        for model in filter(None, (self.model, self.old)):
+            model.follow(student, step)
 
     def targets(self, rollouts: Rollouts, student: GPT) -> Targets:
-        """Log-probabilities of target and reference at the response positions, without gradient; None where there is
-        none."""
+        """Log-probabilities of target, reference and old student at the response positions, without gradient; None
+        where there is none."""
         teacher = reference = None
+        old = None if self.old is None else self.old.log_probs(replace(rollouts, context=()), student)
         if self.reference is not None:
             reference = log_probs_of(self.reference, rollouts.tokens_BT, rollouts.prompt_B, rollouts.length_B)
         if self.model is not None:
             teacher = self._transformed(self.model.log_probs(rollouts, student), reference)
-        return teacher, reference
+        return teacher, reference, old
 
     def _transformed(self, teacher: LogProbs, reference: LogProbs | None) -> LogProbs:
         transform = self.config.transform
@@ -212,14 +222,17 @@ class Teacher:
         context_B = torch.tensor([len(c) for c in rollouts.context or [()] * len(rollouts)], device=bare_B.device)
         readers = [] if self.model is None else self.model.readers(rollouts, student)
         lengths = [(model, (bare_B + context_B)[rows_B]) for model, rows_B in readers]
-        if self.reference is not None:
-            lengths.append((self.reference, bare_B))
+        old = [] if self.old is None else self.old.models
+        lengths += [(model, bare_B) for model in [*old, *filter(None, [self.reference])]]
         tokens = sum(int(length_B.sum()) for _, length_B in lengths)
         return tokens, sum((forward_flops(model.config, length_B - 1) for model, length_B in lengths), 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        return {} if self.model is None else self.model.state_dict()
+        own = {} if self.model is None else self.model.state_dict()
+        return own if self.old is None else own | {"old": self.old.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if self.model is not None:
             self.model.load_state_dict(state)
+        if self.old is not None:
+            self.old.load_state_dict(state["old"])

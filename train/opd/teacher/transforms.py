@@ -14,8 +14,8 @@ from train.config.schema import Choice
 from train.opd.log_probs import entropy
 from train.opd.schedule import OpenShare
 
-HOTTEST = 64.0  # of the search for a temperature; beyond it any distribution is as good as uniform
-HALVINGS = 30
+HALVINGS = 20  # of the search for a temperature
+CERTAIN = 0.03  # nats of entropy, up to which a position only gets the least temperature
 
 
 class Transform(Choice):
@@ -68,23 +68,30 @@ class Temper(Transform, kind="temper"):
 
 @settings
 class RaisedEntropy(Transform, kind="raised"):
-    """A temperature for each position that makes its entropy H + rise * sigmoid(H - pivot) (CurioSFT, 2602.02244).
+    """A temperature per position, from `least` to `most`, that makes its entropy H + rise sigmoid(slope (H - pivot)).
 
-    Uncertain positions are kept open, certain ones nearly as they are. Found by bisection; at most uniform.
+    CurioSFT (2602.02244): uncertain positions are kept open, certain ones nearly as they are. Found by bisection.
     """
 
-    rise: AboveZero = 0.3
-    pivot: float = 1.0
+    rise: AboveZero = 0.5
+    slope: AboveZero = 2.0
+    pivot: float = 1.2
+    least: AboveZero = 1.1
+    most: AboveZero = 1.5
 
-    def __call__(self, p_NV: Tensor, reference_NV: Tensor | None) -> Tensor:
+    def temperature(self, p_NV: Tensor) -> Tensor:
+        """The temperature of each position: float[N]."""
         before_N = entropy(p_NV)
-        wanted_N = (before_N + self.rise * torch.sigmoid(before_N - self.pivot)).clamp(max=log(p_NV.shape[-1]))
-        low_N, high_N = torch.ones_like(before_N), torch.full_like(before_N, HOTTEST)
+        wanted_N = before_N + self.rise * torch.sigmoid(self.slope * (before_N - self.pivot))
+        low_N, high_N = torch.full_like(before_N, self.least), torch.full_like(before_N, self.most)
         for _ in range(HALVINGS):
             middle_N = (low_N + high_N) / 2
             short_N = entropy(torch.log_softmax(p_NV / middle_N[:, None], dim=-1)) < wanted_N
             low_N, high_N = torch.where(short_N, middle_N, low_N), torch.where(short_N, high_N, middle_N)
-        return torch.log_softmax(p_NV / high_N[:, None], dim=-1)
+        return torch.where(before_N <= CERTAIN, torch.full_like(before_N, self.least), (low_N + high_N) / 2)
+
+    def __call__(self, p_NV: Tensor, reference_NV: Tensor | None) -> Tensor:
+        return torch.log_softmax(p_NV / self.temperature(p_NV)[:, None], dim=-1)
 
 
 @settings

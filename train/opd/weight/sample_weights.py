@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from synth.contexts.sections import written
-from synth.ranges import AboveZero, settings
+from synth.ranges import AboveZero, BadSetting, settings
 from train.config.schema import Choice
 from train.opd.log_probs import Signals
 from train.opd.rollouts import Rollouts, group_mean, judged_right
@@ -61,7 +61,7 @@ class Success(SampleWeight, kind="success"):
     """Only responses whose teacher was shown a right peer, one of another text (MOPD, 2605.12652)."""
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
-        right, group, shown = rollouts.verdicts.right, rollouts.group_B.tolist(), rollouts.has_context_B.tolist()
+        right, group, shown = rollouts.right, rollouts.group_B.tolist(), rollouts.has_context_B.tolist()
         texts = [tuple(written(row)) for row in rollouts.response_BR.tolist()]
         good: dict[int, set[tuple[int, ...]]] = {g: set() for g in group}
         for row in range(len(texts)):
@@ -125,10 +125,16 @@ class RewardSoftmax(SampleWeight, kind="reward"):
 
 @settings
 class Perplexity(SampleWeight):
-    """exp(score / tau) over its mean among the responses to the same prompt that are as right (SCOPE, 2604.10688)."""
+    """exp(score / tau) over its mean among the responses to the same prompt that are as right (SCOPE, 2604.10688).
 
-    tau: AboveZero = 1.0
+    tau below 0 turns the order round."""
+
+    tau: float = 1.0
     needs_group = True
+
+    def __post_init__(self) -> None:
+        if self.tau == 0.0:
+            raise BadSetting("tau=0.0: accepted: numbers other than 0")
 
     def normalised(self, score_B: Tensor, rollouts: Rollouts) -> Tensor:
         """The weights, from each response's score before tau."""
@@ -142,12 +148,16 @@ class Perplexity(SampleWeight):
 
 @settings
 class StudentPerplexity(Perplexity, kind="student_ppl"):
-    """Proportional to PPL_S^(1/tau): learn most from the right responses that the student found unlikely (SCOPE)."""
+    """Proportional to PPL_S^(1/tau): learn most from the right responses that the student found unlikely (SCOPE).
 
+    frozen: by the student that drew them."""
+
+    frozen: bool = False
     needs = frozenset({"log_q"})
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
-        return self.normalised(-signals.mean("log_q", rollouts), rollouts)
+        old_B = rollouts.behaviour_BR.sum(dim=1) / rollouts.length_B.clamp(min=1)
+        return self.normalised(-(old_B if self.frozen else signals.mean("log_q", rollouts)), rollouts)
 
 
 @settings

@@ -9,7 +9,8 @@ from math import log
 import torch
 from torch import Tensor
 
-from synth.ranges import AboveZero, Positive, settings
+from synth.kernel.rng import key
+from synth.ranges import AboveZero, Count, NotNegative, settings
 from synth.world.vocabulary import EOS, SPECIALS
 from train.config.schema import Choice
 from train.opd.log_probs import Signals
@@ -36,14 +37,14 @@ def columns(rollouts: Rollouts) -> Tensor:
 
 
 def top(value_BR: Tensor, share: float, rollouts: Rollouts) -> Tensor:
-    """1 at the `share` of all trainable positions where the value is highest (ties included)."""
+    """1 at the `share` of all trainable positions where the value is highest: from its 1 - share quantile on."""
     inside_BR = rollouts.trainable_BR
-    value_N = value_BR[inside_BR]
-    if len(value_N) == 0:
-        return torch.zeros_like(value_BR)
-    kept = max(1, round(share * len(value_N)))
-    least = value_N.topk(kept).values[-1]
-    return ((value_BR >= least) & inside_BR).float()
+    return ((value_BR >= quantile(value_BR[inside_BR], share)) & inside_BR).to(value_BR.dtype)
+
+
+def quantile(value_N: Tensor, share: float) -> float:
+    """What a `share` of the values reaches, on a line between two of them."""
+    return float(value_N.quantile(round(1.0 - share, 12))) if len(value_N) else 0.0
 
 
 def mistake_start(rollouts: Rollouts) -> Tensor:
@@ -58,7 +59,7 @@ def mistake_start(rollouts: Rollouts) -> Tensor:
 class DropFirst(TokenWeight, kind="first"):
     """Drops the first `skip` tokens, where a teacher speaks about the context that it read (SDFT, 2601.19897)."""
 
-    skip: Positive = 2
+    skip: Count = 2
     drops = True
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
@@ -142,14 +143,52 @@ class Tip(TokenWeight, kind="tip"):
 
 
 @settings
+class TipDraw(TokenWeight, kind="tip_draw"):
+    """`share` of the tokens, drawn with weights (H / log V)^alpha (JSD / log 2)^gamma (released code of TIP)."""
+
+    share: OpenShare = 0.5
+    alpha: NotNegative = 1.0
+    gamma: NotNegative = 1.0
+    drops = True
+    needs = frozenset({"student_entropy", "jsd"})
+
+    def chances(self, signals: Signals) -> Tensor:
+        """The weights of the draw, up to a factor: float[B, R]."""
+        h_BR, d_BR = signals["student_entropy"] / log(signals.vocabulary), signals["jsd"] / log(2.0)
+        return h_BR.clamp(min=1e-8) ** self.alpha * d_BR.clamp(min=1e-8) ** self.gamma
+
+    def draw(self, chance_N: Tensor, seed: int) -> Tensor:
+        """Places of the drawn tokens, each at most once: int64[share of N]. The seed is that of the batch."""
+        generator = torch.Generator().manual_seed(key(seed, "tip draw", 0))
+        return torch.multinomial(chance_N.cpu(), int(self.share * len(chance_N)), generator=generator)
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        inside_BR, drawn_BR = rollouts.trainable_BR, torch.zeros_like(signals["jsd"])
+        chance_N = self.chances(signals)[inside_BR]
+        drawn_N = torch.zeros_like(chance_N)
+        drawn_N[self.draw(chance_N, rollouts.first).to(chance_N.device)] = 1.0
+        return drawn_BR.masked_scatter(inside_BR, drawn_N)
+
+
+@settings
 class Opener(TokenWeight, kind="opener"):
-    """The smallest prefix of each response that holds `share` of the student's entropy over it (TSD-KD)."""
+    """The smallest prefix of each response that holds `share` of the student's entropy over it, alone (TSD-KD).
+
+    flat: as released: one prefix for all, of as many columns as tokens of the batch in a row, without the one that
+    reaches the share.
+    """
 
     share: OpenShare = 0.1
+    flat: bool = False
+    drops = True
     needs = frozenset({"student_entropy"})
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
         entropy_BR = signals["student_entropy"]
+        if self.flat:
+            entropy_N = entropy_BR[rollouts.trainable_BR]
+            short_N = (entropy_N / entropy_N.sum()).cumsum(dim=0) < self.share
+            return (columns(rollouts) < short_N.sum()).to(entropy_BR.dtype)
         before_BR = entropy_BR.cumsum(dim=1) - entropy_BR
         return (before_BR < self.share * entropy_BR.sum(dim=1, keepdim=True)).float()
 

@@ -221,11 +221,21 @@ def test_the_end_is_judged():
         ([W.ANSWER, n + 13, W.EOS], EARLY, True, False, False),
         ([], NEVER, False, False, False),
     ]
+    wrong = [*steps, W.ANSWER, n + 12]
+    cases += [  # a revised answer counts, behind the last verdict on an answer
+        ([*wrong, W.WRONG, *steps, W.ANSWER, n + 13, W.EOS], ENDED, True, True, True),
+        ([*wrong, W.WRONG, *wrong, W.WRONG, *steps, W.ANSWER, n + 13, W.EOS], ENDED, True, True, True),
+        ([*steps, W.ANSWER, n + 13, W.RIGHT, *wrong, W.EOS], ENDED, False, False, False),
+        ([*wrong, W.EOS, W.WRONG, *steps, W.ANSWER, n + 13, W.EOS], ENDED, False, False, False),
+        ([W.WRONG, *steps, W.ANSWER, n + 13, W.EOS], ENDED, True, False, False),
+    ]
     for tokens, ending, answer, right, published in cases:
         verdicts = judge(problem, ENGLISH, tokens)
         found = verdicts.ending[0], verdicts.answer_right[0], verdicts.right[0], verdicts.published[0]
         assert found == (ending, answer, right, published), (ENDINGS[ending], tokens[-4:])
     assert kinds(judge(problem, ENGLISH, steps[:-1])) == ["right", "malformed"]
+    revised = judge(problem, ENGLISH, cases[-5][0])
+    assert revised.start[0, 0] == len(wrong) + 1 and revised.stop[0, 1] == len(wrong) + 1 + len(steps)
 
 
 def test_published_leniencies_pass_there_and_only_there():

@@ -256,14 +256,35 @@ def test_every_method_file_loads_is_short_and_says_what_it_is(name):
     text = (CONFIGS / "method" / f"{name}.yaml").read_text(encoding="utf-8")
     header = "".join(line for line in text.splitlines() if line.startswith("#"))
     assert (len(text.splitlines()) <= 15 and "Certain" in header) or "Likely" in header
-    assert method(name).name == name
+    made = method(name)
+    assert made.name == name and bool(made.faithful) == bool(made.release or made.paper) <= bool(made.deviates)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if method(name).faithful])
+def test_the_other_form_of_a_method_is_one_word_and_settings_inside_it_hold(name):
+    made, other = method(name), "paper" if method(name).faithful == "release" else "release"
+    switched = method(name, f"method.faithful={other}")
+    assert switched.faithful == other and replace(switched, faithful=made.faithful) != made
+    assert method(name, f"method.faithful={made.faithful}") == made
+
+
+def test_a_form_acts_before_what_is_set_inside_it_and_needs_a_method_that_has_it():
+    words = ["method.divergence.clip=0.3", "method.faithful=release"]
+    assert method("exopd", *words).divergence.clip == 0.3 and method("exopd", *words).source.reuse == 2
+    with pytest.raises(ValueError, match="faithful=release: this method has one form"):
+        method("opd", "method.faithful=release")
 
 
 def test_the_table_of_methods_has_a_row_for_each_with_its_paper(capsys):
     assert main(["gkd", "scope", "opd_then_rl"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[2].startswith("| `gkd` | mix, share 0.5 |  | jsd, beta 0.5 | normaliser sequence |")
-    assert "2306.13649" in shown[2] and "rkl + nll" in shown[3] and "times 1.0→0.0 at 60" in shown[4]
+    assert (
+        "2306.13649" in shown[2]
+        and "**paper**: The release" in shown[2]
+        and "rkl + nll" in shown[3]
+        and "times 1.0→0.0 at 60" in shown[4]
+    )
     assert main([]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(METHODS) + 2
     assert main(["nope"]) == 2 and "nope: no such method" in capsys.readouterr().err
