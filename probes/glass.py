@@ -13,9 +13,9 @@ there is not read. `probe` is a run folder of probes.run, whose choice of layer 
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from jinja2 import Environment, FileSystemLoader
 from jinja2.utils import htmlsafe_json_dumps
@@ -29,39 +29,33 @@ from synth.documents import Documents
 from synth.oracle.next_token import POLICIES
 from synth.problem.records import from_record
 from synth.problem_source import SPLITS
+from synth.ranges import Count, NotNegative, OneOf, settings
 from synth.store.files import atomic_write
 
 FOLDER = Path(__file__).resolve().parent / "viewer"
 STREAM = "look"
 
 
-@dataclass(frozen=True)
+@settings
 class GlassConfig:
     """Settings of the command. `preset`: of other problems than the checkpoint's own. `policy`: what the oracle says
     after something impossible (`synth.oracle.next_token`). `temperature` 0 is greedy, `seed` is of the sampling."""
 
     checkpoint: str = REQUIRED
     beside: str | None = None
-    index: int = 0
+    index: Count = 0
     text: str | None = None
-    split: str = "test"
+    split: Annotated[str, OneOf(*SPLITS)] = "test"
     preset: str | None = None
-    temperature: float = 0.0
+    temperature: NotNegative = 0.0
     seed: int = 0
-    policy: str = "continue"
+    policy: Annotated[str, OneOf(*POLICIES)] = "continue"
     probe: str | None = None
     readout: ReadoutConfig = field(default_factory=ReadoutConfig)
     threads: int = 1
     out: str = "glass.html"
 
     def __post_init__(self) -> None:
-        if self.index < 0:
-            raise ValueError(f"index={self.index}: accepted: 0 or more")
-        if self.temperature < 0:
-            raise ValueError(f"temperature={self.temperature}: accepted: 0 (greedy) or more")
-        for name, accepted in (("split", tuple(SPLITS)), ("policy", POLICIES)):
-            if getattr(self, name) not in accepted:
-                raise ValueError(f"{name}={getattr(self, name)}: accepted: {', '.join(accepted)}")
         if Path(self.out).suffix != ".html":
             raise ValueError(f"out={self.out}: accepted: a file name that ends in .html")
 

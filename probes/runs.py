@@ -59,11 +59,8 @@ class OpenCheckpoint:
 
 
 def open_checkpoint(path: str | Path, setting: str = "checkpoint", preset: str | None = None) -> OpenCheckpoint:
-    """The checkpoint at `path`; `preset` names other problems than its own.
-
-    Raises ValueError naming the setting where nothing can be read at `path`, its tokens are no phrases, or the preset
-    has another vocabulary.
-    """
+    """The checkpoint at `path`; `preset` names other problems than its own. Raises ValueError naming the setting where
+    nothing can be read at `path`, its tokens are no phrases, or the preset has another vocabulary."""
     path = checkpoint.expand_zoo_path(path, setting)
     if not path.exists():
         raise ValueError(f"{setting}={path}: does not exist; accepted: {ACCEPTED}")
@@ -98,11 +95,9 @@ def _open_hugging_face(path: Path, setting: str, preset: str | None) -> OpenChec
 
 
 class ResumeLog:
-    """Named parts of a run, each done once, in metrics.jsonl: a killed run goes on after its last finished part.
-
-    Values are JSON: None for a number that is not finite, no tuples. A line with `value` ends a part; lines before it,
-    the V-probe's losses, belong to the part after them and are dropped on a new start where that was not finished.
-    """
+    """Named parts of a run, each done once, in metrics.jsonl: a killed run goes on after its last finished part. Values
+    are JSON: None for a number that is not finite, no tuples. A line with `value` ends a part; lines before it, the
+    V-probe's losses, belong to the part after them and are dropped on a new start where that was not finished."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

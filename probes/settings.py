@@ -1,42 +1,19 @@
-"""Settings that every task of `probes.run` has, and the checks that settings share.
+"""Settings that every task of `probes.run` has; a task adds a section of its own, under its name."""
 
-A task adds a section of its own: its file holds the dataclass of the section and a subclass of `ProbeConfig` with it,
-whose default for `task` is the name on the command line.
-"""
+from dataclasses import field
+from typing import Literal
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
-
-from probes.queries.labels import ALL, GIVEN, TASKS
+from probes.queries.labels import ALL, TASKS
 from probes.readout.linear import LinearConfig
 from probes.readout.vprobe import VProbeConfig
 from probes.runs import REQUIRED, DataConfig, OutConfig
+from synth.ranges import BadSetting, Positive, settings
 from synth.store.encodings import PHRASE
 
 LINEAR, VPROBE = "linear", "vprobe"  # probes, as summaries name them
 
 
-def check_at_least(section: str, settings: Any, **bounds: int) -> None:
-    """Raises ValueError for a setting below its bound."""
-    for name, least in bounds.items():
-        if getattr(settings, name) < least:
-            raise ValueError(f"{section}.{name}={getattr(settings, name)}: accepted: {least} or more")
-
-
-def check_above_zero(section: str, settings: Any, name: str) -> None:
-    if not getattr(settings, name) > 0:
-        raise ValueError(f"{section}.{name}={getattr(settings, name)}: accepted: above 0")
-
-
-def check_each(section: str, settings: Any, name: str, accepted: str, fits: Callable[[Any], bool]) -> None:
-    """Raises ValueError for a list that is empty or has an entry that does not fit."""
-    values = getattr(settings, name)
-    if not values or not all(map(fits, values)):
-        raise ValueError(f"{section}.{name}={list(values)}: accepted: {accepted}")
-
-
-@dataclass(frozen=True)
+@settings
 class QueryConfig:
     """Problems to `fit` on and for `validation` (train split) and to `test` on; at most `most` queries a problem.
 
@@ -45,20 +22,19 @@ class QueryConfig:
     paper, or `given`, those that have a sentence and are not the query: in a small world the others' names tell.
     """
 
-    fit: int = 1500
-    validation: int = 300
-    test: int = 600
-    most: int = 10
+    fit: Positive = 1500
+    validation: Positive = 300
+    test: Positive = 600
+    most: Positive = 10
     balance: bool = False
-    nece: str = ALL
+    nece: Literal["all", "given"] = ALL
 
     def __post_init__(self) -> None:
-        check_at_least("probe.queries", self, fit=1, validation=1, test=1, most=2 if self.balance else 1)
-        if self.nece not in (ALL, GIVEN):
-            raise ValueError(f"probe.queries.nece={self.nece}: accepted: {ALL}, {GIVEN}")
+        if self.balance and self.most < 2:
+            raise BadSetting(f"most={self.most}: accepted: 2 or more with balance=true")
 
 
-@dataclass(frozen=True)
+@settings
 class ProbeSettings:
     """The content of configs/probe/NAME.yaml; a probe without tasks is left out."""
 
@@ -77,7 +53,7 @@ class ProbeSettings:
         return [task for task in TASKS if task in (*self.linear.tasks, *self.vprobe.tasks)]
 
 
-@dataclass(frozen=True)
+@settings
 class ProbeConfig:
     """Settings of the command. `seed`: of the queries, the probes' initial weights and order, and the random model.
 

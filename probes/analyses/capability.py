@@ -10,69 +10,54 @@ the mean as a gain, so the bins come from the even draws and the rates before an
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from probes.analyses.responses import response_budget, sample_responses
-from probes.runs import BLUE, GREY, CaptionedFigure, ClusterBootstrap, ResumeLog, error_bars, pass_at_k
-from probes.settings import ProbeConfig, check_above_zero, check_at_least, check_each
-from probes.tables import cell, estimate_of, percent_axis, plot_intervals
+from probes.runs import BLUE, GREY, CaptionedFigure, ClusterBootstrap, ResumeLog, pass_at_k
+from probes.settings import ProbeConfig
+from probes.tables import Rows, cells, percent_axis, plot_bars, plot_intervals
 from probes.tasks.task import Models, Summary, task_of
 from synth.problem.arrays import DIFFERENCE, MULTIPLY, Problems
+from synth.ranges import AboveZero, BadSetting, Filled, Positive, settings
 
 BINS = ("none", "to 25%", "to 50%", "to 75%", "below all", "all")
 
 
-@dataclass(frozen=True)
+@settings
 class Settings:
-    """`before`: the model that `model` was made from. `k`: of pass@k, at most `samples`."""
+    """`model` is the model after, `before` what it was made from. `k`: of pass@k, at most `samples`."""
 
     before: str | None = None
-    problems: int = 200
-    samples: int = 32
-    temperature: float = 1.0
-    k: tuple[int, ...] = (1, 4, 32)
+    problems: Positive = 200
+    samples: Positive = 32
+    temperature: AboveZero = 1.0
+    k: Annotated[tuple[int, ...], Filled] = (1, 4, 32)
 
     def __post_init__(self) -> None:
-        check_at_least("capability", self, problems=1, samples=1)
-        check_above_zero("capability", self, "temperature")
-        check_each(
-            "capability", self, "k", f"a list of numbers from 1 to {self.samples}", lambda k: 1 <= k <= self.samples
-        )
+        if not all(1 <= k <= self.samples for k in self.k):
+            raise BadSetting(f"k={list(self.k)}: accepted: a list of numbers from 1 to {self.samples}")
 
 
-@dataclass(frozen=True)
-class Config(ProbeConfig):
-    """`model` is the model after."""
-
-    task: str = "capability"
-    capability: Settings = field(default_factory=Settings)
-
-
-def run(config: Config, models: Models, log: ResumeLog) -> dict[str, Any]:
+def run(config: ProbeConfig, c: Settings, models: Models, log: ResumeLog) -> dict[str, Any]:
     """Tables `accuracy` and `transitions`."""
-    c = config.capability
     source = config.data.source("test", "capability")
     documents = source.documents(range(c.problems))
     right_PN = {}
     for name, setting in (("before", "capability.before"), ("after", "model")):
-        settings = {"samples": c.samples, "temperature": c.temperature, "seed": config.seed}
-        settings["budget"] = response_budget(models[setting], documents, setting)
-        responses = sample_responses(models[setting], documents, source.world, log, name, **settings)
+        budget, draws = response_budget(models[setting], documents, setting), (c.samples, c.temperature)
+        responses = sample_responses(models[setting], documents, source.world, log, name, budget, config.seed, *draws)
         right_PN[name] = responses.verdicts.right.reshape(c.problems, c.samples)
     ops = documents.problems.ops
     groups = {"all": np.ones(len(ops), dtype=bool)} | {str(k): ops == k for k in np.unique(ops)}
     groups |= by_operation(documents.problems)
     accuracy = [{"ops": name} | row for name, among in groups.items() for row in gains(right_PN, among, c.k)]
     bound = 1 - 0.05 ** (1 / c.samples)
-    note = (
-        f"{c.problems} problems, {c.samples} answers each at temperature {c.temperature:g}; out of reach: none of "
-        f"them right, so a rate below {bound:.3f} (95%)"
-    )
-    return {"tables": {"accuracy": accuracy, "transitions": transitions(right_PN)}, "notes": [note]}
+    asked = f"{c.problems} problems, {c.samples} answers each at temperature {c.temperature:g}"
+    notes = [f"{asked}; out of reach: none of them right, so a rate below {bound:.3f} (95%)"]
+    return {"tables": {"accuracy": accuracy, "transitions": transitions(right_PN)}, "notes": notes}
 
 
 def by_operation(problems: Problems) -> dict[str, np.ndarray]:
@@ -85,7 +70,7 @@ def by_operation(problems: Problems) -> dict[str, np.ndarray]:
     return {name: among for name, among in found.items() if among.any()}
 
 
-def gains(right_PN: Mapping[str, np.ndarray], among: np.ndarray, ks: tuple[int, ...]) -> list[dict[str, Any]]:
+def gains(right_PN: Mapping[str, np.ndarray], among: np.ndarray, ks: tuple[int, ...]) -> Rows:
     """A row each for accuracy, capability at every k and what is out of reach: before, after and the difference."""
     n = right_PN["before"].shape[1]
     count = {name: right[among].sum(1) for name, right in right_PN.items()}
@@ -98,7 +83,7 @@ def gains(right_PN: Mapping[str, np.ndarray], among: np.ndarray, ks: tuple[int, 
         estimates = {c: bootstrap.ratio(value, within=(-1 if c == "gain" else 0, 1)) for c, value in found.items()}
         if name == "out of reach":  # yes or no: where all are alike the interval is not of no width
             estimates |= {"before": bootstrap.rate(before > 0), "after": bootstrap.rate(after > 0)}
-        rows.append({"measure": name} | {column: cell(estimate) for column, estimate in estimates.items()})
+        rows.append({"measure": name} | cells(estimates))
     return rows
 
 
@@ -108,7 +93,7 @@ def bin_of(right: np.ndarray, n: int) -> np.ndarray:
     return np.select([right == 0, right == n], [0, len(BINS) - 1], between).astype(int)
 
 
-def transitions(right_PN: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+def transitions(right_PN: Mapping[str, np.ndarray]) -> Rows:
     """For each bin of the rate before: mean rate before and after, and how many problems end in each bin."""
     even, odd = slice(0, None, 2), slice(1, None, 2)
     before, after = right_PN["before"], right_PN["after"]
@@ -123,7 +108,7 @@ def transitions(right_PN: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         rates = {"before": before[inside][:, odd].mean(1), "after": after[inside][:, odd].mean(1)}
         rates["gain"] = rates["after"] - rates["before"]
         row = {"right_before": name, "problems": int(inside.sum())}
-        row |= {column: cell(bootstrap.ratio(value)) for column, value in rates.items()}
+        row |= cells({column: bootstrap.ratio(value) for column, value in rates.items()})
         rows.append(row | {f"to {end}": int((last[inside] == j).sum()) for j, end in enumerate(BINS)})
     return rows
 
@@ -141,10 +126,8 @@ def figure(summary: Summary) -> CaptionedFigure:
     curves.set_xticks([row["k"] for row in rows], [str(row["k"]) for row in rows], minor=False)
     curves.legend()
     rows = [row for row in summary["tables"]["transitions"] if row["problems"]]
-    value, error = error_bars([estimate_of(row["gain"]) for row in rows])
-    if rows:
-        moves.bar(range(len(rows)), value, yerr=error, color=BLUE, ecolor="black", width=0.7)
-    moves.set_xticks(range(len(rows)), [f"{r['right_before']}\nn={r['problems']}" for r in rows], fontsize=9)
+    names = [f"{row['right_before']}\nn={row['problems']}" for row in rows]
+    plot_bars(moves, [row["gain"] for row in rows], names, color=BLUE)
     moves.axhline(0, color="black", lw=1)
     moves.set(title="gain in success rate, by rate before")
     percent_axis(curves, moves)
@@ -152,4 +135,4 @@ def figure(summary: Summary) -> CaptionedFigure:
     return CaptionedFigure(drawn, "Accuracy and capability, before and after", caption)
 
 
-TASK = task_of(Config, run, figure, needs=("before",))
+TASK = task_of("capability", Settings, run, figure, needs=("before",))

@@ -12,9 +12,8 @@ make answers end, or go on? (`probes.analyses.state_steering`)
 """
 
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import yaml
@@ -23,71 +22,45 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from models.gpt import GPT
+from probes import runs
+from probes.analyses import state_steering as states
 from probes.analyses.responses import Responses, response_budget, sample_responses
-from probes.analyses.state_steering import (
-    DIRECTION,
-    DONE,
-    NOTHING,
-    RANDOM,
-    STATES,
-    effect,
-    queries_of,
-    read_states,
-    state_probes,
-    steer,
-)
+from probes.analyses.state_steering import DIRECTION, DONE, NOTHING, RANDOM, STATES, rates
 from probes.readout.activations import RESIDUAL, chosen_sites, layer_of
 from probes.readout.controls import majority, random_weights
-from probes.runs import (
-    BLUE,
-    CYCLE,
-    GREY,
-    HEALTH,
-    RED,
-    CaptionedFigure,
-    ClusterBootstrap,
-    ResumeLog,
-    checkpoint,
-    departure,
-)
-from probes.settings import ProbeConfig, check_at_least, check_each
-from probes.tables import Row, cell, percent_axis, plot_intervals
+from probes.runs import BLUE, CYCLE, GREY, CaptionedFigure, ClusterBootstrap, ResumeLog, checkpoint
+from probes.settings import ProbeConfig
+from probes.tables import Row, Rows, cells, percent_axis, plot_intervals
 from probes.tasks.task import Models, Summary, task_of
+from synth.ranges import BadSetting, Count, Filled, OneOf, Positive, settings
 from synth.store.files import read_json_lines
 
 
-@dataclass(frozen=True)
+@settings
 class Settings:
-    """`states`: what is read at each checkpoint. `most`: checkpoints that are read, evenly spread, the first and the
-    last among them (0: all).
+    """`model` is the run folder of a distillation that kept its checkpoints (`out.keep=0`).
+
+    `states`: what is read at each checkpoint. `most`: checkpoints that are read, evenly spread, the first and the last
+    among them (0: all).
 
     `strengths`: of steering along `done`, in standard deviations of the hidden states along it; `random`: directions of
     equal norm beside it. `problems` that are answered at each checkpoint and while it is steered.
     """
 
-    states: tuple[str, ...] = STATES
-    most: int = 6
-    strengths: tuple[float, ...] = (-8.0, -4.0, 4.0, 8.0)
-    random: int = 3
-    problems: int = 100
+    states: Annotated[tuple[Annotated[str, OneOf(*STATES)], ...], Filled] = STATES
+    most: Count = 6
+    strengths: Annotated[tuple[float, ...], Filled] = (-8.0, -4.0, 4.0, 8.0)
+    random: Positive = 3
+    problems: Positive = 100
 
     def __post_init__(self) -> None:
-        check_at_least("collapse", self, most=0, random=1, problems=1)
         if self.most == 1:
-            raise ValueError("collapse.most=1: accepted: 0 (all), or 2 or more")
-        check_each("collapse", self, "states", f"a list with some of {', '.join(STATES)}", lambda name: name in STATES)
-        check_each("collapse", self, "strengths", "a list of numbers other than 0", lambda strength: strength != 0)
+            raise BadSetting("most=1: accepted: 0 (all), or 2 or more")
+        if 0 in self.strengths:
+            raise BadSetting(f"strengths={list(self.strengths)}: accepted: a list of numbers other than 0")
 
 
-@dataclass(frozen=True)
-class Config(ProbeConfig):
-    """`model` is the run folder of a distillation that kept its checkpoints (`out.keep=0`)."""
-
-    task: str = "collapse"
-    collapse: Settings = field(default_factory=Settings)
-
-
-def check(config: Config) -> None:
+def check(config: ProbeConfig) -> None:
     """Raises ValueError for a model that is not a run folder."""
     if not (Path(config.model) / checkpoint.INDEX).is_file():
         raise ValueError(
@@ -111,9 +84,9 @@ def checkpoints_of(run: Path, most: int) -> dict[int, Path]:
     return {steps[i]: found[steps[i]] for i in chosen}
 
 
-def run(config: Config, models: Models, log: ResumeLog) -> dict[str, Any]:
+def run(config: ProbeConfig, c: Settings, models: Models, log: ResumeLog) -> dict[str, Any]:
     """Tables `probes`, `behaviour`, `order`, `layers` and `push`."""
-    c, device = config.collapse, str(models["model"].embed.weight.device)
+    device = str(models["model"].embed.weight.device)
     paths = checkpoints_of(Path(config.model), c.most)
     model = {step: checkpoint.load_model(path, "model", device) for step, path in paths.items()}
     source = config.data.with_context("none").source("test", "collapse")
@@ -121,25 +94,19 @@ def run(config: Config, models: Models, log: ResumeLog) -> dict[str, Any]:
     budget = min(response_budget(m, documents, "model") for m in model.values())
 
     def answers(step: int, label: str) -> Responses:
-        return sample_responses(
-            model[step], documents, source.world, log, f"step {step}{label}", budget=budget, seed=config.seed
-        )
+        return sample_responses(model[step], documents, source.world, log, f"step {step}{label}", budget, config.seed)
 
     rows = []
     for name in tqdm(c.states, desc="states", unit=" states", disable=None):
         rows += log.once(f"state {name}", lambda name=name: probe_rows(name, config, model))
-    behaviour = []
-    for step in model:
-        found = answers(step, "")
-        changes = {column: value for column, value in effect(found, found).items() if not column.endswith("_change")}
-        behaviour.append({"step": step} | changes)
+    behaviour = [{"step": step} | rates(answers(step, "")) for step in model]
     steered, note = [], "no push: `done` is not among collapse.states"
     if DONE in c.states:
         site, layer = _site(rows, model[min(model)])
         note = f"pushes behind block {layer - 1}, in standard deviations of the states along `done` at each checkpoint"
         for step in (min(model), max(model)):
             direction, size = log.once(f"direction {step}", lambda s=step: _direction(config, model[s], site))
-            found = steer(
+            found = states.steer(
                 model[step], site, np.array(direction), size, c.strengths, c.random, config.seed,
                 lambda label, step=step: answers(step, f" {label}"),
             )  # fmt: skip
@@ -147,50 +114,45 @@ def run(config: Config, models: Models, log: ResumeLog) -> dict[str, Any]:
     logged = read_json_lines(Path(config.model) / "metrics.jsonl")
     layers = [fading(rows, *place, "own") for place in dict.fromkeys((row["state"], row["layer"]) for row in rows)]
     tables = {"probes": rows, "behaviour": behaviour, "order": fading_order(rows, logged), "layers": layers}
-    curves = {
-        key: [{"step": line["step"], key: line[key]} for line in logged if line.get(key) is not None] for key in HEALTH
-    }
+    by_key = {key: [line for line in logged if line.get(key) is not None] for key in runs.HEALTH}
+    curves = {key: [{"step": line["step"], key: line[key]} for line in lines] for key, lines in by_key.items()}
     notes = [f"checkpoints: steps {', '.join(map(str, paths))}", note]
     return {"tables": tables | {"push": steered}, "curves": curves, "notes": notes}
 
 
-def probe_rows(name: str, config: Config, model: dict[int, GPT]) -> list[dict[str, Any]]:
+def probe_rows(name: str, config: ProbeConfig, model: dict[int, GPT]) -> Rows:
     """A row for each checkpoint and layer of one state, with random weights and the most frequent label beside it."""
-    pieces, world, start = queries_of(name, config), config.data.spec().load_world(), model[min(model)]
+    pieces = states.queries_of(name, config)
     controls = {"majority": float(majority(pieces.fit, pieces.test).mean())}
-    random = read_states(random_weights(start, config.seed), name, pieces, world)
-    right_of_random_SQ = state_probes(random, name, pieces, config).predict(random[2]) == pieces.test.label
+    random, probes = states.read_and_fit(random_weights(model[min(model)], config.seed), name, pieces, config)
+    right_of_random_SQ = probes.predict(random[2]) == pieces.test.label
     bootstrap, rows, first, first_SQ = ClusterBootstrap(pieces.test.row), [], None, np.zeros(0)
     for step, m in model.items():
-        states = read_states(m, name, pieces, world)
-        own = state_probes(states, name, pieces, config)
-        own_SQ = own.predict(states[2]) == pieces.test.label
+        (*_, tested), own = states.read_and_fit(m, name, pieces, config)
+        own_SQ = own.predict(tested) == pieces.test.label
         first, first_SQ = (own, own_SQ) if first is None else (first, first_SQ)
-        frozen_SQ = first.predict(states[2]) == pieces.test.label
+        frozen_SQ = first.predict(tested) == pieces.test.label
         for s, site in enumerate(chosen_sites(m, RESIDUAL)):
             row = {"state": name, "step": step, "layer": layer_of(site, m.config), "site": site}
-            row |= {"own": cell(bootstrap.rate(own_SQ[s])), "frozen": cell(bootstrap.rate(frozen_SQ[s]))}
+            found = {"own": bootstrap.rate(own_SQ[s]), "frozen": bootstrap.rate(frozen_SQ[s])}
             for column, right_Q in (("change", own_SQ[s]), ("frozen_change", frozen_SQ[s])):
-                row[column] = cell(bootstrap.ratio(right_Q.astype(float) - first_SQ[s], within=(-1, 1)))
-            row |= {"validation": float(own.validation_S[s])}
+                found[column] = bootstrap.ratio(right_Q.astype(float) - first_SQ[s], within=(-1, 1))
+            row |= cells(found) | {"validation": float(own.validation_S[s])}
             rows.append(row | {"random_weights": float(right_of_random_SQ[s].mean())} | controls)
     return rows
 
 
-def best_layers(rows: list[dict[str, Any]]) -> dict[str, int]:
-    """State -> the block that was best on the validation part at the first checkpoint.
-
-    Not the embedding: it tells what stands at a place, whatever the model makes of it.
-    """
+def best_layers(rows: Rows) -> dict[str, int]:
+    """State -> the block that was best on the validation part at the first checkpoint. Not the embedding: it tells what
+    stands at a place, whatever the model makes of it."""
     start, found = min(row["step"] for row in rows), {}
     for name in dict.fromkeys(row["state"] for row in rows):
         first = [row for row in rows if row["state"] == name and row["step"] == start]
-        first = [row for row in first if row["layer"] > 0] or first
-        found[name] = max(first, key=lambda row: row["validation"])["layer"]
+        found[name] = max(first, key=lambda row: (row["layer"] > 0, row["validation"]))["layer"]
     return found
 
 
-def _site(rows: list[dict[str, Any]], model: GPT) -> tuple[str, int]:
+def _site(rows: Rows, model: GPT) -> tuple[str, int]:
     """Where to steer: the best block for `done` at the first checkpoint, not the last one, behind which is only the
     unembedding, unless there is no other."""
     done = [row for row in rows if row["state"] == DONE and row["layer"] > 0]
@@ -199,18 +161,16 @@ def _site(rows: list[dict[str, Any]], model: GPT) -> tuple[str, int]:
     return next(row["site"] for row in inside if row["layer"] == layer), layer
 
 
-def _direction(config: Config, model: GPT, site: str) -> tuple[list[float], float]:
+def _direction(config: ProbeConfig, model: GPT, site: str) -> tuple[list[float], float]:
     """The `done` direction of a checkpoint at a site, and the standard deviation of the states along it."""
-    pieces = queries_of(DONE, config)
-    states = read_states(model, DONE, pieces, config.data.spec().load_world())
+    found, probes = states.read_and_fit(model, DONE, states.queries_of(DONE, config), config)
     s = chosen_sites(model, RESIDUAL).index(site)
-    direction_C = state_probes(states, DONE, pieces, config).direction(s)
-    return direction_C.tolist(), float((states[0][s].double().cpu().numpy() @ direction_C).std())
+    direction_C = probes.direction(s)
+    return direction_C.tolist(), float((found[0][s].double().cpu().numpy() @ direction_C).std())
 
 
-def fading_order(rows: list[dict[str, Any]], log: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """When each state fades, at its best block of the first checkpoint, and when the run's own log departs
-    (`train.runs.collapse`).
+def fading_order(rows: Rows, log: Rows) -> Rows:
+    """When each state fades at its best block of the first checkpoint, and when the run's log departs.
 
     `readable`: whether it was clearly above the most frequent label and random weights at all. `lower_from`: the
     checkpoint from which all are clearly below the first (95%, paired by query). `half_gone`: from which less than half
@@ -219,14 +179,14 @@ def fading_order(rows: list[dict[str, Any]], log: list[dict[str, Any]]) -> list[
     found = []
     for name, layer in best_layers(rows).items():
         found += [fading(rows, name, layer, probe) for probe in ("own", "frozen")]
-    for key in HEALTH:
+    for key in runs.HEALTH:
         logged = [line for line in log if line.get(key) is not None]
-        moves = departure([line["step"] for line in logged], [line[key] for line in logged], key)
+        moves = runs.departure([line["step"] for line in logged], [line[key] for line in logged], key)
         found.append({"what": f"{key} (log)", "lower_from": None, "half_gone": None, "moves": moves})
     return found
 
 
-def fading(rows: list[dict[str, Any]], state: str, layer: int, probe: str) -> dict[str, Any]:
+def fading(rows: Rows, state: str, layer: int, probe: str) -> dict[str, Any]:
     """When one state fades at one layer, read by the probe of each checkpoint (`own`) or of the first (`frozen`)."""
     rows = sorted((r for r in rows if r["state"] == state and r["layer"] == layer), key=lambda r: r["step"])
     steps, start, control = [row["step"] for row in rows], rows[0]["own"], stronger_control(rows[0])
@@ -264,11 +224,8 @@ def figure(summary: Summary) -> CaptionedFigure:
     frozen.set(title="probes fitted at the first one", ylim=(0, 1.03))
     own.legend(fontsize=8)
     length = health.twinx()
-    for ax, key, color in (
-        (health, "truncation", RED),
-        (health, "repetition", CYCLE[3]),
-        (length, "length_mean", GREY),
-    ):
+    logged = ((health, "truncation", runs.RED), (health, "repetition", CYCLE[3]), (length, "length_mean", GREY))
+    for ax, key, color in logged:
         curve = summary["curves"][key]
         ax.plot([row["step"] for row in curve], [row[key] for row in curve], color=color, label=key)
     length.set(ylabel="mean length (grey)", ylim=(0, None))
@@ -284,7 +241,7 @@ def figure(summary: Summary) -> CaptionedFigure:
     return CaptionedFigure(drawn, "A collapse seen from inside", caption)
 
 
-def _draw_steering(ax: Axes, rows: list[dict[str, Any]]) -> None:
+def _draw_steering(ax: Axes, rows: Rows) -> None:
     """Answers that end, over the strength: along `done`, and along each random direction."""
     for step, style in zip(dict.fromkeys(row["step"] for row in rows), ("-", "--"), strict=False):
         for name in dict.fromkeys(row["push"] for row in rows if row["push"] != NOTHING):
@@ -300,4 +257,4 @@ def _draw_steering(ax: Axes, rows: list[dict[str, Any]]) -> None:
         ax.legend(fontsize=8, handlelength=4)
 
 
-TASK = task_of(Config, run, figure, check=check)
+TASK = task_of("collapse", Settings, run, figure, check=check)

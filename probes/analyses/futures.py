@@ -16,8 +16,7 @@ As a control the student goes on a second time: how often are two of its own fut
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,44 +27,31 @@ from torch import Tensor
 from models.gpt import GPT
 from probes.analyses.responses import BATCH, Responses, next_token_logprobs, response_budget, sample_responses
 from probes.runs import CYCLE, CaptionedFigure, ClusterBootstrap, ResumeLog, derivation_states
-from probes.settings import ProbeConfig, check_above_zero, check_at_least
-from probes.tables import cell, estimate_of
+from probes.settings import ProbeConfig
+from probes.tables import Rows, cell, estimate_of
 from probes.tasks.retry_upon_regret import continue_texts
 from probes.tasks.task import Models, Summary, task_of
-from synth.documents import Documents, pad_rows
+from synth.documents import pad_rows
 from synth.judge.checker import check_responses
 from synth.kernel.rng import key
-from synth.world.vocabulary import EOS, World
+from synth.ranges import AboveZero, Positive, Range, settings
+from synth.world.vocabulary import EOS
 
 SHARPNESS, SWEEPS = 0.1, 50  # of the entropic transport: its temperature, and iterations of Sinkhorn
 POINTS = 21  # of a ROC curve
 
 
-@dataclass(frozen=True)
+@settings
 class Settings:
-    """`share`: of the tokens with the highest reverse KL, of which at most `tokens` are taken. `window`: tokens of a
-    future."""
+    """`model` is the student. `share`: of the tokens with the highest reverse KL, of which at most `tokens` are taken.
+    `window`: tokens of a future."""
 
     teacher: str | None = None
-    problems: int = 200
-    share: float = 0.2
-    tokens: int = 600
-    window: int = 16
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_at_least("futures", self, problems=1, tokens=1, window=1)
-        check_above_zero("futures", self, "temperature")
-        if not 0 < self.share <= 1:
-            raise ValueError(f"futures.share={self.share}: accepted: above 0, up to 1")
-
-
-@dataclass(frozen=True)
-class Config(ProbeConfig):
-    """`model` is the student, `teacher` its teacher."""
-
-    task: str = "futures"
-    futures: Settings = field(default_factory=Settings)
+    problems: Positive = 200
+    share: Annotated[float, Range(above=0, most=1)] = 0.2
+    tokens: Positive = 600
+    window: Positive = 16
+    temperature: AboveZero = 1.0
 
 
 class Candidates(NamedTuple):
@@ -77,13 +63,13 @@ class Candidates(NamedTuple):
     entropy: np.ndarray
 
 
-def run(config: Config, models: Models, log: ResumeLog) -> dict[str, Any]:
+def run(config: ProbeConfig, c: Settings, models: Models, log: ResumeLog) -> dict[str, Any]:
     """Tables `forks` and `detectors`, and the curves `roc`."""
-    c, student, teacher = config.futures, models["model"], models["futures.teacher"]
-    source = config.data.source("test", "futures")
+    source, student, teacher = config.data.source("test", "futures"), models["model"], models["futures.teacher"]
     documents = source.documents(range(c.problems))
-    settings = {"budget": response_budget(student, documents, "model"), "temperature": c.temperature}
-    responses = sample_responses(student, documents, source.world, log, "rollouts", seed=config.seed, **settings)
+    budget = response_budget(student, documents, "model")
+    draws = {"seed": config.seed, "temperature": c.temperature}
+    responses = sample_responses(student, documents, source.world, log, "rollouts", budget, **draws)
     last = min(student.config.context, teacher.config.context) - c.window
     found = candidates(responses, student, teacher, c.share, c.tokens, last)
     prompts, problem = responses.prompts(), responses.row[found.row]
@@ -93,11 +79,12 @@ def run(config: Config, models: Models, log: ResumeLog) -> dict[str, Any]:
     for name, model in (("student", student), ("teacher", teacher), ("again", student)):
         seed = key(config.seed, f"analysis future {name}", 0) % 2**63
         futures[name] = continue_texts(model, texts, c.window, temperature=c.temperature, seed=seed)
-        states[name] = _derived(documents, source.world, problem, prefixes, futures[name])
-    fork, own = (
-        np.array([a != b for a, b in zip(states["student"], states[name], strict=True)])
-        for name in ("teacher", "again")
-    )
+        whole = [[*prefix, *future] for prefix, future in zip(prefixes, futures[name], strict=True)]
+        verdicts = check_responses(documents.problems.take(problem), source.world, whole)
+        ended = np.array([EOS in future for future in futures[name]])
+        states[name] = derivation_states(verdicts, np.array([len(text) for text in whole]), ended)
+    pairs = (zip(states["student"], states[name], strict=True) for name in ("teacher", "again"))
+    fork, own = (np.array([a != b for a, b in pair]) for pair in pairs)
     scores = {
         "transport": transport(student.embed.weight.detach(), futures["student"], futures["teacher"]),
         "tokens": np.array([uncommon(a, b) for a, b in zip(futures["student"], futures["teacher"], strict=True)]),
@@ -106,18 +93,14 @@ def run(config: Config, models: Models, log: ResumeLog) -> dict[str, Any]:
     }
     bootstrap = ClusterBootstrap(problem)
     forks = {"student and teacher": fork, "student twice": own}
-    note = (
-        f"{len(fork)} tokens, of the {c.share:.0%} with the highest reverse KL in {len(documents)} answers; "
-        f"futures of {c.window} tokens"
-    )
-    return {
-        "tables": {
-            "forks": [{"futures": name, "forks": cell(bootstrap.rate(value))} for name, value in forks.items()],
-            "detectors": [{"detector": name, "auroc": cell(bootstrap.auroc(s, fork))} for name, s in scores.items()],
-        },
-        "curves": {"roc": [row for name, s in scores.items() for row in roc(name, s, fork)]},
-        "notes": [note],
+    chosen = f"the {c.share:.0%} with the highest reverse KL in {len(documents)} answers"
+    tables = {
+        "forks": [{"futures": name, "forks": cell(bootstrap.rate(value))} for name, value in forks.items()],
+        "detectors": [{"detector": name, "auroc": cell(bootstrap.auroc(s, fork))} for name, s in scores.items()],
     }
+    curves = {"roc": [row for name, s in scores.items() for row in roc(name, s, fork)]}
+    notes = [f"{len(fork)} tokens, of {chosen}; futures of {c.window} tokens"]
+    return {"tables": tables, "curves": curves, "notes": notes}
 
 
 def candidates(responses: Responses, student: GPT, teacher: GPT, share: float, most: int, last: int) -> Candidates:
@@ -137,16 +120,6 @@ def candidates(responses: Responses, student: GPT, teacher: GPT, share: float, m
     return Candidates(row[best].astype(int), place[best].astype(int), kl[best], entropy[best])
 
 
-def _derived(
-    documents: Documents, world: World, row: np.ndarray, prefixes: Sequence[list[int]], futures: Sequence[list[int]]
-) -> list[tuple]:
-    """What each text with its future has derived."""
-    texts = [[*prefix, *future] for prefix, future in zip(prefixes, futures, strict=True)]
-    verdicts = check_responses(documents.problems.take(row), world, texts)
-    ended = np.array([EOS in future for future in futures])
-    return derivation_states(verdicts, np.array([len(text) for text in texts]), ended)
-
-
 def uncommon(a: Sequence[int], b: Sequence[int]) -> float:
     """1 - |A and B| / |A or B| of the futures as bags of tokens."""
     size = max([*a, *b], default=0) + 1
@@ -163,13 +136,12 @@ def transport(embedding_VC: Tensor, a: Sequence[Sequence[int]], b: Sequence[Sequ
         cost_NIJ = 1 - unit_VC[a_NI] @ unit_VC[b_NJ].mT
         f_NI, g_NJ = torch.zeros_like(mass_NI), torch.zeros_like(mass_NJ)
         for _ in range(SWEEPS):
-            f_NI = -SHARPNESS * torch.logsumexp(mass_NJ.log()[:, None] + (g_NJ[:, None] - cost_NIJ) / SHARPNESS, 2)
-            g_NJ = -SHARPNESS * torch.logsumexp(
-                mass_NI.log()[:, :, None] + (f_NI[:, :, None] - cost_NIJ) / SHARPNESS, 1
-            )
-        plan_NIJ = (
-            mass_NI[:, :, None] * mass_NJ[:, None] * ((f_NI[:, :, None] + g_NJ[:, None] - cost_NIJ) / SHARPNESS).exp()
-        )
+            to_a_NIJ = mass_NJ.log()[:, None] + (g_NJ[:, None] - cost_NIJ) / SHARPNESS
+            f_NI = -SHARPNESS * torch.logsumexp(to_a_NIJ, 2)
+            to_b_NIJ = mass_NI.log()[:, :, None] + (f_NI[:, :, None] - cost_NIJ) / SHARPNESS
+            g_NJ = -SHARPNESS * torch.logsumexp(to_b_NIJ, 1)
+        scale_NIJ = ((f_NI[:, :, None] + g_NJ[:, None] - cost_NIJ) / SHARPNESS).exp()
+        plan_NIJ = mass_NI[:, :, None] * mass_NJ[:, None] * scale_NIJ
         found.append((plan_NIJ * cost_NIJ).sum((1, 2)).cpu().numpy())
     return np.concatenate(found)
 
@@ -182,7 +154,7 @@ def _bags(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor,
     return tokens_NI, inside_NI.double() / length_N1
 
 
-def roc(name: str, score: np.ndarray, positive: np.ndarray) -> list[dict[str, Any]]:
+def roc(name: str, score: np.ndarray, positive: np.ndarray) -> Rows:
     """Points of the ROC curve, at evenly spaced shares of false alarms."""
     if not 0 < positive.sum() < len(positive):
         return []
@@ -212,4 +184,4 @@ def figure(summary: Summary) -> CaptionedFigure:
     return CaptionedFigure(drawn, "Do futures tell a fork?", caption)
 
 
-TASK = task_of(Config, run, figure, needs=("teacher",))
+TASK = task_of("futures", Settings, run, figure, needs=("teacher",))

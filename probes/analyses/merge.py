@@ -8,8 +8,7 @@ others lie in different valleys, and the loss between them shows it. For each: g
 the three models' own losses, and the KL of the distilled model to it along the distilled model's answers.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -18,40 +17,28 @@ from tqdm import tqdm
 from models.gpt import GPT
 from probes.analyses.responses import Responses, next_token_logprobs, response_budget, sample_responses
 from probes.runs import CaptionedFigure, ClusterBootstrap, ResumeLog, held_out_loss, merge_models
-from probes.settings import ProbeConfig, check_at_least, check_each
-from probes.tables import cell
+from probes.settings import ProbeConfig
+from probes.tables import cells
 from probes.tasks.task import Models, Summary, task_of
 from synth.dataset import Source
+from synth.ranges import Filled, Positive, Share, settings
 
 DOCUMENTS = 256  # of the held-out loss
 
 
-@dataclass(frozen=True)
+@settings
 class Settings:
-    """Weights b (a sft + (1-a) model) + (1-b) base, for a, b in `weights`."""
+    """Weights b (a sft + (1-a) model) + (1-b) base, for a, b in `weights`; `model` is the distilled one."""
 
     sft: str | None = None
     base: str | None = None
-    weights: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    problems: int = 300
-
-    def __post_init__(self) -> None:
-        check_at_least("merge", self, problems=1)
-        check_each("merge", self, "weights", "a list of numbers from 0 to 1", lambda weight: 0 <= weight <= 1)
+    weights: Annotated[tuple[Share, ...], Filled] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    problems: Positive = 300
 
 
-@dataclass(frozen=True)
-class Config(ProbeConfig):
-    """`model` is the distilled one."""
-
-    task: str = "merge"
-    merge: Settings = field(default_factory=Settings)
-
-
-def run(config: Config, models: Models, log: ResumeLog) -> dict[str, Any]:
+def run(config: ProbeConfig, c: Settings, models: Models, log: ResumeLog) -> dict[str, Any]:
     """Table `grid`. Raises ValueError for models of different shapes."""
-    c, three = config.merge, [models[name] for name in ("model", "merge.sft", "merge.base")]
-    distilled, sft, base = three
+    distilled, sft, base = three = [models[name] for name in ("model", "merge.sft", "merge.base")]
     for setting in ("merge.sft", "merge.base"):
         if models[setting].config != distilled.config:
             raise ValueError(f"{setting}: is no model of the shape of model={config.model}; accepted: one of the same")
@@ -60,21 +47,21 @@ def run(config: Config, models: Models, log: ResumeLog) -> dict[str, Any]:
     budget = response_budget(distilled, documents, "model")
 
     def answers(model: GPT, label: str) -> Responses:
-        return sample_responses(model, documents, source.world, log, label, budget=budget, seed=config.seed)
+        return sample_responses(model, documents, source.world, log, label, budget, config.seed)
 
     own = answers(distilled, "distilled")
     loss = [log.once(f"loss {i}", lambda m=model: _loss(m, source)) for i, model in enumerate(three)]
-    rows, cells = [], [(a, b) for b in c.weights for a in c.weights if b > 0 or a == c.weights[0]]
-    for a, b in tqdm(cells, desc="grid", unit=" models", disable=None):
+    rows, grid = [], [(a, b) for b in c.weights for a in c.weights if b > 0 or a == c.weights[0]]
+    for a, b in tqdm(grid, desc="grid", unit=" models", disable=None):
         model = merge_models(merge_models(sft, distilled, a), base, b)
         found = answers(model, f"a={a:g} b={b:g}")
         own_loss, kl = log.once(f"a={a:g} b={b:g}", lambda m=model: [_loss(m, source), _kl(distilled, m, own)])
         bootstrap = ClusterBootstrap(found.row)
-        row = {"a": a, "b": b, "right": cell(bootstrap.rate(found.verdicts.right))}
-        row |= {"length": cell(bootstrap.ratio(found.lengths.astype(float)))}
-        row |= {"cut_off": cell(bootstrap.rate(~found.ended)), "loss": own_loss}
+        measured = {"right": bootstrap.rate(found.verdicts.right)}
+        measured |= {"length": bootstrap.ratio(found.lengths.astype(float)), "cut_off": bootstrap.rate(~found.ended)}
         barrier = own_loss - float(np.dot((b * (1 - a), b * a, 1 - b), loss))
-        rows.append(row | {"barrier": barrier, "kl_from_distilled": kl})
+        losses = {"loss": own_loss, "barrier": barrier, "kl_from_distilled": kl}
+        rows.append({"a": a, "b": b} | cells(measured) | losses)
     note = f"{c.problems} problems, greedy; theta = b (a sft + (1-a) distilled) + (1-b) base; b = 0 is the base alone"
     return {"tables": {"grid": rows}, "notes": [note]}
 
@@ -99,15 +86,11 @@ def figure(summary: Summary) -> CaptionedFigure:
     rows = [row for row in summary["tables"]["grid"] if row["b"] > 0]
     a, b = (sorted({row[name] for row in rows}) for name in ("a", "b"))
     drawn = Figure(figsize=(10.5, 3.6), layout="constrained")
-    panels = {
-        "right": lambda row: row["right"]["value"],
-        "length": lambda row: row["length"]["value"],
-        "barrier, nats": lambda row: row["barrier"],
-    }
-    for ax, (name, value) in zip(drawn.subplots(1, 3), panels.items(), strict=True):
+    values = [(row["right"]["value"], row["length"]["value"], row["barrier"]) for row in rows]
+    for k, (ax, name) in enumerate(zip(drawn.subplots(1, 3), ("right", "length", "barrier, nats"), strict=True)):
         grid = np.full((len(b), len(a)), np.nan)
-        for row in rows:
-            grid[b.index(row["b"]), a.index(row["a"])] = value(row)
+        for row, value in zip(rows, values, strict=True):
+            grid[b.index(row["b"]), a.index(row["a"])] = value[k]
         image = ax.imshow(grid, origin="lower", cmap="cividis", aspect="auto")
         for (i, j), number in np.ndenumerate(grid):
             color = "white" if number < np.nanmean(grid) else "black"
@@ -122,4 +105,4 @@ def figure(summary: Summary) -> CaptionedFigure:
     return CaptionedFigure(drawn, "Between a distilled model, a fine-tuned one and their base", caption)
 
 
-TASK = task_of(Config, run, figure, needs=("sft", "base"))
+TASK = task_of("merge", Settings, run, figure, needs=("sft", "base"))

@@ -8,79 +8,58 @@ on both twins (recall, false alarms), how much of its abstaining is right (preci
 right, how much longer it writes on the broken twin, and whether it repeats itself.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from probes import runs
 from probes.analyses.responses import Responses, response_budget, sample_responses
-from probes.runs import (
-    BLUE,
-    CYCLE,
-    CaptionedFigure,
-    ClusterBootstrap,
-    DataConfig,
-    ResumeLog,
-    error_bars,
-    run_folder_name,
-)
-from probes.settings import ProbeConfig, check_at_least
-from probes.tables import cell, estimate_of, percent_axis
+from probes.runs import BLUE, CYCLE, CaptionedFigure, ClusterBootstrap, ResumeLog, error_bars
+from probes.settings import ProbeConfig
+from probes.tables import cells, estimate_of, percent_axis
 from probes.tasks.task import Models, Summary, task_of
 from synth.documents import Documents
 from synth.judge.checker import EARLY, REPEATED, UNDETERMINED
 from synth.problem.arrays import MISSING
+from synth.ranges import Positive, settings
 
 SHARES = ("abstains", "false_alarms", "precision", "right_missing", "right_whole", "repeats_missing", "repeats_whole")
 
 
-@dataclass(frozen=True)
+@settings
 class Settings:
     """`before`, what `model` was made from, and `teacher` are asked the same (null: not)."""
 
     before: str | None = None
     teacher: str | None = None
-    problems: int = 300
-
-    def __post_init__(self) -> None:
-        check_at_least("premise", self, problems=1)
+    problems: Positive = 300
 
 
-@dataclass(frozen=True)
-class Config(ProbeConfig):
-    """`model` is any model."""
-
-    task: str = "premise"
-    premise: Settings = field(default_factory=Settings)
-
-
-def run(config: Config, models: Models, log: ResumeLog) -> dict[str, Any]:
+def run(config: ProbeConfig, c: Settings, models: Models, log: ResumeLog) -> dict[str, Any]:
     """Table `premise`, a row for each model, and `first`: after which step it first says Undetermined."""
-    c = config.premise
     whole, missing = twins(config.data, c.problems)
     paths = {"model": config.model, "premise.before": c.before, "premise.teacher": c.teacher}
     rows, first, world = [], [], config.data.spec().load_world()
     for setting, model in models.items():
         budget = response_budget(model, whole, setting)  # the same for both: the whole twin is the longer
         found = {
-            twin: sample_responses(model, documents, world, log, f"{setting} {twin}", budget=budget, seed=config.seed)
+            twin: sample_responses(model, documents, world, log, f"{setting} {twin}", budget, config.seed)
             for twin, documents in (("missing", missing), ("whole", whole))
         }
-        which = {"role": setting.rpartition(".")[2], "model": run_folder_name(paths[setting] or "")}
+        which = {"role": setting.rpartition(".")[2], "model": runs.run_folder_name(paths[setting] or "")}
         rows.append(which | behaviour(found["missing"], found["whole"]))
         first.append(which | abstentions(found["missing"]))
     note = f"{len(whole)} pairs of twins from {c.problems} problems, greedy; length_ratio: missing over whole"
     return {"tables": {"premise": rows, "first": first}, "notes": [note]}
 
 
-def twins(data: DataConfig, problems: int) -> tuple[Documents, Documents]:
+def twins(data: runs.DataConfig, problems: int) -> tuple[Documents, Documents]:
     """The same problems, whole and with a premise missing, without contexts. Raises ValueError when there are none."""
     bare = data.with_context("none")
-    whole, missing = (
-        replace(bare, overrides=bare.overrides | {"missing_premise": rate}).source("test", "premise")
-        for rate in (0.0, 1.0)
-    )
+    settings = (bare.overrides | {"missing_premise": rate} for rate in (0.0, 1.0))
+    whole, missing = (replace(bare, overrides=own).source("test", "premise") for own in settings)
     lost = missing.problems(range(problems)).scalars[:, MISSING] >= 0
     if not lost.any():
         raise ValueError(f"premise.problems={problems}: none of them can lose a premise; accepted: more")
@@ -103,7 +82,7 @@ def behaviour(missing: Responses, whole: Responses) -> dict[str, Any]:
     for name, twin in (("missing", missing), ("whole", whole)):
         found[f"repeats_{name}"] = bootstrap.rate(twin.loops | (twin.verdicts.kind == REPEATED).any(1))
         found[f"cut_off_{name}"] = bootstrap.rate(~twin.ended)
-    return {name: cell(estimate) for name, estimate in found.items()}
+    return cells(found)
 
 
 def abstentions(missing: Responses) -> dict[str, int]:
@@ -136,4 +115,4 @@ def figure(summary: Summary) -> CaptionedFigure:
     return CaptionedFigure(drawn, "Missing premises", caption)
 
 
-TASK = task_of(Config, run, figure, accepts=("before", "teacher"))
+TASK = task_of("premise", Settings, run, figure, accepts=("before", "teacher"))

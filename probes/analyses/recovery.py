@@ -13,8 +13,7 @@ success by quartile of its perplexity on the prefix, which the paper finds falli
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -23,8 +22,8 @@ from tqdm import tqdm
 from models.gpt import GPT
 from probes.analyses.responses import BATCH, Responses, response_budget, response_logprobs, sample_responses
 from probes.runs import BLUE, GREEN, GREY, CaptionedFigure, ClusterBootstrap, Estimate, ResumeLog
-from probes.settings import ProbeConfig, check_above_zero, check_at_least, check_each
-from probes.tables import cell, percent_axis, plot_intervals
+from probes.settings import ProbeConfig
+from probes.tables import Rows, cell, cells, percent_axis, plot_intervals
 from probes.tasks.retry_upon_regret import continue_texts
 from probes.tasks.task import Models, Summary, task_of
 from synth.documents import Documents
@@ -32,96 +31,72 @@ from synth.judge.checker import MALFORMED, Verdicts, check_responses
 from synth.kernel.rng import key
 from synth.oracle.next_token import EXACT, Oracle
 from synth.problem.arrays import Problems
+from synth.ranges import AboveZero, Filled, Positive, Range, settings
 from synth.world.vocabulary import EOS, World
 
 ORACLE, TEACHER, STUDENT = "oracle", "teacher", "student"
 SOUND, BROKEN = "sound", "broken"
 
+Tokens = Sequence[Sequence[int]]
 
-@dataclass(frozen=True)
+
+@settings
 class Settings:
-    """Wrong answers of `student` are cut at each of `cuts` and finished by `model`, `samples` times."""
+    """Wrong answers of `student` are cut at each of `cuts` and finished by `model`, the teacher, `samples` times."""
 
     student: str | None = None
-    problems: int = 300
-    samples: int = 2
-    temperature: float = 1.0
-    cuts: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
-
-    def __post_init__(self) -> None:
-        check_at_least("recovery", self, problems=1, samples=1)
-        check_above_zero("recovery", self, "temperature")
-        check_each("recovery", self, "cuts", "a list of shares from 0 to below 1", lambda cut: 0 <= cut < 1)
+    problems: Positive = 300
+    samples: Positive = 2
+    temperature: AboveZero = 1.0
+    cuts: Annotated[tuple[Annotated[float, Range(0, below=1)], ...], Filled] = (0.2, 0.4, 0.6, 0.8)
 
 
-@dataclass(frozen=True)
-class Config(ProbeConfig):
-    """`model` is the teacher."""
-
-    task: str = "recovery"
-    recovery: Settings = field(default_factory=Settings)
-
-
-def run(config: Config, models: Models, log: ResumeLog) -> dict[str, Any]:
+def run(config: ProbeConfig, c: Settings, models: Models, log: ResumeLog) -> dict[str, Any]:
     """Tables `success`, `advantage` and `perplexity`."""
-    c, student, teacher = config.recovery, models["recovery.student"], models["model"]
+    student, teacher = models["recovery.student"], models["model"]
     source = config.data.source("test", "recovery")
     documents = source.documents(range(c.problems))
-    budget = min(
-        response_budget(model, documents, setting)
-        for setting, model in (("recovery.student", student), ("model", teacher))
-    )
-    answers = sample_responses(student, documents, source.world, log, "wrong answers", budget=budget, seed=config.seed)
+    budget = min(response_budget(models[setting], documents, setting) for setting in ("recovery.student", "model"))
+    answers = sample_responses(student, documents, source.world, log, "wrong answers", budget, config.seed)
     wrong = np.flatnonzero(~answers.verdicts.right)
     oracle = Oracle(source.spec) if source.spec.solution_order == "uniform" else None
     writers = {TEACHER: teacher, STUDENT: student} | ({ORACLE: oracle} if oracle else {})
-    tables: dict[str, list[dict[str, Any]]] = {"success": [], "advantage": [], "perplexity": []}
+    tables: dict[str, Rows] = {"success": [], "advantage": [], "perplexity": []}
     for cut in c.cuts if len(wrong) else ():
-        for name, rows in _at_cut(config, cut, answers, wrong, writers, source.world, budget).items():
+        for name, rows in _at_cut(config.seed, c, cut, answers, wrong, writers, source.world, budget).items():
             tables[name] += [{"cut": cut} | row for row in rows]
     return {"tables": tables, "notes": [f"{len(wrong)} of {c.problems} greedy answers are wrong"]}
 
 
 def _at_cut(
-    config: Config,
-    cut: float,
-    answers: Responses,
-    wrong: np.ndarray,
-    writers: dict[str, GPT | Oracle],
-    world: World,
+    seed: int, c: Settings, cut: float, answers: Responses, wrong: np.ndarray, writers: dict[str, Any], world: World,
     budget: int,
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, Rows]:  # fmt: skip
     """Rows of all three tables for wrong answers of which the share `cut` is kept."""
-    c, documents, oracle, teacher = config.recovery, answers.documents, writers.get(ORACLE), writers[TEACHER]
-    assert isinstance(teacher, GPT)
+    documents, oracle = answers.documents, writers.get(ORACLE)
     prefixes = [answers.tokens[i][: int(cut * len(answers.tokens[i]))] for i in wrong]
-    sound = is_sound(oracle, documents.problems.take(wrong), prefixes) if isinstance(oracle, Oracle) else None
-    found: dict[str, dict[str, np.ndarray]] = {}
-    success, row = [], {}
+    sound = is_sound(oracle, documents.problems.take(wrong), prefixes) if oracle else None
+    found, success = {}, []
     for name, writer in writers.items():
-        row[name] = np.repeat(np.arange(len(wrong)), c.samples if name != ORACLE else 1)
-        starts, problems = [prefixes[i] for i in row[name]], wrong[row[name]]
-        seed = key(config.seed, name, int(100 * cut))
-        ends = finish(writer, documents, problems, starts, budget, c.temperature, seed)
+        row = np.repeat(np.arange(len(wrong)), c.samples if name != ORACLE else 1)
+        starts, problems = [prefixes[i] for i in row], wrong[row]
+        ends = finish(writer, documents, problems, starts, budget, c.temperature, key(seed, name, int(100 * cut)))
         texts = [[*start, *end] for start, end in zip(starts, ends, strict=True)]
         verdicts = check_responses(documents.problems.take(problems), world, texts)
         clean = clean_behind(verdicts, np.array([len(start) for start in starts]))
         found[name] = {"right": verdicts.right, "answer": verdicts.answer_right, "clean": clean}
         bootstrap = ClusterBootstrap(problems)
-        for state, among in by_soundness(sound, row[name]).items():
-            rates = {column: cell(bootstrap.rate(value, among)) for column, value in found[name].items()}
-            success.append({"prefix": state, "finished_by": name} | rates)
-    ahead = []
-    for state, among in by_soundness(sound, row[TEACHER]).items():
-        pairs = {column: (found[TEACHER][column], found[STUDENT][column]) for column in found[TEACHER]}
-        gain = {column: advantage(*pair, among, wrong[row[TEACHER]]) for column, pair in pairs.items()}
-        ahead.append({"prefix": state} | {column: cell(estimate) for column, estimate in gain.items()})
-    right = found[TEACHER]["answer"]
-    return {
-        "success": success,
-        "advantage": ahead,
-        "perplexity": by_perplexity(teacher, documents, wrong, prefixes, row[TEACHER], right),
-    }
+        for state, among in by_soundness(sound, row).items():
+            rates = {column: bootstrap.rate(value, among) for column, value in found[name].items()}
+            success.append({"prefix": state, "finished_by": name} | cells(rates))
+    row, ahead = np.repeat(np.arange(len(wrong)), c.samples), []
+    for state, among in by_soundness(sound, row).items():
+        pairs = {column: (right, found[STUDENT][column]) for column, right in found[TEACHER].items()}
+        gain = {column: advantage(*pair, among, wrong[row]) for column, pair in pairs.items()}
+        ahead.append({"prefix": state} | cells(gain))
+    prompts = [documents.prompt_tokens(i).tolist() for i in wrong]
+    perplexity = by_perplexity(writers[TEACHER], prompts, prefixes, row, found[TEACHER]["answer"], wrong[row])
+    return {"success": success, "advantage": ahead, "perplexity": perplexity}
 
 
 def by_soundness(sound: np.ndarray | None, row: np.ndarray) -> dict[str, np.ndarray]:
@@ -136,21 +111,16 @@ def advantage(teacher: np.ndarray, student: np.ndarray, among: np.ndarray, probl
     return ClusterBootstrap(problem).ratio((teacher.astype(float) - student) * among, among, within=(-1, 1))
 
 
-def is_sound(oracle: Oracle, problems: Problems, prefixes: Sequence[Sequence[int]]) -> np.ndarray:
+def is_sound(oracle: Oracle, problems: Problems, prefixes: Tokens) -> np.ndarray:
     """bool[N]: whether the generator could have written the prefix."""
     exact = oracle(problems, prefixes)
     return exact.status[exact.rows[1:] - 1] == EXACT
 
 
 def finish(
-    writer: GPT | Oracle,
-    documents: Documents,
-    rows: np.ndarray,
-    starts: Sequence[Sequence[int]],
-    budget: int,
-    temperature: float,
+    writer: GPT | Oracle, documents: Documents, rows: np.ndarray, starts: Tokens, budget: int, temperature: float,
     seed: int,
-) -> list[list[int]]:
+) -> list[list[int]]:  # fmt: skip
     """What the writer puts behind each start of an answer to documents[rows], up to `budget` tokens with the start."""
     if isinstance(writer, Oracle):
         return likeliest_endings(writer, documents.problems.take(rows), starts, budget)
@@ -167,9 +137,7 @@ def finish(
     return ends
 
 
-def likeliest_endings(
-    oracle: Oracle, problems: Problems, starts: Sequence[Sequence[int]], budget: int
-) -> list[list[int]]:
+def likeliest_endings(oracle: Oracle, problems: Problems, starts: Tokens, budget: int) -> list[list[int]]:
     """The oracle's likeliest ending of each start, token by token; it stops where nothing is determined any more."""
     texts, unfinished = [list(map(int, start)) for start in starts], list(range(len(starts)))
     while unfinished:
@@ -194,27 +162,21 @@ def clean_behind(verdicts: Verdicts, cut: np.ndarray) -> np.ndarray:
 
 
 def by_perplexity(
-    teacher: GPT,
-    documents: Documents,
-    wrong: np.ndarray,
-    prefixes: Sequence[Sequence[int]],
-    row: np.ndarray,
-    success: np.ndarray,
-) -> list[dict[str, Any]]:
+    teacher: GPT, prompts: Tokens, prefixes: Tokens, row: np.ndarray, success: np.ndarray, problem: np.ndarray
+) -> Rows:
     """Success by quartile of the teacher's perplexity on the prefix; prefixes of no token are left out."""
     there = np.array([n for n, prefix in enumerate(prefixes) if len(prefix)], dtype=np.int64)
     if len(there) < 4:
         return []
-    prompts = [documents.prompt_tokens(i).tolist() for i in wrong[there].tolist()]
-    nll = np.array([-logp.mean() for logp in response_logprobs(teacher, prompts, [prefixes[n] for n in there])])
+    logp = response_logprobs(teacher, [prompts[n] for n in there], [prefixes[n] for n in there])
+    perplexity = np.exp([-logp_R.mean() for logp_R in logp])
     quartile = np.full(len(prefixes), -1)
-    quartile[there[np.argsort(nll, kind="stable")]] = np.arange(len(there)) * 4 // len(there)
-    bootstrap, rows = ClusterBootstrap(wrong[row]), []
+    quartile[there[np.argsort(perplexity, kind="stable")]] = np.arange(len(there)) * 4 // len(there)
+    bootstrap, rows = ClusterBootstrap(problem), []
     for q in range(4):
-        inside = np.exp(nll[quartile[there] == q])
-        rate = cell(bootstrap.rate(success, quartile[row] == q))
+        inside = perplexity[quartile[there] == q]
         ends = {"perplexity_from": float(inside.min()), "perplexity_to": float(inside.max())}
-        rows.append({"quartile": q + 1, **ends, "answer": rate})
+        rows.append({"quartile": q + 1, **ends, "answer": cell(bootstrap.rate(success, quartile[row] == q))})
     return rows
 
 
@@ -246,4 +208,4 @@ def figure(summary: Summary) -> CaptionedFigure:
     return CaptionedFigure(drawn, "Recovery from a student's prefixes", caption)
 
 
-TASK = task_of(Config, run, figure, needs=("student",))
+TASK = task_of("recovery", Settings, run, figure, needs=("student",))

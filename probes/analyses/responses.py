@@ -21,7 +21,6 @@ from probes.tasks.retry_upon_regret import continue_texts
 from synth.documents import Documents, pad_rows
 from synth.judge.checker import Verdicts, check_responses
 from synth.kernel.rng import key
-from synth.problem.arrays import Problems
 from synth.world.vocabulary import EOS, World
 
 BATCH = 64  # texts side by side, in sampling and in scoring
@@ -37,10 +36,6 @@ class Responses(NamedTuple):
 
     def prompts(self) -> list[list[int]]:
         return [self.documents.prompt_tokens(i).tolist() for i in self.row]
-
-    @property
-    def problems(self) -> Problems:
-        return self.documents.problems.take(self.row)
 
     @property
     def ended(self) -> np.ndarray:
@@ -59,10 +54,8 @@ class Responses(NamedTuple):
 
 
 def response_budget(model: GPT, documents: Documents, setting: str) -> int:
-    """Most tokens of a response: twice the longest right one, as far as the context goes.
-
-    Raises ValueError, naming the setting of the checkpoint, when there is no room for a right one.
-    """
+    """Most tokens of a response: twice the longest right one, as far as the context goes. Raises ValueError, naming the
+    setting of the checkpoint, when there is no room for a right one."""
     longest = int((np.diff(documents.offsets) - documents.prompt).max())
     available = model.config.context - int(documents.prompt.max())
     if available < longest:
@@ -74,21 +67,11 @@ def response_budget(model: GPT, documents: Documents, setting: str) -> int:
 
 
 def sample_responses(
-    model: GPT,
-    documents: Documents,
-    world: World,
-    log: ResumeLog,
-    label: str,
-    *,
-    budget: int,
-    seed: int,
-    samples: int = 1,
-    temperature: float = 0.0,
-) -> Responses:
-    """`samples` responses to each problem (temperature 0: the likeliest one, repeated), with their verdicts.
-
-    Their parts of the log, and their random numbers, are those of `label`.
-    """
+    model: GPT, documents: Documents, world: World, log: ResumeLog, label: str, budget: int, seed: int,
+    samples: int = 1, temperature: float = 0.0,
+) -> Responses:  # fmt: skip
+    """`samples` responses to each problem (temperature 0: the likeliest one, repeated), with their verdicts. Their
+    parts of the log, and their random numbers, are those of `label`."""
     row = np.repeat(np.arange(len(documents)), samples)
     tokens: list[list[int]] = []
     for k in tqdm(range(0, len(row), BATCH * 4), desc=label, unit=" batches", disable=None):

@@ -19,75 +19,57 @@ contexts and controls of the table could, the same ones in every row. Last, step
 log-probability of a wrong response's first mistake, against its steps before.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from models.gpt import GPT
+from probes import runs
 from probes.analyses.responses import Responses, response_budget, response_logprobs, sample_responses, step_means
 from probes.analyses.teacher_contexts import CONTEXTS, CONTROLS, context_tokens, peers_of
-from probes.runs import (
-    BLUE,
-    GREY,
-    ORANGE,
-    CaptionedFigure,
-    ClusterBootstrap,
-    Estimate,
-    ResumeLog,
-    correlation,
-    error_bars,
-)
-from probes.settings import ProbeConfig, check_above_zero, check_at_least
-from probes.tables import cell, estimate_of
+from probes.runs import CaptionedFigure, ClusterBootstrap, Estimate, ResumeLog, correlation, error_bars
+from probes.settings import ProbeConfig
+from probes.tables import cells, estimate_of
 from probes.tasks.task import Models, Summary, task_of
 from synth.kernel.rng import key
+from synth.ranges import AboveZero, Positive, Range, settings
 
 MEASURES = ("spearman", "kendall", "pairs", "auc", "point_biserial", "brier_sigmoid", "brier_minmax", "top1")
 
 
-@dataclass(frozen=True)
+@settings
 class Settings:
-    """`student`: who answers (null: the teacher). `samples` responses to each of `problems` problems."""
+    """`model` is the teacher; `student`: who answers (null: the teacher), `samples` times to each of `problems`."""
 
     student: str | None = None
-    problems: int = 200
-    samples: int = 8
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_at_least("signal", self, problems=1, samples=2)
-        check_above_zero("signal", self, "temperature")
+    problems: Positive = 200
+    samples: Annotated[int, Range(2)] = 8
+    temperature: AboveZero = 1.0
 
 
-@dataclass(frozen=True)
-class Config(ProbeConfig):
-    """`model` is the teacher."""
-
-    task: str = "signal"
-    signal: Settings = field(default_factory=Settings)
-
-
-def run(config: Config, models: Models, log: ResumeLog) -> dict[str, Any]:
+def run(config: ProbeConfig, c: Settings, models: Models, log: ResumeLog) -> dict[str, Any]:
     """Tables `quality`, `difficulty` and `steps`."""
-    c, teacher = config.signal, models["model"]
+    teacher = models["model"]
     student = models.get("signal.student", teacher)
     source = config.data.with_context("none").source("test", "signal")
     documents = source.documents(range(c.problems))
-    settings = {"samples": c.samples, "temperature": c.temperature, "seed": config.seed}
-    settings["budget"] = response_budget(student, documents, "signal.student")
-    responses = sample_responses(student, documents, source.world, log, "rollouts", **settings)
+    budget, draws = response_budget(student, documents, "signal.student"), (c.samples, c.temperature)
+    responses = sample_responses(student, documents, source.world, log, "rollouts", budget, config.seed, *draws)
     rng = np.random.Generator(np.random.Philox(key(config.seed, "signal peers", 0)))
-    peers, contexts, scores, logp = peers_of(responses, rng), {}, {}, {}
+    peers, scores, logp, lengths = peers_of(responses, rng), {}, {}, {}
     for name in (*CONTEXTS, *CONTROLS):
-        read = [context_tokens(name, responses, own, rng) for own in peers]
-        contexts[name], scores[name], logp[name] = read, *score(teacher, responses, read, name)
+        contexts = [context_tokens(name, responses, own, rng) for own in peers]
+        scores[name], logp[name] = score(teacher, responses, contexts, name)
+        there = np.array([context is not None for context in contexts])
+        cut_off = float((np.isnan(scores[name]) & there).sum() / max(1, there.sum()))
+        mean = float(np.mean([len(context) for context in contexts if context is not None] or [0.0]))
+        lengths[name] = {"tokens": mean, "cut_off": cut_off}
     ops, both = documents.problems.ops, np.all([~np.isnan(s) for s in scores.values()], axis=0)
     quality_rows = [
         {"responses": which, "context": name}
         | quality(scores[name], responses, both if which == "both" else None)
-        | {"tokens": _mean_length(contexts[name]), "cut_off": _share_cut_off(contexts[name], scores[name])}
+        | lengths[name]
         for which in ("effective", "both")
         for name in scores
     ]
@@ -119,10 +101,8 @@ def score(
 
 
 def measures(score: np.ndarray, right: np.ndarray) -> dict[str, float]:
-    """All eight for the responses of one prompt, which must hold a right and a wrong one.
-
-    Where all scores are equal there is no correlation: 0, as for scores that say nothing.
-    """
+    """All eight for the responses of one prompt, which must hold a right and a wrong one. Where all scores are equal
+    there is no correlation: 0, as for scores that say nothing."""
     score, y = np.asarray(score, dtype=float), np.asarray(right, dtype=float)
     assert 0 < y.sum() < len(y), "a prompt needs a right and a wrong response"
     ahead = np.sign(score[y == 1][:, None] - score[y == 0][None, :])
@@ -152,14 +132,12 @@ def quality(
             found.append(measures(score_N[of_prompt], right[of_prompt]))
     bootstrap = ClusterBootstrap(np.arange(len(found)))
     means = {m: bootstrap.ratio(np.array([one[m] for one in found]), within=(-1, 1)) for m in wanted}
-    return {m: cell(estimate) for m, estimate in means.items()} | {"items": int(use.sum())}
+    return cells(means) | {"items": int(use.sum())}
 
 
 def step_changes(responses: Responses, base: list[np.ndarray], with_context: list[np.ndarray]) -> dict[str, Any]:
     """Change of the mean token log-probability of first mistakes, and of the steps before them in wrong responses.
-
-    `difference`: the first less the second; below 0 the context singles the mistake out.
-    """
+    `difference`: the first less the second; below 0 the context singles the mistake out."""
     v = responses.verdicts
     scored = [logp if len(logp) else np.full(len(b), np.nan) for logp, b in zip(with_context, base, strict=True)]
     change_NS = step_means(responses, scored) - step_means(responses, base)
@@ -179,16 +157,7 @@ def step_changes(responses: Responses, base: list[np.ndarray], with_context: lis
         low, high = np.nanquantile(drawn[0] - drawn[1], [0.025, 0.975])
         first, before = found.values()
         difference = Estimate(first.value - before.value, float(low), float(high), min(first.n, before.n))
-    return {name: cell(estimate) for name, estimate in (found | {"difference": difference}).items()}
-
-
-def _mean_length(contexts: list[list[int] | None]) -> float:
-    return float(np.mean([len(c) for c in contexts if c is not None] or [0.0]))
-
-
-def _share_cut_off(contexts: list[list[int] | None], score_N: np.ndarray) -> float:
-    there = np.array([c is not None for c in contexts])
-    return float((np.isnan(score_N) & there).sum() / max(1, there.sum()))
+    return cells(found | {"difference": difference})
 
 
 def figure(summary: Summary) -> CaptionedFigure:
@@ -197,14 +166,14 @@ def figure(summary: Summary) -> CaptionedFigure:
     names = list(dict.fromkeys(row["context"] for row in rows))
     drawn = Figure(figsize=(9.6, 4.6), layout="constrained")
     left, right = drawn.subplots(1, 2, sharey=True)
-    for which, color, shift in (("effective", GREY, -0.12), ("both", BLUE, 0.12)):
+    for which, color, shift in (("effective", runs.GREY, -0.12), ("both", runs.BLUE, 0.12)):
         rates = [estimate_of(row["auc"]) for row in rows if row["responses"] == which]
         value, error = error_bars(rates)
         prompts = sorted({rate.n for rate in rates})
         n = f"n = {prompts[0]}" + (f" to {prompts[-1]}" if len(prompts) > 1 else "")
         left.errorbar(value, np.arange(len(names)) + shift, xerr=error, fmt="o", color=color, label=f"{which}, {n}")
     left.axvline(0.5, color="black", lw=1, ls=":")
-    left.axhline(len(CONTEXTS) - 0.5, color=GREY, lw=0.8)
+    left.axhline(len(CONTEXTS) - 0.5, color=runs.GREY, lw=0.8)
     left.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     left.set(title="right before wrong: AUC within a prompt", ylim=(len(names) - 0.5, -0.5))
     left.legend(loc="upper left", fontsize=8)
@@ -212,7 +181,7 @@ def figure(summary: Summary) -> CaptionedFigure:
     shown = [(i, found[name]) for i, name in enumerate(names) if name in found and found[name].n]
     if shown:
         value, error = error_bars([estimate for _, estimate in shown])
-        right.errorbar(value, [i for i, _ in shown], xerr=error, fmt="s", color=ORANGE)
+        right.errorbar(value, [i for i, _ in shown], xerr=error, fmt="s", color=runs.ORANGE)
     right.axvline(0.0, color="black", lw=1, ls=":")
     right.set(title="first mistake less steps before")
     caption = (
@@ -223,4 +192,4 @@ def figure(summary: Summary) -> CaptionedFigure:
     return CaptionedFigure(drawn, "What a teacher's context makes of its signal", caption)
 
 
-TASK = task_of(Config, run, figure, accepts=("student",))
+TASK = task_of("signal", Settings, run, figure, accepts=("student",))

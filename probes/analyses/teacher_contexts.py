@@ -72,7 +72,7 @@ def context_tokens(name: str, responses: Responses, peers: Peers, rng: np.random
     if name == "base":
         return []
     if name == "failure_verdict":
-        return _verdict(responses, wrong[0]) if wrong else None
+        return _with_verdict(responses, wrong[0]) if wrong else None
     if name == "random_peer":
         everyone = right + wrong
         return _shown(responses, [everyone[rng.integers(len(everyone))]], []) if everyone else None
@@ -87,26 +87,18 @@ def context_tokens(name: str, responses: Responses, peers: Peers, rng: np.random
         return _shown(responses, [*right[:2], near[0]], []) if near else None
     if name == "verifier_ordered":
         right = sorted(right, key=lambda m: (responses.verdicts.unneeded[m], len(responses.tokens[m])))
-        wrong = sorted(wrong, key=lambda m: -_good_steps(responses, m))
+        first, steps = responses.verdicts.first_mistake, responses.verdicts.steps
+        wrong = sorted(wrong, key=lambda m: -(first[m] if first[m] >= 0 else steps[m]))  # good steps, all but the end
     return _shown(responses, right[chosen], wrong[:n_wrong])
-
-
-def _good_steps(responses: Responses, n: int) -> int:
-    """Steps before the first mistake; all, where only the end is wrong."""
-    first = int(responses.verdicts.first_mistake[n])
-    return first if first >= 0 else int(responses.verdicts.steps[n])
 
 
 def _shown(responses: Responses, right: Sequence[int], wrong: Sequence[int]) -> list[int]:
     material = S.Material(success=[responses.tokens[m] for m in right], failure=[responses.tokens[m] for m in wrong])
     recipe = [f"{name}{len(rows)}" for name, rows in (("success", right), ("failure", wrong)) if rows]
-    return _flat("+".join(recipe), material)
+    return [int(token) for section in S.build("+".join(recipe), material) for token in section]
 
 
-def _verdict(responses: Responses, n: int) -> list[int]:
+def _with_verdict(responses: Responses, n: int) -> list[int]:
     text = feedback(responses.documents.problems.take(int(responses.row[n])), responses.verdicts, n)
-    return _flat("attempt+feedback", S.Material(attempt=S.written(responses.tokens[n]), feedback=text))
-
-
-def _flat(recipe: str, material: S.Material) -> list[int]:
-    return [int(token) for section in S.build(recipe, material) for token in section]
+    material = S.Material(attempt=S.written(responses.tokens[n]), feedback=text)
+    return [int(token) for section in S.build("attempt+feedback", material) for token in section]

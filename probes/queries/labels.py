@@ -15,29 +15,23 @@ one that a slip has written wrongly is still the problem's.
 Legend: Q queries, N documents (or problems), T tokens of all documents, X parameter slots.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 
-from probes.queries.table import Queries, Task, rows_of_tokens
+from probes.queries.table import Queries, Task, every_parameter, rows_of_tokens
 from synth.documents import SENTENCE_SEGMENT, SOLUTION_SEGMENT, Documents
 from synth.problem.arrays import INSTANCES, MAX_TERMS, SLOTS, Problems
+from synth.ranges import OneOf
 
 ALL, GIVEN = "all", "given"  # parameters that nece asks about
 
 
-def every_parameter(documents: Documents) -> np.ndarray:
-    """bool[N, X]: all parameters of the problem that have a value."""
-    return (documents.problems.exists > 0) & (documents.problems.value >= 0)
-
-
 def sentences_but_the_query(documents: Documents) -> np.ndarray:
-    """bool[N, X]: the parameters that have a sentence of their own, without the one in the question.
-
-    Both restrictions take away what a name alone would tell: the query is needed by definition and, in a small world,
-    is most of what is needed; an abstract parameter is almost never needed unless it is the query.
-    """
+    """bool[N, X]: the parameters that have a sentence of their own, without the one in the question. Both restrictions
+    take away what a name alone would tell: the query is needed by definition and, in a small world, is most of what is
+    needed; an abstract parameter is almost never needed unless it is the query."""
     asked = every_parameter(documents)
     asked[:, INSTANCES:] = False
     asked[np.arange(len(asked)), documents.problems.query] = False
@@ -109,9 +103,7 @@ def direct(problems: Problems) -> np.ndarray:
     """bool[N, X, X]: the first directly rests on the second."""
     slots_NXF = dependencies(problems)
     result_NXX = np.zeros((len(slots_NXF), SLOTS, SLOTS + 1), dtype=bool)  # the last column takes the -1
-    n, x = np.indices(slots_NXF.shape[:2])
-    for f in range(slots_NXF.shape[2]):
-        result_NXX[n, x, slots_NXF[..., f]] = True
+    np.put_along_axis(result_NXX, slots_NXF, True, axis=2)
     return result_NXX[..., :SLOTS]
 
 
@@ -127,9 +119,7 @@ def ancestors(problems: Problems) -> np.ndarray:
 
 def distance(problems: Problems) -> np.ndarray:
     """Steps of dependency from the query to each parameter, along the shortest way; -1 for what it does not rest on.
-
-    int64[N, X]; 0 for the query itself.
-    """
+    int64[N, X]; 0 for the query itself."""
     direct_NXX, n = direct(problems), np.arange(len(problems.value))
     result_NX = np.full((len(n), SLOTS), -1)
     front_NX = np.zeros((len(n), SLOTS), dtype=bool)
@@ -142,47 +132,23 @@ def distance(problems: Problems) -> np.ndarray:
     return result_NX
 
 
-def _two(modulus: int) -> int:
-    return 2
-
-
-def _itself(label: np.ndarray, classes: int) -> np.ndarray:
-    return label
-
-
 TASKS = {
     task.name: task
     for task in (
-        Task("nece", after_question, _needed, _two, ("not needed", "needed"), _itself, every_parameter),
-        Task("dep", before_question, _depends, _two, ("independent", "depends"), _itself, every_parameter, pairs=True),
-        Task("known", between_steps, _known, _two, ("unknown", "known"), _itself, every_parameter),
-        Task(
-            "value",
-            between_steps,
-            _value,
-            lambda modulus: modulus + 1,
-            ("known", "unknown"),
-            lambda label, classes: (label == classes - 1).astype(np.int64),
-            every_parameter,
-        ),
-        Task("can_next", between_steps, _can_next, _two, ("cannot", "can"), _itself, every_parameter),
-        Task("nece_next", between_steps, _nece_next, _two, ("no", "yes"), _itself, every_parameter),
+        Task("nece", after_question, _needed, ("not needed", "needed")),
+        Task("dep", before_question, _depends, ("independent", "depends"), pairs=True),
+        Task("known", between_steps, _known, ("unknown", "known")),
+        Task("value", between_steps, _value, ("known", "unknown"), values=True),
+        Task("can_next", between_steps, _can_next, ("cannot", "can")),
+        Task("nece_next", between_steps, _nece_next, ("no", "yes")),
     )
 }
+TaskNames = tuple[Annotated[str, OneOf(*TASKS)], ...]  # in settings
 
 
 def task_of(name: str, nece: str = ALL) -> Task:
-    """The task of this name; `nece` is which parameters nece asks about, `all` (the papers) or `given`.
-
-    given: `sentences_but_the_query`, those whose name alone does not tell in a small world.
-    """
+    """The task of this name; `nece` is which parameters nece asks about, `all` (the papers) or `given`. given:
+    `sentences_but_the_query`, those whose name alone does not tell in a small world."""
     if name == "nece" and nece == GIVEN:
         return replace(TASKS[name], asked=sentences_but_the_query)
     return TASKS[name]
-
-
-def check_tasks(setting: str, tasks: Sequence[str]) -> None:
-    """Raises ValueError on a task that does not exist."""
-    for task in tasks:
-        if task not in TASKS:
-            raise ValueError(f"{setting}={task}: accepted: {', '.join(TASKS)}")

@@ -99,9 +99,7 @@ class Steps:
 
     def queries(self, read_M: np.ndarray) -> Queries:
         """A query about the parameter that each step names, after the prompt and `read_M` tokens of the response.
-
-        Labels are nought. Every step must name a parameter.
-        """
+        Labels are nought. Every step must name a parameter."""
         documents = self.solutions.documents
         rows = np.unique(self.row)
         texts = [np.concatenate([documents.prompt_tokens(i), self.solutions.response(i)]) for i in rows]
@@ -119,5 +117,5 @@ class Steps:
 
     def labels(self, task: str, queries: Queries, modulus: int) -> np.ndarray:
         """The truth of a task about the parameter that each step names, before it is written; 0 for no parameter."""
-        inside = queries.replaced(slot=np.maximum(self.slot, 0))
+        inside = replace(queries, slot=np.maximum(self.slot, 0))
         return np.where(self.slot < 0, 0, TASKS[task].label(inside, self.known, modulus)).astype(np.int64)

@@ -11,6 +11,7 @@ Legend: Q queries, N documents, X parameter slots.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,14 +45,17 @@ class Queries:
         start = self.documents.offsets[self.row[q]]
         return self.documents.tokens[start : start + self.cut[q]]
 
-    def replaced(self, **arrays: np.ndarray) -> "Queries":
-        """The same table with other arrays in the place of these."""
-        return replace(self, **arrays)
-
     def take(self, which: np.ndarray) -> "Queries":
         """The queries `which` alone."""
-        arrays = [f.name for f in fields(self) if f.name != "documents"]
-        return self.replaced(**{name: getattr(self, name)[which] for name in arrays})
+        return replace(self, **{name: getattr(self, name)[which] for name in ARRAYS})
+
+
+ARRAYS = [f.name for f in fields(Queries) if f.name != "documents"]
+
+
+def every_parameter(documents: Documents) -> np.ndarray:
+    """bool[N, X]: all parameters of the problem that have a value."""
+    return (documents.problems.exists > 0) & (documents.problems.value >= 0)
 
 
 @dataclass(frozen=True)
@@ -59,19 +63,26 @@ class Task:
     """One kind of question.
 
     ends: where texts may break off, arrays (document, tokens read). label: labels of queries, from the table, what the
-    texts have defined, bool[N, X], and the modulus. classes: how many labels for a modulus. groups: names of the two
-    groups results are split by; group: 0 or 1 for each label. asked: which parameters may be asked about, bool[N, X].
-    pairs: whether the question is about two different ones.
+    texts have defined, bool[N, X], and the modulus. groups: names of the two groups results are split by. pairs:
+    whether the question is about two different parameters. values: whether labels are values and, last, unknown; else
+    they are the two groups. asked: which parameters may be asked about, bool[N, X].
     """
 
     name: str
     ends: Callable[[Documents], tuple[np.ndarray, np.ndarray]]
     label: Callable[[Queries, np.ndarray, int], np.ndarray]
-    classes: Callable[[int], int]
     groups: tuple[str, str]
-    group: Callable[[np.ndarray, int], np.ndarray]
-    asked: Callable[[Documents], np.ndarray]
     pairs: bool = False
+    values: bool = False
+    asked: Callable[[Documents], np.ndarray] = every_parameter
+
+    def classes(self, modulus: int) -> int:
+        """How many labels there are."""
+        return modulus + 1 if self.values else 2
+
+    def group(self, label_Q: np.ndarray, classes: int) -> np.ndarray:
+        """The group of each label, 0 or 1."""
+        return (label_Q == classes - 1).astype(np.int64) if self.values else label_Q
 
 
 def draw(task: Task, source: Source, indices: Sequence[int], most: int, seed: int, balance: bool = False) -> Queries:
@@ -93,7 +104,7 @@ def draw(task: Task, source: Source, indices: Sequence[int], most: int, seed: in
     parts = []
     for start in range(0, len(documents), CHUNK):
         table = _candidates(task, documents, asked_NX, cut_N, slice(start, start + CHUNK))
-        table = table.replaced(label=task.label(table, known_NX, modulus).astype(np.int64))
+        table = replace(table, label=task.label(table, known_NX, modulus).astype(np.int64))
         group_Q = task.group(table.label, task.classes(modulus))
         bounds = np.searchsorted(table.row, np.arange(start, min(start + CHUNK, len(documents)) + 1))
         chosen = [
@@ -105,24 +116,40 @@ def draw(task: Task, source: Source, indices: Sequence[int], most: int, seed: in
         raise ValueError(
             f"probe task {task.name}: no query on {len(documents)} problems; accepted: more problems, or balance=false"
         )
-    arrays = [f.name for f in fields(Queries) if f.name != "documents"]
-    return Queries(documents, **{name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays})
+    return Queries(documents, **{name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS})
+
+
+class Split(NamedTuple):
+    """Queries to fit on and to choose with, both of the train split, and queries of the test split to report."""
+
+    fit: Queries
+    validation: Queries
+    test: Queries
+
+
+def draw_split(
+    task: Task, train: Source, test: Source, sizes: tuple[int, int, int], most: int, seed: int, balance: bool = False
+) -> Split:
+    """The queries on so many problems for each part, no problem of one part in another."""
+    return Split(*(draw(task, source, i, most, seed, balance) for source, i in split_indices(train, test, sizes)))
+
+
+def split_indices(train: Source, test: Source, sizes: tuple[int, int, int]) -> list[tuple[Source, range]]:
+    """Source and problems of the parts of a split."""
+    fit, validation, tested = sizes
+    return [(train, range(fit)), (train, range(fit, fit + validation)), (test, range(tested))]
 
 
 def _candidates(task: Task, documents: Documents, asked_NX: np.ndarray, cut_N: np.ndarray, part: slice) -> Queries:
     """All that may be asked about some documents, without labels."""
-    asked_PX = asked_NX[part]
+    asked_PX, names_NX2 = asked_NX[part], documents.problems.slot_names().astype(np.int64)
     if task.pairs:
-        different_PXX = asked_PX[:, :, None] & asked_PX[:, None, :] & ~np.eye(SLOTS, dtype=bool)
-        row, slot, other = np.nonzero(different_PXX)
+        row, slot, other = np.nonzero(asked_PX[:, :, None] & asked_PX[:, None, :] & ~np.eye(SLOTS, dtype=bool))
     else:
         row, slot = np.nonzero(asked_PX)
         other = np.full_like(row, -1)
     row = row + part.start
-    names_NX2 = documents.problems.slot_names()
-    name = names_NX2[row, slot].astype(np.int64)
-    if task.pairs:
-        name = np.concatenate([name, names_NX2[row, other].astype(np.int64)], axis=1)
+    name = np.concatenate([names_NX2[row, which] for which in ((slot, other) if task.pairs else (slot,))], axis=1)
     return Queries(documents, row, cut_N[row], slot, other, name, np.zeros_like(row))
 
 
@@ -136,10 +163,8 @@ def _choose(rng: np.random.Generator, group: np.ndarray, most: int, balance: boo
 
 
 def defined_at(documents: Documents, back: int) -> np.ndarray:
-    """Tokens to read until each parameter is defined, int64[N, X]; `NEVER` where the solution does not define it.
-
-    A step that ends with `back`, the token of BACK, defines nothing; one with a slip that nobody takes back does.
-    """
+    """Tokens to read until each parameter is defined, int64[N, X]; `NEVER` where the solution does not define it. A
+    step that ends with `back`, the token of BACK, defines nothing; one with a slip that nobody takes back does."""
     at_T = np.flatnonzero((documents.segment == SOLUTION_SEGMENT) & (documents.param >= 0))
     row_T = rows_of_tokens(documents)[at_T]
     step_T = row_T * (int(documents.step.max(initial=0)) + 1) + documents.step[at_T]

@@ -32,9 +32,7 @@ TEXTS = 16  # texts side by side: with the queries behind them they stay inside 
 
 def chosen_sites(model: GPT, wanted: Sequence[str], setting: str = "probe.linear.sites") -> list[str]:
     """The sites that a setting names, in the order of the model: whole names, or `hook_mlp_out` for that of each block.
-
-    Raises ValueError, naming the setting, on what is no site of this model.
-    """
+    Raises ValueError, naming the setting, on what is no site of this model."""
     known = hook_names(model.config)
     kinds = {name.rsplit(".", 1)[-1] for name in known if name.startswith("blocks.")}
     for site in wanted:
@@ -52,11 +50,9 @@ def layer_of(site: str, config: GPTConfig) -> int:
 
 
 def names_in_line(queries: Queries, world: World, closed: bool = False) -> np.ndarray:
-    """Endings as the document itself would go on, int64[Q, U].
-
-    `Define OWNER THING`, after `<solution>` where the text ends before it; `closed` puts `as` behind. For two
-    parameters, the sentence `The number of A equals B`. A terse world may lack some of the words.
-    """
+    """Endings as the document itself would go on, int64[Q, U]. `Define OWNER THING`, after `<solution>` where the text
+    ends before it; `closed` puts `as` behind. For two parameters, the sentence `The number of A equals B`. A terse
+    world may lack some of the words."""
     phrases = world.phrases
     if queries.name.shape[1] == 4:
         pieces = [int(phrases[THE_NUMBER]), queries.name[:, :2], int(phrases[EQUALS_EACH]), queries.name[:, 2:]]
@@ -84,15 +80,13 @@ def check_length(model: GPT, queries: Queries, path: str) -> None:
     """Raises ValueError when the model cannot read every text with the names and markers of a query behind it."""
     longest = int(queries.cut.max()) + queries.name.shape[1] + 3
     if longest > model.config.context:
-        raise ValueError(
-            f"model={path}: reads {model.config.context} tokens and a query has {longest}; accepted: a model with a "
-            "longer context, or data with shorter documents"
-        )
+        problem = f"model={path}: reads {model.config.context} tokens and a query has {longest}"
+        raise ValueError(f"{problem}; accepted: a model with a longer context, or data with shorter documents")
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Texts and the queries about them, ready for `states`."""
+    """Texts and the queries about them, ready for `last_states`."""
 
     texts_PT: Tensor
     lengths_P: Tensor
@@ -116,7 +110,7 @@ class Texts:
         """The texts `part` with all of their queries."""
         first, count = self.first[part].tolist(), self.count[part].tolist()
         which = np.concatenate([np.arange(start, start + n) for start, n in zip(first, count, strict=True)])
-        texts_PT = torch.from_numpy(pad_rows([self.queries.text(q) for q in first])).to(device)
+        texts_PT = torch.from_numpy(pad_rows([self.queries.text(q).tolist() for q in first])).to(device)
         lengths_P = torch.from_numpy(self.cut[part]).to(device)
         row_Q = torch.from_numpy(np.repeat(np.arange(len(part)), count)).to(device)
         return Batch(texts_PT, lengths_P, self.endings[which].to(device), row_Q, which)
@@ -166,13 +160,8 @@ class Branch:
         width, device = tokens_QU.shape[1], tokens_QU.device
         step_U = torch.arange(width, device=device)
         padding_QT = torch.arange(self.text.tokens_PT.shape[1], device=device) >= self.length_Q[:, None]
-        unseen_QUK = torch.cat(
-            (
-                padding_QT[:, None].expand(-1, width, -1),
-                (step_U > step_U[:, None]).expand(len(tokens_QU), -1, -1),
-            ),
-            dim=2,
-        )
+        later_QUU = (step_U > step_U[:, None]).expand(len(tokens_QU), -1, -1)
+        unseen_QUK = torch.cat((padding_QT[:, None].expand(-1, width, -1), later_QUU), dim=2)
         self.bias_Q1UK = torch.zeros(unseen_QUK.shape, device=device).masked_fill_(unseen_QUK, float("-inf"))[:, None]
         return self.length_Q[:, None] + step_U
 
@@ -189,17 +178,12 @@ class Branch:
 
     def attend(self, layer: int, q_QHUD: Tensor, k_QHUD: Tensor, v_QHUD: Tensor) -> Tensor:
         """From each token of an ending to its text and to the ending up to itself."""
-        keys, values = (
-            torch.cat((self._continued(old_PHTD), new_QHUD), dim=2)
-            for old_PHTD, new_QHUD in zip(self.text.kv[layer], (k_QHUD, v_QHUD), strict=True)
-        )
+        old = ((self.pick_QP @ x_PHTD.flatten(1)).unflatten(1, x_PHTD.shape[1:]) for x_PHTD in self.text.kv[layer])
+        keys, values = (torch.cat(pair, dim=2) for pair in zip(old, (k_QHUD, v_QHUD), strict=True))
         return F.scaled_dot_product_attention(q_QHUD, keys, values, attn_mask=self.bias_Q1UK)
 
     def commit(self, tokens_QU: Tensor) -> None:
         """Endings are not continued."""
-
-    def _continued(self, old_PHTD: Tensor) -> Tensor:
-        return (self.pick_QP @ old_PHTD.flatten(1)).unflatten(1, old_PHTD.shape[1:])
 
     def _before(self, n: int) -> tuple[Tensor, Tensor]:
         column_QS = self.length_Q[:, None] - torch.arange(n, 0, -1, device=self.length_Q.device)
@@ -215,18 +199,12 @@ def last_states(model: GPT, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def read(
-    model: GPT,
-    queries: Queries,
-    endings_QU: np.ndarray,
-    names: Sequence[str],
-    size: int = TEXTS,
+    model: GPT, queries: Queries, endings_QU: np.ndarray, names: Sequence[str], size: int = TEXTS,
     dtype: torch.dtype = torch.float16,
-) -> Tensor:
-    """States [S, Q, C] of the sites `names` at the last token of each query; `size` texts are read at a time.
-
-    They lie in the machine's memory, whatever device the model is on. Raises FloatingPointError for a state that
-    `dtype` cannot hold.
-    """
+) -> Tensor:  # fmt: skip
+    """States [S, Q, C] of the sites `names` at the last token of each query; `size` texts are read at a time. They lie
+    in the machine's memory, whatever device the model is on. Raises FloatingPointError for a state that `dtype` cannot
+    hold."""
     texts, device = Texts(queries, endings_QU), model.embed.weight.device
     states_SQC = torch.empty(len(names), len(queries), model.config.n_embd, dtype=dtype)
     order = np.argsort(texts.cut, kind="stable")

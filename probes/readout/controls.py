@@ -12,13 +12,15 @@ Every result stands beside all of them. What a probe reads from random weights i
 model.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from models.gpt import GPT
 from probes.queries.labels import TASKS
-from probes.queries.table import Queries
-from probes.readout.linear import Reading, Split, fit_and_test
+from probes.queries.table import Queries, Split
+from probes.readout.linear import Reading, fit_and_test
 from synth.documents import SENTENCE_SEGMENT, SOLUTION_SEGMENT, Documents
 from synth.kernel.rng import key
 from synth.problem.arrays import SLOTS
@@ -42,17 +44,15 @@ def relabelled(split: Split, kind: str, task: str, seed: int) -> Split:
     """The queries of a split with the labels that the control `kind` is fitted to; other kinds change nothing."""
     if kind == SHUFFLED:
         rng = np.random.Generator(np.random.Philox(key(seed, f"probe shuffle {task}", 0)))
-        return split._replace(fit=split.fit.replaced(label=rng.permutation(split.fit.label)))
+        return split._replace(fit=replace(split.fit, label=rng.permutation(split.fit.label)))
     if kind == NAMES:
-        return Split(*(part.replaced(label=_label_of_name(part, split.fit.label, task, seed)) for part in split))
+        labels = split.fit.label
+
+        def of_name(name: np.ndarray) -> int:
+            return labels[key(seed, f"probe names {task} {' '.join(map(str, name))}", 0) % len(labels)]
+
+        return Split(*(replace(part, label=np.array([of_name(name) for name in part.name])) for part in split))
     return split
-
-
-def _label_of_name(queries: Queries, labels: np.ndarray, task: str, seed: int) -> np.ndarray:
-    """Each name's own label, drawn from `labels`: a function of the name tokens, the task and the seed."""
-    names, which_Q = np.unique(queries.name, axis=0, return_inverse=True)
-    drawn = [labels[key(seed, f"probe names {task} {' '.join(map(str, name))}", 0) % len(labels)] for name in names]
-    return np.array(drawn)[which_Q.ravel()]
 
 
 def read_position(split: Split, task: str, modulus: int, l2: tuple[float, ...]) -> list[Reading]:

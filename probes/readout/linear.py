@@ -11,8 +11,7 @@ Legend: S sites, R strengths, N queries, C channels, K classes.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -20,43 +19,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.gpt import GPT
-from probes.queries.labels import check_tasks
-from probes.queries.table import Queries
+from probes.queries.labels import TaskNames
+from probes.queries.table import Split
 from probes.readout.activations import RESIDUAL, chosen_sites, layer_of, names_in_line, read
+from synth.ranges import AboveZero, Filled, Positive, settings
 from synth.world.vocabulary import World
 
 STEPS, TOLERANCE = 300, 3e-4  # most steps of L-BFGS; largest gradient entry at the end, in preconditioned variables
 
 
-@dataclass(frozen=True)
+@settings
 class LinearConfig:
     """`tasks` it is fitted for; strengths `l2` to choose from: loss = mean cross-entropy + l2/2 * squared weights.
-
     `sites`: where it reads, TransformerLens's names; hook_mlp_out is that of every block. As many of them are read and
-    fitted together as their states fit into `memory` MiB (in float32); it changes no result beyond rounding.
-    """
+    fitted together as their states fit into `memory` MiB (in float32); it changes no result beyond rounding."""
 
-    tasks: tuple[str, ...] = ("nece", "value")
-    l2: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
-    sites: tuple[str, ...] = RESIDUAL
-    memory: int = 4096
-
-    def __post_init__(self) -> None:
-        check_tasks("probe.linear.tasks", self.tasks)
-        if not self.l2 or not all(strength > 0 for strength in self.l2):
-            raise ValueError(f"probe.linear.l2={list(self.l2)}: accepted: a list of numbers above 0")
-        if not self.sites:
-            raise ValueError("probe.linear.sites=[]: accepted: a list of sites")
-        if self.memory < 1:
-            raise ValueError(f"probe.linear.memory={self.memory}: accepted: 1 or more")
-
-
-class Split(NamedTuple):
-    """Queries to fit on and to choose with, both of the train split, and queries of the test split to report."""
-
-    fit: Queries
-    validation: Queries
-    test: Queries
+    tasks: TaskNames = ("nece", "value")
+    l2: Annotated[tuple[AboveZero, ...], Filled] = (1e-3, 1e-2, 1e-1)
+    sites: Annotated[tuple[str, ...], Filled] = RESIDUAL
+    memory: Positive = 4096
 
 
 class Reading(NamedTuple):
@@ -197,16 +178,13 @@ def fit(states_SNC: Tensor, labels_N: Tensor, classes: int, l2: Sequence[float])
 
 
 def _coordinates(x_SNC: Tensor, frequency_K: Tensor, strength_R: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """Coordinates z [S, R, C, K] of the weights, as a map z -> weights and the start z = 0.
-
-    In them the Hessian where only the label frequencies p are known, (diag(p) - pp') x X'X / N + l2, is the identity,
-    so that problems of very different curvature converge together.
-    """
+    """Coordinates z [S, R, C, K] of the weights, as a map z -> weights and the start z = 0. In them the Hessian where
+    only the label frequencies p are known, (diag(p) - pp') x X'X / N + l2, is the identity, so that problems of very
+    different curvature converge together."""
     spread_K, class_basis_KK = torch.linalg.eigh(frequency_K.diag() - frequency_K.outer(frequency_K))
     # in float64: in float32 the eigenvectors of many equal eigenvalues (indicators, small worlds) are not always found
-    spectrum_SC, basis_SCC = (
-        a.to(x_SNC.dtype) for a in torch.linalg.eigh((x_SNC.mT @ x_SNC / x_SNC.shape[1]).double())
-    )
+    covariance_SCC = (x_SNC.mT @ x_SNC / x_SNC.shape[1]).double()
+    spectrum_SC, basis_SCC = (a.to(x_SNC.dtype) for a in torch.linalg.eigh(covariance_SCC))
     curvature_S1CK = spectrum_SC.clamp_min(0)[:, None, :, None] * spread_K.clamp_min(0)
     shrink_SRCK = (curvature_S1CK + strength_R[:, None, None]).rsqrt()
 

@@ -12,7 +12,6 @@ Legend: Q queries, P texts, C channels, R rank, K classes, V vocabulary, L layer
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,11 +21,12 @@ from torch.func import functional_call
 from tqdm import tqdm
 
 from models.gpt import GPT
-from probes.queries.labels import check_tasks
-from probes.queries.table import Queries
+from probes.queries.labels import TaskNames
+from probes.queries.table import Queries, Split
 from probes.readout.activations import Batch, Texts, last_states, names_between_markers, read
-from probes.readout.linear import Reading, Split
+from probes.readout.linear import Reading
 from synth.kernel.rng import key
+from synth.ranges import AboveZero, Count, NotNegative, Positive, settings
 
 SITE = "ln_final.hook_normalized"
 BUCKET = 8  # steps whose texts are sorted by length together: little padding
@@ -35,7 +35,7 @@ LOG_EVERY = 25
 LossLog = Callable[[int, float], None]  # step, mean loss since the last call
 
 
-@dataclass(frozen=True)
+@settings
 class VProbeConfig:
     """`tasks` it is trained for; `rank` of the update, and `attention_rank` of those of query and value maps.
 
@@ -45,33 +45,19 @@ class VProbeConfig:
     short budget needs a higher lr.
     """
 
-    tasks: tuple[str, ...] = ("nece", "value")
-    rank: int = 8
-    attention_rank: int = 0
-    steps: int = 300
-    texts: int = 32
-    lr: float = 1e-2
-    weight_decay: float = 0.01
+    tasks: TaskNames = ("nece", "value")
+    rank: Positive = 8
+    attention_rank: Count = 0
+    steps: Positive = 300
+    texts: Positive = 32
+    lr: AboveZero = 1e-2
+    weight_decay: NotNegative = 0.01
     selectivity: bool = True
-
-    def __post_init__(self) -> None:
-        check_tasks("probe.vprobe.tasks", self.tasks)
-        for name in ("rank", "steps", "texts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"probe.vprobe.{name}={getattr(self, name)}: accepted: 1 or more")
-        if self.attention_rank < 0:
-            raise ValueError(f"probe.vprobe.attention_rank={self.attention_rank}: accepted: 0 or more")
-        if not self.lr > 0:
-            raise ValueError(f"probe.vprobe.lr={self.lr}: accepted: above 0")
-        if self.weight_decay < 0:
-            raise ValueError(f"probe.vprobe.weight_decay={self.weight_decay}: accepted: 0 or more")
 
 
 class VProbe(nn.Module):
     """The trainable part. One factor of every update is zero at first, so that the first states are the model's own.
-
-    The other, and the head, are random.
-    """
+    The other, and the head, are random."""
 
     def __init__(self, model: GPT, classes: int, config: VProbeConfig, seed: int) -> None:
         super().__init__()
@@ -118,12 +104,7 @@ def measure(model: GPT, split: Split, classes: int, config: VProbeConfig, seed: 
 
 
 def train(
-    model: GPT,
-    queries: Queries,
-    classes: int,
-    config: VProbeConfig,
-    seed: int,
-    log: LossLog = lambda step, loss: None,
+    model: GPT, queries: Queries, classes: int, config: VProbeConfig, seed: int, log: LossLog = lambda step, loss: None
 ) -> VProbe:
     """A probe after `config.steps` steps: a pure function of its arguments."""
     device = model.embed.weight.device
@@ -161,10 +142,8 @@ def predict(model: GPT, probe: VProbe, queries: Queries) -> np.ndarray:
 
 
 def order(lengths_P: np.ndarray, size: int, seed: int) -> Iterator[np.ndarray]:
-    """Batches of `size` texts (all of them, if there are fewer) for ever: every epoch each text at most once.
-
-    Texts of similar length stand in one batch; the order is a pure function of (seed, epoch).
-    """
+    """Batches of `size` texts (all of them, if there are fewer) for ever: every epoch each text at most once. Texts of
+    similar length stand in one batch; the order is a pure function of (seed, epoch)."""
     size = min(size, len(lengths_P))
     epoch = 0
     while True:

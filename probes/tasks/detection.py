@@ -13,14 +13,14 @@ from torch import Tensor
 from models.gpt import GPT
 from probes.queries.labels import TASKS
 from probes.queries.model_solutions import Solutions, Steps
-from probes.queries.table import Queries
+from probes.queries.table import Queries, Split
 from probes.readout import vprobe
 from probes.readout.activations import RESIDUAL, chosen_sites, names_in_line, read
 from probes.readout.controls import random_weights
-from probes.readout.linear import LinearConfig, Split, fit_probes
+from probes.readout.linear import LinearConfig, fit_probes
 from probes.readout.vprobe import VProbeConfig
 from probes.runs import ClusterBootstrap, Estimate
-from probes.tables import cell
+from probes.tables import cell, share
 from synth.judge.checker import MALFORMED, RETRY, UNNEEDED
 from synth.kernel.rng import key
 from synth.world.vocabulary import World
@@ -78,39 +78,34 @@ def first_wrong(
         if len(first):
             queries = first.queries(first.start)
             no = (probes[task, when].answer(queries) == 0)[first.labels(task, queries, world.modulus) == 0]
-        result[task] = cell(ClusterBootstrap(np.arange(len(no))).rate(no), "accuracy")
+        result[task] = share(no, np.arange(len(no)))
     return result
 
 
 def unneeded(steps: Steps, nece: FittedProbe) -> dict[str, Any]:
     """Share of the unneeded parameters in the solutions that nece, asked before the solution, calls not needed."""
     steps = steps.take(np.flatnonzero(steps.kind == UNNEEDED))
-    right = np.zeros(0, dtype=bool)
-    if len(steps):
-        right = nece.answer(steps.queries(np.full(len(steps), -1))) == 0
-    return cell(ClusterBootstrap(steps.row).rate(right), "accuracy")
+    right = nece.answer(steps.queries(np.full(len(steps), -1))) == 0 if len(steps) else np.zeros(0, dtype=bool)
+    return share(right, steps.row)
 
 
-def detection(steps: Steps, probe: FittedProbe, task: str, world: World) -> dict[str, Any]:
+def found_and_suspected(steps: Steps, probe: FittedProbe, task: str, world: World) -> dict[str, Any]:
     """can_next or nece_next on every parameter written up to the first mistake: found of those whose truth is no, and
     suspected of those whose truth is yes. A probe that always says no finds all and suspects all."""
     steps = steps.take(np.flatnonzero(steps.before_mistake & (steps.name[:, 0] >= 0) & (steps.kind != RETRY)))
-    bootstrap = ClusterBootstrap(steps.row)
     if not len(steps):
-        return {"found": cell(bootstrap.rate(steps.row > 0), "accuracy"), "suspected": None}
+        return {"found": share(steps.row > 0, steps.row), "suspected": None}
     queries = steps.queries(steps.start)
     no, yes = probe.answer(queries) == 0, steps.labels(task, queries, world.modulus) == 1
-    return {name: cell(bootstrap.rate(no, of), "accuracy") for name, of in (("found", ~yes), ("suspected", yes))}
+    return {"found": share(no, steps.row, ~yes), "suspected": share(no, steps.row, yes)}
 
 
 def after_step(
     model: GPT, parts: Sequence[Solutions], world: World, l2: Sequence[float], seed: int
 ) -> dict[str, Any] | None:
     """A linear probe at the end of each step up to the first mistake: is the step one? Balanced accuracy, or None.
-
     parts: the model's solutions to fit on, to choose with and to test on. `random`: the balanced accuracy of the same
-    probe on the same texts, read by random weights.
-    """
+    probe on the same texts, read by random weights."""
     every = [Steps.of(part, world) for part in parts]
     steps = [part.take(np.flatnonzero(part.before_mistake & (part.kind != RETRY))) for part in every]
     labels = [(part.kind >= MALFORMED).astype(np.int64) for part in steps]

@@ -9,46 +9,38 @@ PART is fit, validation or test, the queries that `task=layers` has with the sam
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader
 from safetensors.torch import save_file
 from tqdm import tqdm
 
 from models.flops import n_params
-from probes.queries.labels import TASKS, check_tasks, distance
-from probes.queries.table import Queries
+from probes.queries.labels import TASKS, TaskNames, distance
+from probes.queries.table import Queries, Split
 from probes.readout.activations import RESIDUAL, chosen_sites, names_in_line, read
-from probes.readout.linear import Split
 from probes.settings import ProbeConfig
+from probes.tables import render
 from probes.tasks.layers import splits
 from probes.tasks.task import Models, Task
+from synth.ranges import Filled, Positive, settings
 from synth.store.files import atomic_path, atomic_write
 from synth.world.vocabulary import World
 
 
-@dataclass(frozen=True)
+@settings
 class Settings:
     """`tasks` whose activations and labels are written; `sites` as in `probe.linear.sites`."""
 
-    tasks: tuple[str, ...] = ("nece", "value")
-    sites: tuple[str, ...] = RESIDUAL
-    texts: int = 4096  # texts to a shard: what is held in memory at a time
-
-    def __post_init__(self) -> None:
-        check_tasks("export.tasks", self.tasks)
-        for name in ("tasks", "sites"):
-            if not getattr(self, name):
-                raise ValueError(f"export.{name}=[]: accepted: a list with one or more")
-        if self.texts < 1:
-            raise ValueError(f"export.texts={self.texts}: accepted: 1 or more")
+    tasks: Annotated[TaskNames, Filled] = ("nece", "value")
+    sites: Annotated[tuple[str, ...], Filled] = RESIDUAL
+    texts: Positive = 4096  # texts to a shard: what is held in memory at a time
 
 
-@dataclass(frozen=True)
+@settings
 class Config(ProbeConfig):
     task: str = "export"
     export: Settings = field(default_factory=Settings)
@@ -57,9 +49,7 @@ class Config(ProbeConfig):
 def prepare(config: Config, models: Models) -> dict[str, Split]:
     """The queries. Raises ValueError when the files cannot be made."""
     if find_spec("pyarrow") is None:
-        raise ValueError(
-            "task=export: parquet needs the package pyarrow; accepted: after pip install 'glasshouse[data]'"
-        )
+        raise ValueError("task=export: needs the package pyarrow; accepted: after pip install 'glasshouse[data]'")
     chosen_sites(models["model"], config.export.sites, "export.sites")
     return splits([task for task in TASKS if task in config.export.tasks], config, models["model"])
 
@@ -81,7 +71,11 @@ def run(config: Config, models: Models, splits: Mapping[str, Split], folder: Pat
             save_file({site: states_SQC[s].contiguous() for s, site in enumerate(sites)}, folder / files[-1])
         files.append(f"labels/{task}-{name}.parquet")
         _write_labels(_rows(queries, world, shard_Q, first), folder / files[-1])
-    atomic_write(folder / "README.md", describe(config, world, sites, list(splits)))
+    labels = {name: ", ".join(f"{k} {group}" for k, group in enumerate(TASKS[name].groups)) for name in splits}
+    if "value" in labels:
+        labels["value"] = f"0 to {world.modulus - 1} the value, {world.modulus} unknown"
+    values = {"sites": sites, "tasks": list(splits), "split_by": config.data.spec().split_by, "labels": labels}
+    atomic_write(folder / "README.md", render("export_readme.md.jinja", **values) + "\n")
     return {
         "stage": "export",
         "files": [*files, "README.md"],
@@ -119,17 +113,6 @@ def _write_labels(columns: dict[str, list], path: Path) -> None:
     schema = pa.schema([(name, types.get(name, pa.string())) for name in columns])
     with atomic_path(path) as temporary:
         pq.write_table(pa.table(columns, schema=schema), temporary)
-
-
-def describe(config: Config, world: World, sites: list[str], tasks: list[str]) -> str:
-    """The README of the folder."""
-    labels = {name: ", ".join(f"{label} {group}" for label, group in enumerate(TASKS[name].groups)) for name in tasks}
-    if "value" in labels:
-        labels["value"] = f"0 to {world.modulus - 1} the value, {world.modulus} unknown"
-    template = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)
-    return template.get_template("export_readme.md.jinja").render(
-        sites=sites, tasks=tasks, split_by=config.data.spec().split_by, labels=labels
-    )
 
 
 def table(summary: Mapping[str, Any]) -> str:

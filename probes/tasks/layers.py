@@ -14,27 +14,16 @@ from tqdm import tqdm
 from models.flops import n_params
 from models.gpt import GPT
 from probes.queries.labels import TASKS, distance, task_of
-from probes.queries.table import Queries, draw
-from probes.readout import linear, vprobe
+from probes.queries.table import Queries, Split, draw_split
+from probes.readout import controls, linear, vprobe
 from probes.readout.activations import check_length, chosen_sites
-from probes.readout.controls import (
-    NAMES,
-    POSITION,
-    RANDOM,
-    SHUFFLED,
-    TRAINED,
-    majority,
-    random_weights,
-    read_position,
-    relabelled,
-)
-from probes.readout.linear import Reading, Split
-from probes.runs import ClusterBootstrap, Estimate, ResumeLog, Table
+from probes.readout.controls import NAMES, POSITION, RANDOM, SHUFFLED, TRAINED, majority
+from probes.readout.linear import Reading
+from probes.runs import ClusterBootstrap, ResumeLog, Table
 from probes.settings import LINEAR, VPROBE, ProbeConfig, ProbeSettings
-from probes.tables import cell
+from probes.tables import Rows, cell
 from probes.tasks.task import Models, Task
 from synth.draw.split import template_residue
-from synth.problem.arrays import Problems
 from synth.world.vocabulary import World
 
 FITTED = (TRAINED, RANDOM, SHUFFLED, NAMES)
@@ -67,16 +56,12 @@ def parts(settings: ProbeSettings) -> list[Part]:
 
 
 def splits(tasks: Sequence[str], config: ProbeConfig, model: GPT) -> dict[str, Split]:
-    """The queries of tasks: fit and validation on different problems of the train split, test on the test split.
-
-    Raises ValueError when there are none, or the model cannot read one.
-    """
+    """The queries of tasks: fit and validation on different problems of the train split, test on the test split. Raises
+    ValueError when there are none, or the model cannot read one."""
     q, (train, test) = config.probe.queries, (config.data.source(name, "probe") for name in ("train", "test"))
-    pieces = ((train, range(q.fit)), (train, range(q.fit, q.fit + q.validation)), (test, range(q.test)))
-    found = {}
+    sizes, found = (q.fit, q.validation, q.test), {}
     for name in tasks:
-        task = task_of(name, q.nece)
-        found[name] = Split(*(draw(task, source, i, q.most, config.seed, q.balance) for source, i in pieces))
+        found[name] = draw_split(task_of(name, q.nece), train, test, sizes, q.most, config.seed, q.balance)
         for piece in found[name]:
             check_length(model, piece, config.model)
     return found
@@ -91,7 +76,7 @@ def prepare(config: ProbeConfig, models: Models) -> dict[str, Split]:
 def run(config: ProbeConfig, models: Models, splits: dict[str, Split], folder: Path) -> dict[str, Any]:
     """Does every part that the log in `folder` does not hold yet; returns the content of summary.json."""
     log, model, world = ResumeLog(folder / "metrics.jsonl"), models["model"], config.data.spec().load_world()
-    control, todo = random_weights(model, config.seed), parts(config.probe)
+    control, todo = controls.random_weights(model, config.seed), parts(config.probe)
     found: dict[Part, list[Reading]] = {}
     for i, part in enumerate(tqdm(todo, desc="probes", unit=" parts", disable=None)):
         name, used = " ".join(part), control if part.fitted == RANDOM else model
@@ -99,7 +84,7 @@ def run(config: ProbeConfig, models: Models, splits: dict[str, Split], folder: P
         def loss(step: int, mean: float, name: str = name, i: int = i) -> None:
             log.loss(name, step, mean, (i + step / config.probe.vprobe.steps) / len(todo))
 
-        def make(part: Part = part, used: GPT = used, loss: vprobe.LossLog = loss) -> list[dict[str, Any]]:
+        def make(part: Part = part, used: GPT = used, loss: vprobe.LossLog = loss) -> Rows:
             readings = measure(config, part, used, world, splits[part.task], loss)
             return [reading._asdict() | {"right": "".join(map(str, reading.right * 1))} for reading in readings]
 
@@ -117,9 +102,9 @@ def measure(
 ) -> Sequence[Reading]:
     """The readings of one part."""
     classes = TASKS[part.task].classes(world.modulus)
-    pieces = relabelled(pieces, part.fitted, part.task, config.seed)
+    pieces = controls.relabelled(pieces, part.fitted, part.task, config.seed)
     if part.probe == POSITION:
-        return read_position(pieces, part.task, world.modulus, config.probe.linear.l2)
+        return controls.read_position(pieces, part.task, world.modulus, config.probe.linear.l2)
     if part.probe == LINEAR:
         return linear.measure(model, world, pieces, classes, config.probe.linear)
     return vprobe.measure(model, pieces, classes, config.probe.vprobe, config.seed, loss)
@@ -150,56 +135,41 @@ def summary(
 
 
 def shared_templates(pieces: Split, published: bool) -> float:
-    """Share of the test problems whose solution template is one of a problem that was fitted on or chosen with.
-
-    Nought by construction where the data are split by template; a small world split by problem has few templates.
-    """
-    seen, tested = set(), []
-    for i, piece in enumerate(pieces):
-        problems = piece.documents.problems
-        found = [template(problems.take([row]), published) for row in dict.fromkeys(piece.row.tolist())]
-        seen, tested = (seen, found) if i == 2 else (seen | set(found), tested)
-    return sum(residue in seen for residue in tested) / len(tested)
-
-
-def template(problem: Problems, published: bool) -> int:
-    """What stands for the solution template of a batch of one."""
-    return int(template_residue(problem, published, RESIDUES))
+    """Share of the test problems whose solution template is one of a problem that was fitted on or chosen with. Nought
+    by construction where the data are split by template; a small world split by problem has few templates."""
+    found: list[list[int]] = []
+    for piece in pieces:
+        problems = (piece.documents.problems.take([row]) for row in dict.fromkeys(piece.row.tolist()))
+        found.append([int(template_residue(problem, published, RESIDUES)) for problem in problems])
+    *seen, tested = found
+    return float(np.isin(tested, np.concatenate(seen)).mean())
 
 
 def rows(
     task: str, probe: str, split: Split, classes: int, readings: Mapping[str, Sequence[Reading]], position: Reading
-) -> list[dict[str, Any]]:
-    """One row for each site. `readings`: of the trained model and of its controls, each with the same sites.
-
-    Those of the control `names` may lack.
-    """
+) -> Rows:
+    """One row for each site. `readings`: of the trained model and of its controls, each with the same sites. Those of
+    the control `names` may lack."""
     bootstrap, groups = ClusterBootstrap(split.test.row), _groups(task, split.test, classes)
-    same_for_all = _control(MAJORITY, bootstrap.rate(majority(split.fit, split.test)))
-    same_for_all |= _control(POSITION, bootstrap.rate(position.right))
+    of_all_sites = {MAJORITY: bootstrap.rate(majority(split.fit, split.test)), POSITION: bootstrap.rate(position.right)}
     result = []
     for i, trained in enumerate(readings[TRAINED]):
-        controls = dict(same_for_all)
-        for kind in (RANDOM, SHUFFLED):
-            controls |= _control(kind, bootstrap.rate(readings[kind][i].right))
+        found = of_all_sites | {kind: bootstrap.rate(readings[kind][i].right) for kind in (RANDOM, SHUFFLED)}
         if NAMES in readings:
             names = readings[NAMES][i].right
-            controls |= _control(NAMES, bootstrap.rate(names))
-            controls |= _control(SELECTIVITY, bootstrap.ratio(trained.right.astype(float) - names, within=(-1, 1)))
-        else:
-            controls |= {NAMES: None, SELECTIVITY: None}
+            found[NAMES] = bootstrap.rate(names)
+            found[SELECTIVITY] = bootstrap.ratio(trained.right.astype(float) - names, within=(-1, 1))
+        beside: dict[str, Any] = {}
+        for name, estimate in found.items():
+            beside |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
         by_group = {
             split_by: {name: cell(bootstrap.rate(trained.right, among_Q), "accuracy") for name, among_Q in of.items()}
             for split_by, of in groups.items()
         }
         row = {"task": task, "probe": probe, "site": trained.site, "layer": trained.layer}
-        row |= cell(bootstrap.rate(trained.right), "accuracy") | controls
+        row |= cell(bootstrap.rate(trained.right), "accuracy") | {NAMES: None, SELECTIVITY: None} | beside
         result.append(row | {"problems": bootstrap.n, "validation": trained.validation, **trained.chosen} | by_group)
     return result
-
-
-def _control(name: str, estimate: Estimate) -> dict[str, float]:
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 def _groups(task: str, test: Queries, classes: int) -> dict[str, dict[str, np.ndarray]]:
@@ -216,47 +186,36 @@ def _groups(task: str, test: Queries, classes: int) -> dict[str, dict[str, np.nd
     }
 
 
-def select(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def select(results: Rows) -> Rows:
     """The same rows, the best of each task on the validation part (the first of equals) marked `selected`."""
-    best: dict[str, int] = {}
-    for i, row in enumerate(results):
-        if row["task"] not in best or row["validation"] > results[best[row["task"]]]["validation"]:
-            best[row["task"]] = i
-    return [row | {"selected": True} if best[row["task"]] == i else row for i, row in enumerate(results)]
+    by_task = {row["task"]: [other for other in results if other["task"] == row["task"]] for row in results}
+    best = [max(of_task, key=lambda row: row["validation"]) for of_task in by_task.values()]
+    return [row | {"selected": True} if any(row is one for one in best) else row for row in results]
 
 
 def margin(split: Split, readings: Mapping[str, Sequence[Reading]], position: Reading) -> dict[str, Any]:
     """The selected probe of a task above its controls, and above the best of them, on the same test queries.
-
     `readings`: of all probes and sites, by kind. Each kind's reading is its best on the validation part. In each draw
-    of problems the best control is taken anew, so the interval holds for the control's uncertainty and its choice.
-    """
+    of problems the best control is taken anew, so the interval holds for the control's uncertainty and its choice."""
     test, bootstrap = split.test, ClusterBootstrap(split.test.row)
     chosen = {kind: max(readings[kind], key=lambda r: r.validation).right for kind in (TRAINED, RANDOM, SHUFFLED)}
     trained = chosen.pop(TRAINED)
-    controls = {MAJORITY: majority(split.fit, test), POSITION: position.right, **chosen}
-    every_Q, value = np.ones(len(test), dtype=bool), float(trained.mean())
-    accuracy = {name: float(right.mean()) for name, right in controls.items()}
-    above = {
-        name: bootstrap.statistic(
-            np.subtract, value - accuracy[name], len(test), (trained, every_Q), (right, every_Q), within=(-1, 1)
-        )
-        for name, right in controls.items()
-    }
+    rights = {MAJORITY: majority(split.fit, test), POSITION: position.right, **chosen}
+    every_Q, value, n = np.ones(len(test), dtype=bool), float(trained.mean()), len(test)
+    accuracy = {name: float(right.mean()) for name, right in rights.items()}
     strongest = max(accuracy, key=lambda name: accuracy[name])
-    above_all = bootstrap.statistic(
-        lambda trained_D, *controls_D: trained_D - np.max(controls_D, axis=0),
-        value - accuracy[strongest],
-        len(test),
-        *((right, every_Q) for right in (trained, *controls.values())),
-        within=(-1, 1),
-    )
-    return cell(above_all) | {
-        "accuracy": value,
-        "problems": bootstrap.n,
-        "control": strongest,
-        "controls": {name: {"accuracy": accuracy[name], "above": cell(above[name])} for name in controls},
-    }
+
+    def above(control: float, *others: np.ndarray) -> dict[str, float]:
+        """The probe less the best of these controls in each draw, whose accuracy is `control`."""
+        rates = [(right, every_Q) for right in (trained, *others)]
+        difference = bootstrap.statistic(
+            lambda probe_D, *best_D: probe_D - np.max(best_D, axis=0), value - control, n, *rates, within=(-1, 1)
+        )
+        return cell(difference)
+
+    each = {name: {"accuracy": accuracy[name], "above": above(accuracy[name], rights[name])} for name in rights}
+    found = {"accuracy": value, "problems": bootstrap.n, "control": strongest, "controls": each}
+    return above(accuracy[strongest], *rights.values()) | found
 
 
 def table(summary: Mapping[str, Any]) -> str:

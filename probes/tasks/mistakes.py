@@ -11,10 +11,10 @@ solutions    greedy, beam search, and retry upon regret (`probes.tasks.retry_upo
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -22,28 +22,20 @@ from tqdm import tqdm
 from models.decode.beam import beam_search
 from models.flops import n_params
 from models.gpt import GPT
-from probes.queries.model_solutions import Solutions, Steps, judge_solutions, padded_solutions
-from probes.readout.linear import Split
-from probes.runs import ClusterBootstrap, Table, paired_difference, rate
-from probes.settings import LINEAR, VPROBE, ProbeConfig, check_above_zero, check_at_least
-from probes.tables import accuracy_text, cell
-from probes.tasks.detection import (
-    AFTER,
-    BEFORE,
-    FittedProbe,
-    after_step,
-    detection,
-    first_wrong,
-    fitted_probes,
-    unneeded,
-)
+from probes.queries.model_solutions import Solutions, Steps, judge_solutions
+from probes.queries.table import Split, split_indices
+from probes.runs import Table, paired_difference, rate
+from probes.settings import LINEAR, VPROBE, ProbeConfig
+from probes.tables import Rows, render, share
+from probes.tasks import detection
+from probes.tasks.detection import AFTER, BEFORE, FittedProbe
 from probes.tasks.layers import splits
-from probes.tasks.retry_upon_regret import Outcome, chance, continue_texts, greedy, perfect, with_regret
+from probes.tasks.retry_upon_regret import Outcome, chance, perfect, prompts_of, with_regret, written_by
 from probes.tasks.task import Models, Task
-from synth.dataset import Source
 from synth.documents import Documents
 from synth.judge.checker import RETRY, reason
 from synth.kernel.rng import key
+from synth.ranges import AboveZero, Count, Positive, settings
 from synth.world.vocabulary import EOS, PAD, STOP, World
 
 TASKS = ("nece", "can_next", "nece_next")  # of the probes that are asked about the model's own solutions
@@ -51,7 +43,7 @@ WHEN = {VPROBE: BEFORE, LINEAR: AFTER}
 QUESTION = 5  # tokens of a question behind a text
 
 
-@dataclass(frozen=True)
+@settings
 class Settings:
     """`problems` of the test split; `probe`: the detector that retries listen to.
 
@@ -61,34 +53,24 @@ class Settings:
     `max_new_tokens` of a solution, null: twice the longest right one.
     """
 
-    problems: int = 512
-    probe: str = VPROBE
-    retries: int = 10
-    more_retries: int = 50
-    beams: int = 4
-    temperature: float = 1.0
-    max_new_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        check_at_least("mistakes", self, problems=1, retries=1, more_retries=1, beams=0)
-        check_above_zero("mistakes", self, "temperature")
-        if self.probe not in (LINEAR, VPROBE):
-            raise ValueError(f"mistakes.probe={self.probe}: accepted: {LINEAR}, {VPROBE}")
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise ValueError(f"mistakes.max_new_tokens={self.max_new_tokens}: accepted: 1 or more, or null")
+    problems: Positive = 512
+    probe: Literal["linear", "vprobe"] = VPROBE
+    retries: Positive = 10
+    more_retries: Positive = 50
+    beams: Count = 4
+    temperature: AboveZero = 1.0
+    max_new_tokens: Positive | None = None
 
 
-@dataclass(frozen=True)
+@settings
 class Config(ProbeConfig):
     task: str = "mistakes"
     mistakes: Settings = field(default_factory=Settings)
 
 
 def prepare(config: Config, models: Models) -> dict[str, Split]:
-    """The queries that the probes are fitted to.
-
-    Raises ValueError when the model cannot read one, or sentences have no end that they could be cut at.
-    """
+    """The queries that the probes are fitted to. Raises ValueError when the model cannot read one, or sentences have no
+    end that they could be cut at."""
     if config.data.spec().load_world().phrases[STOP] < 0:
         raise ValueError(f"data.preset={config.data.preset}: its world writes no full stop; accepted: one that does")
     return splits(TASKS, config, models["model"])
@@ -99,29 +81,23 @@ def run(config: Config, models: Models, splits: dict[str, Split], folder: Path) 
     model, world = models["model"], config.data.spec().load_world()
     bar = tqdm(total=4, desc="mistakes", unit=" parts", disable=None)
     documents = config.data.source("test", "mistakes").documents(range(config.mistakes.problems))
-    written = greedy(model, documents, world, budget(config, model, documents))
+    written = written_by(model, documents, world, budget(config, model, documents))
     bar.update()
-    probes = fitted_probes(model, world, splits, config.probe.linear, config.probe.vprobe, config.seed)
+    probes = detection.fitted_probes(model, world, splits, config.probe.linear, config.probe.vprobe, config.seed)
     bar.update()
-    steps = Steps.of(written, world)
-    accuracy = {
-        f"{task}, {when}": cell(ClusterBootstrap(splits[task].test.row).rate(probe.right), "accuracy")
-        for (task, when), probe in probes.items()
-    }
+    steps, sampled = Steps.of(written, world), _parts_after_step(config, model, world)
     found = {
         "taxonomy": taxonomy(written),
-        "probes": accuracy,
-        "first_wrong": first_wrong(steps, probes, world),
-        "first_wrong_after": first_wrong(steps, probes, world, AFTER),
-        "unneeded": unneeded(steps, probes["nece", BEFORE]),
+        "probes": {f"{task}, {when}": share(p.right, splits[task].test.row) for (task, when), p in probes.items()},
+        "first_wrong": detection.first_wrong(steps, probes, world),
+        "first_wrong_after": detection.first_wrong(steps, probes, world, AFTER),
+        "unneeded": detection.unneeded(steps, probes["nece", BEFORE]),
         "detection": {
-            f"{task}, {when}": detection(steps, probes[task, when], task, world)
+            f"{task}, {when}": detection.found_and_suspected(steps, probes[task, when], task, world)
             for task in ("can_next", "nece_next")
             for when in (BEFORE, AFTER)
         },
-        "after_step": after_step(
-            model, _parts_after_step(config, model, world), world, config.probe.linear.l2, config.seed
-        ),
+        "after_step": detection.after_step(model, sampled, world, config.probe.linear.l2, config.seed),
     }
     bar.update()
     found["solutions"] = solutions(config, model, world, written, probes["can_next", WHEN[config.mistakes.probe]])
@@ -163,26 +139,23 @@ def taxonomy(written: Solutions) -> dict[str, Any]:
 def _parts_after_step(config: Config, model: GPT, world: World) -> list[Solutions]:
     """Solutions that the model samples: to fit on and to choose with, of the train split, and to test on."""
     n, (train, test) = config.mistakes.problems, (config.data.source(split, "mistakes") for split in ("train", "test"))
-    pieces = ((train, range(n)), (train, range(n, n + n // 4 + 1)), (test, range(n)))
-    return [_sampled(config, model, world, source, indices) for source, indices in pieces]
+    found = []
+    for source, indices in split_indices(train, test, (n, n // 4 + 1, n)):
+        documents, seed = source.documents(indices), key(config.seed, f"mistakes/{source.split}", indices[0]) % 2**63
+        draws = {"temperature": config.mistakes.temperature, "seed": seed}
+        found.append(written_by(model, documents, world, budget(config, model, documents), **draws))
+    return found
 
 
-def _sampled(config: Config, model: GPT, world: World, source: Source, indices: Sequence[int]) -> Solutions:
-    documents = source.documents(indices)
-    prompts = [documents.prompt_tokens(i).tolist() for i in range(len(documents))]
-    most, seed = budget(config, model, documents), key(config.seed, f"mistakes/{source.split}", indices[0]) % 2**63
-    responses = continue_texts(model, prompts, most, temperature=config.mistakes.temperature, seed=seed)
-    return padded_solutions(documents, world, responses, most)
-
-
-def solutions(
-    config: Config, model: GPT, world: World, written: Solutions, can_next: FittedProbe
-) -> list[dict[str, Any]]:
+def solutions(config: Config, model: GPT, world: World, written: Solutions, can_next: FittedProbe) -> Rows:
     """One row for each way to solve the same problems."""
     m, none = config.mistakes, np.zeros(len(written.length_N), dtype=np.int64)
     found = {"greedy": Outcome(written, none)}
     if m.beams:
-        found["beam"] = Outcome(_beam(model, world, written, m.beams), none)
+        prompts = prompts_of(written.documents)
+        out = beam_search(model, prompts, written.tokens_NR.shape[1], beams=m.beams, eos=EOS, pad=PAD)
+        tokens, lengths = out.tokens_BT.cpu().numpy(), out.lengths_B.cpu().numpy()
+        found["beam"] = Outcome(judge_solutions(written.documents, world, tokens, lengths), none)
 
     def probe(steps: Steps, turn: int) -> np.ndarray:
         return (can_next.answer(steps.queries(steps.start)) == 0) & (steps.kind != RETRY)
@@ -202,29 +175,20 @@ def solutions(
     return [_row(name, outcome, written) for name, outcome in found.items()]
 
 
-def _beam(model: GPT, world: World, written: Solutions, beams: int) -> Solutions:
-    documents = written.documents
-    prompts = [documents.prompt_tokens(i).tolist() for i in range(len(documents))]
-    out = beam_search(model, prompts, written.tokens_NR.shape[1], beams=beams, eos=EOS, pad=PAD)
-    return judge_solutions(documents, world, out.tokens_BT.cpu().numpy(), out.lengths_B.cpu().numpy())
-
-
 def _row(name: str, outcome: Outcome, baseline: Solutions) -> dict[str, Any]:
     v = outcome.solutions.verdicts
     gain = paired_difference(v.right.tolist(), baseline.verdicts.right.tolist())
     row = {"name": name, "n": len(v.right), "full": rate(v.right), "gain": gain._asdict()}
     for what, count in (("retries", outcome.retries_N), ("back", v.retries)):  # sentences taken back; BACK in the text
-        row |= {f"{what}_{side}": _mean(count[mask]) for side, mask in (("right", v.right), ("wrong", ~v.right))}
+        for side, mask in (("right", v.right), ("wrong", ~v.right)):
+            row[f"{what}_{side}"] = float(count[mask].mean()) if mask.any() else None
     return row
-
-
-def _mean(count: np.ndarray) -> float | None:
-    return float(count.mean()) if len(count) else None
 
 
 def table(summary: Mapping[str, Any]) -> str:
     """All of it as lines: ways to solve, kinds of mistakes, what the probes knew."""
-    return "\n".join([*_solutions(summary), "", *_taxonomy(summary["taxonomy"]), "", *_knew(summary)])
+    known = render("mistakes_known.jinja", **summary)
+    return "\n".join([*_solutions(summary), "", *_taxonomy(summary["taxonomy"]), known])
 
 
 def _solutions(summary: Mapping[str, Any]) -> list[str]:
@@ -234,13 +198,10 @@ def _solutions(summary: Mapping[str, Any]) -> list[str]:
         full, gain = row["full"], row["gain"]
         right = f"{full['rate']:.1%} [{full['low']:.1%}, {full['high']:.1%}]"
         above = f"{gain['value']:+.1%} [{gain['low']:+.1%}, {gain['high']:+.1%}]"
-        taken_back, back = (f"{_count(row[f'{k}_right'])}, {_count(row[f'{k}_wrong'])}" for k in ("retries", "back"))
-        cells.append([row["name"], right, above, taken_back, back])
+        means = ((row[f"{what}_right"], row[f"{what}_wrong"]) for what in ("retries", "back"))
+        counts = [", ".join("-" if mean is None else f"{mean:.2f}" for mean in pair) for pair in means]
+        cells.append([row["name"], right, above, *counts])
     return [Table(head, cells).text("lrrl")]
-
-
-def _count(mean: float | None) -> str:
-    return "-" if mean is None else f"{mean:.2f}"
 
 
 def _taxonomy(taxonomy: Mapping[str, Any]) -> list[str]:
@@ -256,33 +217,6 @@ def _taxonomy(taxonomy: Mapping[str, Any]) -> list[str]:
     )
     columns = ["problems", *(f"op={ops}: {n}" for ops, n in problems.items()), "step"]
     return [head, Table(columns, cells).text("l" + "r" * len(problems) + "l")]
-
-
-def _knew(summary: Mapping[str, Any]) -> list[str]:
-    lines = [
-        f"probe for {name}: {accuracy_text(found)} on the generator's documents"
-        for name, found in summary["probes"].items()
-    ]
-    for name, when in (("first_wrong", "before it was written"), ("first_wrong_after", "once it was written")):
-        for task, found in summary[name].items():
-            lines.append(f"first wrong parameter, {when}: {task} says no to {accuracy_text(found)}")
-    lines.append(
-        f"unneeded ones: nece called {accuracy_text(summary['unneeded'])} of them not needed before the solution"
-    )
-    for name, found in summary["detection"].items():
-        if found["suspected"] is not None:
-            lines.append(
-                f"{name}: finds {accuracy_text(found['found'])} of the parameters written where it is no, suspects "
-                f"{accuracy_text(found['suspected'])} of those where it is yes"
-            )
-    after = summary["after_step"]
-    lines.append(
-        "after each step, is it a mistake: too few mistakes to fit a probe"
-        if after is None
-        else f"after each step, is it a mistake: balanced accuracy {accuracy_text(after)}, random weights "
-        f"{after['random']:.1%}, {after['mistakes']} mistakes"
-    )
-    return lines
 
 
 TASK = Task(Config, prepare, run, table)

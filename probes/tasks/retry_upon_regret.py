@@ -54,13 +54,18 @@ def continue_texts(
     """What the model writes behind each text, up to `eos` or `most` tokens; nothing behind the end of a document."""
     generator = torch.Generator().manual_seed(seed)
     out = sample(model, texts, most, temperature=temperature, eos=eos, pad=PAD, generator=generator)
-    return [_to_the_end(row[:n]) for row, n in zip(out.tokens_BT.tolist(), out.lengths_B.tolist(), strict=True)]
+    texts = [row[:n] for row, n in zip(out.tokens_BT.tolist(), out.lengths_B.tolist(), strict=True)]
+    return [text[: text.index(EOS) + 1] if EOS in text else text for text in texts]
 
 
-def greedy(model: GPT, documents: Documents, world: World, budget: int) -> Solutions:
-    """The model's most likely solutions, token by token."""
-    prompts = [documents.prompt_tokens(i).tolist() for i in range(len(documents))]
-    return padded_solutions(documents, world, continue_texts(model, prompts, budget), budget)
+def prompts_of(documents: Documents) -> list[list[int]]:
+    """The tokens of every prompt."""
+    return [documents.prompt_tokens(i).tolist() for i in range(len(documents))]
+
+
+def written_by(model: GPT, documents: Documents, world: World, budget: int, **draws: Any) -> Solutions:
+    """The model's solutions, the most likely ones token by token; `draws`: settings of `continue_texts`."""
+    return padded_solutions(documents, world, continue_texts(model, prompts_of(documents), budget, **draws), budget)
 
 
 def with_regret(
@@ -95,18 +100,11 @@ def with_regret(
 
 
 def _go_on(
-    model: GPT,
-    documents: Documents,
-    responses: list[list[int]],
-    rows: np.ndarray,
-    budget: int,
-    most_each: int | None = None,
-    **draws: Any,
-) -> None:
+    model: GPT, documents: Documents, responses: list[list[int]], rows: np.ndarray, budget: int,
+    most_each: int | None = None, **draws: Any,
+) -> None:  # fmt: skip
     """Has the model finish these responses, or add at most `most_each` tokens, in place; `draws`: of `continue_texts`.
-
-    The budget is of each response: one that is near it cuts itself short and no other.
-    """
+    The budget is of each response: one that is near it cuts itself short and no other."""
     rows = np.array([i for i in rows if responses[i][-1:] != [EOS] and len(responses[i]) < budget], dtype=np.int64)
     most = min(most_each or budget, budget - min((len(responses[i]) for i in rows), default=budget))
     longest = max((int(documents.prompt[i]) + len(responses[i]) for i in rows), default=0)
@@ -117,7 +115,3 @@ def _go_on(
         of_group = min(most, budget - min(len(responses[i]) for i in group))
         for i, rest in zip(group, continue_texts(model, texts, of_group, seed=seed + k, **draws), strict=True):
             responses[i] = (responses[i] + rest)[:budget]
-
-
-def _to_the_end(tokens: list[int]) -> list[int]:
-    return tokens[: tokens.index(EOS) + 1] if EOS in tokens else tokens

@@ -2,8 +2,8 @@
 
 An analysis of distillation is a task with tables and one figure, made by `task_of` from
 
-    Config          a subclass of `ProbeConfig` with its section, `Settings`
-    run             (config, models, log) -> {"tables", "notes"} and perhaps "curves", which are written but not printed
+    Settings        its section of the settings
+    run             (config, section, models, log) -> {"tables", "notes"} and perhaps "curves", written but not printed
     figure          (summary) -> its one figure
 
 Tables are as in `probes.tables`; they go to summary.json and to tables/NAME.csv. `notes` are lines to go with them.
@@ -11,7 +11,7 @@ What `log` holds is not done again after a kill. Intervals are 95%, bootstrapped
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,11 @@ from models.gpt import GPT
 from probes.runs import CaptionedFigure, ResumeLog, draw, save
 from probes.settings import ProbeConfig
 from probes.tables import tables_csv, tables_text
+from synth.ranges import settings
 from synth.store.files import atomic_write
 
 Models = Mapping[str, GPT]  # setting that names a checkpoint -> the model; `model` is always among them
-
-
-def no_checkpoints(config: Any) -> dict[str, str]:
-    """Of a task that reads `model` alone."""
-    return {}
+Summary = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -42,26 +39,21 @@ class Task:
     config: type[ProbeConfig]
     prepare: Callable[[Any, Models], Any]
     run: Callable[[Any, Models, Any, Path], dict[str, Any]]
-    text: Callable[[Mapping[str, Any]], str]
-    checkpoints: Callable[[Any], dict[str, str]] = no_checkpoints
-
-
-Summary = Mapping[str, Any]
+    text: Callable[[Summary], str]
+    checkpoints: Callable[[Any], dict[str, str]] = lambda config: {}
 
 
 def task_of(
-    config: type[ProbeConfig],
-    run: Callable[[Any, Models, ResumeLog], dict[str, Any]],
+    name: str,
+    section: type,
+    run: Callable[[ProbeConfig, Any, Models, ResumeLog], dict[str, Any]],
     figure: Callable[[Summary], CaptionedFigure],
     needs: tuple[str, ...] = (),
     accepts: tuple[str, ...] = (),
-    check: Callable[[Any], None] = lambda config: None,
+    check: Callable[[ProbeConfig], None] = lambda config: None,
 ) -> Task:
     """The task of an analysis. `needs`, `accepts`: settings of its section that name checkpoints it must, or may, have.
-
-    check: raises ValueError for settings that cannot work, before a checkpoint is read.
-    """
-    name = config.task
+    check: raises ValueError for settings that cannot work, before a checkpoint is read."""
 
     def checkpoints(config: ProbeConfig) -> dict[str, str]:
         check(config)
@@ -72,7 +64,8 @@ def task_of(
         return {setting: path for setting, path in paths.items() if path is not None}
 
     def write(config: ProbeConfig, models: Models, prepared: None, folder: Path) -> dict[str, Any]:
-        found = {"stage": "analysis", "task": name, **run(config, models, ResumeLog(folder / "metrics.jsonl"))}
+        found = run(config, getattr(config, name), models, ResumeLog(folder / "metrics.jsonl"))
+        found = {"stage": "analysis", "task": name, **found}
         (folder / "tables").mkdir(exist_ok=True)
         for table, rows in (found["tables"] | found.get("curves", {})).items():
             atomic_write(folder / "tables" / f"{table}.csv", tables_csv(rows))
@@ -81,4 +74,6 @@ def task_of(
         lines = [*tables_text(found["tables"]), *found["notes"]]
         return found | {"lines": lines, "figure": {"title": drawn.title, "caption": drawn.caption}}
 
+    own = {"task": name, name: field(default_factory=section), "__annotations__": {"task": str, name: section}}
+    config = settings(type("Config", (ProbeConfig,), own))
     return Task(config, lambda config, models: None, write, lambda found: "\n".join(found["lines"]), checkpoints)

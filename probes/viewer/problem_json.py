@@ -20,6 +20,7 @@ from torch import Tensor
 from models.decode.sampling import sample
 from models.gpt import GPT
 from probes.queries.labels import GIVEN, task_of
+from probes.tables import Rows
 from probes.viewer.readouts import Readout, states_at
 from synth.dataset import Source
 from synth.documents import CONTEXT_SEGMENT, QUESTION_SEGMENT, SENTENCE_SEGMENT, Documents
@@ -47,17 +48,13 @@ class Solution:
 
 
 def solve(model: GPT, world: World, documents: Documents, temperature: float, seed: int) -> Solution:
-    """The model's own solution of the one problem of `documents`, greedy at temperature 0.
-
-    Raises ValueError when the problem leaves no room in the model's context.
-    """
+    """The model's own solution of the one problem of `documents`, greedy at temperature 0. Raises ValueError when the
+    problem leaves no room in the model's context."""
     prompt = documents.prompt_tokens(0).tolist()
     available = model.config.context - len(prompt) + 1
     if available < 2:
-        raise ValueError(
-            f"the problem has {len(prompt)} tokens and the model reads {model.config.context}; "
-            "accepted: a shorter problem"
-        )
+        has = f"the problem has {len(prompt)} tokens and the model reads {model.config.context}"
+        raise ValueError(f"{has}; accepted: a shorter problem")
     budget = min(available, 2 * len(documents.response(0)) + 32)
     generator = torch.Generator().manual_seed(seed)
     out = sample(model, [prompt], budget, temperature=temperature, eos=EOS, pad=PAD, generator=generator)
@@ -90,7 +87,7 @@ def problem_json(source: Source, documents: Documents) -> dict[str, Any]:
     }
 
 
-def _sentences(documents: Documents, world: World) -> list[dict[str, Any]]:
+def _sentences(documents: Documents, world: World) -> Rows:
     """The prompt's text in pieces, each with the slot it is about (-1: none)."""
     n, pieces = int(documents.prompt[0]), []
     columns = np.stack([documents.segment[:n], documents.step[:n], documents.param[:n]])
@@ -98,10 +95,9 @@ def _sentences(documents: Documents, world: World) -> list[dict[str, Any]]:
     for start, stop in zip([0, *edges], [*edges, n], strict=True):
         segment, _, slot = columns[:, start].tolist()
         if text := world.decode(documents.tokens[start:stop]):
+            slot = slot if segment in (SENTENCE_SEGMENT, QUESTION_SEGMENT) else -1
             kind = {"question": segment == QUESTION_SEGMENT, "context": segment == CONTEXT_SEGMENT}
-            pieces.append(
-                {"text": text, "slot": slot if segment in (SENTENCE_SEGMENT, QUESTION_SEGMENT) else -1} | kind
-            )
+            pieces.append({"text": text, "slot": slot} | kind)
     return pieces
 
 
@@ -123,20 +119,12 @@ def _graph(problem: Problems, world: World) -> dict[str, Any]:
                 "below": below[s], "x": round(x * INCH, 1), "y": round(-y * INCH, 1),
             }
         )  # fmt: skip
-    edges = [
-        {"from": a, "to": b, "via": [[round(x * INCH, 1), round(-y * INCH, 1)] for x, y in points]}
-        for a, b, points in layout.edges
-    ]
-    return {"nodes": nodes, "edges": edges}
+    curves = [(a, b, [[round(x * INCH, 1), round(-y * INCH, 1)] for x, y in points]) for a, b, points in layout.edges]
+    return {"nodes": nodes, "edges": [{"from": a, "to": b, "via": via} for a, b, via in curves]}
 
 
 def panel_json(
-    name: str,
-    solution: Solution,
-    source: Source,
-    documents: Documents,
-    policy: str,
-    other_RV: Tensor | None = None,
+    name: str, solution: Solution, source: Source, documents: Documents, policy: str, other_RV: Tensor | None = None
 ) -> dict[str, Any]:
     """A panel without its read-outs. other_RV: another model's log-probabilities before each of these tokens."""
     world, verdicts, oracle = source.world, solution.verdicts, None
@@ -168,7 +156,7 @@ def _mean_kl(solution: Solution, oracle: NextTokenProbs) -> float | None:
     return round(float(oracle.kl(logq)[:n][determined].mean()), 5) if determined.any() else None
 
 
-def _rows(solution: Solution, world: World) -> list[dict[str, Any]]:
+def _rows(solution: Solution, world: World) -> Rows:
     """Steps as they come, and the stretches between and after them that are none (the answer)."""
     v, rows, at = solution.verdicts, [], 0
     for k in range(int(v.steps[0])):
@@ -176,7 +164,9 @@ def _rows(solution: Solution, world: World) -> list[dict[str, Any]]:
         if start > at:
             rows.append(_rest(v, at, start))
         row = {"step": k, "kind": C.KINDS[kind], "group": GROUPS.get(kind, "wrong"), "slot": int(v.param[0, k])}
-        written = _written(solution.tokens[start:stop], world) if kind != C.RETRY else None
+        numbers = solution.tokens[start:stop] - world.first_number  # the last one is what the step says
+        numbers = numbers[(numbers >= 0) & (numbers < world.modulus)]
+        written = int(numbers[-1]) if len(numbers) and kind != C.RETRY else None
         rows.append(row | {"start": start, "stop": stop, "written": written, "binds": kind != C.RETRY})
         at = stop
     return [*rows, _rest(v, at, len(solution.tokens))] if at < len(solution.tokens) else rows
@@ -191,19 +181,9 @@ def _rest(verdicts: Verdicts, start: int, stop: int) -> dict[str, Any]:
     return {"step": -1, "kind": kind, "group": "right" if good else "wrong"} | where
 
 
-def _written(tokens: np.ndarray, world: World) -> int | None:
-    """The last number of a step: what it says the parameter is."""
-    numbers = tokens[(tokens >= world.first_number) & (tokens < world.first_number + world.modulus)]
-    return int(numbers[-1]) - world.first_number if len(numbers) else None
-
-
-def _tokens(
-    solution: Solution, world: World, oracle: NextTokenProbs | None, other_RV: Tensor | None
-) -> list[dict[str, Any]]:
-    """Every token: text, probability under the model `p`, other model `q` and oracle `o`, and the alternatives.
-
-    `o` is null where the oracle abstains; `status` is there only where it is not `exact`.
-    """
+def _tokens(solution: Solution, world: World, oracle: NextTokenProbs | None, other_RV: Tensor | None) -> Rows:
+    """Every token: text, probability under the model `p`, other model `q` and oracle `o`, and the alternatives. `o` is
+    null where the oracle abstains; `status` is there only where it is not `exact`."""
     top = solution.logp_RV.topk(min(TOP, solution.logp_RV.shape[1]), dim=-1)
     tokens, before = [], -1
     for t, token in enumerate(solution.tokens.tolist()):
@@ -244,15 +224,15 @@ def _probability(logp: Tensor) -> float:
 
 
 def readings(
-    model: GPT,
-    world: World,
-    documents: Documents,
-    solution: Solution,
-    rows: Sequence[dict[str, Any]],
-    probes: Sequence[Readout],
+    model: GPT, world: World, documents: Documents, solution: Solution, rows: Rows, probes: Sequence[Readout]
 ) -> dict[str, Any]:
     """A panel's `reads`: what each probe says of every parameter before every row."""
     prompt, found = documents.prompt_tokens(0), {}
+
+    def likeliest(probs_K: np.ndarray) -> list[list[float]]:
+        """(label, probability) of the likeliest labels; the last one of `value` is "unknown"."""
+        return [[int(k), round(float(probs_K[k]), 3)] for k in np.argsort(-probs_K, kind="stable")[:READ_LABELS]]
+
     tokens = np.concatenate([prompt, solution.tokens])
     ends = [len(prompt) + row["start"] for row in rows][:READ_ROWS]
     for probe in probes:
@@ -262,16 +242,10 @@ def readings(
         if not asked or not cuts:
             continue
         probs_NK = probe.probabilities(states_at(model, world, documents, tokens, asked, cuts, probe.site))
-        probs = probs_NK.reshape(len(cuts), len(asked), -1)
+        probs_CSK = probs_NK.reshape(len(cuts), len(asked), -1)
         found[probe.task] = {
             "layer": probe.layer, "accuracy": probe.accuracy.value, "low": probe.accuracy.low,
             "high": probe.accuracy.high, "n": probe.accuracy.n, "majority": probe.majority, "labels": task.groups,
-            "at": [{slot: _likeliest(probs[c, i]) for i, slot in enumerate(asked)} for c in range(len(cuts))],
+            "at": [{s: likeliest(p_K) for s, p_K in zip(asked, p_SK, strict=True)} for p_SK in probs_CSK],
         }  # fmt: skip
     return found
-
-
-def _likeliest(probs_K: np.ndarray) -> list[list[float]]:
-    """(label, probability) of the likeliest labels; the last one of `value` is "unknown"."""
-    order = np.argsort(-probs_K, kind="stable")[:READ_LABELS]
-    return [[int(k), round(float(probs_K[k]), 3)] for k in order]

@@ -11,23 +11,23 @@ those of `probes.queries.labels` that ask about one parameter; `nece` is asked o
 Legend: N queries, C channels, K classes.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from models.gpt import GPT
 from probes.queries.labels import GIVEN, TASKS, task_of
-from probes.queries.table import Queries, draw
+from probes.queries.table import Queries, draw_split
 from probes.readout.activations import RESIDUAL, chosen_sites, layer_of, names_in_line, read
 from probes.readout.controls import majority
-from probes.readout.linear import LinearProbes, Split, fit_probes
+from probes.readout.linear import LinearProbes, fit_probes
 from probes.runs import ClusterBootstrap, Estimate
 from synth.dataset import Source
 from synth.documents import Documents
+from synth.ranges import AboveZero, BadSetting, Count, Filled, OneOf, Range, settings
 from synth.store.files import read_json
 from synth.world.vocabulary import World
 
@@ -35,27 +35,20 @@ ASKED = tuple(name for name, task in TASKS.items() if not task.pairs)
 PROBES = "accepted: a finished run folder of probes.run with linear probes"
 
 
-@dataclass(frozen=True)
+@settings
 class ReadoutConfig:
     """`problems` to fit on (0: no read-outs), `most` queries each; a quarter as many, 16 or more, to choose with and to
     report on. `layer`: 0 is the embedding; null is the best one. `l2`: strengths to choose from."""
 
-    tasks: tuple[str, ...] = ("nece", "known", "value", "nece_next")
-    problems: int = 1000
-    most: int = 8
+    tasks: tuple[Annotated[str, OneOf(*ASKED)], ...] = ("nece", "known", "value", "nece_next")
+    problems: Count = 1000
+    most: Annotated[int, Range(2)] = 8
     layer: int | None = None
-    l2: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
+    l2: Annotated[tuple[AboveZero, ...], Filled] = (1e-3, 1e-2, 1e-1)
 
     def __post_init__(self) -> None:
-        for task in self.tasks:
-            if task not in ASKED:
-                raise ValueError(f"readout.tasks={task}: accepted: {', '.join(ASKED)}")
-        if self.problems != 0 and self.problems < 8:
-            raise ValueError(f"readout.problems={self.problems}: accepted: 8 or more, or 0 for no read-outs")
-        if self.most < 2:
-            raise ValueError(f"readout.most={self.most}: accepted: 2 or more")
-        if not self.l2 or not all(strength > 0 for strength in self.l2):
-            raise ValueError(f"readout.l2={list(self.l2)}: accepted: a list of numbers above 0")
+        if 0 < self.problems < 8:
+            raise BadSetting(f"problems={self.problems}: accepted: 8 or more, or 0 for no read-outs")
 
 
 class Place(NamedTuple):
@@ -81,10 +74,8 @@ class Readout(NamedTuple):
 
 
 def places(model: GPT, config: ReadoutConfig, run: str | None = None) -> dict[str, Place]:
-    """Where each task is to be read: as a probe run selected, else as the settings say.
-
-    Raises ValueError for a layer that the model lacks, and for a run that is none.
-    """
+    """Where each task is to be read: as a probe run selected, else as the settings say. Raises ValueError for a layer
+    that the model lacks, and for a run that is none."""
     last = model.config.n_layer
     if config.layer is not None and not 0 <= config.layer <= last:
         raise ValueError(f"readout.layer={config.layer}: accepted: 0 (the embedding) to {last}, or null for the best")
@@ -92,39 +83,30 @@ def places(model: GPT, config: ReadoutConfig, run: str | None = None) -> dict[st
     found = {task: Place(layers, config.l2) for task in config.tasks}
     if run is None:
         return found
-    for row in _linear_rows(run):
-        if row["task"] in found and row["site"] in chosen_sites(model, RESIDUAL) and config.layer is None:
-            found[row["task"]] = Place((row["layer"],), (row["l2"],))
-    return found
-
-
-def _linear_rows(run: str) -> list[Mapping]:
-    """Of each task of a probe run, the linear probe's best row on the validation part, the best last."""
     summary = Path(run) / "summary.json"
     if not summary.is_file():
         raise ValueError(f"probe={run}: holds no summary.json; {PROBES}")
     rows = [row for row in read_json(summary).get("results", []) if row.get("probe") == "linear" and "l2" in row]
     if not rows:
         raise ValueError(f"probe={run}: has no linear probe; {PROBES}")
-    return sorted(rows, key=lambda row: row["validation"])
+    for row in sorted(rows, key=lambda row: row["validation"]):  # of each task the best one stays
+        if row["task"] in found and row["site"] in chosen_sites(model, RESIDUAL) and config.layer is None:
+            found[row["task"]] = Place((row["layer"],), (row["l2"],))
+    return found
 
 
 def fit_readout(model: GPT, task: str, train: Source, test: Source, place: Place, config: ReadoutConfig) -> Readout:
     """Fits at each layer and strength, and keeps what is best on the validation part."""
     n, quarter = config.problems, max(16, config.problems // 4)
-    pieces = Split(*(
-        draw(task_of(task, GIVEN), source, indices, config.most, 0, balance=True)
-        for source, indices in ((train, range(n)), (train, range(n, n + quarter)), (test, range(quarter)))
-    ))  # fmt: skip
+    pieces = draw_split(task_of(task, GIVEN), train, test, (n, quarter, quarter), config.most, 0, balance=True)
     names = [site for site in chosen_sites(model, RESIDUAL) if layer_of(site, model.config) in place.layers]
     states = [read(model, piece, names_in_line(piece, train.world), names).float() for piece in pieces]
     classes = TASKS[task].classes(train.world.modulus)
     probes = fit_probes(states[:2], [piece.label for piece in pieces[:2]], classes, place.l2)
     s, test_queries = probes.best, pieces.test
     right = probes.at(s).predict(states[2][s : s + 1])[0] == test_queries.label
-    accuracy = ClusterBootstrap(test_queries.row).rate(right)
-    most_frequent = float(majority(pieces.fit, test_queries).mean())
-    return Readout(task, names[s], place.layers[s], probes.at(s), accuracy, most_frequent)
+    accuracy, most_frequent = ClusterBootstrap(test_queries.row).rate(right), majority(pieces.fit, test_queries).mean()
+    return Readout(task, names[s], place.layers[s], probes.at(s), accuracy, float(most_frequent))
 
 
 def states_at(
@@ -132,9 +114,7 @@ def states_at(
     site: str,
 ) -> Tensor:  # fmt: skip
     """States [cuts * slots, C] behind the name of each of `slots`, where the text `tokens` breaks off at each cut.
-
-    documents: the one document whose problem the text solves.
-    """
+    documents: the one document whose problem the text solves."""
     row = np.repeat(np.arange(len(cuts)), len(slots))
     slot = np.tile(np.asarray(slots, dtype=np.int64), len(cuts))
     name = documents.problems.slot_names()[0, slot].astype(np.int64)

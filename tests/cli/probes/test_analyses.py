@@ -71,7 +71,7 @@ def test_an_analysis_leaves_tables_and_a_figure_and_is_done_once(task, models, t
         (["task=provenance"], "provenance.teacher=null: task=provenance needs it"),
         (["task=provenance", "provenance.gaps=[1.0]"], "provenance.gaps=[1.0]: accepted: a list of numbers above 1"),
         (["task=capability", "capability.k=[64]"], "capability.k=[64]: accepted: a list of numbers from 1 to 32"),
-        (["task=recovery", "recovery.cuts=[1.0]"], "recovery.cuts=[1.0]: accepted: a list of shares"),
+        (["task=recovery", "recovery.cuts=[1.0]"], "recovery.cuts=[1.0]: accepted: a list of numbers 0 to below 1"),
         (["task=futures", "futures.share=0"], "futures.share=0.0: accepted: above 0, up to 1"),
         (["task=merge", "merge.sft=nowhere", "merge.base=nowhere"], "merge.sft=nowhere: does not exist"),
         (["task=collapse", "collapse.states=[name]"], "collapse.states=['name']: accepted: a list with some of known"),

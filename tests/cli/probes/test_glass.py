@@ -197,7 +197,7 @@ def test_a_hugging_face_folder_is_a_checkpoint_too(model, tmp_path):
         (["text=/no/such.jsonl"], "text=/no/such.jsonl: cannot be read"),
         (["readout.layer=7"], "readout.layer=7: accepted: 0 (the embedding) to 2"),
         (["readout.problems=3"], "readout.problems=3"),
-        (["readout.tasks=[dep]"], "readout.tasks=dep: accepted: nece, known"),
+        (["readout.tasks=[dep]"], "readout.tasks=['dep']: accepted: a list with some of nece, known"),
         (["preset=med"], "data.preset=med"),
         (["probe=/no/such"], "probe=/no/such: holds no summary.json"),
     ],

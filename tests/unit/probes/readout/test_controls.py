@@ -8,10 +8,10 @@ import torch
 
 from models.gpt import GPT, GPTConfig
 from probes.queries.labels import GIVEN, TASKS, task_of
-from probes.queries.table import draw
+from probes.queries.table import Split, draw
 from probes.readout.activations import Branch, chosen_sites, names_in_line
 from probes.readout.controls import NAMES, SHUFFLED, random_weights, read_position, relabelled, sentence_places
-from probes.readout.linear import LinearConfig, Split, measure
+from probes.readout.linear import LinearConfig, measure
 from probes.tasks.layers import margin, shared_templates
 from synth.dataset import Source
 from synth.spec import preset
@@ -109,10 +109,10 @@ def test_every_name_has_one_label_of_its_own_in_all_parts():
 
 def test_position_reads_a_label_that_is_a_position_and_no_other():
     split = split_of("known", fit=400, rest=200)
-    places = [part.replaced(label=(sentence_places(part.documents)[part.row, part.slot] == 0) * 1) for part in split]
+    places = [replace(part, label=(sentence_places(part.documents)[part.row, part.slot] == 0) * 1) for part in split]
     assert read_position(Split(*places), "known", 7, (1e-3,))[0].right.all()
     rng = np.random.default_rng(0)
-    noise = Split(*(part.replaced(label=rng.integers(0, 2, len(part))) for part in split))
+    noise = Split(*(replace(part, label=rng.integers(0, 2, len(part))) for part in split))
     assert abs(read_position(noise, "known", 7, (1e-1,))[0].right.mean() - 0.5) < 0.08
 
 
@@ -147,5 +147,5 @@ def test_position_knows_which_parameter_the_question_asks_for():
     """In a small world most needed parameters are the query, and reading the question is not reading a plan."""
     split = split_of("nece")
     asked = [part.slot == part.documents.problems.query[part.row] for part in split]
-    named = Split(*(part.replaced(label=q.astype(np.int64)) for part, q in zip(split, asked, strict=True)))
+    named = Split(*(replace(part, label=q.astype(np.int64)) for part, q in zip(split, asked, strict=True)))
     assert 0 < asked[2].mean() < 1 and read_position(named, "nece", 7, (1e-3,))[0].right.all()

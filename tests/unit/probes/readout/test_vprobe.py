@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,7 +97,7 @@ def test_the_vprobe_reads_what_is_there_and_no_more(source, planted):
         for block in model.blocks:
             block.attn.out.weight.zero_()
     table = draw(TASKS["value"], source, range(80), most=4, seed=0)  # which asks about categories, too
-    table = table.replaced(label=(table.slot >= 48).astype(np.int64))
+    table = replace(table, label=(table.slot >= 48).astype(np.int64))
     config = VProbeConfig(("nece",), rank=4, steps=50, texts=10, lr=2e-2)
     probe = vprobe.train(model, table, 2, config, 0, lambda step, loss: None)
     right = vprobe.predict(model, probe, table) == table.label

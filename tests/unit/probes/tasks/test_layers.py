@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from models.gpt import GPT, GPTConfig
 from models.hooks import capture, hook_names
 from probes.queries.labels import GIVEN, TASKS, between_steps, task_of
-from probes.queries.table import draw
+from probes.queries.table import Split, draw
 from probes.readout.activations import (
     RESIDUAL,
     Texts,
@@ -21,7 +22,7 @@ from probes.readout.activations import (
     read,
 )
 from probes.readout.controls import majority, random_weights
-from probes.readout.linear import LinearConfig, Reading, Split, fit, measure
+from probes.readout.linear import LinearConfig, Reading, fit, measure
 from probes.readout.vprobe import VProbeConfig
 from probes.settings import ProbeSettings, QueryConfig
 from probes.tasks import export, mistakes
@@ -257,7 +258,7 @@ def test_the_random_control_is_the_same_architecture_with_other_weights(source):
 
 def test_majority_is_the_most_frequent_label_of_the_fitted_queries(source):
     table = draw(TASKS["nece"], source, range(10), most=3, seed=0)
-    ones, zeros = (table.replaced(label=np.full(len(table), label)) for label in (1, 0))
+    ones, zeros = (replace(table, label=np.full(len(table), label)) for label in (1, 0))
     assert majority(ones, ones).all() and not majority(ones, zeros).any()
 
 
@@ -318,11 +319,11 @@ def test_parts_follow_the_settings():
         (lambda: QueryConfig(nece="some"), "nece=some"),
         (lambda: LinearConfig(sites=()), "sites"),
         (lambda: LinearConfig(memory=0), "memory=0"),
-        (lambda: mistakes.Settings(problems=0), "mistakes.problems=0"),
-        (lambda: mistakes.Settings(probe="mlp"), "mistakes.probe=mlp"),
-        (lambda: mistakes.Settings(temperature=0.0), "mistakes.temperature=0.0"),
-        (lambda: export.Settings(tasks=("neces",)), "export.tasks=neces"),
-        (lambda: export.Settings(sites=()), "export.sites"),
+        (lambda: mistakes.Settings(problems=0), "problems=0"),
+        (lambda: mistakes.Settings(probe="mlp"), "probe=mlp"),
+        (lambda: mistakes.Settings(temperature=0.0), "temperature=0.0"),
+        (lambda: export.Settings(tasks=("neces",)), "neces"),
+        (lambda: export.Settings(sites=()), "sites"),
         (lambda: QueryConfig(most=1, balance=True), "most=1"),
         (lambda: ProbeSettings(linear=LinearConfig(()), vprobe=VProbeConfig(())), "both empty"),
     ],

@@ -8,7 +8,7 @@ from models.gpt import GPT, GPTConfig
 from probes.queries.labels import TASKS
 from probes.queries.model_solutions import Steps, padded_solutions
 from probes.queries.table import Queries
-from probes.tasks import mistakes, retry_upon_regret
+from probes.tasks import detection, mistakes, retry_upon_regret
 from probes.tasks.detection import AFTER, BEFORE, FittedProbe
 from synth.dataset import Source
 from synth.judge.checker import KINDS, NOT_READY, RETRY, RIGHT, UNKNOWN, UNNEEDED
@@ -146,7 +146,7 @@ def test_retries_are_used_up_and_the_last_text_stays(monkeypatch):
 
 def test_a_real_model_goes_through_all_of_it():
     small = model()
-    start = retry_upon_regret.greedy(small, DOCUMENTS, WORLD, 40)
+    start = retry_upon_regret.written_by(small, DOCUMENTS, WORLD, 40)
     for detector in (retry_upon_regret.perfect, retry_upon_regret.chance(0.7, 0)):
         outcome = retry_upon_regret.with_regret(small, WORLD, start, detector, 3, 1.0, 0)
         again = retry_upon_regret.with_regret(small, WORLD, start, detector, 3, 1.0, 0)
@@ -164,11 +164,11 @@ def test_what_a_probe_says_of_first_mistakes_and_unneeded_steps_is_counted():
 
     for label in (0, 1):
         asked = {(task, when): always(label) for task in mistakes.TASKS for when in (BEFORE, AFTER)}
-        found = mistakes.first_wrong(steps, asked, WORLD)
+        found = detection.first_wrong(steps, asked, WORLD)
         assert found["can_next"]["accuracy"] == 1 - label and found["can_next"]["n"] > 20
-        seen = mistakes.detection(steps, asked["can_next", BEFORE], "can_next", WORLD)
+        seen = detection.found_and_suspected(steps, asked["can_next", BEFORE], "can_next", WORLD)
         assert seen["found"]["accuracy"] == seen["suspected"]["accuracy"] == 1 - label
-        assert mistakes.unneeded(steps, asked["nece", BEFORE])["n"] == (steps.kind == UNNEEDED).sum()
+        assert detection.unneeded(steps, asked["nece", BEFORE])["n"] == (steps.kind == UNNEEDED).sum()
     counted = mistakes.taxonomy(steps.solutions)
     assert counted["wrong"] == sum(r["n"] for r in counted["by_ops"]) == (~steps.solutions.verdicts.right).sum()
     assert {r["kind"] for r in counted["by_ops"]} <= {*KINDS, "ends early", "ends late", "ends never", "wrong answer"}
