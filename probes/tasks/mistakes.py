@@ -162,10 +162,10 @@ def solutions(config: Config, model: GPT, world: World, written: Solutions, can_
 
     steps = Steps.of(written, world)
     steps = steps.take(np.flatnonzero(steps.name[:, 0] >= 0))
-    share = float(probe(steps, 0).mean()) if len(steps) else 0.0
+    doubted = float(probe(steps, 0).mean()) if len(steps) else 0.0
     ways = {
         "probe": (probe, m.retries),
-        "chance": (chance(share, config.seed), m.retries),
+        "chance": (chance(doubted, config.seed), m.retries),
         "perfect": (perfect, m.retries),
         "probe, more": (probe, m.more_retries),
         "perfect, more": (perfect, m.more_retries),

@@ -158,7 +158,7 @@ def test_a_missing_checkpoint_is_one_line(command, tmp_path):
     ("words", "message"),
     [
         (["probe=neces"], "nece"),
-        (["probe.linear.tasks=[neces]"], "probe.linear.tasks=['neces']: accepted: a list with some of nece, dep, known, value, can_next"),
+        (["probe.linear.tasks=[neces]"], "probe.linear.tasks=['neces']: accepted: a list with some of nece, dep"),
         (["task=layer"], "task=layer: accepted: layers, mistakes, export"),
         (["probe.linear.sites=[hook_z]"], "probe.linear.sites=hook_z: accepted"),
         (["task=export", "export.sites=[hook_z]"], "export.sites=hook_z"),
