@@ -17,7 +17,8 @@ import yaml
 from models.flops import flops_per_token, n_params
 from models.gpt import GPTConfig
 
-FOLDER = Path(__file__).resolve().parent.parent / "configs" / "model"
+_HOME = Path(__file__).resolve().parents[1]
+FOLDER = next(home / "configs" / "model" for home in (_HOME / "train", _HOME) if (home / "configs").is_dir())
 GPT2_VOCAB = 50257  # tokens of GPT-2's tokenizer, which the papers use
 
 

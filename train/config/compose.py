@@ -23,7 +23,8 @@ from train.config.schema import REQUIRED, assign, build, guess, is_single, merge
 
 __all__ = ["CONFIGS", "REQUIRED", "load", "plain", "resolved", "run_entry", "show"]
 Config = TypeVar("Config")
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+_PACKAGED = Path(__file__).resolve().parents[1] / "configs"  # where a wheel puts them
+CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[2] / "configs"
 NO_CHOICES = ("claims",)  # files beside those of a group
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)  # of a file system
 
