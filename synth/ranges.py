@@ -72,12 +72,11 @@ class Filled:
     """Of a list: that it has an entry."""
 
 
-Positive, Count = Annotated[int, Range(1)], Annotated[int, Range(0)]
-AboveZero, NotNegative, Share = (
-    Annotated[float, Range(above=0)],
-    Annotated[float, Range(0)],
-    Annotated[float, Range(0, 1)],
-)
+Positive = Annotated[int, Range(1)]
+Count = Annotated[int, Range(0)]
+AboveZero = Annotated[float, Range(above=0)]
+NotNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))

@@ -68,8 +68,8 @@ def run(config: ProbeConfig, c: Settings, models: Models, log: ResumeLog) -> dic
     source, student, teacher = config.data.source("test", "futures"), models["model"], models["futures.teacher"]
     documents = source.documents(range(c.problems))
     budget = response_budget(student, documents, "model")
-    draws = {"seed": config.seed, "temperature": c.temperature}
-    responses = sample_responses(student, documents, source.world, log, "rollouts", budget, **draws)
+    draws = (1, c.temperature)
+    responses = sample_responses(student, documents, source.world, log, "rollouts", budget, config.seed, *draws)
     last = min(student.config.context, teacher.config.context) - c.window
     found = candidates(responses, student, teacher, c.share, c.tokens, last)
     prompts, problem = responses.prompts(), responses.row[found.row]
