@@ -128,8 +128,8 @@ def _fit_after_step(
         last = part.solutions.tokens_NR[part.row, part.stop - 1][:, None]
         states.append(read(model, part.queries(part.stop - 1), last, sites).to(model.embed.weight.device))
     chosen = [_balanced(label, key(seed, "probe after step", i)) for i, label in enumerate(labels[:2])]
-    balanced = [(states[i][:, which], labels[i][which]) for i, which in enumerate(chosen)]
-    probes = fit_probes(*zip(*balanced, strict=True), 2, l2)
+    balanced_labels = [labels[i][which] for i, which in enumerate(chosen)]
+    probes = fit_probes([states[i][:, which] for i, which in enumerate(chosen)], balanced_labels, 2, l2)
     s = probes.best
     return probes.at(s).predict(states[2][s : s + 1])[0] == labels[2], sites[s]
 
