@@ -44,9 +44,8 @@ def row(run: Run) -> dict[str, str]:
         "done": "yes" if run.complete else "no",
     }
     cells |= {"steps": str(last.get("step", "")), "loss": f"{last['smooth_loss']:.4f}" if last else ""}
-    cells |= {
-        unit: format_amount(run.total(unit)) if run.total(unit) else "" for unit in ("tokens", "flops", "seconds")
-    }
+    spent = {unit: run.total(unit) for unit in ("tokens", "flops", "seconds")}
+    cells |= {unit: format_amount(amount) if amount else "" for unit, amount in spent.items()}
     cpu, kl = run.total("cpu_seconds"), run.curve("kl_to_oracle")[1]
     kl += [held["kl"]] if "kl" in (held := run.summary.get("held_out", {})) else []
     cells |= {"cpu": format_amount(cpu) if cpu else "", "kl": f"{kl[-1]:.4f}" if kl else ""}
@@ -70,18 +69,15 @@ def table(rows: Sequence[dict[str, str]]) -> Table:
     return Table(columns, ([row[column] for column in columns] for row in rows))
 
 
-def _matching(text: str) -> list[Path]:
-    """The path itself where there is one, also with signs of a pattern in its name; else what the pattern matches."""
-    return [Path(text)] if Path(text).exists() else list(map(Path, glob.glob(text)))  # noqa: PTH207  absolute, too
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; returns the exit code."""
     parser = Parser("train.compare", __doc__, "")
     parser.add_argument("patterns", nargs="+", metavar="PATTERN", help="a run folder, or a pattern of them in quotes")
     parser.add_argument("--sort", choices=COLUMNS, default="run", help="the column to order by (default: run)")
     arguments = parser.parse_args(argv)
-    runs = [Run(path) for path in sorted({p for text in arguments.patterns for p in _matching(text)}) if is_run(path)]
+    # the path itself where there is one, also with signs of a pattern in its name; else what the pattern matches
+    found = {p for text in arguments.patterns for p in ([text] if Path(text).exists() else glob.glob(text))}  # noqa: PTH207
+    runs = [Run(path) for path in sorted(map(Path, found)) if is_run(path)]
     if not runs:
         fail(f"no run folder matches {' '.join(arguments.patterns)}; accepted: folders with a config.yaml")
     try:

@@ -17,7 +17,7 @@ import torch
 
 from models.flops import n_params, training_flops_per_token
 from models.sizes import read_sizes
-from synth.cli import Parser
+from synth.cli import Parser, fail
 from synth.spec import preset
 from train.runs.results import Run, is_run
 from train.tables import Table
@@ -70,7 +70,7 @@ def matmul_rate(seconds: float = 1.0) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: exit code 0, or 2 on bad input."""
+    """The command: exit code 0; raises SystemExit on bad input."""
     parser = Parser("train.cost", __doc__, "")
     parser.add_argument("runs", nargs="*", metavar="RUN", help="run folders of train.pretrain, whose rates to use")
     parser.add_argument("--tokens", type=float, default=TOKENS, help=f"of the run (default: {TOKENS:.3g})")
@@ -78,18 +78,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--peak", type=float, default=PEAK, help=f"FLOP/s of a device (default: {PEAK:.3g})")
     parser.add_argument("--share", type=float, default=SHARE, help=f"of the peak that is reached (default: {SHARE})")
     parser.add_argument("--measure", action="store_true", help="measure the matrix products of this machine")
-    try:
-        given = parser.parse_args(argv)
-    except SystemExit as stop:
-        return int(stop.code or 0)
+    given = parser.parse_args(argv)
     for name in ("tokens", "window", "peak"):
         if not getattr(given, name) > 0:
-            return _refuse(f"--{name} {getattr(given, name)}: accepted: above 0")
+            fail(f"--{name} {getattr(given, name)}: accepted: above 0")
     if not 0 < given.share <= 1:
-        return _refuse(f"--share {given.share}: accepted: above 0, up to 1")
+        fail(f"--share {given.share}: accepted: above 0, up to 1")
     for path in given.runs:
         if not is_run(Path(path)):
-            return _refuse(f"{path}: is not a run folder; accepted: folders that train.pretrain wrote")
+            fail(f"{path}: is not a run folder; accepted: folders that train.pretrain wrote")
     rate = given.peak * given.share
     print(f"{given.tokens:.3g} tokens in windows of {given.window}, at {rate:.3g} FLOP/s (assumed):\n")
     print(projected(given.tokens, given.window, rate).text("lr"))
@@ -100,11 +97,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nMeasured, from the ledgers:\n")
         print(measured([Run(Path(path)) for path in given.runs], given.tokens, machine).text("lr"))
     return 0
-
-
-def _refuse(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

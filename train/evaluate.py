@@ -29,18 +29,8 @@ from train.core import checkpoint
 from train.core.checkpoint import take_data
 from train.core.torch_setup import set_up
 from train.data.batches import DataConfig, check_vocabulary
-from train.evaluation.evaluator import (
-    BATCH,
-    Evaluation,
-    PassConfig,
-    Sampling,
-    check_context_length,
-    evaluate,
-    held_out_loss,
-    pass_rates_of,
-    sample_solutions,
-    write_samples,
-)
+from train.evaluation import evaluator
+from train.evaluation.evaluator import Evaluation, PassConfig, Sampling
 from train.runs.results import Run, described, outcome
 from train.runs.run_folder import OutConfig, open_run
 from train.statistics import paired_difference
@@ -56,7 +46,7 @@ class EvaluateConfig:
     samples: Count = 32
     split: Literal["train", "test"] = "test"
     sampling: Sampling = field(default_factory=Sampling)
-    batch: Positive = BATCH
+    batch: Positive = evaluator.BATCH
     context: str | None = None
     ood: Count = 0
     threads: int = 1
@@ -80,15 +70,14 @@ def main(config: EvaluateConfig) -> None:
     harder = None
     if config.ood:
         harder = data.with_more_ops(config.ood).source(config.split, "evaluation")
-        check_context_length(harder, config.problems, model.config.context, f"ood={config.ood}")
+        evaluator.check_context_length(harder, config.problems, model.config.context, f"ood={config.ood}")
     inputs = {"checkpoint": checkpoint.weights_digest(config.checkpoint)}
     seeds = {"data": config.data.seed, "sampling": config.sampling.seed}
     fingerprint = config.data.fingerprint()
     run = open_run(plain(config), inputs, seeds, fingerprint, entry="train.evaluate", kind="evaluation")
     if not run.complete:
-        run.write_json(
-            "summary.json", measure(config, model, data.source(config.split, "evaluation"), harder, run.path)
-        )
+        summary = measure(config, model, data.source(config.split, "evaluation"), harder, run.path)
+        run.write_json("summary.json", summary)
     print(table(read_json(run.path / "summary.json")))
     trained = described(notes.get("data") or {})
     other = "" if trained == described(plain(config.data)) else f" (it was trained on {trained})"
@@ -100,16 +89,16 @@ def measure(config: EvaluateConfig, model: GPT, source: Source, harder: Source |
     """The summary of all that the config asks for; some rollouts go to samples.jsonl of `folder`."""
 
     def solve(problems: Source) -> Evaluation:
-        return evaluate(model, problems, range(config.problems), config.sampling, config.batch)
+        return evaluator.evaluate(model, problems, range(config.problems), config.sampling, config.batch)
 
     done = solve(source)
-    write_samples(folder, done.samples(source, config.samples))
+    evaluator.write_samples(folder, done.samples(source, config.samples))
     summary = done.summary()
-    summary["held_out"] = held_out_loss(model, source, range(config.problems), config.batch)
+    summary["held_out"] = evaluator.held_out_loss(model, source, range(config.problems), config.batch)
     summary["verdicts"] = {"index": done.index.tolist(), "right": done.verdicts.right.astype(int).tolist()}
     if samples := config.passes.samples:
-        drawn = sample_solutions(model, source, config.passes, config.sampling.seed, config.batch)
-        summary["passes"] = pass_rates_of(drawn, samples)
+        drawn = evaluator.sample_solutions(model, source, config.passes, config.sampling.seed, config.batch)
+        summary["passes"] = evaluator.pass_rates_of(drawn, samples)
     if config.context not in (None, "none"):
         bare = solve(config.data.with_context("none").source(config.split, "evaluation"))
         summary["without"] = bare.summary()
@@ -122,24 +111,22 @@ def measure(config: EvaluateConfig, model: GPT, source: Source, harder: Source |
 def table(summary: Mapping[str, Any]) -> str:
     """The result for a person: a line for each number of operations, one for all, and one for each thing more."""
     lines = [f"{'ops':>4} {'n':>6} {'fully right [95%]':>24} {'answer':>8} {'floor':>8}"]
-    rows = [(str(row["ops"]), row) for row in summary["by_ops"]]
-    rows.append(("all", summary | {"answer_right": summary["answer"]["rate"], "floor_right": summary["floor"]}))
-    lines += [_line(name, row, 1 if name == "all" else row["n"]) for name, row in rows]
+    lines += [_line(str(row["ops"]), row, row["n"]) for row in summary["by_ops"]]
+    everything = summary | {"answer_right": summary["answer"]["rate"], "floor_right": summary["floor"]}
+    lines.append(_line("all", everything, 1))
     ending = f"length {summary['length_mean']:.1f} tokens, cut off {summary['truncation']:.1%}"
     ending += f", looping {summary['repetition']:.1%}"
     kl = summary["held_out"].get("kl")  # left out where the generator's distribution has no closed form
     lines.append(ending + (f", KL to oracle {kl:.4f} nats a token" if kl is not None else ""))
-    if "passes" in summary:
-        passes = summary["passes"]
+    if passes := summary.get("passes"):
         rates = (f"@{k} {_interval(rate, '.1%')}" for k, rate in passes["at"].items())
         lines.append(f"pass of {passes['samples']} samples, {passes['problems']} problems: " + ", ".join(rates))
     if "ood" in summary:
         row = summary["ood"]["by_ops"][0]
         lines.append(_line(str(row["ops"]), row | {"full": summary["ood"]["full"]}, row["n"]))
     if "gain" in summary:
-        gain = {"rate": summary["gain"]["value"], **summary["gain"]}
-        without = _interval(summary["without"]["full"], ".1%")
-        lines.append(f"without context {without}; with it {_interval(gain, '+.1%')}")
+        gain = _interval({"rate": summary["gain"]["value"], **summary["gain"]}, "+.1%")
+        lines.append(f"without context {_interval(summary['without']['full'], '.1%')}; with it {gain}")
     return "\n".join(lines)
 
 

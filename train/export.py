@@ -16,7 +16,6 @@ from pathlib import Path
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from models.gpt import GPT
 from models.huggingface.export import parity, read, save
 from models.huggingface.families import family
 from synth.store.files import atomic_path
@@ -41,7 +40,10 @@ def main(config: ExportConfig) -> None:
         raise ValueError(f"out={out}: exists; accepted: a folder that does not")
     model = checkpoint.load_model(config.checkpoint)
     if not config.custom_code:
-        _check_counterpart(model)
+        try:
+            family(model.config)
+        except ValueError as error:
+            raise ValueError(f"{error}; or custom_code=true, which takes any model") from None
     encoding = checkpoint_encoding(checkpoint.notes(config.checkpoint), config.checkpoint)
     with atomic_path(out) as temporary:
         temporary.mkdir(parents=True)
@@ -53,30 +55,17 @@ def main(config: ExportConfig) -> None:
 
 
 def for_generating(tokenizer: PreTrainedTokenizerFast, context: int) -> PreTrainedTokenizerFast:
-    """A copy for `model.generate(**tokenizer(texts, padding=True, return_tensors="pt"))`.
-
-    Unknown text, an error in this project, becomes padding: tools try a tokenizer on words of their own.
-    """
+    """A copy for `model.generate(**tokenizer(texts, padding=True, return_tensors="pt"))`. Unknown text, an error in
+    this project, becomes padding: tools try a tokenizer on words of their own."""
     tokenizer = copy.deepcopy(tokenizer)
     model = tokenizer.backend_tokenizer.model
     if isinstance(model, WordLevel):
         model.unk_token = tokenizer.pad_token
-    settings = {
-        "padding_side": "left",
-        "model_max_length": context,
-        "model_input_names": ["input_ids", "attention_mask"],
-    }
-    for name, value in settings.items():
+    settings = {"padding_side": "left", "model_max_length": context}
+    for name, value in (settings | {"model_input_names": ["input_ids", "attention_mask"]}).items():
         setattr(tokenizer, name, value)
         tokenizer.init_kwargs[name] = value  # only what is in here is saved
     return tokenizer
-
-
-def _check_counterpart(model: GPT) -> None:
-    try:
-        family(model.config)
-    except ValueError as error:
-        raise ValueError(f"{error}; or custom_code=true, which takes any model") from None
 
 
 if __name__ == "__main__":

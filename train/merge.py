@@ -37,10 +37,8 @@ class MergeConfig:
 
 @torch.no_grad()
 def merge_models(first: GPT, second: GPT, share: float) -> GPT:
-    """share * first + (1 - share) * second, a new model on the first's device, in evaluation mode.
-
-    Raises ValueError when their shapes differ.
-    """
+    """share * first + (1 - share) * second, a new model on the first's device, in evaluation mode. Raises ValueError
+    when their shapes differ."""
     for name, value in plain(first.config).items():
         other = plain(second.config)[name]
         if value != other:
@@ -57,10 +55,9 @@ def main(config: MergeConfig) -> None:
     paths = {"first": config.first, "second": config.second}
     notes = {name: checkpoint.notes(path, name) for name, path in paths.items()}
     if notes["first"].get("vocabulary") != notes["second"].get("vocabulary"):
-        raise ValueError(
-            f"second={config.second}: its vocabulary is not the one of first={config.first}; accepted: a checkpoint "
-            f"with data settings like {notes['first'].get('data')}"
-        )
+        accepted = f"a checkpoint with data settings like {notes['first'].get('data')}"
+        text = f"second={config.second}: its vocabulary is not the one of first={config.first}; accepted: {accepted}"
+        raise ValueError(text)
     first, second = (checkpoint.load_model(path, name) for name, path in paths.items())
     model = merge_models(first, second, config.share)
     inputs = {name: checkpoint.weights_digest(path, name) for name, path in paths.items()}

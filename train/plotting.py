@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib import rc_context, rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from synth.store.files import atomic_path
 from train.statistics import Estimate
@@ -44,6 +45,25 @@ def save(drawn: CaptionedFigure, path: Path) -> None:
         drawn.figure.savefig(temporary, format="png")
 
 
+def panels(count: int, columns: int, width: float, height: float, more: float = 0.0) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels in rows of `columns`; `height` of a row, `more` for the whole."""
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width, height * rows + more), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for ax in axes[count:]:
+        ax.set_visible(False)
+    return figure, axes[:count]
+
+
+def finish(ax: Axes, percent: str = "", whole: str = "", decimals: int | None = 0, **settings: Any) -> None:
+    """Titles, labels and limits; the axes named in `percent` are shares, those in `whole` count something."""
+    ax.set(**settings)
+    for name in whole:
+        getattr(ax, f"{name}axis").set_major_locator(MaxNLocator(integer=True))
+    for name in percent:
+        getattr(ax, f"{name}axis").set_major_formatter(PercentFormatter(1.0, decimals=decimals))
+
+
 def smooth(values: Iterable[float]) -> np.ndarray:
     """Centred running mean over a twentieth of the points; at the ends over those that exist."""
     y = np.asarray(list(values), dtype=float)
@@ -59,10 +79,11 @@ def error_bars(rates: list[Estimate]) -> tuple[list[float], np.ndarray]:
     return [r.value for r in rates], np.nan_to_num(np.array(distances).T, posinf=0.0)
 
 
-def legend_once(ax: Axes) -> None:
-    """A legend with one entry for each name, however many lines have it."""
-    entries = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    ax.legend(entries.values(), entries.keys())
+def legend_once(place: Axes | Figure, **where: Any) -> None:
+    """A legend of axes, or of all in a figure, with one entry for each name, however many lines have it."""
+    axes = place.axes if isinstance(place, Figure) else [place]
+    entries = {text: handle for ax in axes for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
+    place.legend(list(entries.values()), list(entries), **where)
 
 
 def stacked_bars(ax: Axes, amounts: Mapping[str, np.ndarray], hatches: Sequence[str] = ("",), **style: Any) -> None:

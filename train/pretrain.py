@@ -12,14 +12,12 @@ Legend: B documents, T positions, N loss positions, V vocabulary.
 import dataclasses
 import sys
 from dataclasses import field, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.flops import n_params
 from models.gpt import GPT, GPTConfig
 from synth.dataset import Source
 from synth.ranges import settings
@@ -27,28 +25,30 @@ from train.config.compose import REQUIRED, plain, run_entry
 from train.core import checkpoint
 from train.core.distributed import Group, gradients_averaged, process_group, replicate, shard
 from train.core.extend_vocabulary import extend_vocabulary
-from train.core.loop import SINGLE_PROCESS, StepOutput, last_row, train
+from train.core.loop import SINGLE_PROCESS, StepOutput, open_together, summary, train
 from train.core.lora import LoraConfig, add_lora
 from train.core.optimizer import OptimConfig
-from train.core.state import Budget, TrainState, training_flops
+from train.core.state import Budget, training_flops
 from train.core.torch_setup import Precision, set_up, use_deterministic_kernels
-from train.data.batches import Batch, BatchConfig, Batches, DataConfig, check_vocabulary, vocabulary_notes
+from train.data.batches import (
+    Batch,
+    BatchConfig,
+    Batches,
+    DataConfig,
+    check_defect,
+    check_length,
+    check_vocabulary,
+    vocabulary_notes,
+)
 from train.evaluation.callback import EvaluationCallback, EvaluationCallbackConfig, harder_problems
 from train.runs.results import Run, outcome
-from train.runs.run_folder import RunFolder, TrainingOutConfig, open_run
-
-CHECKED = 2048  # documents whose length is compared with the model's context before anything starts
-
+from train.runs.run_folder import RunFolder, TrainingOutConfig
 
 # The settings of `GPTConfig` without the vocabulary, which the data decide.
+_FIELDS = [f for f in dataclasses.fields(GPTConfig) if f.name != "vocab_size"]
+_DEFAULTS = [field(default=REQUIRED if f.default is dataclasses.MISSING else f.default) for f in _FIELDS]
 ModelConfig = dataclasses.make_dataclass(
-    "ModelConfig",
-    [
-        (f.name, f.type, field(default=REQUIRED if f.default is dataclasses.MISSING else f.default))
-        for f in dataclasses.fields(GPTConfig)
-        if f.name != "vocab_size"
-    ],
-    frozen=True,
+    "ModelConfig", [(f.name, f.type, default) for f, default in zip(_FIELDS, _DEFAULTS, strict=True)], frozen=True
 )
 
 
@@ -102,17 +102,9 @@ class NextToken:
     their mean over the processes is that of the whole batch.
     """
 
-    def __init__(
-        self,
-        batches: Batches,
-        device: torch.device,
-        compiled: bool = False,
-        precision: str = "float32",
-        micro: int = 0,
-        group: Group = SINGLE_PROCESS,
-    ):
-        self.batches, self.device, self.compiled = batches, device, compiled
-        self.micro, self.group = micro, group
+    def __init__(self, batches: Batches, device: torch.device, compiled: bool = False, precision: Precision = "float32",
+                 micro: int = 0, group: Group = SINGLE_PROCESS):  # fmt: skip
+        self.batches, self.device, self.compiled, self.micro, self.group = batches, device, compiled, micro, group
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
         self._forward: nn.Module | None = None
 
@@ -158,10 +150,8 @@ class NextToken:
 
 
 def build(config: PretrainConfig) -> tuple[PretrainConfig, GPT]:
-    """The config with the settings that the model has, and the model to train.
-
-    Raises ValueError when the checkpoint of `init` is missing or has another vocabulary.
-    """
+    """The config with the settings that the model has, and the model to train. Raises ValueError when the checkpoint of
+    `init` is missing or has another vocabulary."""
     if config.init is None:
         return config, GPT(GPTConfig(vocab_size=config.data.encoding().size, **plain(config.model)), config.seed)
     notes = checkpoint.notes(config.init, "init")
@@ -185,7 +175,7 @@ def main(config: PretrainConfig) -> None:
     with process_group(device) as group:
         config, model = build(config)
         source = config.data.source("train")
-        check_context(model, source)
+        check_length(source, model.config.context, "model.context")
         batch = config.batch.with_window(model.config.context)
         check_defect(source, batch, model.config.context)
         if batch.packing == "documents":
@@ -194,9 +184,8 @@ def main(config: PretrainConfig) -> None:
         harder = harder_problems(config.data, config.evaluate, model.config.context)
         inputs = {"init": checkpoint.weights_digest(config.init, "init")} if config.init else {}
         seeds = {"weights": config.seed, "data": config.data.seed}
-        run = open_together(
-            group, "train.pretrain", "training", plain(config), inputs, seeds, config.data.fingerprint()
-        )
+        given = plain(config), inputs, seeds, config.data.fingerprint()
+        run = open_together(group, "train.pretrain", "training", *given)
         if not run.complete:
             run_training(config, run, model, batches, group, harder)
         if group.is_main:
@@ -212,67 +201,13 @@ def run_training(
         shard(model, group)
     objective = NextToken(batches, group.device, config.compile, config.precision, config.batch.micro, group)
     written = run.path if group.is_main else None
+    judge = EvaluationCallback(config.data.source("test", "validation"), config.evaluate, written, harder)
     state = train(
-        run,
-        model,
-        objective,
-        config.optim,
-        config.budget,
-        config.out,
-        evaluate=EvaluationCallback(config.data.source("test", "validation"), config.evaluate, written, harder),
-        evaluate_every=config.evaluate.every,
-        notes=vocabulary_notes(config.data),
-        group=group,
-    )
+        run, model, objective, config.optim, config.budget, config.out,
+        evaluate=judge, evaluate_every=config.evaluate.every, notes=vocabulary_notes(config.data), group=group,
+    )  # fmt: skip
     if group.is_main:
         run.write_json("summary.json", summary(run, model, state))
-
-
-def open_together(group: Group, entry: str, kind: str, *arguments: Any) -> RunFolder:
-    """`open_run` on rank 0, which holds the lock; the same folder on the other processes."""
-    opened: list[RunFolder] = []
-
-    def opening() -> tuple[Path, bool]:
-        opened.append(open_run(*arguments, entry=entry, kind=kind))
-        return opened[0].path, opened[0].resumed
-
-    path, resumed = group.from_main(opening)
-    return opened[0] if opened else RunFolder(path, resumed)
-
-
-def check_context(model: GPT, source: Any) -> None:
-    """Raises ValueError when documents are longer than the model can read."""
-    check_length(source, model.config.context, "model.context")
-
-
-def check_defect(source: Any, batch: BatchConfig, context: int) -> None:
-    """Raises ValueError when documents with a repeated step are longer than a row."""
-    if batch.defect.length is None:
-        return
-    most = (batch.window or context) - int(source.documents(range(CHECKED)).prompt.max())
-    if batch.defect.length > most:
-        raise ValueError(f"batch.defect.length={batch.defect.length}: accepted: up to {most} behind the longest prompt")
-
-
-def check_length(source: Any, most: int, setting: str) -> None:
-    """Raises ValueError when documents have more than `most` tokens, the value of `setting`."""
-    offsets = source.documents(range(CHECKED)).offsets
-    longest = int((offsets[1:] - offsets[:-1]).max())
-    if longest > most:
-        raise ValueError(f"{setting}={most}: documents have up to {longest} tokens; accepted: more")
-
-
-def summary(run: RunFolder, model: GPT, state: TrainState) -> dict[str, Any]:
-    """The content of summary.json: size, cost, and the last row of the log."""
-    return {
-        "parameters": n_params(model.config),
-        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "steps": state.step,
-        "tokens": state.tokens,
-        "flops": state.flops,
-        "ledger": state.state_dict()["ledger"],
-        "last": last_row(run),
-    }
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@
     python -m train.recipe recipe=quickstart stages.opd.set.optim.lr=0.001      # another setting of one stage
 
 Everything goes to OUT/RECIPE (OUT/RECIPE-SCALE where the scale is not cpu): a run folder for each stage, the stages'
-output in logs/, report.html and figures/. What is complete is not run again; the same command continues a recipe that
-was stopped.
+output in logs/, report.html and figures/. The same command continues a recipe that was stopped.
 
 A recipe may copy a stage over lists of its own (`train.recipes.grid`) and over seeds. A list's name is a setting that
 cuts it down, and what is run in parts adds up in one folder and one report:
@@ -18,7 +17,7 @@ cuts it down, and what is run in parts adds up in one folder and one report:
 
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,10 +32,8 @@ from train.runs.results import flat
 
 @dataclass(frozen=True)
 class StageConfig:
-    """A stage in a recipe's YAML: the module to run, what to wait for beside its inputs, and its settings.
-
-    over: lists of the recipe that it is copied over. each: item -> settings that only its copies have.
-    """
+    """A stage in a recipe's YAML: the module to run, what to wait for beside its inputs, and its settings. over: lists
+    of the recipe that it is copied over. each: item -> settings that only its copies have."""
 
     entry: str = REQUIRED
     label: str = ""
@@ -72,10 +69,8 @@ class RecipeFile:
 
 @dataclass(frozen=True)
 class ScaleFile:
-    """The content of configs/scale/NAME.yaml: settings for all stages of an entry, then for stages by name.
-
-    `claims`: the recipe's expectations are meant to hold at this scale.
-    """
+    """The content of configs/scale/NAME.yaml: settings for all stages of an entry, then for stages by name. `claims`:
+    the recipe's expectations are meant to hold at this scale."""
 
     name: str = REQUIRED
     claims: bool = True
@@ -106,17 +101,13 @@ class RecipeConfig:
         check_lists(self.recipe.lists, self.recipe.overs)
         select_items(self.recipe.lists, self.only)
         names = [stage.name for stage in stages_of(self)]
-        for setting, stage in self._named_stages():
+        named = [(f"recipe.controls={stage}", stage) for stage in self.recipe.controls]
+        named += [(f"start.{stage}", stage) for stage in self.start]
+        for one in self.recipe.expect:
+            named += [(f"recipe.expect stage={stage}", stage) for stage in (one.stage, one.against) if stage]
+        for setting, stage in named:
             if stage not in names:
                 raise ValueError(f"{setting}: is no stage; accepted: {', '.join(names)}")
-
-    def _named_stages(self) -> Iterator[tuple[str, str]]:
-        """Every setting that names a stage, and the name."""
-        yield from ((f"recipe.controls={stage}", stage) for stage in self.recipe.controls)
-        yield from ((f"start.{stage}", stage) for stage in self.start)
-        for expectation in self.recipe.expect:
-            for stage in filter(None, (expectation.stage, expectation.against)):
-                yield f"recipe.expect stage={stage}", stage
 
     @staticmethod
     def alias(config: Mapping[str, Any], key: str) -> str:
@@ -133,28 +124,25 @@ class RecipeConfig:
 
 
 def stages_of(config: RecipeConfig, only: Mapping[str, Sequence[Any]] | None = None) -> list[Stage]:
-    """The recipe's stages with the settings of its scale, its lists cut down to `only`.
-
-    Raises ValueError when no order starts them all.
-    """
+    """The recipe's stages with the settings of its scale, its lists cut down to `only`. Raises ValueError when no order
+    starts them all."""
     recipe, scale, stages = config.recipe, config.scale, []
     lists = select_items(recipe.lists, only or {})
     for base, stage in recipe.stages.items():
-        if strange := stage.each.keys() - {str(item) for name in stage.over for item in recipe.lists[name]}:
-            raise ValueError(
-                f"recipe.stages.{base}.each.{min(strange)}: is no item of {', '.join(stage.over) or 'a list'}"
-            )
+        items_of_stage = {str(item) for name in stage.over for item in recipe.lists[name]}
+        for item in sorted(stage.each.keys() - items_of_stage):
+            accepted = ", ".join(stage.over) or "a list"
+            raise ValueError(f"recipe.stages.{base}.each.{item}: is no item of {accepted}")
         for name, items in copies(base, stage.over, lists):
             settings = dict(flat(stage.set))
             for item in items.values():
                 settings |= flat(stage.each.get(str(item), {}))
             settings = {key: substitute(value, items, recipe.overs) for key, value in settings.items()}
-            settings |= flat(scale.entries.get(stage.entry, {}))
-            for scaled in (base, name):
-                settings |= flat(scale.stages.get(scaled, {}))
-            after = expand_after(stage.after, items, recipe.overs, lists)
+            for more in (scale.entries.get(stage.entry), scale.stages.get(base), scale.stages.get(name)):
+                settings |= flat(more or {})
+            after = tuple(expand_after(stage.after, items, recipe.overs, lists))
             label = substitute(stage.label, items, recipe.overs) or name
-            stages.append(Stage(name, stage.entry, settings, tuple(after), str(label)))
+            stages.append(Stage(name, stage.entry, settings, after, str(label)))
     check_graph(stages)
     return stages
 
@@ -169,10 +157,9 @@ def main(config: RecipeConfig) -> None:
     from train import report  # imports matplotlib, which no stage waits for
 
     page = report.build([config.folder])
-    if config.scale.claims:
-        for verdict in report.judged(config.folder):
-            print(f"{verdict.word:<17} {verdict.claim}: {verdict.number}")
-    print(f"report: {page}")
+    for verdict in report.judged(config.folder) if config.scale.claims else []:
+        print(f"{verdict.word:<17} {verdict.claim}: {verdict.number}")
+    print(f"{report.outcome(config.folder)}\nreport: {page}")
     if failures:
         raise StageFailed("\n".join(map(str, failures)), usage=any(failure.usage for failure in failures))
 
@@ -193,10 +180,8 @@ def run_seed(config: RecipeConfig, seed: int, given: Mapping[str, tuple[Path, Pa
 
 
 def starting_points(config: RecipeConfig, seed: int) -> dict[str, tuple[Path, Path]]:
-    """Stage -> the path of the checkpoint that stands for it, as given and with `zoo/` filled in.
-
-    Raises ValueError when there is none.
-    """
+    """Stage -> the path of the checkpoint that stands for it, as given and with `zoo/` filled in. Raises ValueError
+    when there is none."""
     if not config.start:
         return {}
     from train.core import checkpoint  # imports torch

@@ -6,7 +6,6 @@ independent samples, which gives wider intervals. Random draws come from a fixed
 The invariant that matters: measurements that all agree never give an interval of width zero (`unanimous`).
 
 Legend: D draws, S seeds, Q measurements, G clusters. scipy.stats takes a second to import, so functions import it.
-Try: `python -c "from train.statistics import wilson; print(wilson(46, 50))"`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -89,8 +88,7 @@ def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> Estimate:
         return unanimous(float(d.mean()) if n else float("nan"), n, CHANGE)
     share = [(d > 0).mean(), (d < 0).mean(), (d == 0).mean()]
     drawn_D3 = np.random.default_rng(0).multinomial(n, share, DRAWS)
-    low, high = np.quantile((drawn_D3[:, 0] - drawn_D3[:, 1]) / n, [0.025, 0.975])
-    return Estimate(float(d.mean()), float(low), float(high), n)
+    return _between((drawn_D3[:, 0] - drawn_D3[:, 1]) / n, float(d.mean()), n)
 
 
 def nested_mean(seeds: Sequence[np.ndarray], within: tuple[float, float]) -> Estimate:
@@ -107,6 +105,8 @@ def nested_test(seeds: Sequence[np.ndarray], within: tuple[float, float]) -> tup
     """`nested_mean`, and the two-sided p-value of "the mean is 0" from the same draws; if all agree, of a sign test."""
     rng, count = np.random.default_rng(0), len(seeds)
     value, n = float(np.mean([np.mean(seed) for seed in seeds])), sum(len(seed) for seed in seeds)
+    if len(np.unique(np.concatenate(seeds))) == 1:
+        return unanimous(value, n, within), min(1.0, 2 * 0.5**n) if value else 1.0
     chosen_DS = rng.integers(count, size=(DRAWS, count))
     mean_DS = np.empty((DRAWS, count))
     for s, seed in enumerate(seeds):
@@ -114,11 +114,14 @@ def nested_test(seeds: Sequence[np.ndarray], within: tuple[float, float]) -> tup
         here = chosen_DS == s
         mean_DS[here] = rng.multinomial(len(seed), counts / len(seed), int(here.sum())) @ entries / len(seed)
     drawn_D = mean_DS.mean(axis=1)
-    if len(np.unique(np.concatenate(seeds))) == 1:
-        return unanimous(value, n, within), min(1.0, 2 * 0.5**n) if value else 1.0
-    low, high = np.quantile(drawn_D, [0.025, 0.975])
     tail = min(np.mean(drawn_D <= 0), np.mean(drawn_D >= 0))
-    return Estimate(value, float(low), float(high), n), min(1.0, 2 * max(float(tail), 1 / DRAWS))
+    return _between(drawn_D, value, n), min(1.0, 2 * max(float(tail), 1 / DRAWS))
+
+
+def _between(drawn_D: np.ndarray, value: float, n: int) -> Estimate:
+    """`value` with the middle 95% of what was drawn."""
+    low, high = np.quantile(drawn_D, [0.025, 0.975])
+    return Estimate(value, float(low), float(high), n)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -142,12 +145,12 @@ def auroc(score_Q: np.ndarray, positive_Q: np.ndarray) -> float:
     """The chance that a positive scores above a negative, ties counting half (Mann and Whitney); nan without both."""
     positive_Q = np.asarray(positive_Q, dtype=bool)
     positives = int(positive_Q.sum())
-    pairs = positives * (len(positive_Q) - positives)
-    if pairs == 0:
+    if positives in (0, len(positive_Q)):
         return float("nan")
     from scipy.stats import rankdata
 
-    return float((rankdata(score_Q)[positive_Q].sum() - positives * (positives + 1) / 2) / pairs)
+    wins = rankdata(score_Q)[positive_Q].sum() - positives * (positives + 1) / 2
+    return float(wins / (positives * (len(positive_Q) - positives)))
 
 
 def _ratio(after, before, goal, after_D, before_D, goal_D, n: int) -> Estimate:
@@ -199,25 +202,18 @@ class ClusterBootstrap:
         drawn_D = drawn_D[~np.isnan(drawn_D)]
         if len(drawn_D) == 0 or np.ptp(drawn_D) == 0:
             return unanimous(value, clusters, within)._replace(n=n)
-        low, high = np.quantile(drawn_D, [0.025, 0.975])
-        return Estimate(value, float(low), float(high), n)
+        return _between(drawn_D, value, n)
 
     def _drawn(self, right_Q: np.ndarray, among_Q: np.ndarray) -> np.ndarray:
         """The rate in each draw, float64[D]; nan where a draw has none to count."""
-        right_G, n_G = (
-            np.bincount(self._place_Q, weights=w, minlength=self.n).astype(np.float32)
-            for w in (right_Q & among_Q, among_Q)
-        )
         with np.errstate(invalid="ignore"):
-            return (self._weight_DG @ right_G).astype(float) / (self._weight_DG @ n_G)
+            return self.sums(right_Q & among_Q) / self.sums(among_Q)
 
     def ratio(
         self, top_Q: np.ndarray, bottom_Q: np.ndarray | None = None, within: tuple[float, float] = ANY
     ) -> Estimate:
         """Sum of `top_Q` over sum of `bottom_Q` (default 1 each: the mean) with its interval; nan where nothing counts.
-
-        n counts measurements whose `bottom_Q` is not zero. The weights of two calls are the same draws.
-        """
+        n counts measurements whose `bottom_Q` is not zero. The weights of two calls are the same draws."""
         bottom_Q = np.ones(len(top_Q)) if bottom_Q is None else np.asarray(bottom_Q, dtype=float)
         n = int(np.count_nonzero(bottom_Q))
         if n == 0:

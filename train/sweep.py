@@ -140,11 +140,9 @@ def run_local(config: SweepConfig, planned: Sequence[RecipeRun], logs: Path) -> 
 
 
 def _error_of(code: int, log: Path) -> str | None:
-    if code == 0:
-        return None
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     error = next((line for line in lines if line.startswith("error: ")), f"code {code}")
-    return f"{error.removeprefix('error: ')} ({log})"
+    return f"{error.removeprefix('error: ')} ({log})" if code else None
 
 
 class PreemptibleCommand:
@@ -193,11 +191,8 @@ def _error_of_job(job: Any) -> str | None:
 def launch(config: SweepConfig, planned: Sequence[RecipeRun], logs: Path) -> dict[str, str]:
     """Runs all recipes; returns what went wrong, by name of the recipe, in the order planned."""
     logs.mkdir(parents=True, exist_ok=True)
-    errors = {}
-    with tqdm(total=len(planned), desc="recipes", unit=" recipe", disable=None) as bar:
-        for run, error in (run_local if config.launcher == "local" else run_slurm)(config, planned, logs):
-            bar.update()
-            errors[run.name] = error
+    launched = (run_local if config.launcher == "local" else run_slurm)(config, planned, logs)
+    errors = {run.name: error for run, error in tqdm(launched, "recipes", len(planned), unit=" recipe", disable=None)}
     return {run.name: error for run in planned if (error := errors[run.name]) is not None}
 
 

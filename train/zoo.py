@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from synth.store.files import atomic_path, atomic_write, read_json, sha256, write_json, write_json_lines
 from train.config.compose import run_entry
 from train.core import checkpoint
-from train.runs.results import Run
+from train.runs.results import Run, counts
 from train.statistics import wilson
 from train.tables import Table, format_interval
 
@@ -69,7 +71,9 @@ def add(config: ZooConfig) -> Path:
     run, evaluation = Run(step.parent.parent), Run(Path(config.evaluation))
     if not run.complete or run.kind != "training":
         raise ValueError(f"run={config.run}: is no finished run of train.pretrain; accepted: one that is")
-    if evaluation.kind != "evaluation" or not _judges(evaluation, run):
+    judged = evaluation.manifest.get("inputs", {}).values()
+    done = evaluation.kind == "evaluation" and evaluation.complete
+    if not done or checkpoint.weights_digest(run.folder) not in judged:
         raise ValueError(f"evaluation={config.evaluation}: accepted: a finished train.evaluate of run={config.run}")
     target = checkpoint.ZOO / config.name
     size = (step / checkpoint.MODEL_FILES[0]).stat().st_size
@@ -81,11 +85,6 @@ def add(config: ZooConfig) -> Path:
         _write(temporary, step, run, evaluation, config)
         shutil.rmtree(target, ignore_errors=True)
     return target
-
-
-def _judges(evaluation: Run, run: Run) -> bool:
-    digest = checkpoint.weights_digest(run.folder)
-    return evaluation.complete and digest in evaluation.manifest.get("inputs", {}).values()
 
 
 def _write(folder: Path, step: Path, run: Run, evaluation: Run, config: ZooConfig) -> None:
@@ -108,27 +107,19 @@ def _write(folder: Path, step: Path, run: Run, evaluation: Run, config: ZooConfi
 
 def card_of(run: Run, evaluation: Run, hashes: dict[str, str], config: ZooConfig) -> dict[str, Any]:
     """What the card says, as JSON."""
-    by_ops = evaluation.summary["by_ops"]
+    by_ops = [{key: row[key] for key in ("ops", "right", "n")} for row in evaluation.summary["by_ops"]]
     rows = [row for row in run.metrics if "kl_to_oracle" in row]
-    data = run.config["data"]
-    return {
-        "about": config.about,
-        "command": run.manifest["command"],
-        "commit": run.manifest.get("commit"),
-        "seeds": run.manifest.get("seeds"),
-        "data": {"preset": data["preset"], "overrides": data.get("overrides") or {}},
-        "parameters": run.summary["parameters"],
-        "steps": run.summary["steps"],
-        "tokens": run.summary["tokens"],
-        "flops": run.summary["flops"],
-        "right": sum(row["right"] for row in by_ops),
-        "n": sum(row["n"] for row in by_ops),
-        "by_ops": [{key: row[key] for key in ("ops", "right", "n")} for row in by_ops],
-        "evaluation": [
-            f"checkpoint=zoo/{config.name}" if word.startswith("checkpoint=") else word
-            for word in evaluation.manifest["command"]
-            if "out." not in word
-        ],
+    command = [word for word in evaluation.manifest["command"] if "out." not in word]
+    right, n = counts(evaluation)
+    card = {"about": config.about, "command": run.manifest["command"], "commit": run.manifest.get("commit")}
+    card |= {"seeds": run.manifest.get("seeds"), "data": {"preset": run.config["data"]["preset"]}}
+    card["data"]["overrides"] = run.config["data"].get("overrides") or {}
+    card |= {key: run.summary[key] for key in ("parameters", "steps", "tokens", "flops")}
+    return card | {
+        "right": right,
+        "n": n,
+        "by_ops": by_ops,
+        "evaluation": [f"checkpoint=zoo/{config.name}" if w.startswith("checkpoint=") else w for w in command],
         "curve": [[row["tokens"], round(row["kl_to_oracle"], 5), row["eval_full"]] for row in rows],
         "sha256": hashes,
     }
@@ -142,34 +133,14 @@ def page(name: str, card: dict[str, Any]) -> str:
     curve = Table(["tokens", "KL to oracle, nats a token", "fully correct"], rows).markdown()
     rate = format_interval(wilson(card["right"], card["n"]))
     hashes = "\n".join(f"    {value}  {file}" for file, value in card["sha256"].items())
-    return f"""# zoo/{name}
-
-{card["about"]}
-
-{card["parameters"]:,} weights, {card["tokens"]:,} tokens, {card["flops"]:.3g} FLOPs. Seeds: {card["seeds"]}.
-Data: `{card["data"]}`.
-
-    {" ".join(card["command"])}
-
-Fully correct: {rate} (n = {card["n"]}, greedy, fresh problems of the test split).
-
-    {" ".join(card["evaluation"])}
-
-{by_ops}
-
-The curve, on a few hundred held-out problems:
-
-{curve}
-
-{hashes}
-"""
+    template = Path(__file__).with_name("templates").joinpath("zoo_card.md").read_text(encoding="utf-8")
+    text = {key: " ".join(card[key]) for key in ("command", "evaluation")}
+    return template.format(**card | text, name=name, rate=rate, table=by_ops, points=curve, files=hashes)
 
 
 def thinned(rows: list[Any], most: int = 12) -> list[Any]:
     """At most `most` of the rows, evenly, the first and the last among them."""
-    if len(rows) <= most:
-        return rows
-    return [rows[round(i * (len(rows) - 1) / (most - 1))] for i in range(most)]
+    return [rows[i] for i in np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]
 
 
 if __name__ == "__main__":

@@ -32,8 +32,6 @@ AGAINST_A_CONTRACT = {
     "synth without torch": ("synth/spec.py", "import torch.nn as nn"),
     "Hydra in one module": ("train/recipe.py", "import hydra"),
 }
-# Folders that are still too full.
-CROWDED: set[str] = set()
 
 SOURCES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
 TESTS = sorted(p for p in (ROOT / "tests").rglob("*.py") if ROOT / "tests" / "golden" / "runs" not in p.parents)
@@ -154,7 +152,7 @@ def test_a_file_has_a_name_of_its_own():
 
 
 def test_a_folder_is_small_enough_to_survey():
-    assert [line for line in crowded(SOURCES + TESTS) if line.split(":")[0] not in CROWDED] == []
+    assert crowded(SOURCES + TESTS) == []
 
 
 def test_a_folder_of_unit_tests_is_one_of_the_code():

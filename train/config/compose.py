@@ -5,7 +5,6 @@ setting is then merged into the dataclass by its type hints (`schema.py`), so a 
 reaches the code below. A dataclass checks its own values in `__post_init__` with `ValueError`. Nothing outside this
 file knows Hydra.
 
-Try: `python -m train.pretrain --show optim=adamw budget.steps=10`.
 """
 
 import errno
@@ -69,11 +68,9 @@ def run_entry(
     if {"-h", "--help"} & set(overrides):
         print(_help(name, schema, doc))
         return 0
-    traceback = "--traceback" in overrides
-    only_show = "--show" in overrides
-    overrides = [one for one in overrides if one not in ("--traceback", "--show")]
+    traceback, only_show = "--traceback" in overrides, "--show" in overrides
     try:
-        overrides = rewrite(overrides)
+        overrides = rewrite([one for one in overrides if one not in ("--traceback", "--show")])
         if only_show:
             print(show(name, schema, overrides), end="")
             return 0
@@ -130,9 +127,8 @@ def _sort(overrides: Sequence[str], schema: type, folder: Path) -> tuple[list[st
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key or key.startswith(("-", "+", "~")) or "${" in value:
-            raise ValueError(
-                f"{override}: not understood; accepted are key=value overrides, --help, --show and --traceback"
-            )
+            accepted = "accepted are key=value overrides, --help, --show and --traceback"
+            raise ValueError(f"{override}: not understood; {accepted}")
         options = _options(folder, key)
         if options and not is_single(schema, key):
             if value not in options:
@@ -151,18 +147,12 @@ def _options(folder: Path, group: str) -> list[str]:
 def _help(name: str, schema: type, doc: str) -> str:
     groups = [p.name for p in sorted(CONFIGS.iterdir()) if p.is_dir()]
     text = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")
-    lines = [f"  {g}={' | '.join(_options(CONFIGS, g))}" for g in groups if f"{g}:" in text]
-    return "\n".join(
-        [
-            doc.strip(),
-            "",
-            "Options: --show prints the resolved settings and stops; --traceback shows where an error came from.",
-            *(["", "Ready-made parts (configs/GROUP/NAME.yaml):", *lines] if lines else []),
-            "",
-            "Settings and their defaults (key=value; a.b=value inside a group):",
-            *("  " + line for line in show(name, schema).rstrip().splitlines()),
-        ]
-    )
+    parts = [f"  {g}={' | '.join(_options(CONFIGS, g))}" for g in groups if f"{g}:" in text]
+    lines = [doc.strip(), ""]
+    lines.append("Options: --show prints the resolved settings and stops; --traceback shows where an error came from.")
+    lines += ["", "Ready-made parts (configs/GROUP/NAME.yaml):", *parts] if parts else []
+    lines += ["", "Settings and their defaults (key=value; a.b=value inside a group):"]
+    return "\n".join(lines + ["  " + line for line in show(name, schema).rstrip().splitlines()])
 
 
 def _one_line(error: BaseException) -> str:

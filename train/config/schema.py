@@ -12,6 +12,7 @@ never meets an unknown name; the dataclasses check their own values (`synth.rang
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
 from abc import ABC
@@ -62,10 +63,8 @@ def defaults(schema: type) -> dict[str, Any]:
     """The defaults of a dataclass as plain data, REQUIRED where there is none; of an option with its `kind`."""
     found = {"kind": schema.kind} if issubclass(schema, Choice) else {}
     for f in dataclasses.fields(schema):
-        if f.default_factory is not dataclasses.MISSING:
-            found[f.name] = plain(f.default_factory())
-        else:
-            found[f.name] = REQUIRED if f.default is dataclasses.MISSING else plain(f.default)
+        made = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        found[f.name] = REQUIRED if made is dataclasses.MISSING else plain(made)
     return found
 
 
@@ -75,17 +74,19 @@ def build(hint: Any, value: Any) -> Any:
     if _is_choice(inner) and value is not None:
         value = {"kind": value} if isinstance(value, str) else dict(value)
         inner = option(inner, value.pop("kind", None), "kind")
+    if value is None:
+        return None
     if dataclasses.is_dataclass(inner) and isinstance(value, Mapping):
         hints = _hints(inner)
-        unknown = next((name for name in value if name not in hints), None)
-        if unknown is not None:
-            raise ValueError(_unknown(f"{unknown}={value[unknown]}", unknown, hints, ""))
+        for name in (name for name in value if name not in hints):
+            raise ValueError(_unknown(f"{name}={value[name]}", name, hints, ""))
         return inner(**{name: _build_inside(name, hints[name], item) for name, item in value.items()})
-    if typing.get_origin(inner) is dict and isinstance(value, Mapping):
-        return {name: _build_inside(name, typing.get_args(inner)[1], item) for name, item in value.items()}
-    if typing.get_origin(inner) is list and value is not None:
-        return [_build_inside(str(i), typing.get_args(inner)[0], item) for i, item in enumerate(value)]
-    return tuple(value) if typing.get_origin(inner) is tuple and value is not None else value
+    origin, args = typing.get_origin(inner), typing.get_args(inner)
+    if origin is dict and isinstance(value, Mapping):
+        return {name: _build_inside(name, args[1], item) for name, item in value.items()}
+    if origin is list:
+        return [_build_inside(str(i), args[0], item) for i, item in enumerate(value)]
+    return tuple(value) if origin is tuple else value
 
 
 def _build_inside(name: str, hint: Any, value: Any) -> Any:
@@ -113,8 +114,7 @@ def merge(hint: Any, base: Any, given: Any, where: str) -> Any:
         return _merge_group(inner, base, given, where)
     origin = typing.get_origin(inner)
     if origin is dict and isinstance(given, Mapping):
-        item, types_of = typing.get_args(inner)[1], _types_of(hint)
-        old = base or {}
+        item, types_of, old = typing.get_args(inner)[1], _types_of(hint), base or {}
         new = {n: merge(types_of.get(n, item), old.get(n), v, _path(where, n)) for n, v in given.items()}
         return old | {n: given[n] if types_of and v == given[n] else v for n, v in new.items()}  # 1 stays 1 for 1.0
     if origin in (list, tuple) and isinstance(given, list | tuple):
@@ -188,14 +188,19 @@ def parse(hint: Any, text: str, key: str) -> Any:
     return text if inner is Any and isinstance(value, str) and not quoted else value
 
 
+def as_arguments(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as the commands read them: `key=value`, a value as YAML in one line."""
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()}
+    return [f"{key}={text}" for key, text in texts.items()]
+
+
 def option(choice: type[Choice], kind: Any, where: str) -> type:
     """The class of an option. Raises ValueError, with a guess and all names, for one that is unknown."""
     if kind in choice.options:
         return choice.options[kind]
-    if kind in choice.refused:
-        raise ValueError(f"{where}={kind}: {choice.refused[kind]}; accepted: {', '.join(choice.options)}")
-    accepted = ", ".join(choice.options)
-    raise ValueError(f"{where}={_shown(kind)} is not known{guess(str(kind), choice.options)}; accepted: {accepted}")
+    why = f"is not known{guess(str(kind), choice.options)}"
+    said = f"{kind}: {choice.refused[kind]}" if kind in choice.refused else f"{_shown(kind)} {why}"
+    raise ValueError(f"{where}={said}; accepted: {', '.join(choice.options)}")
 
 
 def guess(name: str, names: Iterable[str]) -> str:
@@ -220,23 +225,23 @@ def is_single(schema: type, name: str) -> bool:
 
 
 def _merge_choice(choice: type[Choice], base: Any, given: Any, where: str) -> dict[str, Any]:
+    accepted = ", ".join(choice.options)
     if isinstance(given, str):
         return defaults(option(choice, given, where))
     if not isinstance(given, Mapping):
-        raise ValueError(f"{where}={_shown(given)} is not known; accepted: {', '.join(choice.options)}")
+        raise ValueError(f"{where}={_shown(given)} is not known; accepted: {accepted}")
     if "kind" in given:
         chosen = option(choice, given["kind"], f"{where}.kind")
         return _merge_group(chosen, None, {n: v for n, v in given.items() if n != "kind"}, where)
     if base in (None, REQUIRED):
-        raise ValueError(f"{where}={_shown(given)}: needs a kind; accepted: {', '.join(choice.options)}")
+        raise ValueError(f"{where}={_shown(given)}: needs a kind; accepted: {accepted}")
     return _merge_group(choice.options[base["kind"]], base, given, where)
 
 
 def _merge_group(schema: type, base: Any, given: Mapping[Any, Any], where: str) -> dict[str, Any]:
     hints, old = _hints(schema), defaults(schema) if base in (None, REQUIRED) else base
-    unknown = next((name for name in given if name not in hints), None)
-    if unknown is not None:
-        raise ValueError(_unknown(f"{_path(where, unknown)}={_shown(given[unknown])}", unknown, hints, where))
+    for name in (name for name in given if name not in hints):
+        raise ValueError(_unknown(f"{_path(where, name)}={_shown(given[name])}", name, hints, where))
     if getattr(schema, "one_of", False) and any(value is not None for value in given.values()):
         old = dict.fromkeys(old)
     return old | {name: merge(hints[name], old[name], value, _path(where, name)) for name, value in given.items()}
@@ -248,9 +253,8 @@ def _assign_in_mapping(hint: Any, base: dict, path: Sequence[str], text: str, ke
     for i in range(1, len(path)):
         name = ".".join(path[:i])
         if name in base and (item is not Any or isinstance(base[name], Mapping)):
-            return base | {
-                name: assign(dict[str, Any] if item is Any else item, base[name], path[i:], text, key, given)
-            }
+            inside = dict[str, Any] if item is Any else item
+            return base | {name: assign(inside, base[name], path[i:], text, key, given)}
     if item is not Any and len(path) > 1:
         raise ValueError(_unknown(f"{key}={text}", path[0], base, key.removesuffix("." + ".".join(path))))
     name = ".".join(path)
@@ -264,14 +268,11 @@ def _scalar(kind: Any, optional: bool, given: Any, where: str) -> Any:
             raise wrong
         return given
     if kind is bool:
-        if isinstance(given, str) and given.lower() in _BOOLS:
-            return _BOOLS[given.lower()]
+        given = _BOOLS.get(given.lower(), given) if isinstance(given, str) else given
         if not isinstance(given, bool):
             raise wrong
         return given
-    if given is None or (isinstance(given, bool | Mapping | list | tuple) and kind is not str):
-        raise wrong
-    if isinstance(given, Mapping | list | tuple):
+    if given is None or isinstance(given, Mapping | list | tuple) or (isinstance(given, bool) and kind is not str):
         raise wrong
     try:
         value = kind(given)

@@ -7,7 +7,6 @@
 
 Reading takes the last line whose files have these hashes, and warns of each line that it skips. Weights go to disk and
 back without a change of one bit. `zoo/NAME` is a model that comes with the code (train/zoo.py), without its moments.
-Try: `load_model("runs/.../teacher-1a2b3c4d")`.
 """
 
 import io
@@ -35,8 +34,7 @@ from train.core.state import TrainState
 from train.data.batches import DataConfig
 
 INDEX = "checkpoints.jsonl"
-FILES = ("model.safetensors", "optimizer.pt", "state.json")
-WEIGHTS, OPTIMIZER, STATE = FILES
+FILES = WEIGHTS, OPTIMIZER, STATE = ("model.safetensors", "optimizer.pt", "state.json")
 MODEL_FILES = (WEIGHTS, STATE)  # what readers of the weights need
 ZOO = Path(models.__file__).resolve().parent / "zoo"
 
@@ -74,8 +72,10 @@ def save(
     sync(folder)
     hashes = {name: sha256(final / name) for name in FILES}
     append_json_line(run / INDEX, {"step": state.step, "path": f"checkpoints/{final.name}", "sha256": hashes})
-    if keep:
-        _prune(run, keep)
+    folders = list(dict.fromkeys(line["path"] for line in reversed(read_json_lines(run / INDEX))))
+    for path in folders[keep:] if keep else []:
+        if (run / path).exists():
+            _remove(run / path)
     return final
 
 
@@ -85,31 +85,18 @@ def remove_leftovers(run: Path) -> None:
         shutil.rmtree(leftover)
 
 
-def _write(
-    temporary: Path,
-    model: nn.Module,
-    optimizer: Any,
-    state: TrainState,
-    notes: Mapping[str, Any] | None,
-    objective: Mapping[str, Any] | None,
-) -> None:
+def _write(folder: Path, model: nn.Module, optimizer: Any, state: TrainState, notes: Any, objective: Any) -> None:
     """Writes the files of a checkpoint into a new folder and flushes them to the disk."""
-    temporary.mkdir()
-    save_weights(model, str(temporary / WEIGHTS), metadata={"format": "pt"})
+    folder.mkdir()
+    save_weights(model, str(folder / WEIGHTS), metadata={"format": "pt"})
     moments = io.BytesIO()  # torch's own writer has no clear error for a full disk
     torch.save({"optimizer": optimizer.state_dict(), "objective": dict(objective or {})}, moments)
-    (temporary / OPTIMIZER).write_bytes(moments.getbuffer())
+    (folder / OPTIMIZER).write_bytes(moments.getbuffer())
     config = getattr(model, "config", None)
-    record = {
-        "state": state.state_dict(),
-        "model": asdict(config) if is_dataclass(config) else None,
-        "notes": dict(notes or {}),
-        "versions": {"torch": torch.__version__},
-    }
-    write_json(temporary / STATE, record)
-    for name in FILES:
-        sync(temporary / name)
-    sync(temporary)
+    record = {"state": state.state_dict(), "model": asdict(config) if is_dataclass(config) else None}
+    write_json(folder / STATE, record | {"notes": dict(notes or {}), "versions": {"torch": torch.__version__}})
+    for path in (*(folder / name for name in FILES), folder):
+        sync(path)
 
 
 def latest(run: Path) -> Path | None:
@@ -140,10 +127,8 @@ def restore(folder: Path, model: nn.Module, optimizer: Any, state: TrainState) -
 
 
 def find(path: str | Path, setting: str = "checkpoint") -> Path:
-    """The step folder at `path`: itself, or the last undamaged checkpoint of a run folder or of `zoo/NAME`.
-
-    Raises ValueError, naming the setting and the path, when there is none.
-    """
+    """The step folder at `path`: itself, or the last undamaged checkpoint of a run folder or of `zoo/NAME`. Raises
+    ValueError, naming the setting and the path, when there is none."""
     path = expand_zoo_path(path, setting)
     accepted = "accepted: a run folder, or one of its checkpoints/step-N folders"
     if not path.exists():
@@ -159,10 +144,8 @@ def find(path: str | Path, setting: str = "checkpoint") -> Path:
 
 
 def expand_zoo_path(path: str | Path, setting: str = "checkpoint") -> Path:
-    """The path with `zoo/NAME` replaced by the folder of that model; other paths as they are.
-
-    Raises ValueError, naming the setting, when the zoo has no such model.
-    """
+    """The path with `zoo/NAME` replaced by the folder of that model; other paths as they are. Raises ValueError, naming
+    the setting, when the zoo has no such model."""
     path = Path(path)
     if path.parts[:1] != ("zoo",) or path.exists():
         return path
@@ -235,13 +218,6 @@ def _damaged(step: Path) -> bool:
 
 def _matches(path: Path, digest: str) -> bool:
     return path.is_file() and sha256(path) == digest
-
-
-def _prune(run: Path, keep: int) -> None:
-    folders = list(dict.fromkeys(line["path"] for line in reversed(read_json_lines(run / INDEX))))
-    for path in folders[keep:]:
-        if (run / path).exists():
-            _remove(run / path)
 
 
 def _remove(step: Path) -> None:

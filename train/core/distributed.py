@@ -76,15 +76,10 @@ class Group:
         return outcome[0]
 
 
-def rank_and_world_size() -> tuple[int, int]:
-    """(rank, number of processes) as torchrun set them in the environment; (0, 1) without it."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-
-
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[Group]:
     """The group of all processes that torchrun started; on GPUs each takes the one of its local rank."""
-    rank, world_size = rank_and_world_size()
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         yield Group(device=device)
         return
@@ -133,18 +128,14 @@ def gradients_averaged(model: GPT, forward: nn.Module, now: bool) -> Iterator[No
     """Backward passes of what is computed inside average gradients over processes if `now`: the last micro-batch's."""
     if sharded(model):
         model.set_requires_gradient_sync(now)
-    if isinstance(forward, DistributedDataParallel) and not now:
-        with forward.no_sync():
-            yield
-    else:
+    waits = isinstance(forward, DistributedDataParallel) and not now
+    with forward.no_sync() if waits else contextlib.nullcontext():
         yield
 
 
 def full_model(model: nn.Module) -> nn.Module:
-    """The model itself, or a copy with plain, whole weights where it is in shards or has LoRA adapters.
-
-    Every process must call it.
-    """
+    """The model itself, or a copy with plain, whole weights where it is in shards or has LoRA adapters. Every process
+    must call it."""
     if has_lora(model):
         return merge_lora(model)
     if not sharded(model):

@@ -35,16 +35,12 @@ def same_texts(old: Sequence[str], new: Sequence[str]) -> list[tuple[int, int]]:
 
 @torch.no_grad()
 def extend_vocabulary(model: GPT, notes: Mapping[str, Any], data: DataConfig, path: str, seed: int) -> GPT:
-    """The model of the checkpoint at `path` with the vocabulary of `data`.
-
-    Rows of new tokens are those of `GPT(config, seed)`. Raises ValueError when the two have tokens of different kinds.
-    """
+    """The model of the checkpoint at `path` with the vocabulary of `data`. Rows of new tokens are those of `GPT(config,
+    seed)`. Raises ValueError when the two have tokens of different kinds."""
     tokens = notes["data"]["tokens"]
     if tokens != data.tokens:
-        raise ValueError(
-            f"init_vocabulary=extend with data.tokens={data.tokens}: {path} was trained on data.tokens={tokens}; "
-            f"accepted: data.tokens={tokens}"
-        )
+        what = f"{path} was trained on data.tokens={tokens}; accepted: data.tokens={tokens}"
+        raise ValueError(f"init_vocabulary=extend with data.tokens={data.tokens}: {what}")
     pairs = torch.tensor(same_texts(checkpoint_encoding(notes, path).vocabulary(), data.encoding().vocabulary()))
     old_N, new_N = pairs.unbind(1)
     larger = GPT(replace(model.config, vocab_size=data.encoding().size), seed)

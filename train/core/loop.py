@@ -2,35 +2,40 @@
 
 An objective makes the batch and the loss of a step; the loop knows nothing else about it. Everything random is a
 function of the step index, so a run that is killed at any moment and started again ends with the same weights, bit for
-bit on a CPU.
+bit on a CPU; `metrics.jsonl` holds each step once, also over kills: on resume the lines after the checkpoint's step are
+dropped, and a checkpoint is only written after the lines before it are on disk.
 
     state = train(run, model, objective, optim, budget, out, evaluate=..., evaluate_every=500)
 """
 
+import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from synth.store.files import read_json_lines
+from models.flops import n_params
+from models.gpt import GPT
+from synth.store.files import finite, read_json_lines, write_json_lines
 from train.core import checkpoint
 from train.core.distributed import Group, full_model
-from train.core.metrics_log import MetricsLog
 from train.core.optimizer import OptimConfig, Optimizer
 from train.core.state import Budget, Diverged, TrainState
-from train.runs.run_folder import RunFolder, TrainingOutConfig
+from train.runs.run_folder import RunFolder, TrainingOutConfig, open_run
 
 
 @dataclass(frozen=True)
 class StepOutput:
     """What an objective returns for one step.
 
-    loss: a scalar with its graph. metrics: numbers for the log. tokens: counted against the budget. flops: by kind of
-    work (generation, teacher, update). tokens_by_kind and seconds: the ledger's other columns where a method does more
-    than updates; without them all tokens and all time are the update's.
+    loss: a scalar with its graph. metrics: for the log. tokens: counted against the budget. flops: by kind of work
+    (generation, teacher, update). tokens_by_kind, seconds: the ledger's other columns; without, all are the update's.
     """
 
     loss: Tensor
@@ -86,8 +91,7 @@ def train(
     `evaluate(model, state)` returns numbers for the log; it is called before the first step, every `evaluate_every`
     steps and at the end, with the averaged weights where `optim.ema` asks for them. `notes` goes into every checkpoint.
     All processes of `group` take the same steps and rank 0 writes; the loss of a step is the mean of theirs. Raises
-    Diverged when loss or gradient are no longer finite, or the loss has risen by more than `optim.spike`; the
-    checkpoints before that stay.
+    Diverged when loss or gradient are not finite, or the loss has risen by more than `optim.spike`.
     """
     training = _Training(run, model, objective, Optimizer(model, optim), TrainState(), budget, out, notes, group)
     training.resume()
@@ -202,7 +206,64 @@ class _Training:
                 self.optimizer.state_dict()  # gathering the shards takes every process
 
 
-def last_row(run: RunFolder) -> dict[str, Any]:
-    """The last row of the run's log, which holds its last evaluation."""
+def summary(run: RunFolder, model: GPT, state: TrainState) -> dict[str, Any]:
+    """The content of summary.json: size, cost, and the last row of the log."""
     rows = read_json_lines(run.path / "metrics.jsonl")
-    return rows[-1] if rows else {}
+    found = {"parameters": n_params(model.config), "steps": state.step, "tokens": state.tokens, "flops": state.flops}
+    found["trained"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return found | {"ledger": state.state_dict()["ledger"], "last": rows[-1] if rows else {}}
+
+
+def open_together(group: Group, entry: str, kind: str, *arguments: Any) -> RunFolder:
+    """`open_run` on rank 0, which holds the lock; the same folder on the other processes."""
+    opened: list[RunFolder] = []
+
+    def opening() -> tuple[Path, bool]:
+        opened.append(open_run(*arguments, entry=entry, kind=kind))
+        return opened[0].path, opened[0].resumed
+
+    path, resumed = group.from_main(opening)
+    return opened[0] if opened else RunFolder(path, resumed)
+
+
+class MetricsLog:
+    """A context manager; `record(step, values)` once for each logged step, in order. `quiet`: writes nothing."""
+
+    def __init__(self, run: RunFolder, state: TrainState, budget: Budget, quiet: bool = False):
+        self.run, self.budget, self.quiet = run, budget, quiet
+        path = Path(os.devnull) if quiet else run.path / "metrics.jsonl"
+        kept = [line for line in read_json_lines(path) if line["step"] <= state.step]
+        if path.is_file():
+            write_json_lines(path, kept)
+        self.last_step = kept[-1]["step"] if kept else -1
+        self._file = path.open("a", encoding="utf-8")
+        shown = {"unit": f" {budget.unit}", "unit_scale": True, "desc": run.path.name, "dynamic_ncols": True}
+        self._bar = tqdm(total=budget.amount, initial=state.spent(budget), disable=True if quiet else None, **shown)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        self._file.close()
+
+    def record(self, step: int, values: Mapping[str, Any]) -> None:
+        """Adds the line of this step; numbers that are not finite become null."""
+        if step <= self.last_step:  # the evaluation at step 0 of a run that was killed before its first checkpoint
+            return
+        self._file.write(json.dumps({"step": step, **finite(values)}) + "\n")
+        self._file.flush()
+        self.last_step = step
+
+    def show(self, state: TrainState, tokens_per_second: float) -> None:
+        """Moves the progress bar."""
+        self._bar.update(min(state.spent(self.budget), self.budget.amount) - self._bar.n)
+        if state.smooth_loss is not None:
+            text = f"step {state.step} loss {state.smooth_loss:.3f} {tokens_per_second:,.0f} tokens/s"
+            self._bar.set_postfix_str(text, refresh=False)
+
+    def flush(self, state: TrainState) -> None:
+        """Makes everything up to this step durable; called before a checkpoint is written."""
+        if not self.quiet:
+            os.fsync(self._file.fileno())
+            self.run.write_json("ledger.json", state.state_dict()["ledger"])

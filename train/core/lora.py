@@ -35,29 +35,24 @@ class LoraConfig:
 
 
 def add_lora(model: GPT, config: LoraConfig, seed: int) -> GPT:
-    """Freezes the weights of `model` and adds trainable updates to it, in place; A is drawn from `seed`.
-
-    Raises ValueError without peft, and where the embedding to update is also the unembedding.
-    """
+    """Freezes the weights of `model` and adds trainable updates to it, in place; A is drawn from `seed`. Raises
+    ValueError without peft, and where the embedding to update is also the unembedding."""
     try:
         import peft
     except ImportError as error:
         raise ValueError("lora: the package peft is missing; accepted: pip install 'glasshouse[lora]'") from error
     if config.embed and model.config.tied:
         raise ValueError(f"lora.embed={config.embed}: the embedding is also the unembedding; accepted: 0")
-    scaling = config.alpha / config.rank
-    settings = peft.LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,
-        target_modules=list(config.maps),
-        target_parameters=["embed.weight"] if config.embed else None,
-        rank_pattern={"embed.weight": config.embed} if config.embed else {},
-        alpha_pattern={"embed.weight": scaling * config.embed} if config.embed else {},
-    )
+    embedding = {"embed.weight": config.embed} if config.embed else {}
+    how = peft.LoraConfig(
+        r=config.rank, lora_alpha=config.alpha, target_modules=list(config.maps),
+        target_parameters=list(embedding) or None, rank_pattern=embedding,
+        alpha_pattern={name: rank * config.alpha / config.rank for name, rank in embedding.items()},
+    )  # fmt: skip
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*did not match any targeted module")  # peft looks at modules alone
         torch.manual_seed(key(seed, "lora", 0) % 2**63)
-        peft.inject_adapter_in_model(settings, model)
+        peft.inject_adapter_in_model(how, model)
     return model
 
 

@@ -29,8 +29,7 @@ STACKED = {"qkv": 3}  # linear maps whose rows are several matrices; each of the
 class Schedule:
     """Factor on every learning rate: warm-up, then a shape over progress p in [0, 1].
 
-    shape: `wsd` 1, then linear to `floor` over the last fraction `decay`; `linear` and `cosine` from 1 to `floor`;
-    `constant` 1.
+    shape: `wsd` 1, then linear to `floor` over the last fraction `decay`; `linear`, `cosine` from 1 to `floor`.
     Warm-up is linear over `warmup_steps` steps and over the first fraction `warmup`, whichever is lower at the time.
     """
 
@@ -208,19 +207,14 @@ class Optimizer:
         muon_names = {n for n, _ in matrices}
         rest = [p for n, p in named if n not in muon_names]
         self.parameters = [p for _, p in named]
-        partial = len(named) < len(
-            list(model.parameters())
-        )  # LoRA: then a checkpoint's weights are not those that train
-        self.trained = dict(named) if partial else {}
+        partial = len(named) < len(list(model.parameters()))
+        self.trained = dict(named) if partial else {}  # LoRA: a checkpoint's weights are not those that train
         self.muon = Muon(matrices, config.muon) if config.muon and matrices else None
-        groups = [
-            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
-            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
-        ]
+        decay = {True: config.weight_decay, False: 0.0}  # of matrices, of scales and biases
+        groups = [{"params": [p for p in rest if (p.ndim >= 2) == k], "weight_decay": d} for k, d in decay.items()]
+        groups = [group for group in groups if group["params"]]
         betas = (config.beta1, config.beta2)
-        self.adamw = torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=config.lr, betas=betas, eps=config.eps, fused=True
-        )
+        self.adamw = torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
         self.average = WeightAverage(self.parameters, config.ema) if config.ema else None
 
     def clip(self) -> Tensor:
@@ -247,13 +241,12 @@ class Optimizer:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Inside, the model has its averaged weights, if `config.ema` is on: for evaluations and checkpoints."""
-        if self.average is not None:
-            self.average.swap()
+        swap = self.average.swap if self.average is not None else lambda: None
+        swap()
         try:
             yield
         finally:
-            if self.average is not None:
-                self.average.swap()
+            swap()
 
     def zero_grad(self) -> None:
         for p in self.parameters:

@@ -37,13 +37,10 @@ class Budget:
     def __post_init__(self) -> None:
         given = {k: v for k, v in asdict(self).items() if v is not None}
         if len(given) != 1:
-            raise ValueError(
-                f"budget.{'/'.join(given) or 'tokens'}: {len(given)} of tokens, steps and flops are given; accepted: "
-                "exactly one (set the others to null)"
-            )
-        name, value = next(iter(given.items()))
-        if not 0 < value < math.inf:
-            raise ValueError(f"budget.{name}={value}: accepted: a number above 0")
+            what = f"{len(given)} of tokens, steps and flops are given; accepted: exactly one (set the others to null)"
+            raise ValueError(f"budget.{'/'.join(given) or 'tokens'}: {what}")
+        if not 0 < self.amount < math.inf:
+            raise ValueError(f"budget.{self.unit}={self.amount}: accepted: a number above 0")
 
     @property
     def unit(self) -> str:

@@ -24,11 +24,8 @@ def set_up(
     """
     if threads < 1:
         raise ValueError(f"threads={threads}: accepted: 1 or more")
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size > 1 and not distributed:
-        raise ValueError(
-            f"WORLD_SIZE={world_size}: this command runs in one process; accepted: start it without torchrun"
-        )
+    if (size := int(os.environ.get("WORLD_SIZE", "1"))) > 1 and not distributed:
+        raise ValueError(f"WORLD_SIZE={size}: this command runs in one process; accepted: start it without torchrun")
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device={device}: accepted: cpu, cuda")
     if device == "cuda" and not torch.cuda.is_available():
@@ -57,10 +54,8 @@ def use_deterministic_kernels(device: str, compiled: bool = False) -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Makes glibc keep up to 1 GiB of freed memory; returns False where the C library is another one.
-
-    A training step frees all that it allocates; getting the same pages back from the system costs a page fault each.
-    """
+    """Makes glibc keep up to 1 GiB of freed memory; returns False where the C library is another one. A training step
+    frees all that it allocates; getting the same pages back from the system costs a page fault each."""
     if platform.libc_ver()[0] != "glibc":
         return False
     trim_threshold, mmap_threshold = -1, -3  # numbers of malloc.h

@@ -12,8 +12,10 @@ training, so nothing runs in the background.
 A prompt may begin with a privileged context (`contexts` among the overrides: a weight for each recipe of
 `synth.contexts.sections`); its tokens are read and never a target.
 
-Packed (`train.data.batches`), a row holds several documents, or pieces of them, and batches take the documents in the
-order of the stream. Each of several processes makes only its own rows of a batch.
+Packed, a row holds several documents, or pieces of them, and batches take the documents in the order of the stream:
+
+    packing=documents   | a a a a a b b b . |   every document whole, first fit by falling length
+    packing=concat      | a a a a a b b b c |   as in the papers: end to end, cut where a window ends
 
 Legend: B rows of a batch, T positions.
 """
@@ -41,9 +43,7 @@ from train.data.corruption import DefectConfig, corrupt
 @dataclass(frozen=True)
 class DataConfig:
     """The data of a run: a preset of synth, what differs from it, and the seed of the stream (not of the weights).
-
-    tokens: phrase, word, or the folder of a Hugging Face tokenizer (`synth.store.encodings`).
-    """
+    tokens: phrase, word, or the folder of a Hugging Face tokenizer (`synth.store.encodings`)."""
 
     preset: str = "tiny"
     overrides: Annotated[dict[str, Any], Spec] = field(default_factory=dict)
@@ -76,10 +76,8 @@ class DataConfig:
         return replace(self, overrides={**self.overrides, "contexts": {recipe: 1.0}})
 
     def with_more_ops(self, more: int, setting: str = "ood") -> "DataConfig":
-        """The same data and vocabulary, each problem with exactly `more` operations above the data's most.
-
-        Raises ValueError, naming `setting`, when there are no such problems.
-        """
+        """The same data and vocabulary, each problem with exactly `more` operations above the data's most. Raises
+        ValueError, naming `setting`, when there are no such problems."""
         try:
             return replace(self, overrides={**self.overrides, "ops": self.spec().ops + more, "exact_ops": True})
         except ValueError as error:
@@ -93,29 +91,26 @@ class DataConfig:
         return hashlib.sha256(settings.encode()).hexdigest()
 
 
+CHECKED = 2048  # documents whose length is compared with the model's context before anything starts
 Layout = tuple[np.ndarray, int]  # the cell (row * window + column) where each of N documents begins, and the rows
 
 
 def first_fit(lengths: np.ndarray, window: int) -> Layout:
     """Every document whole in the first row that has room for it, longest first. Raises ValueError if one is too long.
-
-    First fit by falling length needs at most 11/9 of the fewest possible rows (Johnson 1973).
-    """
+    First fit by falling length needs at most 11/9 of the fewest possible rows (Johnson 1973)."""
     if lengths.max() > window:
         raise ValueError(f"batch.window={window}: a document has {lengths.max()} tokens; accepted: at least as many")
-    cell, used, n_rows = np.zeros(len(lengths), dtype=np.int64), np.zeros(len(lengths), dtype=np.int64), 0
+    cell, used = np.zeros(len(lengths), dtype=np.int64), np.zeros(len(lengths), dtype=np.int64)
     for i in np.argsort(-lengths, kind="stable"):
         row = int((used + lengths[i] <= window).argmax())
         cell[i] = row * window + used[row]
         used[row] += lengths[i]
-        n_rows = max(n_rows, row + 1)
-    return cell, n_rows
+    return cell, int(np.count_nonzero(used))
 
 
 def end_to_end(lengths: np.ndarray, window: int) -> Layout:
     """One stream cut into rows; only the last row may not be full."""
-    total = int(lengths.sum())
-    return np.cumsum(lengths) - lengths, -(-total // window)
+    return np.cumsum(lengths) - lengths, -(-int(lengths.sum()) // window)
 
 
 LAYOUTS = {"documents": first_fit, "concat": end_to_end}
@@ -211,28 +206,31 @@ def collate(documents: Documents, rows: np.ndarray, loss_on: str = "solution", f
     """The batch made of these rows of `documents`, padded with the token `fill`."""
     offsets = np.asarray(documents.offsets)
     tokens_BT = pad(documents.tokens, offsets, rows, fill).astype(np.int64)
-    solution_BT = pad(documents.loss, offsets, rows, 0).astype(bool)
+    loss_BT = solution_BT = pad(documents.loss, offsets, rows, 0).astype(bool)
     logp_BT = pad(documents.logp, offsets, rows, 0.0)
     lengths = offsets[rows + 1] - offsets[rows]
-    loss_BT = solution_BT
     if loss_on == "all":
-        position_T = np.arange(tokens_BT.shape[1])
-        prompt_BT = (position_T > 0) & (position_T < documents.prompt[rows][:, None])
-        loss_BT = solution_BT | (
-            prompt_BT & (pad(documents.segment, offsets, rows, CONTEXT_SEGMENT) != CONTEXT_SEGMENT)
-        )
-    floor = abs(float(logp_BT[solution_BT].sum())) / max(1, int(solution_BT.sum()))  # abs: no minus zero
+        at_T, segment_BT = np.arange(tokens_BT.shape[1]), pad(documents.segment, offsets, rows, CONTEXT_SEGMENT)
+        loss_BT = solution_BT | _prompt_targets(at_T, documents.prompt[rows][:, None], segment_BT)
     tensors = [torch.from_numpy(array) for array in (tokens_BT, loss_BT, solution_BT)]
-    return Batch(*tensors, floor, int(lengths.sum()), torch.from_numpy(lengths))
+    return Batch(*tensors, _floor(logp_BT[solution_BT]), int(lengths.sum()), torch.from_numpy(lengths))
+
+
+def _prompt_targets(at: np.ndarray, prompt: np.ndarray, segment: np.ndarray) -> np.ndarray:
+    """Which tokens of a prompt are targets with loss_on=all: not the first, none of a context."""
+    return (at > 0) & (at < prompt) & (segment != CONTEXT_SEGMENT)
+
+
+def _floor(logp_N: np.ndarray) -> float:
+    """The generator's entropy, the mean surprise of these tokens in nats."""
+    return abs(float(logp_N.sum())) / max(1, len(logp_N))  # abs: no minus zero
 
 
 def collate_packed(
     documents: Documents, rows: np.ndarray, config: BatchConfig, share: slice = slice(None), fill: int = PAD
 ) -> Batch:
     """These rows of `documents` packed into windows, padded with the token `fill`; of the windows, those of `share`.
-
-    Raises ValueError when a document is longer than the window, or the share is empty.
-    """
+    Raises ValueError when a document is longer than the window, or the share is empty."""
     offsets, window = np.asarray(documents.offsets), config.window
     starts, lengths = offsets[rows], np.diff(offsets)[rows]
     cell, n_rows = LAYOUTS[config.packing](lengths, window)
@@ -245,20 +243,17 @@ def collate_packed(
         return flat.reshape(n_rows, window)[share]
 
     if n_rows < (share.step or 1):
-        raise ValueError(
-            f"batch.documents={config.documents}: fill {n_rows} windows of {window} tokens, fewer than there are "
-            "processes; accepted: more documents, or a smaller batch.window"
-        )
+        what = f"fill {n_rows} windows of {window} tokens, fewer than there are processes"
+        raise ValueError(f"batch.documents={config.documents}: {what}; accepted: more, or a smaller batch.window")
     tokens_BT = rows_of(documents.tokens[source].astype(np.int64), fill)
     solution = documents.loss[source].astype(bool)
     solution_BT = rows_of(solution, False)
     targets = solution
     if config.loss_on == "all":
-        prompt = (at_T > 0) & (at_T < np.repeat(np.asarray(documents.prompt)[rows], lengths))
-        targets = solution | (prompt & (documents.segment[source] != CONTEXT_SEGMENT))
+        prompt = np.repeat(np.asarray(documents.prompt)[rows], lengths)
+        targets = solution | _prompt_targets(at_T, prompt, documents.segment[source])
     # a row's first token is not a target, so it does not count in the floor either
-    logp_BT, counted_BT = rows_of(documents.logp[source], 0.0)[:, 1:], solution_BT[:, 1:]
-    floor = abs(float(logp_BT[counted_BT].sum())) / max(1, int(counted_BT.sum()))
+    floor = _floor(rows_of(documents.logp[source], 0.0)[:, 1:][solution_BT[:, 1:]])
     segments_BT, length_B = None, rows_of(np.ones(len(source), dtype=np.int64), 0).sum(1)
     tokens = int(length_B.sum())
     if config.packing == "documents":
@@ -271,18 +266,13 @@ def collate_packed(
 
 
 class Batches:
-    """The batches of a source, by step. Keeps the last chunk, nothing else.
-
-    Process `rank` of `world_size` gets every `world_size`-th row of a batch; together they have the rows of a single
-    process.
-    """
+    """The batches of a source, by step. Keeps the last chunk, nothing else. Process `rank` of `world_size` gets every
+    `world_size`-th row of a batch; together they have the rows of a single process."""
 
     def __init__(self, source: DocumentSource, config: BatchConfig, rank: int = 0, world_size: int = 1):
         if config.documents < world_size:
-            raise ValueError(
-                f"batch.documents={config.documents}: fewer than the {world_size} processes; "
-                f"accepted: {world_size} or more"
-            )
+            accepted = f"fewer than the {world_size} processes; accepted: {world_size} or more"
+            raise ValueError(f"batch.documents={config.documents}: {accepted}")
         self.source, self.config, self._share = source, config, slice(rank, None, world_size)
         self._fill = source.encoding.pad if isinstance(source, Retokenised) else PAD
         self._chunk: tuple[int, Documents, np.ndarray] | None = None
@@ -299,10 +289,8 @@ class Batches:
         return collate_packed(documents, rows[place], self.config, share, self._fill)
 
     def _load(self, chunk: int) -> tuple[Documents, np.ndarray]:
-        """The chunk's documents and their rows [bucket, documents] in the order of use.
-
-        With packing=documents a process generates only its own documents; otherwise it must know the lengths of all.
-        """
+        """The chunk's documents and their rows [bucket, documents] in the order of use. With packing=documents a
+        process generates only its own documents; otherwise it must know the lengths of all."""
         c = self.config
         size = c.bucket * c.documents
         if c.packing != "none":
@@ -327,7 +315,26 @@ def check_vocabulary(notes: Mapping[str, Any], config: DataConfig, path: str) ->
     """Raises ValueError when the checkpoint at `path` was trained with another vocabulary than the data's."""
     if notes.get("vocabulary") != vocabulary_notes(config)["vocabulary"]:
         tokens = "" if config.tokens == PHRASE else f", data.tokens={config.tokens}"
-        raise ValueError(
-            f"data.preset={config.preset}{tokens}: its vocabulary is not the one {path} was trained with; "
-            f"accepted: data settings like {notes.get('data')}"
-        )
+        what = f"its vocabulary is not the one {path} was trained with"
+        accepted = f"data settings like {notes.get('data')}"
+        raise ValueError(f"data.preset={config.preset}{tokens}: {what}; accepted: {accepted}")
+
+
+def longest_document(source: DocumentSource, count: int = CHECKED) -> int:
+    """Tokens of the longest of the first documents."""
+    return int(np.diff(source.documents(range(count)).offsets).max())
+
+
+def check_length(source: DocumentSource, most: int, setting: str) -> None:
+    """Raises ValueError when documents have more than `most` tokens, the value of `setting`."""
+    if (longest := longest_document(source)) > most:
+        raise ValueError(f"{setting}={most}: documents have up to {longest} tokens; accepted: more")
+
+
+def check_defect(source: DocumentSource, batch: BatchConfig, context: int) -> None:
+    """Raises ValueError when documents with a repeated step are longer than a row."""
+    if batch.defect.length is not None:
+        most = (batch.window or context) - int(source.documents(range(CHECKED)).prompt.max())
+        if batch.defect.length > most:
+            accepted = f"up to {most} behind the longest prompt"
+            raise ValueError(f"batch.defect.length={batch.defect.length}: accepted: {accepted}")

@@ -38,11 +38,8 @@ class DefectConfig:
 
 
 def corrupt(documents: Documents, indices: Sequence[int], config: DefectConfig, seed: int) -> Documents:
-    """The documents of these stream indices, `config.share` of them with the defect.
-
-    The log-probabilities stay those of the clean generator; repeated tokens have 0, so that the entropy floor of a
-    batch is that of its problems.
-    """
+    """The documents of these stream indices, `config.share` of them with the defect. The log-probabilities stay those
+    of the clean generator; repeated tokens have 0, so that the entropy floor of a batch is that of its problems."""
     if config.kind == "none":
         return documents
     chosen = [i for i, index in enumerate(indices) if key(seed, "defect", int(index)) / 2.0**63 < config.share]
@@ -54,10 +51,8 @@ def corrupt(documents: Documents, indices: Sequence[int], config: DefectConfig, 
 
 
 def repeat_last_step(documents: Documents, chosen: Sequence[int], length: int) -> Documents:
-    """The documents; each of the chosen repeats its last step up to `length` response tokens and has no end token.
-
-    A longer response is cut there.
-    """
+    """The documents; each of the chosen repeats its last step up to `length` response tokens and has no end token. A
+    longer response is cut there."""
     offsets, source = np.asarray(documents.offsets), []
     repeats = set(chosen)
     for i, (start, stop) in enumerate(pairwise(offsets)):

@@ -4,6 +4,7 @@ Try: `python -m train.opd.metrics`, which defines the numbers.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,8 @@ class EvaluationCallbackConfig:
     """Every `every` steps (0: never): greedy solutions of `problems` problems and the loss on `documents` documents.
 
     All are from the test split's stream `validation`, which no final evaluation reads. samples: rollouts to write down.
-    samples_per_problem: solutions at temperature 1 of each of the first `sampled_problems` problems, for pass@k (0: not
-    measured). ood: greedy solutions of as many problems with exactly this many operations above the data's most (0: not
-    measured).
+    samples_per_problem: solutions at temperature 1 of each of the first `sampled_problems` problems, for pass@k; ood:
+    greedy solutions of as many problems with exactly this many operations above the data's most (0: not measured).
     """
 
     every: Count = 500
@@ -48,22 +48,16 @@ GREEDY = ("n", "step", "floor", "length_mean", "truncation", "repetition", "by_o
 HELD_OUT = {"loss": "held_out_loss", "floor": "held_out_floor", "kl": "kl_to_oracle", "eos": "eos_gold"}
 
 
+@dataclass(frozen=True)
 class EvaluationCallback:
     """The loop's `evaluate`: numbers for the log, and the newest rollouts in samples.jsonl of `run` (None: nowhere).
+    ood: harder problems (None: not measured). measure_samples: measures more on the solutions drawn for pass@k."""
 
-    ood: harder problems (None: not measured). measure_samples: measures more on the solutions drawn for pass@k.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        config: EvaluationCallbackConfig,
-        run: Path | None,
-        ood: Source | None = None,
-        measure_samples: MeasureSamples | None = None,
-    ):
-        self.source, self.config, self.run = source, config, run
-        self.ood, self.measure_samples = ood, measure_samples
+    source: Source
+    config: EvaluationCallbackConfig
+    run: Path | None
+    ood: Source | None = None
+    measure_samples: MeasureSamples | None = None
 
     def __call__(self, model: GPT, state: TrainState) -> dict[str, Any]:
         """held_out_loss, held_out_floor, kl_to_oracle (nats a token), eos_gold; `eval_*` of greedy solutions;
@@ -76,20 +70,16 @@ class EvaluationCallback:
         summary = greedy.summary()
         row |= {f"eval_{name}": summary[name]["rate"] for name in ("full", "published", "answer")}
         row |= {f"eval_{name}": summary[name] for name in GREEDY}
-        if self.config.samples_per_problem:
-            row |= self._pass_rates(model)
+        if samples := self.config.samples_per_problem:
+            drawn = sample_solutions(model, self.source, PassConfig(samples, self.config.sampled_problems), seed=0)
+            found = pass_rates_of(drawn, samples)
+            row |= {f"eval_pass_{k}": rate["rate"] for k, rate in found["at"].items()}
+            row |= {"eval_pass_n": samples, "eval_pass_by_ops": found["by_ops"]}
+            row |= self.measure_samples(model, drawn) if self.measure_samples else {}
         if self.ood is not None:
             harder = evaluate(model, self.ood, range(self.config.sampled_problems)).summary()
             row |= {"eval_ood": harder["full"]["rate"], "eval_ood_answer": harder["answer"]["rate"]}
         return row
-
-    def _pass_rates(self, model: GPT) -> dict[str, Any]:
-        samples = self.config.samples_per_problem
-        drawn = sample_solutions(model, self.source, PassConfig(samples, self.config.sampled_problems), seed=0)
-        found = pass_rates_of(drawn, samples)
-        row = {f"eval_pass_{k}": rate["rate"] for k, rate in found["at"].items()}
-        row |= {"eval_pass_n": samples, "eval_pass_by_ops": found["by_ops"]}
-        return row if self.measure_samples is None else {**row, **self.measure_samples(model, drawn)}
 
 
 def harder_problems(data: DataConfig, config: EvaluationCallbackConfig, context: int) -> Source | None:

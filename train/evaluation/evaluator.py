@@ -33,9 +33,9 @@ from synth.ranges import AboveZero, Count, NotNegative, Positive, Range, setting
 from synth.store.encodings import PHRASE, Encoding, encoding_of
 from synth.store.files import finite, write_json_lines
 from synth.world.vocabulary import World
-from train.data.batches import collate
+from train.data.batches import collate, longest_document
 from train.evaluation.repetition import periods
-from train.statistics import SHARE, nested_mean, wilson
+from train.statistics import SHARE, Estimate, nested_mean, wilson
 
 BATCH = 128  # rollouts at a time: then the key-value cache of a small model fits into the CPU's cache
 LOGITS = 2**26  # most log-probabilities at a time for the held-out loss: 256 MB
@@ -43,10 +43,8 @@ LOGITS = 2**26  # most log-probabilities at a time for the held-out loss: 256 MB
 
 @settings
 class Sampling:
-    """How solutions are drawn: temperature 0 is greedy. `max_new_tokens` null: twice the longest right solution.
-
-    beams above 1: beam search; with temperature 1 the beam sampling of Part 2.1 (beam 4, multinomial).
-    """
+    """How solutions are drawn: temperature 0 is greedy. `max_new_tokens` null: twice the longest right solution. beams
+    above 1: beam search; with temperature 1 the beam sampling of Part 2.1 (beam 4, multinomial)."""
 
     temperature: NotNegative = 0.0
     top_k: Count = 0
@@ -87,14 +85,8 @@ class Evaluation:
         values, counts = np.unique(self.answer, return_counts=True)
         constant = values[counts.argmax()]
         floor = self.answer == constant
-        columns = {
-            "right": v.right,
-            "published": v.published,
-            "answer_right": v.answer_right,
-            "steps": v.steps,
-            "steps_right": steps_right,
-            "floor_right": floor,
-        }
+        columns = {"right": v.right, "published": v.published, "answer_right": v.answer_right, "steps": v.steps}
+        columns |= {"steps_right": steps_right, "floor_right": floor}
         rows = []
         for ops in np.unique(self.ops):
             same = self.ops == ops
@@ -133,8 +125,12 @@ class Evaluation:
 
 def rate(right_N: np.ndarray) -> dict[str, float]:
     """{"rate", "low", "high"} of a yes-no column."""
-    r = wilson(int(right_N.sum()), len(right_N))
-    return {"rate": r.value, "low": r.low, "high": r.high}
+    return as_json(wilson(int(right_N.sum()), len(right_N)))
+
+
+def as_json(estimate: Estimate) -> dict[str, float]:
+    """{"rate", "low", "high"} of an estimate."""
+    return {"rate": estimate.value, "low": estimate.low, "high": estimate.high}
 
 
 def evaluate(
@@ -162,19 +158,12 @@ def evaluate(
     return Evaluation(index, problems.ops, problems.answer, tokens_NR, length, finished, verdicts, documents)
 
 
-def _respond(
-    model: GPT,
-    prompts: list[list[int]],
-    budget: int,
-    sampling: Sampling,
-    encoding: Encoding,
-    generator: torch.Generator,
-) -> Samples:
-    ends: dict[str, int] = {"eos": encoding.eos, "pad": encoding.pad}
-    if sampling.beams > 1:
-        beam_generator = generator if sampling.temperature > 0 else None
-        return beam_search(model, prompts, budget, beams=sampling.beams, generator=beam_generator, **ends)
-    settings = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
+def _respond(model: GPT, prompts: list[list[int]], budget: int, how: Sampling, tokens: Encoding, generator) -> Samples:
+    ends: dict[str, Any] = {"eos": tokens.eos, "pad": tokens.pad}
+    if how.beams > 1:
+        ends["generator"] = generator if how.temperature > 0 else None
+        return beam_search(model, prompts, budget, beams=how.beams, **ends)
+    settings = {"temperature": how.temperature, "top_k": how.top_k, "top_p": how.top_p}
     return sample(model, prompts, budget, generator=generator, **settings, **ends)
 
 
@@ -218,10 +207,8 @@ def held_out_loss(model: GPT, source: Source, indices: Sequence[int], batch: int
 
 
 def kl_sum(oracle: Oracle, documents: Documents, rows: np.ndarray, logp_NV: Tensor) -> float:
-    """KL(oracle || model) in nats, summed over the tokens of the responses of these rows.
-
-    logp_NV: the model's log-probabilities at those tokens, row by row; only the entries of the oracle are looked up.
-    """
+    """KL(oracle || model) in nats, summed over the tokens of the responses of these rows. logp_NV: the model's
+    log-probabilities at those tokens, row by row; only the entries of the oracle are looked up."""
     truth = oracle(Problems(*(a[rows] for a in documents.problems)), [documents.response(i) for i in rows])
     is_token = np.ones(len(truth.status), dtype=bool)
     is_token[truth.rows[1:] - 1] = False  # the position after a response's last token
@@ -235,11 +222,9 @@ def kl_sum(oracle: Oracle, documents: Documents, rows: np.ndarray, logp_NV: Tens
 
 def check_context_length(source: Source, problems: int, context: int, setting: str) -> None:
     """Raises ValueError, naming the setting, when one of the first `problems` documents does not fit the context."""
-    longest = int(np.diff(source.documents(range(problems)).offsets).max())
-    if longest > context:
-        raise ValueError(
-            f"{setting}: such problems have up to {longest} tokens, the model reads {context}; accepted: less"
-        )
+    if (longest := longest_document(source, problems)) > context:
+        text = f"such problems have up to {longest} tokens, the model reads {context}; accepted: less"
+        raise ValueError(f"{setting}: {text}")
 
 
 def write_samples(run: Path, records: list[dict[str, Any]], **more: Any) -> None:
@@ -250,15 +235,11 @@ def write_samples(run: Path, records: list[dict[str, Any]], **more: Any) -> None
 def transcript(
     vocabulary: World | Encoding, prompt: np.ndarray, response: np.ndarray, verdicts: Verdicts, row: int
 ) -> dict[str, Any]:
-    """One response as JSON.
+    """One response as JSON: prompt, response: text; right: whether every step and the answer are; steps: text and kind
+    ("right" or the mistake) of each; context: text of the sections before the problem, where there are any.
 
-    Args:
-        vocabulary: renders tokens as text: the world, or the encoding they are in.
-        prompt, response: token ids of one problem and its response, without padding.
-        verdicts: of a batch, in which the response is row `row`.
-    Returns:
-        prompt, response: text. right: whether every step and the answer are. steps: text and kind ("right" or the
-        mistake) of each. context: text of the sections before the problem, where there are any.
+    vocabulary: renders tokens, the world or the encoding they are in. prompt, response: token ids without padding.
+    verdicts: of a batch, in which the response is row `row`.
     """
     spans = zip(verdicts.start[row], verdicts.stop[row], verdicts.kind[row], strict=True)
     steps = list(spans)[: int(verdicts.steps[row])]
@@ -266,15 +247,10 @@ def transcript(
     if isinstance(vocabulary, Encoding):
         world, phrases = vocabulary.world, vocabulary.phrases(prompt)
     context, problem = cut(phrases)
-    sections = {"context": render(world, context)} if context else {}
-    return sections | {
-        "prompt": world.decode(problem),
-        "response": vocabulary.decode(response),
-        "right": bool(verdicts.right[row]),
-        "steps": [
-            {"text": vocabulary.decode(response[start:stop]), "kind": KINDS[kind]} for start, stop, kind in steps
-        ],
-    }
+    texts = {"context": render(world, context)} if context else {}
+    texts |= {"prompt": world.decode(problem), "response": vocabulary.decode(response)}
+    judged = [{"text": vocabulary.decode(response[start:stop]), "kind": KINDS[kind]} for start, stop, kind in steps]
+    return texts | {"right": bool(verdicts.right[row]), "steps": judged}
 
 
 @settings
@@ -303,22 +279,18 @@ def sample_solutions(model: GPT, source: Source, config: PassConfig, seed: int, 
 def pass_rates(right_PN: np.ndarray, ops_P: np.ndarray) -> dict[str, Any]:
     """pass@k of P problems with n solutions each, for k = 1, 2, 4, ... and n.
 
-    Args:
-        right_PN: bool[P, n], whether a solution is right. ops_P: int[P].
-    Returns:
-        samples (n), problems (P), right: right samples of each problem, at: {k: rate, low, high}, the intervals over
-        problems, and by_ops: the rates by number of operations.
+    right_PN: bool[P, n], whether a solution is right. ops_P: int[P]. Returns samples (n), problems (P), right (right
+    samples of each problem), at ({k: rate, low, high}, intervals over problems), by_ops (rates by operations).
     """
     problems, n = right_PN.shape
     right_P = right_PN.sum(axis=1)
     estimates = {str(k): pass_at_k(right_P, n, k) for k in sorted({2**i for i in range(n.bit_length())} | {n})}
-    at = {k: nested_mean([value_P], SHARE) for k, value_P in estimates.items()}
+    rates = {k: as_json(nested_mean([value_P], SHARE)) for k, value_P in estimates.items()}
     rows = []
     for ops in np.unique(ops_P):
         same = ops_P == ops
         row = {"ops": int(ops), "problems": int(same.sum())}
         rows.append(row | {k: float(value_P[same].mean()) for k, value_P in estimates.items()})
-    rates = {k: {"rate": rate.value, "low": rate.low, "high": rate.high} for k, rate in at.items()}
     return {"samples": n, "problems": problems, "right": right_P.tolist(), "at": rates, "by_ops": rows}
 
 

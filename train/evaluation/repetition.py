@@ -8,8 +8,6 @@ Published (StableOPD, 2604.08527): a response is longer than Lr = 10,000 charact
 more than tau = 10. Here a token is one byte, Lr = 128, and tau = 1.5: zlib has a fixed cost, so that 128 equal tokens
 reach only 10.7 and a loop of 32 tokens 3.0. Right solutions compress too: the 99.9th percentile of those above 128
 tokens by 1.44 (data=med, n = 860), 1.41 (hard, n = 741) and 1.45 (med with exactly 15 operations, n = 2000).
-
-Try: periods(np.array([[7, 8] * 30]), np.array([60]))  ->  [2]
 """
 
 import zlib
@@ -17,18 +15,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-LONGEST_PERIOD = 32
-SHORTEST_TAIL = 32
+LONGEST_PERIOD = SHORTEST_TAIL = 32
 SHARE_EXPLAINED = 0.9
-ZLIB_TAIL = 128  # tokens
-ZLIB_RATIO = 1.5
+ZLIB_TAIL, ZLIB_RATIO = 128, 1.5  # tokens; bytes over compressed bytes
 
 
 def periods(tokens_NT: np.ndarray, length_N: np.ndarray) -> np.ndarray:
-    """The smallest period of the loop that each response ends in, int64[N]; 0 where it does not end in one.
-
-    tokens_NT: int[N, T], responses, right-padded with anything. length_N: int[N], tokens of each.
-    """
+    """The smallest period of the loop that each response ends in, int64[N]; 0 where it does not end in one. tokens_NT:
+    int[N, T], responses, right-padded with anything. length_N: int[N], tokens of each."""
     tokens_NT, length_N = np.asarray(tokens_NT), np.asarray(length_N, dtype=np.int64)
     found_N = np.zeros(len(tokens_NT), dtype=np.int64)
     if tokens_NT.size == 0:

@@ -27,14 +27,14 @@ from synth.ranges import Count, Positive, Range, settings
 from synth.spec import Spec
 from synth.store.encodings import PHRASE
 from train.config.compose import CONFIGS, REQUIRED, plain, resolved, run_entry
-from train.config.schema import guess
+from train.config.schema import as_arguments, guess
 from train.core import checkpoint
 from train.core.distributed import Group, process_group
-from train.core.loop import train
+from train.core.loop import open_together, summary, train
 from train.core.optimizer import OptimConfig
 from train.core.state import Budget
 from train.core.torch_setup import set_up
-from train.data.batches import DataConfig, check_vocabulary, vocabulary_notes
+from train.data.batches import CHECKED, DataConfig, check_length, check_vocabulary, vocabulary_notes
 from train.evaluation.callback import EvaluationCallback, harder_problems
 from train.opd.diagnostics.recovery import OpdPeriodicConfig, Recovery
 from train.opd.diagnostics.rollout_log import SampleLog
@@ -46,8 +46,6 @@ from train.opd.source.samplers import GoldDocuments
 from train.opd.teacher.context import check_skill, described, longest, measure_skill
 from train.opd.teacher.ema_teacher import Synced
 from train.opd.teacher.teacher import Teacher, frozen
-from train.pretrain import CHECKED, check_context, open_together, summary
-from train.recipes.runner import Stage
 from train.runs.results import Run, flat, outcome
 from train.runs.run_folder import RunFolder, TrainingOutConfig, run_path
 
@@ -156,7 +154,7 @@ def load(path: str, setting: str, config: OpdConfig, source: Source, device: tor
     """The model of a checkpoint, if it belongs to the data's world and has room for what it will read."""
     check_vocabulary(checkpoint.notes(path, setting), config.data, path)
     model = checkpoint.load_model(path, setting, str(device))
-    check_context(model, source)
+    check_length(source, model.config.context, "model.context")
     documents, method = source.documents(range(CHECKED)), config.method
     prompt = int(documents.prompt.max())
     gold = int((np.diff(documents.offsets) - documents.prompt).max())
@@ -273,7 +271,7 @@ def rewrite(overrides: Sequence[str]) -> list[str]:
     if not scale["claims"]:
         settings |= stand_ins(resolved("opd", OpdConfig, own)["method"])
     kept = {key: value for key, value in settings.items() if key not in given}
-    return Stage("", "train.opd.run", kept).argv({}, 0) + own
+    return as_arguments(kept) + own
 
 
 def stand_ins(method: Mapping[str, Any]) -> dict[str, Any]:

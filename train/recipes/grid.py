@@ -63,19 +63,16 @@ def copies(stage: str, over: Sequence[str], lists: Lists) -> Iterator[tuple[str,
 
 
 def substitute(value: Any, items: Items, overs: Overs) -> Any:
-    """A setting of one copy: `{list}` replaced by its item, `@stage` by the name of the copy with the same items.
-
-    A text that is only `{list}` takes the item's type. Raises ValueError on a list that the stage is not over.
-    """
+    """A setting of one copy: `{list}` replaced by its item, `@stage` by the name of the copy with the same items. A
+    text that is only `{list}` takes the item's type. Raises ValueError on a list that the stage is not over."""
     if isinstance(value, list):
         return [substitute(one, items, overs) for one in value]
     if not isinstance(value, str):
         return value
     if value.startswith("@") and (stage := value[1:]) in overs:
-        if more := [name for name in overs[stage] if name not in items]:
-            raise ValueError(
-                f"{value}: is over {more[0]}, and the stage that points at it is not; accepted: {value}-ITEM"
-            )
+        for name in (name for name in overs[stage] if name not in items):
+            what = f"is over {name}, and the stage that points at it is not"
+            raise ValueError(f"{value}: {what}; accepted: {value}-ITEM")
         return "-".join([value, *(str(items[name]) for name in overs[stage])])
     if (whole := _PLACEHOLDER.fullmatch(value)) and whole[1] in items:
         return items[whole[1]]

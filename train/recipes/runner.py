@@ -11,7 +11,7 @@ Every stage writes the path of its run folder to `out.path_file`.
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 from synth.kernel.rng import key
 from synth.store.files import read_json, write_json
+from train.config.schema import as_arguments
 from train.recipes import stage_process
 from train.recipes.progress import ProgressDisplay
 from train.recipes.stage_process import ROOT
@@ -57,7 +58,8 @@ class Stage:
 
     def argv(self, folders: Mapping[str, Path], seed: int) -> list[str]:
         """The settings as `key=value` arguments, with every reference resolved."""
-        return [f"{name}={_as_text(_resolve(value, folders, seed))}" for name, value in self.settings.items()]
+        values = {name: _resolve(value, folders, seed) for name, value in self.settings.items()}
+        return as_arguments({name: str(v) if isinstance(v, Path) else v for name, v in values.items()})
 
 
 def _resolve(value: Any, folders: Mapping[str, Path], seed: int) -> Any:
@@ -70,11 +72,6 @@ def _resolve(value: Any, folders: Mapping[str, Path], seed: int) -> Any:
     if value.startswith("@seed/"):
         return key(seed, "recipe " + value.removeprefix("@seed/"), 0) % 2**31
     return folders[value[1:]]
-
-
-def _as_text(value: Any) -> str:
-    """A value as the commands read it: YAML in one line."""
-    return str(value) if isinstance(value, str | Path) else json.dumps(value)
 
 
 def check_graph(stages: list[Stage]) -> None:
@@ -174,10 +171,8 @@ class Runner:
         self._running: list[_Job] = []
 
     def run(self, stages: list[Stage]) -> dict[str, Path]:
-        """The run folder of each stage. Raises StageFailed when one fails and `keep_going` is off.
-
-        However this function ends, the processes of its stages have ended too.
-        """
+        """The run folder of each stage. Raises StageFailed when one fails and `keep_going` is off. However this
+        function ends, the processes of its stages have ended too."""
         code = code_digest()
         self._waiting = [stage for stage in stages if stage.name not in self.done]
         entries = [stage.entry for stage in self._waiting]
@@ -249,11 +244,7 @@ class Runner:
 def code_digest() -> str:
     """sha256 over the source and the configs, in their order by name."""
     digest = hashlib.sha256()
-    for path in sorted(_sources()):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    for path in sorted(path for package in CODE for path in (ROOT / package).rglob("*")):
+        if path.suffix in (".py", ".yaml", ".json") and path.is_file():
+            digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
-
-
-def _sources() -> Iterator[Path]:
-    for package in CODE:
-        yield from (p for p in (ROOT / package).rglob("*") if p.suffix in (".py", ".yaml", ".json") and p.is_file())

@@ -4,8 +4,7 @@
     sections    tables, prose, ten rollouts    page   HTML from templates/, names and colours of stages
     figures/    that any report may show       studies/   those of one kind of experiment
 
-Data that are missing become a note on the page; any other error is raised. Try: `python -m train.report
-runs/quickstart`.
+Data that are missing become a note on the page; any other error is raised.
 """
 
 from collections.abc import Callable
@@ -15,27 +14,23 @@ from pathlib import Path
 from synth.store.files import atomic_write
 from train import plotting
 from train.report import page, sections
-from train.report.estimates import Missing, NotApplicable
+from train.report.estimates import Missing, NotApplicable, solution_accuracy
 from train.report.figures import accuracy, probe_map, training
 from train.report.studies import arm_ranking, collapse, correction_data
 from train.report.verdicts import Verdict, judge
 from train.runs.expectation import expectations
-from train.runs.results import Experiment, load, plan_of
+from train.runs.results import Experiment, described, load, plan_of
+from train.tables import format_interval
 
 FigureMaker = Callable[[list[Experiment]], plotting.CaptionedFigure]
 Section = Callable[[list[Experiment]], list[page.Piece]]
-Figures = (
-    dict[str, FigureMaker] | Callable[[list[Experiment]], dict[str, FigureMaker]]
-)  # or as many as the runs ask for
-
+# or as many as the runs ask for
+Figures = dict[str, FigureMaker] | Callable[[list[Experiment]], dict[str, FigureMaker]]
+COMPUTE = {"arms": accuracy.arms, "compute": accuracy.over_compute, "cost": accuracy.cost}
 # heading, figures by file name, and text below them; in the order a reader asks
 PARTS: tuple[tuple[str, Figures, Section | None], ...] = (
     ("What the models solve", {"accuracy": accuracy.by_operations}, sections.accuracy_table),
-    (
-        "The arms at equal compute",
-        {"arms": accuracy.arms, "compute": accuracy.over_compute, "cost": accuracy.cost},
-        sections.arms_table,
-    ),
+    ("The arms at equal compute", COMPUTE, sections.arms_table),
     ("Mistakes that are taken back", {"corrections": correction_data.figure}, correction_data.section),
     ("Learning, and how far from perfect", {"loss": training.loss}, None),
     ("Rollouts while distilling", {"rollouts": training.health}, None),
@@ -63,14 +58,12 @@ def build(paths: list[Path], out: Path | None = None) -> Path:
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is not a folder; accepted: a folder, new or old")
     out.mkdir(parents=True, exist_ok=True)
-    plan, ranked = plan_of(experiments), arm_ranking.is_wanted(experiments)
+    plan, ranked = plan_of(experiments), arm_ranking.controls_of(experiments)
     body = sections.headline(experiments)
     for title, figures, section in RANKED if ranked else PARTS:
         makers = figures(experiments) if callable(figures) else figures
-        parts: list[Section] = [
-            partial(_figure, make, out / "figures" / f"{name}.png") for name, make in makers.items()
-        ]
-        pieces, anything = _pieces([*parts, *([section] if section else [])], experiments)
+        drawn = [partial(_figure, make, out / "figures" / f"{name}.png") for name, make in makers.items()]
+        pieces, anything = _pieces([*drawn, *([section] if section else [])], experiments)
         # A recipe says what belongs to it, so what is missing is news there; single runs have few of the parts.
         if anything or (plan and pieces):
             body += [page.piece("heading", title), *pieces]
@@ -88,6 +81,19 @@ def judged(folder: Path) -> list[Verdict]:
     """The verdicts on a recipe's expectations, for the terminal."""
     experiments = load([folder])
     return [judge(experiments, expectation) for expectation in expectations(plan_of(experiments))]
+
+
+def outcome(folder: Path) -> str:
+    """What came out of a recipe, in one line: the accuracy of up to eight of its models, on how many problems."""
+    experiments = load([folder])
+    try:
+        found = {stage: solution_accuracy(experiments, stage).pooled for stage in accuracy.evaluated(experiments)}
+    except Missing:
+        return f"{folder}: no evaluation"
+    data = dict.fromkeys(described(run.config["data"]) for e in experiments for run in e.of("evaluation"))
+    rates = [f"{stage} {format_interval(rate)} (n = {rate.n})" for stage, rate in found.items()]
+    more = f", and {len(rates) - 8} more" if len(rates) > 8 else ""
+    return f"{folder} on data {' | '.join(data)}, fully right: {', '.join(rates[:8])}{more}"
 
 
 def _pieces(parts: list[Section], experiments: list[Experiment]) -> tuple[list[page.Piece], bool]:

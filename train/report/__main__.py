@@ -1,8 +1,7 @@
 """Writes the report of a recipe or of runs: PNG figures and one self-contained page.
 
 RUN is a recipe's folder (all its seeds together) or a run folder; several run folders that point at each other are
-read as one experiment. Writes FOLDER/report.html and FOLDER/figures/*.png; FOLDER is RUN itself where there is only
-one.
+read as one experiment. Writes FOLDER/report.html and FOLDER/figures/*.png; FOLDER is RUN where there is only one.
 
 Example: python -m train.report runs/quickstart
 """

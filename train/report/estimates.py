@@ -9,18 +9,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from train import statistics
 from train.runs.expectation import Cell
 from train.runs.results import Experiment, Run, counts, is_number
-from train.statistics import (
-    CHANGE,
-    Estimate,
-    difference,
-    gap_closed,
-    nested_mean,
-    paired_difference,
-    paired_gap_closed,
-    wilson,
-)
+from train.statistics import Estimate
 from train.tables import NONE, format_interval
 
 Value = TypeVar("Value")
@@ -89,51 +81,67 @@ def mean_or_none(values: Sequence[Any]) -> float | None:
 
 def solution_accuracy(experiments: list[Experiment], stage: str, out_of_distribution: bool = False) -> PooledEstimate:
     """Share of fully correct solutions of the model that `stage` made."""
-    pairs = each_seed(experiments, lambda e: counts(_evaluation(e, stage, out_of_distribution)))
-    return PooledEstimate(wilson(sum(r for r, _ in pairs), sum(n for _, n in pairs)), [r / n for r, n in pairs])
+    seeds = [runs for (runs,) in _evaluations(experiments, lambda e: [stage], out_of_distribution)]
+    return PooledEstimate(statistics.wilson(*_summed_counts(seeds)), [r / n for r, n in map(counts, seeds)])
 
 
 def gap_share(experiments: list[Experiment], stage: str) -> PooledEstimate:
     """Share of the gap between student before and teacher that `stage` closed."""
-    seeds = each_seed(experiments, lambda e: [_evaluation(e, s) for s in (stage, *_ends_of_the_gap(e))])
-    values = [gap_closed(*map(counts, runs)).value for runs in seeds]
+
+    def stages(experiment: Experiment) -> list[str]:
+        roles = experiment.roles()
+        if len(roles) < 2:
+            raise Missing("no teacher and student to measure a gap between")
+        return [stage, roles["student"], roles["teacher"]]
+
+    seeds = _evaluations(experiments, stages)
+    values = [statistics.gap_closed(*map(counts, runs)).value for runs in seeds]
     if all(map(_same_problems, seeds)):
-        return PooledEstimate(paired_gap_closed(*map(_joined_verdicts, zip(*seeds, strict=True))), values)
-    return PooledEstimate(gap_closed(*map(_summed_counts, zip(*seeds, strict=True))), values)
-
-
-def _ends_of_the_gap(experiment: Experiment) -> tuple[str, str]:
-    roles = experiment.roles()
-    if len(roles) < 2:
-        raise Missing("no teacher and student to measure a gap between")
-    return roles["student"], roles["teacher"]
+        return PooledEstimate(statistics.paired_gap_closed(*map(_joined_verdicts, zip(*seeds, strict=True))), values)
+    return PooledEstimate(statistics.gap_closed(*map(_summed_counts, zip(*seeds, strict=True))), values)
 
 
 def accuracy_difference(experiments: list[Experiment], stage: str, other: str) -> PooledEstimate:
     """Fully correct share of `stage` minus that of `other`, problems of all seeds pooled."""
-    seeds = each_seed(experiments, lambda e: [_evaluation(e, s) for s in (stage, other)])
-    values = [difference(*counts(a), *counts(b)).value for a, b in seeds]
+    seeds = _evaluations(experiments, lambda e: [stage, other])
+    values = [statistics.difference(*counts(a), *counts(b)).value for a, b in seeds]
     if all(map(_same_problems, seeds)):
-        return PooledEstimate(paired_difference(*map(_joined_verdicts, zip(*seeds, strict=True))), values)
+        return PooledEstimate(statistics.paired_difference(*map(_joined_verdicts, zip(*seeds, strict=True))), values)
     (a, n_a), (b, n_b) = map(_summed_counts, zip(*seeds, strict=True))
-    return PooledEstimate(difference(a, n_a, b, n_b), values)
+    return PooledEstimate(statistics.difference(a, n_a, b, n_b), values)
 
 
 def lead(experiments: list[Experiment], stage: str, other: str, out_of_distribution: bool = False) -> PooledEstimate:
     """Fully correct share of `stage` minus that of `other`; its interval redraws seeds, then their problems.
 
     Raises Missing where a seed judged the two on different problems: nothing else is a paired comparison."""
-    seeds = each_seed(experiments, lambda e: [_evaluation(e, s, out_of_distribution) for s in (stage, other)])
+    seeds = _evaluations(experiments, lambda e: [stage, other], out_of_distribution)
     if not all(map(_same_problems, seeds)):
         raise Missing(f"{stage} and {other} were not judged on the same problems")
     differences = [a.verdicts - b.verdicts for a, b in seeds]
-    return PooledEstimate(nested_mean(differences, CHANGE), [float(d.mean()) for d in differences], " points")
+    pooled = statistics.nested_mean(differences, statistics.CHANGE)
+    return PooledEstimate(pooled, [float(d.mean()) for d in differences], " points")
+
+
+def _evaluations(
+    experiments: list[Experiment], stages: Callable[[Experiment], list[str]], out_of_distribution: bool = False
+) -> list[list[Run]]:
+    """For every seed that has them all, the evaluations of these stages."""
+
+    def of_seed(experiment: Experiment) -> list[Run]:
+        found = []
+        for stage in stages(experiment):
+            if (run := experiment.evaluation_of(stage, out_of_distribution)) is None:
+                raise Missing(f"no evaluation{' out of distribution' if out_of_distribution else ''} of {stage}")
+            found.append(run)
+        return found
+
+    return each_seed(experiments, of_seed)
 
 
 def _same_problems(evaluations: Sequence[Run]) -> bool:
-    first, *others = evaluations
-    keys = [(run.judged_problems, len(run.verdicts)) for run in others]
-    return len(first.verdicts) > 0 and all(key == (first.judged_problems, len(first.verdicts)) for key in keys)
+    first, *others = [(run.judged_problems, len(run.verdicts)) for run in evaluations]
+    return first[1] > 0 and all(other == first for other in others)
 
 
 def _joined_verdicts(evaluations: Sequence[Run]) -> np.ndarray:
@@ -141,15 +149,8 @@ def _joined_verdicts(evaluations: Sequence[Run]) -> np.ndarray:
 
 
 def _summed_counts(evaluations: Sequence[Run]) -> tuple[int, int]:
-    pairs = [counts(run) for run in evaluations]
-    return sum(right for right, _ in pairs), sum(n for _, n in pairs)
-
-
-def _evaluation(experiment: Experiment, stage: str, out_of_distribution: bool = False) -> Run:
-    found = experiment.evaluation_of(stage, out_of_distribution)
-    if found is None:
-        raise Missing(f"no evaluation{' out of distribution' if out_of_distribution else ''} of {stage}")
-    return found
+    right, n = np.sum([counts(run) for run in evaluations], axis=0)
+    return int(right), int(n)
 
 
 def probe_margin(experiments: list[Experiment], stage: str, task: str) -> PooledEstimate:
@@ -158,7 +159,15 @@ def probe_margin(experiments: list[Experiment], stage: str, task: str) -> Pooled
     The interval is a paired bootstrap over problems, which redraws the probe and its controls together; over seeds,
     which are independent, half widths add as the roots of their squares.
     """
-    margins = each_seed(experiments, lambda e: _margin(e, stage, task))
+
+    def of_seed(experiment: Experiment) -> dict[str, Any]:
+        run = experiment.runs.get(stage)
+        found = run.summary.get("margins", {}).get(task) if run else None
+        if found is None:
+            raise Missing(f"no probe result for {task} beside its controls")
+        return found
+
+    margins = each_seed(experiments, of_seed)
     details = [
         f"{m['accuracy']:.1%}; " + ", ".join(f"{name} {c['accuracy']:.1%}" for name, c in m["controls"].items())
         for m in margins
@@ -166,47 +175,33 @@ def probe_margin(experiments: list[Experiment], stage: str, task: str) -> Pooled
     return PooledEstimate(_mean_of_seeds(margins), [m["value"] for m in margins], " points", " | ".join(details))
 
 
-def _margin(experiment: Experiment, stage: str, task: str) -> dict[str, Any]:
-    run = experiment.runs.get(stage)
-    margins = run.summary.get("margins", {}) if run else {}
-    if task not in margins:
-        raise Missing(f"no probe result for {task} beside its controls")
-    return margins[task]
-
-
 def table_cell(experiments: list[Experiment], stage: str, place: Cell) -> PooledEstimate:
     """The number at `place` in a table that an analysis has left in its summary, a mean over seeds.
 
     Raises Missing where no seed has it, or more than one row of the table fits."""
-    cells = each_seed(experiments, lambda e: _cell(e, stage, place))
+
+    def of_seed(experiment: Experiment) -> dict[str, Any]:
+        summary = run.summary if (run := experiment.runs.get(stage)) else {}
+        table = (summary.get("tables") or summary).get(place.table, [])  # of the tasks of probes.run a list or one row
+        table = [table] if isinstance(table, dict) else table
+        rows = [row for row in table if all(row.get(key) == value for key, value in place.row.items())]
+        found = rows[0] if len(rows) == 1 else {}
+        for name in place.column.split("."):
+            found = found.get(name) if isinstance(found, dict) else None
+        if isinstance(found, dict) and "accuracy" in found:
+            found = found | {"value": found["accuracy"]}
+        if not isinstance(found, dict) or not is_number(found.get("value")):
+            where = ", ".join(f"{key}={value}" for key, value in place.row.items())
+            raise Missing(f"{stage} has no one number {place.column} in its table {place.table} where {where}")
+        return found
+
+    cells = each_seed(experiments, of_seed)
     return PooledEstimate(_mean_of_seeds(cells), [c["value"] for c in cells])
-
-
-def _cell(experiment: Experiment, stage: str, place: Cell) -> dict[str, Any]:
-    summary = run.summary if (run := experiment.runs.get(stage)) else {}
-    table = (summary.get("tables") or summary).get(place.table, [])  # of the tasks of probes.run a list or one row
-    table = [table] if isinstance(table, dict) else table
-    rows = [row for row in table if all(row.get(key) == value for key, value in place.row.items())]
-    found = rows[0] if len(rows) == 1 else {}
-    for name in place.column.split("."):
-        found = found.get(name) if isinstance(found, dict) else None
-    if isinstance(found, dict) and "accuracy" in found:
-        found = found | {"value": found["accuracy"]}
-    if not isinstance(found, dict) or not is_number(found.get("value")):
-        where = ", ".join(f"{key}={value}" for key, value in place.row.items())
-        raise Missing(f"{stage} has no one number {place.column} in its table {place.table} where {where}")
-    return found
 
 
 def _mean_of_seeds(cells: Sequence[Mapping[str, Any]]) -> Estimate:
     """The mean of independent numbers, whose half widths add as the roots of their squares."""
     value = float(np.mean([c["value"] for c in cells]))
-    below, above = (
-        float(np.sqrt(sum((_end(c, end) - c["value"]) ** 2 for c in cells))) / len(cells) for end in ("low", "high")
-    )
-    return Estimate(value, value - below, value + above, sum(c["n"] for c in cells))
-
-
-def _end(cell: Mapping[str, Any], end: str) -> float:
-    """An end of an interval; JSON has null for an infinite one."""
-    return float("inf") if cell[end] is None else cell[end]
+    ends = [[np.inf if c[end] is None else c[end] for c in cells] for end in ("low", "high")]  # JSON has no infinity
+    below, above = (float(np.hypot.reduce([e - c["value"] for e, c in zip(of, cells, strict=True)])) for of in ends)
+    return Estimate(value, value - below / len(cells), value + above / len(cells), sum(c["n"] for c in cells))

@@ -52,17 +52,14 @@ def _arms_in_short(experiments: list[Experiment]) -> list[Piece]:
 def _what_ran(experiments: list[Experiment], plan: dict[str, Any]) -> str:
     seeds = [str(e.seed) for e in experiments if e.seed is not None]
     runs = [run for e in experiments for run in e.runs.values()]
-    unfinished = [run.folder.name for run in runs if not run.complete]
+    unfinished = ", ".join(run.folder.name for run in runs if not run.complete)
     seconds = sum(run.total("seconds") for run in runs)
-    commits = {(run.manifest.get("commit") or "none")[:10] for run in runs if run.manifest}
-    facts = [
-        f"recipe {plan['recipe']}, scale {plan['scale']}" if "recipe" in plan else "",
-        plural(len(runs), "run"),
-        f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}" if seeds else "",
-        f"{seconds / 60:.1f} minutes of work in the ledgers" if seconds else "",
-        f"commit {', '.join(sorted(commits))}" if commits else "",
-        f"unfinished: {', '.join(unfinished)}" if unfinished else "",
-    ]
+    commits = ", ".join(sorted({(run.manifest.get("commit") or "none")[:10] for run in runs if run.manifest}))
+    facts = [f"recipe {plan['recipe']}, scale {plan['scale']}" if "recipe" in plan else "", plural(len(runs), "run")]
+    facts.append(f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}" if seeds else "")
+    facts.append(f"{seconds / 60:.1f} minutes of work in the ledgers" if seconds else "")
+    facts.append(f"commit {commits}" if commits else "")
+    facts.append(f"unfinished: {unfinished}" if unfinished else "")
     return "; ".join(filter(None, facts)) + "."
 
 
@@ -71,19 +68,14 @@ def accuracy_table(experiments: list[Experiment]) -> list[Piece]:
     rows, seeds = [], len(experiments) > 1
     for stage, runs in evaluated(experiments).items():
         measured = estimates.solution_accuracy(experiments, stage)
-        answer, floor = (_overall(runs, key) for key in ("answer_right", "floor_right"))
+        totals = [pooled_by_ops(runs, key).values() for key in ("answer_right", "floor_right")]
+        answer, floor = (f"{sum(r.value * r.n for r in t) / sum(r.n for r in t):.1%}" if t else NONE for t in totals)
         kl = [run.summary["held_out"]["kl"] for run in runs if "kl" in run.summary.get("held_out", {})]
         distance = f"{sum(kl) / len(kl):.4f}" if kl else NONE
         row = [label(experiments, stage), format_interval(measured.pooled), answer, floor, distance]
         rows.append([*row, str(measured.pooled.n), *([estimates.seed_range(measured.seeds)] if seeds else [])])
     head = ["model", "fully correct [95%]", "final answer", "constant answer", "KL to oracle", "n"]
     return [Table([*head, *(["range over seeds"] if seeds else [])], rows)]
-
-
-def _overall(runs: list[Run], key: str) -> str:
-    rates = pooled_by_ops(runs, key).values()
-    n = sum(rate.n for rate in rates)
-    return f"{sum(rate.value * rate.n for rate in rates) / n:.1%}" if n else NONE
 
 
 def arms_table(experiments: list[Experiment]) -> list[Piece]:
@@ -115,9 +107,7 @@ def _lead(experiments: list[Experiment], first: str, other: str) -> str:
     text = f"{name} is ahead of {second} by {format_interval(measured.pooled, ' points')}."
     if len(measured.seeds) > 1:
         text += f" It is ahead in {sum(d > 0 for d in measured.seeds)} of {len(measured.seeds)} seeds."
-    if measured.pooled.low <= 0:
-        text += " The interval includes zero: these problems do not tell the two apart."
-    return text
+    return text + " The interval includes zero: these problems do not tell the two apart." * (measured.pooled.low <= 0)
 
 
 def ten_rollouts(experiments: list[Experiment]) -> list[Piece]:
@@ -193,11 +183,9 @@ def fragment(sample: Mapping[str, Any]) -> str:
 def _remainder(sample: Mapping[str, Any]) -> str:
     """What the response says after its last step (the answer, where it is not counted as a step)."""
     response, steps = str(sample.get("response", "")), sample.get("steps", [])
-    if not steps:
-        return response
-    last = str(steps[-1].get("text", ""))
+    last = str(steps[-1].get("text", "")) if steps else ""
     if not last:  # a step of special tokens only has no text
-        return ""
+        return "" if steps else response
     _, found, rest = response.rpartition(last)
     return rest.strip() if found else ""
 

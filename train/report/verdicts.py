@@ -33,22 +33,15 @@ class Verdict(NamedTuple):
 
 def measure(experiments: list[Experiment], wanted: Expectation) -> estimates.PooledEstimate:
     """What the runs say about the measure of an expectation. Raises Missing where they do not have it."""
-    match wanted.measure:
-        case "full":
-            return estimates.solution_accuracy(experiments, wanted.stage)
-        case "gap_share":
-            return estimates.gap_share(experiments, wanted.stage)
-        case "probe_margin":
-            return estimates.probe_margin(experiments, wanted.stage, wanted.task or "nece")
-        case "lead" | "lead_out" if wanted.against:
-            return estimates.lead(experiments, wanted.stage, wanted.against, wanted.measure == "lead_out")
-        case "cell" if wanted.cell:
-            return estimates.table_cell(experiments, wanted.stage, wanted.cell)
-        case "collapsed":
-            return collapsed_share(experiments, wanted.stage)
-        case "stable":
-            return stable_share(experiments, wanted.stage)
-    raise ValueError(f"measure={wanted.measure}: has no definition in train.report.verdicts")
+    stage, measure = wanted.stage, wanted.measure
+    if measure in COMPARING and wanted.against:
+        return estimates.lead(experiments, stage, wanted.against, measure == "lead_out")
+    if measure == "probe_margin":
+        return estimates.probe_margin(experiments, stage, wanted.task or "nece")
+    if measure == "cell" and wanted.cell:
+        return estimates.table_cell(experiments, stage, wanted.cell)
+    simple = {"full": estimates.solution_accuracy, "gap_share": estimates.gap_share}
+    return (simple | {"collapsed": collapsed_share, "stable": stable_share})[measure](experiments, stage)
 
 
 def word_of(low: float, high: float, bar: float) -> str:

@@ -11,9 +11,8 @@ from typing import Any, Literal
 import yaml
 
 from synth.ranges import settings
-from train.config.schema import build
+from train.config.schema import REQUIRED, build
 
-REQUIRED = "???"  # as in train.config.compose, which takes long to import
 COMPARING = ("lead", "lead_out")  # measures that compare a stage with another one
 MEASURES = ("full", "gap_share", "probe_margin", *COMPARING, "cell", "collapsed", "stable")
 

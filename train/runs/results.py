@@ -1,7 +1,7 @@
 """Reads run folders, and recipe folders as one experiment for each seed. Reports, recipes and probes read runs here.
 
 A file that is not there reads as empty, and so does the torn last line of a JSON-lines file. A file that is there and
-cannot be read raises ValueError with its path. Try: `python -m train.compare 'runs/*/*'`.
+cannot be read raises ValueError with its path.
 """
 
 from collections import Counter
@@ -57,26 +57,11 @@ class Run:
         except (ValueError, yaml.YAMLError) as error:
             raise ValueError(f"{path}: is not YAML ({error})") from error
 
-    @cached_property
-    def manifest(self) -> dict[str, Any]:
-        return self.json("manifest")
-
-    @cached_property
-    def summary(self) -> dict[str, Any]:
-        return self.json("summary")
-
-    @cached_property
-    def ledger(self) -> dict[str, dict[str, float]]:
-        """{"tokens" | "flops" | "seconds" | "cpu_seconds": {kind of work: amount}}."""
-        return self.json("ledger")
-
-    @cached_property
-    def metrics(self) -> list[dict[str, Any]]:
-        return read_json_lines(self.folder / "metrics.jsonl")
-
-    @cached_property
-    def samples(self) -> list[dict[str, Any]]:
-        return read_json_lines(self.folder / "samples.jsonl")
+    manifest = cached_property(lambda self: self.json("manifest"))
+    summary = cached_property(lambda self: self.json("summary"))
+    ledger = cached_property(lambda self: self.json("ledger"))  # {"tokens", "flops", ...: {kind of work: amount}}
+    metrics = cached_property(lambda self: read_json_lines(self.folder / "metrics.jsonl"))
+    samples = cached_property(lambda self: read_json_lines(self.folder / "samples.jsonl"))
 
     def json(self, name: str) -> dict[str, Any]:
         """The object in `name`.json of the folder; empty where there is no such file."""
@@ -116,9 +101,8 @@ class Run:
     @property
     def inputs(self) -> dict[str, str]:
         """Setting -> name of the run folder that it points at, for every setting whose value looks like a path."""
-        return {
-            key: run_folder_name(value) for key, value in flat(self.config) if isinstance(value, str) and "/" in value
-        }
+        paths = ((k, v) for k, v in flat(self.config) if isinstance(v, str) and "/" in v)
+        return {setting: run_folder_name(path) for setting, path in paths}
 
     def curve(self, key: str, against: str = "step") -> tuple[list[float], list[float]]:
         """The logged values of one metric and where they were taken; lines without both are left out."""
@@ -151,9 +135,8 @@ class Experiment:
 
     def subject(self, evaluation: Run) -> Run | None:
         """The run whose model an evaluation or a probe looked at."""
-        return next(
-            (r for r in self.runs.values() if r is not evaluation and r.folder.name in evaluation.inputs.values()), None
-        )
+        others, names = (run for run in self.runs.values() if run is not evaluation), evaluation.inputs.values()
+        return next((run for run in others if run.folder.name in names), None)
 
     def evaluation_of(self, stage: str, out_of_distribution: bool = False) -> Run | None:
         """The first evaluation of the model that `stage` made, in or out of distribution."""
@@ -184,13 +167,10 @@ def kind_of_old_run(config: Mapping[str, Any], summary: Mapping[str, Any]) -> st
     """`Run.kind` for folders whose manifest does not say it (of earlier versions), from their settings and results."""
     if config.get("task", "layers") != "layers":
         return "analysis"
-    if "by_ops" in summary:
-        return "evaluation"
-    if "results" in summary:
-        return "probe"
-    if "first" in config and "second" in config:
+    if {"first", "second"} <= config.keys():
         return "merge"
-    return "distillation" if "teacher" in config else "training"
+    found = {"by_ops": "evaluation", "results": "probe"}
+    return next((found[key] for key in found if key in summary), "distillation" if "teacher" in config else "training")
 
 
 def full_accuracy(evaluation: Run) -> Estimate:
@@ -217,34 +197,29 @@ def load(paths: list[Path]) -> list[Experiment]:
     """
     experiments, loose = [], []
     for path in paths:
-        plans = sorted(path.glob(PLANS))
-        if plans:
-            experiments += [_planned(path, read_json(plan)) for plan in plans]
-        elif is_run(path):
-            loose.append(Run(path))
-        else:
-            found = [Run(p) for p in sorted(path.iterdir()) if is_run(p)] if path.is_dir() else []
-            if not found:
-                raise ValueError(f"{path} is neither a run folder (with config.yaml) nor a folder of runs")
-            loose += found
-    experiments += _grouped(loose)
-    return sorted(experiments, key=lambda e: (e.seed is None, e.seed or 0))
-
-
-def _planned(folder: Path, plan: dict[str, Any]) -> Experiment:
-    """The stages of a plan that have run; a recipe that is still at work has named no folder for the others."""
-    named = {stage["name"]: folder / stage["folder"] for stage in plan.get("stages", []) if "folder" in stage}
-    return Experiment({name: Run(path, name) for name, path in named.items() if is_run(path)}, plan.get("seed"), plan)
+        if plans := sorted(path.glob(PLANS)):
+            for plan in map(read_json, plans):  # a recipe that is still at work has named no folder for some stages
+                named = {stage["name"]: path / stage["folder"] for stage in plan.get("stages", []) if "folder" in stage}
+                runs = {name: Run(folder, name) for name, folder in named.items() if is_run(folder)}
+                experiments.append(Experiment(runs, plan.get("seed"), plan))
+            continue
+        folders = [path] if is_run(path) else sorted(filter(is_run, path.iterdir())) if path.is_dir() else []
+        if not folders:
+            raise ValueError(f"{path} is neither a run folder (with config.yaml) nor a folder of runs")
+        loose += map(Run, folders)
+    return sorted(experiments + _grouped(loose), key=lambda e: (e.seed is None, e.seed or 0))
 
 
 def _grouped(runs: list[Run]) -> list[Experiment]:
     """Connected components of the graph 'a setting of this run names that folder', every run under a name of its own.
+    Runs of one name in two components are seeds of one arm, so those that differ in more than seeds say in what."""
 
-    Runs of one name in two components are seeds of one arm, so those that differ in more than seeds say in what.
-    """
+    def points_at(run: Run, other: Run) -> bool:
+        return other.folder.name in run.inputs.values()
+
     groups: list[list[Run]] = []
     for run in runs:
-        touching = [g for g in groups if any(_connected(run, other) for other in g)]
+        touching = [g for g in groups if any(points_at(run, other) or points_at(other, run) for other in g)]
         groups = [g for g in groups if g not in touching] + [[r for g in touching for r in g] + [run]]
     singles = [g[0] for g in groups if len(g) == 1]  # runs that point at nothing stand side by side
     groups = [g for g in groups if len(g) > 1] + ([singles] if singles else [])
@@ -253,25 +228,18 @@ def _grouped(runs: list[Run]) -> list[Experiment]:
         alike = [run for run in runs if run.name == name]
         found = differences(alike)
         names |= {run.folder: " ".join([name, *settings]) for run, settings in zip(alike, found, strict=True)}
-    return [_named(group, names) for group in groups]
-
-
-def _connected(a: Run, b: Run) -> bool:
-    return a.folder.name in b.inputs.values() or b.folder.name in a.inputs.values()
-
-
-def _named(group: list[Run], names: Mapping[Path, str]) -> Experiment:
-    count = Counter(names[run.folder] for run in group)
-    stages = {run.folder: name if count[name := names[run.folder]] == 1 else run.folder.name for run in group}
-    runs = [replace(run, stage=stages[run.folder]) for run in group]
-    return Experiment({run.name: run for run in runs}, group[0].config.get("seed"))
+    experiments = []
+    for group in groups:
+        count = Counter(names[run.folder] for run in group)
+        stages = [name if count[name := names[run.folder]] == 1 else run.folder.name for run in group]
+        named = {stage: replace(run, stage=stage) for run, stage in zip(group, stages, strict=True)}
+        experiments.append(Experiment(named, group[0].config.get("seed")))
+    return experiments
 
 
 def differences(runs: Sequence[Run], seeds: bool = False) -> list[list[str]]:
-    """For each run `setting=value` of up to three settings in which these runs differ; `seeds`: seeds count, too.
-
-    Of different methods the name says it all. A setting that a run lacks, as of an earlier version, is no difference.
-    """
+    """For each run `setting=value` of up to three settings in which these runs differ; `seeds`: seeds count, too. Of
+    different methods the name says it all. A setting that a run lacks, as of an earlier version, is no difference."""
     every = [run.settings for run in runs]
     keys = dict.fromkeys(key for settings in every for key in settings if seeds or key.split(".")[-1] != "seed")
     keys = [key for key in keys if len({repr(settings[key]) for settings in every if key in settings}) > 1]

@@ -16,7 +16,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ import yaml
 
 from synth.ranges import Count, settings
 from synth.store.files import atomic_path, atomic_write, finite, read_json, write_json
+from train.runs.results import flat
 
 # What `kind` in a manifest may be: training and merge make models from data and from models, distillation a student.
 KINDS = ("training", "distillation", "merge", "evaluation", "probe", "analysis")
@@ -51,10 +53,8 @@ class OutConfig:
 
 @settings
 class TrainingOutConfig(OutConfig):
-    """Where and how often a training run writes: periods in steps, 0 for never (the last step is always saved).
-
-    `keep` is how many checkpoints stay, 0 for all.
-    """
+    """Where and how often a training run writes: periods in steps, 0 for never (the last step is always saved). `keep`
+    is how many checkpoints stay, 0 for all."""
 
     log_every: Count = 10
     save_every: Count = 500
@@ -63,7 +63,7 @@ class TrainingOutConfig(OutConfig):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """An open run folder. `resumed` is whether it was there before; only rank 0 of several processes holds its lock."""
+    """An open run folder. `resumed`: it was there before; only rank 0 of several processes holds its lock."""
 
     path: Path
     resumed: bool
@@ -133,27 +133,23 @@ def open_run(
     """
     assert kind in KINDS, kind
     path, digest = run_path(config, inputs), config_hash(config, inputs)
-    if path.exists():
+    if not path.exists():
+        manifest = {"entry": entry, "kind": kind, "config": digest, "inputs": dict(inputs or {})}
+        manifest |= {"seeds": dict(seeds or {}), "data": data, **describe(), "resumed": []}
+        _create(path, config, manifest)
+        run = RunFolder(path, False, _lock(path))
+    else:
         _check_same(path, digest, config)
         run = RunFolder(path, True, _lock(path))
         for leftover in path.glob(".*.tmp"):  # of a process that was killed while it wrote
             leftover.unlink()
         if not run.complete:
-            _note_resumption(run)
-    else:
-        manifest = {"entry": entry, "kind": kind, "config": digest, "inputs": dict(inputs or {})}
-        manifest |= {"seeds": dict(seeds or {}), "data": data, **describe(), "resumed": []}
-        _create(path, config, manifest)
-        run = RunFolder(path, False, _lock(path))
+            manifest, now = read_json(path / "manifest.json"), describe()
+            manifest["resumed"].append({k: now[k] for k in ("time", "command", "commit", "changes")})
+            run.write_json("manifest.json", manifest)
     if config["out"].get("path_file"):
         atomic_write(Path(config["out"]["path_file"]), f"{path}\n")
     return run
-
-
-def _note_resumption(run: RunFolder) -> None:
-    manifest, now = read_json(run.path / "manifest.json"), describe()
-    manifest["resumed"].append({k: now[k] for k in ("time", "command", "commit", "changes")})
-    run.write_json("manifest.json", manifest)
 
 
 def _create(path: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
@@ -172,18 +168,12 @@ def _check_same(path: Path, digest: str, config: Mapping[str, Any]) -> None:
         raise ValueError(f"{path}: exists and is not a run folder; accepted: a new folder, or a run of the same config")
     if read_json(path / "manifest.json")["config"] == digest:
         return
-    old = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-    changes = [f"{k} is {a} there and {b} here" for k, a, b in _differences(old, config) if not k.startswith("out.")]
+    old = dict(flat(yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))))
+    new = dict(flat(config))
+    keys = [key for key in dict.fromkeys([*old, *new]) if not key.startswith("out.") and old.get(key) != new.get(key)]
+    changes = [f"{key} is {old.get(key)} there and {new.get(key)} here" for key in keys]
     what = "; ".join(changes[:3]) or "an input's contents changed"
     raise ValueError(f"{path}: is a run of another config ({what}); accepted: a new folder, or the same config")
-
-
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in dict.fromkeys([*old, *new]):
-            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
-    elif old != new:
-        yield path, old, new
 
 
 def _lock(path: Path) -> IO[str]:
@@ -202,13 +192,18 @@ PACKAGES = ("torch", "numpy", "numba", "transformers", "safetensors", "einops", 
 
 
 def describe() -> dict[str, Any]:
-    """Command, UTC time, commit, hash of uncommitted changes (null if none or no repository), versions, hardware."""
+    """Command, UTC time, commit, hash of uncommitted changes (null if none or no repository), versions, hardware. It
+    names no user, host or path beyond those in the command itself."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
     return {
         "command": _command(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD").decode().strip() or None,
         "changes": _changes(),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": versions,
         "hardware": _hardware(),
     }
 
@@ -236,28 +231,12 @@ def _changes() -> str | None:
     return hashlib.sha256(content).hexdigest() if content else None
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def _hardware() -> dict[str, Any]:
     torch = sys.modules.get("torch")  # not imported for this: a recipe's own process stays light
-    gpus = []
-    if torch is not None and torch.cuda.is_available():
-        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"cpu": _cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads() if torch else None, "gpus": gpus}
-
-
-def _cpu() -> str:
+    cuda = torch is not None and torch.cuda.is_available()
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else []
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    cpu = next(named, platform.processor() or platform.machine())
+    return {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads() if torch else None, "gpus": gpus}

@@ -37,7 +37,9 @@ def test_a_run_folder_is_complete_and_doing_it_again_changes_nothing(command, tm
     first = command("train.pretrain", *SMALL, f"out.root={tmp_path}", timeout=500)
     assert first.returncode == 0, first.stderr
     folder = next(tmp_path.glob("pretrain-*"))
-    assert first.stdout.strip() == str(folder) and first.stderr == ""
+    came_out, path = first.stdout.splitlines()
+    assert came_out.startswith("pretrain on data tiny ops=2 edges=4: 6 steps, ") and "n = 4 held-out" in came_out
+    assert path == str(folder) and first.stderr == ""
     names = {p.name for p in folder.iterdir()} - {".lock"}
     assert names == {
         "config.yaml", "manifest.json", "metrics.jsonl", "checkpoints.jsonl", "checkpoints", "samples.jsonl",

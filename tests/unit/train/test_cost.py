@@ -53,7 +53,9 @@ def test_a_run_is_measured_by_its_ledger(tmp_path, capsys, monkeypatch):
     ],
 )
 def test_bad_input_is_one_line(words, say, capsys):
-    assert cost.main(words) == 2
+    with pytest.raises(SystemExit) as stop:
+        cost.main(words)
+    assert stop.value.code == 2
     assert capsys.readouterr().err.startswith(f"error: {say}")
 
 

@@ -1,16 +1,15 @@
 """Figures of what the models can do: accuracy by operations, the arms at equal compute, and what each arm spent.
 
-Intervals are 95%; with several seeds the problems are pooled and each seed is a small mark beside.
-Fully correct solutions come first: a constant final answer is right surprisingly often, and the floor says how often.
-Try: `python -m train.report runs/quickstart`.
+Intervals are 95%; with several seeds the problems are pooled and each seed is a small mark beside. Fully correct
+solutions come first: a constant final answer is right surprisingly often, and the floor says how often.
 """
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
-from train.plotting import CaptionedFigure, error_bars, legend_once, stacked_bars
+from train.plotting import CaptionedFigure, error_bars, finish, legend_once, stacked_bars
 from train.report.estimates import Missing, PooledEstimate, gap_share, no_distillation, solution_accuracy
 from train.report.page import StageStyle, label, stage_styles
 from train.runs.results import Experiment, Run, counts, is_number
@@ -22,8 +21,7 @@ def evaluated(experiments: list[Experiment]) -> dict[str, list[Run]]:
     """Stage -> its evaluations, one for each seed: teacher, student, then the arms in the recipe's order."""
     found: dict[str, list[Run]] = {}
     for stage in stage_styles(experiments):
-        runs = [run for e in experiments if (run := e.evaluation_of(stage)) is not None]
-        if runs:
+        if runs := [run for e in experiments if (run := e.evaluation_of(stage)) is not None]:
             found[stage] = runs
     if not found:
         raise Missing("no evaluation with counts by number of operations")
@@ -44,31 +42,24 @@ def by_operations(experiments: list[Experiment]) -> CaptionedFigure:
         name = "best constant answer"
         right.plot(list(floor), [r.value for r in floor.values()], color="black", ls=":", lw=1.4, label=name)
     for ax, title in ((left, "fully correct solution"), (right, "final answer alone")):
-        ax.set(title=title, xlabel="operations", ylim=(-0.03, 1.03))
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        finish(ax, "y", "x", title=title, xlabel="operations", ylim=(-0.03, 1.03))
     figure.legend(loc="outside lower center", ncols=3)
-    sizes = sorted({counts(run)[1] for runs in found.values() for run in runs})
+    sizes = " or ".join(map(str, sorted({counts(run)[1] for runs in found.values() for run in runs})))
     seeds = " (small marks: single seeds)" if len(experiments) > 1 else ""
     dotted = " The dotted line answers every problem with the same number." if floor else ""
-    caption = (
-        f"n = {' or '.join(map(str, sizes))} held-out problems for each model and seed; 95% Wilson intervals{seeds}."
-    )
-    return CaptionedFigure(figure, "Accuracy by number of operations", caption + dotted)
+    caption = f"n = {sizes} held-out problems for each model and seed; 95% Wilson intervals{seeds}.{dotted}"
+    return CaptionedFigure(figure, "Accuracy by number of operations", caption)
 
 
 def _one_model(ax: Axes, runs: list[Run], key: str, style: StageStyle, shift: float, name: str | None) -> None:
-    rates = pooled_by_ops(runs, key)
-    if not rates:
-        return
-    value, error = error_bars(list(rates.values()))
-    ax.errorbar(
-        np.array(list(rates)) + shift, value, error, color=style.color, marker=style.marker, elinewidth=1.2, label=name
-    )
-    if len(runs) > 1:
-        for run in runs:
-            seed = pooled_by_ops([run], key)
-            ax.plot(np.array(list(seed)) + shift, [r.value for r in seed.values()], "_", color=style.color, alpha=0.6)
+    rates, look = pooled_by_ops(runs, key), {"color": style.color, "marker": style.marker}
+    if rates:
+        ax.errorbar(
+            np.array(list(rates)) + shift, *error_bars(list(rates.values())), elinewidth=1.2, label=name, **look
+        )
+    for run in runs if len(runs) > 1 else []:
+        seed = pooled_by_ops([run], key)
+        ax.plot(np.array(list(seed)) + shift, [r.value for r in seed.values()], "_", color=style.color, alpha=0.6)
 
 
 def pooled_by_ops(runs: list[Run], key: str) -> dict[int, Estimate]:
@@ -109,10 +100,9 @@ def arms(experiments: list[Experiment]) -> CaptionedFigure:
     left.set_yticks(range(len(rows)), [label(experiments, stage) for stage in rows])
     figure.get_layout_engine().set(w_pad=0.15)  # so that 100% of one axis keeps clear of 0% of the next
     left.xaxis.set_major_locator(MaxNLocator(4))
-    left.set(title="fully correct", xlim=(0, 1), ylim=(len(rows) - 0.5, -0.7))
-    right.set(title="share of the gap closed")
+    finish(left, "x", title="fully correct", xlim=(0, 1), ylim=(len(rows) - 0.5, -0.7))
+    finish(right, "x", title="share of the gap closed")
     for ax in (left, right):
-        ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         ax.grid(axis="y", visible=False)
     for end in (0, 1):
         right.axvline(end, color="black", lw=0.8)
@@ -144,8 +134,8 @@ def over_compute(experiments: list[Experiment]) -> CaptionedFigure:
     for run, flops, value in curves:
         marker, color = styles[run.name].marker, styles[run.name].color
         ax.plot(flops, value, color=color, marker=marker, ms=4, alpha=0.8, label=label(experiments, run.name))
-    ax.set(title="fully correct, while training", xlabel="FLOPs spent", ylim=(-0.02, max(0.1, 1.1 * ax.get_ylim()[1])))
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    top = max(0.1, 1.1 * ax.get_ylim()[1])
+    finish(ax, "y", title="fully correct, while training", xlabel="FLOPs spent", ylim=(-0.02, top))
     legend_once(ax)
     sizes = sorted({int(n) for run, *_ in curves for n in run.curve("eval_n")[1]})
     size = f" of n = {' or '.join(map(str, sizes))} problems of a validation stream" if sizes else ""
@@ -164,22 +154,15 @@ def cost(experiments: list[Experiment]) -> CaptionedFigure:
     figure = Figure(figsize=(7, 1.5 + 0.4 * len(names)), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(units), sharey=True))
     for ax, unit in zip(axes, units, strict=True):
-        _stack(ax, unit, kinds, {name: [run for run in runs if run.name == name] for name in names})
+        spent = [[run.ledger.get(unit, {}) for run in runs if run.name == name] for name in names]
+        amounts = {kind: np.array([np.mean([of.get(kind, 0.0) for of in same]) for same in spent]) for kind in kinds}
+        stacked_bars(ax, amounts, height=0.6)
+        ax.set(title={"flops": "FLOPs"}.get(unit, unit))
+        ax.xaxis.set_major_locator(MaxNLocator(3))
+        ax.ticklabel_format(axis="x", style="sci", scilimits=(0, 4))
+        ax.grid(axis="y", visible=False)
     axes[0].set_yticks(range(len(names)), [label(experiments, name) for name in names])
     axes[0].invert_yaxis()
-    handles, texts = axes[0].get_legend_handles_labels()
-    figure.legend(handles, texts, loc="outside lower center", ncols=4)
+    legend_once(figure, loc="outside lower center", ncols=4)
     seeds = ", mean over seeds" if len(experiments) > 1 else ""
     return CaptionedFigure(figure, "What each arm spent, by kind of work", f"From the runs' ledgers{seeds}.")
-
-
-def _stack(ax: Axes, unit: str, kinds: list[str], runs: dict[str, list[Run]]) -> None:
-    amounts = {
-        kind: np.array([np.mean([r.ledger.get(unit, {}).get(kind, 0.0) for r in same]) for same in runs.values()])
-        for kind in kinds
-    }
-    stacked_bars(ax, amounts, height=0.6)
-    ax.set(title={"flops": "FLOPs"}.get(unit, unit))
-    ax.xaxis.set_major_locator(MaxNLocator(3))
-    ax.ticklabel_format(axis="x", style="sci", scilimits=(0, 4))
-    ax.grid(axis="y", visible=False)

@@ -1,16 +1,14 @@
 """The layer-wise map of what probes read from hidden states, against what the controls read without the model's help.
 
 Majority is the most frequent label; random is the same probe on the same architecture with random weights, so what it
-reads is in the input and the probe, not in what was learned. Try: `python -m train.report runs/quickstart`.
+reads is in the input and the probe, not in what was learned.
 """
 
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from train.plotting import BLUE, GREY, MARKERS, ORANGE, RED, CaptionedFigure, error_bars
+from train.plotting import BLUE, GREY, MARKERS, ORANGE, RED, CaptionedFigure, error_bars, finish, legend_once, panels
 from train.report.estimates import Missing
 from train.runs.results import Experiment
 from train.statistics import Estimate
@@ -27,42 +25,28 @@ def layer_map(experiments: list[Experiment]) -> CaptionedFigure:
     tasks = list(dict.fromkeys(result["task"] for result in results))
     if not tasks:
         raise Missing("no probe results")
-    columns = min(2, len(tasks))
-    rows = (len(tasks) + columns - 1) // columns
-    figure = Figure(figsize=(7, 3.4 * rows + 0.6), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flat
-    for ax, task in zip(axes, tasks, strict=False):
+    figure, axes = panels(len(tasks), min(2, len(tasks)), 7, 3.4, 0.6)
+    for ax, task in zip(axes, tasks, strict=True):
         _task(ax, [result for result in results if result["task"] == task], len(runs))
-        ax.set(title=task, xlabel="layer (0 = embedding)", ylim=(0, 1.03))
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    for ax in list(figure.axes)[len(tasks) :]:
-        ax.set_visible(False)
-    entries = {text: handle for ax in figure.axes for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=3)
+        finish(ax, "y", "x", title=task, xlabel="layer (0 = embedding)", ylim=(0, 1.03))
+    legend_once(figure, loc="outside lower center", ncols=3)
     sizes = sorted({int(result["n"]) for result in results})
     size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    return CaptionedFigure(
-        figure,
-        "What probes read from the hidden states, layer by layer",
-        f"n = {size} test items for each point; 95% bootstrap intervals over problems{_of_seeds(len(runs))}. "
-        "Filled: the trained model. Hollow, dashed: the same probe on random weights. Dotted: always the most frequent "
-        "label.",
+    seeds = f", {len(runs)} seeds, one line each" if len(runs) > 1 else ""
+    caption = (
+        f"n = {size} test items for each point; 95% bootstrap intervals over problems{seeds}. Filled: the trained "
     )
-
-
-def _of_seeds(count: int) -> str:
-    return f", {count} seeds, one line each" if count > 1 else ""
+    caption += "model. Hollow, dashed: the same probe on random weights. Dotted: always the most frequent label."
+    return CaptionedFigure(figure, "What probes read from the hidden states, layer by layer", caption)
 
 
 def _task(ax: Axes, results: list[dict[str, Any]], seeds: int) -> None:
-    for i, line in enumerate(dict.fromkeys(_line(result) for result in results)):
-        color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
+    for i, line in enumerate(dict.fromkeys(map(_line, results))):
         for seed in range(seeds):
             mine = [r for r in results if _line(r) == line and r["seed"] == seed]
-            mine.sort(key=lambda result: result["layer"])
             if mine:
-                _probe(ax, mine, color, marker, line)
+                mine.sort(key=lambda r: r["layer"])
+                _probe(ax, mine, COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)], line)
     majority = [r["majority"] for r in results if r.get("majority") is not None]
     if majority:
         ax.axhline(sum(majority) / len(majority), color=GREY, ls=":", label="majority")
@@ -75,19 +59,10 @@ def _line(result: dict[str, Any]) -> str:
 
 
 def _probe(ax: Axes, results: list[dict[str, Any]], color: str, marker: str, name: str) -> None:
-    layers = [r["layer"] for r in results]
-    value, error = error_bars(
-        [Estimate(r["accuracy"], r.get("low", r["accuracy"]), r.get("high", r["accuracy"]), r["n"]) for r in results]
-    )
-    ax.errorbar(layers, value, error, color=color, marker=marker, elinewidth=1.2, label=name)
+    ends = [[r.get(end, r["accuracy"]) for end in ("low", "high")] for r in results]
+    rates = [Estimate(r["accuracy"], low, high, r["n"]) for r, (low, high) in zip(results, ends, strict=True)]
+    layers, style = [r["layer"] for r in results], {"color": color, "marker": marker}
+    ax.errorbar(layers, *error_bars(rates), elinewidth=1.2, label=name, **style)
     control = [(r["layer"], r["random"]) for r in results if r.get("random") is not None]
     if control:
-        ax.plot(
-            *zip(*control, strict=True),
-            color=color,
-            marker=marker,
-            mfc="white",
-            ls="--",
-            lw=1.2,
-            label=f"{name}, random weights",
-        )
+        ax.plot(*zip(*control, strict=True), mfc="white", ls="--", lw=1.2, label=f"{name}, random weights", **style)

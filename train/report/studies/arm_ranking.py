@@ -2,8 +2,7 @@
 
 For a recipe that names `controls`. Gains are in fully correct solutions, paired by problem with the student before;
 leads over a control are paired likewise. Intervals redraw seeds, then problems (`train.statistics.nested_test`);
-p-values come from the same draws and are corrected over all arms of a control (Holm 1979). Try: `python -m train.report
-runs/arena`.
+p-values come from the same draws and are corrected over all arms of a control (Holm 1979).
 """
 
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from train.plotting import BLUE, GREY, ORANGE, CaptionedFigure, stacked_bars
+from train.plotting import BLUE, GREY, ORANGE, CaptionedFigure, error_bars, stacked_bars
 from train.report.estimates import Missing, mean_or_none
 from train.report.page import Piece, label, note
 from train.runs.results import Experiment, Run, run_folder_name
@@ -29,6 +28,10 @@ class Lead(NamedTuple):
 
     difference: Estimate
     p: float
+
+    def __str__(self) -> str:
+        p = "< 0.01" if self.p < 0.01 else f"{self.p:.2f}"
+        return f"{format_interval(self.difference, '', '+')}, p {p}"
 
 
 class RankedArm(NamedTuple):
@@ -62,9 +65,9 @@ class RankedArm(NamedTuple):
         return self.gain.value * UNIT / self.spent if self.spent else 0.0
 
 
-def is_wanted(experiments: list[Experiment]) -> bool:
-    """Whether the recipe asks for a ranking of its arms."""
-    return any(e.plan.get("controls") for e in experiments)
+def controls_of(experiments: list[Experiment]) -> list[str]:
+    """The stages that the recipe compares every arm with; none where it asks for no ranking."""
+    return next((e.plan["controls"] for e in experiments if e.plan.get("controls")), [])
 
 
 def ranked_arms(experiments: list[Experiment]) -> list[RankedArm]:
@@ -73,7 +76,7 @@ def ranked_arms(experiments: list[Experiment]) -> list[RankedArm]:
     arms = [arm for stage in stages if (arm := _arm(experiments, stage)) is not None]
     if not arms:
         raise Missing("no arm that was evaluated on the same problems as the student before")
-    controls = next(e.plan["controls"] for e in experiments if e.plan.get("controls"))
+    controls = controls_of(experiments)
     leads = {control: _leads(experiments, control, [arm.stage for arm in arms]) for control in controls}
     arms = [arm._replace(leads={c: leads[c][arm.stage] for c in controls if arm.stage in leads[c]}) for arm in arms]
     return sorted(arms, key=lambda arm: -arm.gain_per_unit)
@@ -149,14 +152,9 @@ def table(experiments: list[Experiment]) -> Table:
     for arm in arms:
         row = [label(experiments, arm.stage), f"{100 * arm.gain_per_unit:+.1f}", format_interval(arm.gain, "", "+")]
         row += [format_interval(arm.accuracy), *(cell(arm) for cell in shown.values()), f"{arm.length:.1f}"]
-        row += [f"{arm.spent:.2e}", f"{arm.cpu_seconds:.0f}", *(_against(arm.leads.get(c)) for c in controls)]
-        rows.append([*row, str(arm.seeds)])
+        leads = [str(arm.leads.get(control, NONE)) for control in controls]
+        rows.append([*row, f"{arm.spent:.2e}", f"{arm.cpu_seconds:.0f}", *leads, str(arm.seeds)])
     return Table(head, rows)
-
-
-def _against(lead: Lead | None) -> str:
-    p = "" if lead is None else "< 0.01" if lead.p < 0.01 else f"{lead.p:.2f}"
-    return NONE if lead is None else f"{format_interval(lead.difference, '', '+')}, p {p}"
 
 
 def section(experiments: list[Experiment]) -> list[Piece]:
@@ -179,31 +177,22 @@ def figure(experiments: list[Experiment]) -> CaptionedFigure:
     for control, style in zip(controls, ("--", ":", "-."), strict=False):
         for arm in (arm for arm in arms if arm.stage == control):
             left.axvline(100 * arm.gain.value, color=GREY, lw=1, ls=style, label=label(experiments, control))
-    _work(right, arms)
+    kinds = dict.fromkeys(kind for arm in arms for kind in arm.flops)
+    amounts = {kind: np.array([arm.flops.get(kind, 0.0) for arm in arms]) for kind in kinds}
+    stacked_bars(right, amounts, HATCHES, height=0.7, lw=0.3, edgecolor="white")
+    right.set(title="FLOPs spent")
     left.set_yticks(range(len(arms)), [label(experiments, arm.stage) for arm in arms], fontsize=9)
     left.set(title="gain over the student before, points", ylim=(len(arms) - 0.4, -0.7))
     for ax in (left, right):
         ax.grid(axis="y", visible=False)
     drawn.legend(loc="outside lower center", ncols=4, fontsize=8.5)
-    sizes = sorted({arm.gain.n for arm in arms})
-    caption = (
-        f"Best gain per FLOP first. Fully correct solutions, n = {' or '.join(map(str, sizes))} problems over "
-        f"{plural(len(experiments), 'seed')}, paired with the student before; 95% intervals redraw seeds, then "
-        "problems. Vertical lines: the controls."
-    )
+    sizes, seeds = " or ".join(map(str, sorted({arm.gain.n for arm in arms}))), plural(len(experiments), "seed")
+    caption = f"Best gain per FLOP first. Fully correct solutions, n = {sizes} problems over {seeds}, paired with the "
+    caption += "student before; 95% intervals redraw seeds, then problems. Vertical lines: the controls."
     return CaptionedFigure(drawn, "What every arm gained, and what it spent", caption)
 
 
 def _gains(ax: Axes, gains: dict[float, Estimate], **style: Any) -> None:
     """Gains in points by their place on the vertical axis."""
-    value = 100 * np.array([g.value for g in gains.values()])
-    error = 100 * np.array([[max(0.0, g.value - g.low), max(0.0, g.high - g.value)] for g in gains.values()]).T
-    ax.errorbar(value, list(gains), xerr=error, ms=4.5, elinewidth=1.2, ls="none", **style)
-
-
-def _work(ax: Axes, arms: list[RankedArm]) -> None:
-    """The FLOPs of each arm by kind of work, one bar beside the other."""
-    kinds = dict.fromkeys(kind for arm in arms for kind in arm.flops)
-    amounts = {kind: np.array([arm.flops.get(kind, 0.0) for arm in arms]) for kind in kinds}
-    stacked_bars(ax, amounts, HATCHES, height=0.7, lw=0.3, edgecolor="white")
-    ax.set(title="FLOPs spent")
+    value, error = error_bars(list(gains.values()))
+    ax.errorbar(100 * np.array(value), list(gains), xerr=100 * error, ms=4.5, elinewidth=1.2, ls="none", **style)

@@ -1,10 +1,18 @@
 """The collapse laboratory: which distillations collapsed and when, what the cures do, and which signs came before.
 
-Shown where a run collapsed (`train.runs.collapse` defines it). Of several seeds each is a line. Try: `python -m
-train.report runs/collapse`.
+Shown where a run collapsed (`train.runs.collapse` defines it). Early warning: a sign (a metric and a direction) fires
+at the first step at which its mean over the last three logged steps lies further from its own start (the mean of logged
+steps 1 to 5) than it ever did in a quiet run, one whose TruncRate, a mean over five logged steps, never passed a tenth.
+Its lead is the onset minus that step; firing in a run that inflated and turned back is a false alarm. Runs under the
+exact teacher do not count: its log-probabilities of minus infinity are not on a comparable scale.
 """
 
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
 import numpy as np
+import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -12,8 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from train.plotting import GREY, RED, CaptionedFigure
 from train.report.estimates import Missing, NotApplicable, PooledEstimate
 from train.report.page import Piece, label, note, piece
-from train.report.studies.collapse_warnings import QUIET, SIGNATURE, early_warnings, is_published, signature
-from train.runs.collapse import TRUNCATED, onset, trailing_mean
+from train.runs.collapse import STEADY, TRUNCATED, onset, trailing_mean
 from train.runs.results import Experiment, Run, is_number
 from train.statistics import wilson
 from train.tables import NONE, Table, format_interval, plural
@@ -27,6 +34,16 @@ ROWS = {
 }
 WIDTH = 5  # logged steps that a line is a mean of
 PER_BAND = 7  # arms side by side
+ENDS = ("accuracy_strict", "length_mean", "truncation", "repetition")  # whose last ten logged steps the table has
+
+QUIET = 0.1  # TruncRate
+START, SMOOTH = 5, 3  # logged steps
+UP, DOWN, AWAY = 1, -1, 0
+WAYS = {"up": UP, "down": DOWN, "away": AWAY}
+_FILE = yaml.safe_load(Path(__file__).with_name("collapse_signs.yaml").read_text("utf-8"))
+SIGNS = {name: (sign["metric"], WAYS[sign["direction"]]) for name, sign in _FILE.items()}  # name -> metric, way
+# metric -> which way it goes in the published phenomenon (2604.08527): the loss improves while the text falls apart
+SIGNATURE = {"truncation": UP, "repetition": UP, "length_mean": UP, "accuracy_strict": DOWN, "advantage": UP}
 
 
 def sampled(experiments: list[Experiment]) -> dict[str, list[Run]]:
@@ -93,15 +110,10 @@ def figure(experiments: list[Experiment]) -> CaptionedFigure:
             _line(ax, run, key, RED, 0.9)
         ax.set_ylim(*((-0.04, 1.04) if limits else ends))
         ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-        ax.tick_params(labelsize=8)
-        if row == 0:
-            ax.set_title(label(experiments, name), fontsize=9)
-        if row == len(ROWS) - 1:
-            ax.set_xlabel("step", fontsize=9)
-        if column == 0:
-            ax.set_ylabel(title, fontsize=9)
-        else:
-            ax.set_yticklabels([])
+        ax.tick_params(labelsize=8, labelleft=column == 0)
+        ax.set_title(label(experiments, name) if row == 0 else "", fontsize=9)
+        ax.set_xlabel("step" if row == len(ROWS) - 1 else "", fontsize=9)
+        ax.set_ylabel(title if column == 0 else "", fontsize=9)
     caption = (
         f"Grey: {label(experiments, first)}, {plural(len(arms[first]), 'seed')}; orange: the arm of the column. Mean "
         f"over {WIDTH} logged steps of a training step's rollouts at temperature 1; teacher advantage is mean "
@@ -137,10 +149,8 @@ def arms_table(experiments: list[Experiment]) -> Table:
     """One row an arm: what its model solves, how its rollouts ended up, and when it collapsed."""
     rows = []
     for name, runs in sampled(experiments).items():
-        ends = [
-            [_end(run, key) for run in runs] for key in ("accuracy_strict", "length_mean", "truncation", "repetition")
-        ]
-        right, length, cut, loops = (float(np.nanmean(values)) for values in ends)
+        ends = [[run.curve(key)[1][-10:] for run in runs] for key in ENDS]
+        right, length, cut, loops = (float(np.mean([np.mean(end) for end in of if end] or [np.nan])) for of in ends)
         when = ", ".join("none" if step is None else str(step) for step in map(onset, runs))
         flops = np.mean([run.total("flops") for run in runs])
         row = [label(experiments, name), greedy(runs), f"{right:.0%}", f"{length:.0f}", f"{cut:.0%}", f"{loops:.0%}"]
@@ -152,20 +162,9 @@ def arms_table(experiments: list[Experiment]) -> Table:
 def greedy(runs: list[Run]) -> str:
     """Fully correct share at the last evaluation of the runs, pooled, with n."""
     evaluated = [[line for line in run.metrics if is_number(line.get("eval_full"))] for run in runs]
-    last = [lines[-1] for lines in evaluated if lines]
-    if not last:
-        return NONE
-    right, n = (
-        sum(round(line["eval_full"] * line["eval_n"]) for line in last),
-        sum(int(line["eval_n"]) for line in last),
-    )
-    return f"{format_interval(wilson(right, n))}, n = {n}"
-
-
-def _end(run: Run, key: str) -> float:
-    """Mean over the last ten logged steps."""
-    values = run.curve(key)[1]
-    return float(np.mean(values[-10:])) if values else float("nan")
+    last = [(lines[-1]["eval_full"], int(lines[-1]["eval_n"])) for lines in evaluated if lines]
+    rate = wilson(sum(round(share * n) for share, n in last), sum(n for _, n in last))
+    return f"{format_interval(rate)}, n = {rate.n}" if last else NONE
 
 
 def changes_table(experiments: list[Experiment], collapsed: list[tuple[Run, int]]) -> Table:
@@ -192,3 +191,97 @@ def warnings_table(collapsed: list[tuple[Run, int]], healthy: list[Run]) -> list
         rows.append([*row, f"{sign.false_alarms} of {sign.recovered}", f"{sign.threshold:.3g}"])
     head = ["sign", "collapses announced", "median lead, steps", "leads", "false alarms", "threshold"]
     return [Table(head, rows), note("warnings", quiet=found[0].quiet, level=f"{QUIET:.0%}")]
+
+
+def is_quiet(run: Run) -> bool:
+    """Whether its TruncRate, a mean over five logged steps, never passed a tenth, under a trained teacher."""
+    values = trailing_mean(np.asarray(run.curve("truncation")[1], dtype=float), STEADY)
+    return not is_exact(run) and bool((values <= QUIET).all())
+
+
+def is_exact(run: Run) -> bool:
+    """Whether the teacher is the exact oracle."""
+    teacher = (run.config.get("method") or {}).get("teacher") or {}
+    return teacher.get("kind", teacher.get("params")) == "oracle"  # `params` in runs of before the options had a kind
+
+
+def _curve(run: Run, key: str) -> tuple[np.ndarray, np.ndarray]:
+    step_K, value_K = (np.asarray(axis, dtype=float) for axis in run.curve(key))
+    return step_K, value_K
+
+
+class Change(NamedTuple):
+    """A metric before the collapse and at the end of the run, and whether it went the published way."""
+
+    before: float
+    after: float
+    published: bool
+
+
+def signature(run: Run, at: int) -> dict[str, Change]:
+    """What a collapse at step `at` changed: the mean of up to ten logged steps that end ten steps before it, and of the
+    last ten of the run. Metrics that were not logged are left out."""
+    found = {}
+    for key, way in SIGNATURE.items():
+        step_K, value_K = _curve(run, key)
+        if len(step_K) == 0:
+            continue
+        early = value_K[step_K < at - 10][-10:] if (step_K < at - 10).any() else value_K[:SMOOTH]
+        before, after = float(early.mean()), float(value_K[-10:].mean())
+        found[key] = Change(before, after, (after - before) * way > 0)
+    return found
+
+
+def is_published(changes: dict[str, Change]) -> bool:
+    """Whether all of the signature is there. Without the advantage's rise it is divergence: the loss got worse."""
+    return len(changes) == len(SIGNATURE) and all(change.published for change in changes.values())
+
+
+def deviation(run: Run, sign: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Steps and how far the sign has moved in its direction since the start, from logged step START on."""
+    key, way = SIGNS[sign]
+    step_K, value_K = _curve(run, key)
+    if len(step_K) <= START:
+        return None
+    moved_K = trailing_mean(value_K, SMOOTH)[START:] - value_K[:START].mean()
+    return step_K[START:], np.abs(moved_K) if way == AWAY else way * moved_K
+
+
+class Sign(NamedTuple):
+    """How well one sign warns. leads: onset minus first firing, for each collapsed run in which it fired before the
+    onset. collapsed, quiet, recovered: runs that logged it. false_alarms: in how many that recovered it fired."""
+
+    name: str
+    threshold: float
+    leads: list[int]
+    collapsed: int
+    quiet: int
+    recovered: int
+    false_alarms: int
+
+    @property
+    def lead(self) -> float:
+        """Median lead in steps over all collapsed runs, a run without warning counted as 0."""
+        return float(median([*self.leads, *[0] * (self.collapsed - len(self.leads))])) if self.collapsed else 0.0
+
+
+def early_warnings(collapsed: list[tuple[Run, int]], others: list[Run]) -> list[Sign]:
+    """The signs, best first: by how many collapses they announce, then by lead, then by false alarms. collapsed: runs
+    with their onsets. Signs that no collapsed or fewer than two quiet runs have logged are left out."""
+    quiet = [run for run in others if is_quiet(run)]
+    recovered, found = [run for run in others if run not in quiet and not is_exact(run)], []
+    for name in SIGNS:
+        of_collapsed = [(moved, at) for run, at in collapsed if (moved := deviation(run, name)) is not None]
+        quiet_peaks, recovered_peaks = (
+            np.array([moved[1].max() for run in runs if (moved := deviation(run, name)) is not None])
+            for runs in (quiet, recovered)
+        )
+        if not of_collapsed or len(quiet_peaks) < 2:
+            continue
+        threshold, leads = float(quiet_peaks.max()), []
+        for (step_K, moved_K), at in of_collapsed:
+            fired = step_K[(moved_K > threshold) & (step_K < at)]
+            leads += [int(at - fired[0])] if len(fired) else []
+        counts = (len(of_collapsed), len(quiet_peaks), len(recovered_peaks), int((recovered_peaks > threshold).sum()))
+        found.append(Sign(name, threshold, leads, *counts))
+    return sorted(found, key=lambda sign: (-len(sign.leads), -sign.lead, sign.false_alarms))

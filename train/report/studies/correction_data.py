@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from synth.store.files import read_json
-from train.plotting import CYCLE, MARKERS, CaptionedFigure, error_bars
+from train.plotting import CYCLE, MARKERS, CaptionedFigure, error_bars, finish
 from train.report import estimates
 from train.report.page import Piece, label, note
 from train.runs.results import Experiment, Run, counts
@@ -34,10 +33,8 @@ class Mistakes(NamedTuple):
 
 
 class Arm(NamedTuple):
-    """mistakes: in the data it trained on last. origin: the stage whose weights it started from.
-
-    lora: rank of its updates. tokens: read by it and its origin, mean over seeds.
-    """
+    """A stage; the mistakes in the data it trained on last; the stage whose weights it started from; the rank of its
+    LoRA updates; the tokens that it and its origin have read, mean over seeds."""
 
     stage: str
     mistakes: Mistakes
@@ -48,6 +45,9 @@ class Arm(NamedTuple):
     @property
     def error_free(self) -> bool:
         return not self.mistakes.rate and self.origin is None
+
+    def reads_as_much_as(self, other: "Arm") -> bool:
+        return bool(other.tokens) and abs(self.tokens / other.tokens - 1) < EQUAL
 
 
 class Side(NamedTuple):
@@ -86,26 +86,21 @@ def arms(experiments: list[Experiment]) -> list[Arm]:
 
 def _arm(stage: str, pairs: list[tuple[Experiment, Run]]) -> Arm:
     e, run = pairs[0]
-    origin = e.input(run, "init")
+    origin, overrides = e.input(run, "init"), _overrides(run)
     tokens = [run.total("tokens") + (o.total("tokens") if (o := e.input(run, "init")) else 0) for e, run in pairs]
+    rate, masked = float(overrides.get("retry_rate", 0.0)), overrides.get("mask_mistakes", "none") != "none"
+    mistakes = Mistakes(str(overrides.get("retry_kind", "retry")), rate, masked) if rate else Mistakes()
     rank = (run.config.get("lora") or {}).get("rank")
-    return Arm(stage, _mistakes(run), origin.name if origin else None, rank, float(np.mean(tokens)))
+    return Arm(stage, mistakes, origin.name if origin else None, rank, float(np.mean(tokens)))
 
 
 def _overrides(run: Run) -> dict[str, Any]:
     return (run.config.get("data") or {}).get("overrides") or {}
 
 
-def _mistakes(run: Run) -> Mistakes:
-    overrides = _overrides(run)
-    rate, masked = float(overrides.get("retry_rate", 0.0)), overrides.get("mask_mistakes", "none") != "none"
-    return Mistakes(str(overrides.get("retry_kind", "retry")), rate, masked) if rate else Mistakes()
-
-
 def equally_trained(arm: Arm, others: list[Arm]) -> Arm | None:
     """The error-free arm, trained from scratch, that has read as many tokens."""
-    same = [o for o in others if o.error_free and o.stage != arm.stage and arm.tokens]
-    near = [o for o in same if abs(o.tokens / arm.tokens - 1) < EQUAL]
+    near = [o for o in others if o.error_free and o.stage != arm.stage and o.reads_as_much_as(arm)]
     return min(near, key=lambda o: abs(o.tokens - arm.tokens), default=None)
 
 
@@ -117,13 +112,10 @@ def published() -> dict[str, Any]:
 
 def published_row(arm: Arm, others: list[Arm]) -> dict[str, Any] | None:
     """The published numbers of the same data, trained in the same way."""
-    least = min(o.tokens for o in others if o.origin is None)
-    training = (
-        "lora" if arm.lora else "continued" if arm.origin else "double" if arm.tokens > 1.5 * least else "scratch"
-    )
+    twice = arm.tokens > 1.5 * min(o.tokens for o in others if o.origin is None)
+    training = "lora" if arm.lora else "continued" if arm.origin else "double" if twice else "scratch"
     wanted = {"training": training, "mistakes": arm.mistakes.kind, "rate": arm.mistakes.rate}
-    wanted["masked"] = arm.mistakes.masked
-    return next((row for row in published()["rows"] if row | wanted == row), None)
+    return next((row for row in published()["rows"] if row | wanted | {"masked": arm.mistakes.masked} == row), None)
 
 
 def rows(experiments: list[Experiment]) -> list[Row]:
@@ -141,14 +133,10 @@ def rows(experiments: list[Experiment]) -> list[Row]:
 
 def _side(experiments: list[Experiment], stage: str, against: str | None, outside: bool) -> Side:
     summaries = [run.summary for e in experiments if (run := e.evaluation_of(stage, outside))]
-    return Side(
-        estimates.or_none(estimates.solution_accuracy, experiments, stage, outside),
-        estimates.or_none(estimates.lead, experiments, stage, against, outside) if against else None,
-        *(
-            estimates.mean_or_none([summary.get(key) for summary in summaries])
-            for key in ("retries_right", "retries", "unneeded_right")
-        ),
-    )
+    means = [estimates.mean_or_none([summary.get(key) for summary in summaries]) for key in Side._fields[2:]]
+    accuracy = estimates.or_none(estimates.solution_accuracy, experiments, stage, outside)
+    lead = estimates.or_none(estimates.lead, experiments, stage, against, outside) if against else None
+    return Side(accuracy, lead, *means)
 
 
 def section(experiments: list[Experiment]) -> list[Piece]:
@@ -157,23 +145,17 @@ def section(experiments: list[Experiment]) -> list[Piece]:
     for row in rows(experiments):
         cells = [label(experiments, row.arm.stage), f"{row.arm.tokens / 1e6:.2f}M"]
         for side in (row.inside, row.outside):
-            cells.append(_accuracy(side.accuracy, len(experiments) > 1))
+            seeds = f" ({estimates.seed_range(side.accuracy.seeds)})" if side.accuracy and len(experiments) > 1 else ""
+            cells.append(format_interval(side.accuracy.pooled) + seeds if side.accuracy else NONE)
             cells.append(format_interval(side.lead.pooled, "") if side.lead else NONE)
         cells.append(_number(row.kl_to_oracle, 4))
-        for of_inside, of_outside in list(zip(row.inside, row.outside, strict=True))[2:]:
-            cells.append(f"{_number(of_inside)} / {_number(of_outside)}")
+        cells += [f"{_number(a)} / {_number(b)}" for a, b in zip(row.inside[2:], row.outside[2:], strict=True)]
         cells.append(f"{row.published['mean']:g} / {_number(row.published['far'], 1)}" if row.published else NONE)
         body.append(cells)
     head = ["arm", "tokens", "in distribution [95%]", "against error-free", "out of it [95%]", "against error-free"]
     head += ["KL to its oracle", "BACK, right (in / out)", "BACK, all", "unneeded steps, right"]
     table = Table([*head, "published mean / 23 ops"], body)
     return [table, _how_to_read(experiments), *_retry_upon_regret(experiments)]
-
-
-def _accuracy(measured: estimates.PooledEstimate | None, several_seeds: bool) -> str:
-    if measured is None:
-        return NONE
-    return format_interval(measured.pooled) + (f" ({estimates.seed_range(measured.seeds)})" if several_seeds else "")
 
 
 def _number(value: float | None, digits: int = 2) -> str:
@@ -185,14 +167,10 @@ def _how_to_read(experiments: list[Experiment]) -> Piece:
     found = [[e.evaluation_of(run.name, outside) for e, run in trained] for outside in (False, True)]
     firsts = [first for runs in found if (first := next(filter(None, runs), None))]
     weights = max((int(run.summary.get("parameters", 0)) for _, run in trained), default=0)
-    sizes, operations = " and ".join(str(counts(run)[1]) for run in firsts), "; ".join(map(_operations, firsts))
-    seeds = plural(len(experiments), "seed")
+    asked = [(_overrides(run).get("exact_ops"), _overrides(run).get("ops", "all")) for run in firsts]
+    operations = "; ".join(f"{'exactly' if exact else 'up to'} {ops} operations" for exact, ops in asked)
+    sizes, seeds = " and ".join(str(counts(run)[1]) for run in firsts), plural(len(experiments), "seed")
     return note("corrections", seeds=seeds, sizes=sizes, operations=operations, weights=f"{weights:,}")
-
-
-def _operations(run: Run) -> str:
-    overrides = _overrides(run)
-    return f"{'exactly' if overrides.get('exact_ops') else 'up to'} {overrides.get('ops', 'all')} operations"
 
 
 def _retry_upon_regret(experiments: list[Experiment]) -> list[Piece]:
@@ -219,7 +197,7 @@ def figure(experiments: list[Experiment]) -> CaptionedFigure:
     start = min(free, key=lambda arm: arm.tokens)
     lines: dict[str, list[Arm]] = {}
     for arm in sorted(found, key=lambda arm: arm.mistakes.rate):
-        if arm.mistakes.rate and arm.origin is None and abs(arm.tokens / start.tokens - 1) < EQUAL:
+        if arm.mistakes.rate and arm.origin is None and arm.reads_as_much_as(start):
             name = f"{arm.mistakes.kind}, masked" if arm.mistakes.masked else arm.mistakes.kind
             lines.setdefault(name, [start]).append(arm)
     if not lines:
@@ -228,24 +206,18 @@ def figure(experiments: list[Experiment]) -> CaptionedFigure:
     for ax, outside in zip(drawn.subplots(1, 2, sharex=True), (False, True), strict=True):
         for i, (name, points) in enumerate(lines.items()):
             _line(ax, experiments, points, outside, i, name if not outside else None)
-        ax.set(title="out of distribution" if outside else "in distribution", xlabel="probability of a mistake")
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        title = "out of distribution" if outside else "in distribution"
+        finish(ax, "y", title=title, xlabel="probability of a mistake")
     drawn.legend(loc="outside lower center", ncols=4)
-    caption = (
-        "Fully right solutions, greedy, at equal tokens; the point at 0 is the error-free arm. 95% Wilson intervals "
-        f"over the problems of {plural(len(experiments), 'seed')}."
-    )
+    caption = "Fully right solutions, greedy, at equal tokens; the point at 0 is the error-free arm. 95% Wilson "
+    caption += f"intervals over the problems of {plural(len(experiments), 'seed')}."
     return CaptionedFigure(drawn, "Accuracy over the rate of mistakes in the data", caption)
 
 
 def _line(ax: Axes, experiments: list[Experiment], points: list[Arm], outside: bool, i: int, name: str | None) -> None:
-    found = [
-        (arm.mistakes.rate, estimates.or_none(estimates.solution_accuracy, experiments, arm.stage, outside))
-        for arm in points
-    ]
-    measured = [(rate, accuracy.pooled) for rate, accuracy in found if accuracy is not None]
+    found = [estimates.or_none(estimates.solution_accuracy, experiments, arm.stage, outside) for arm in points]
+    measured = [(arm.mistakes.rate, one.pooled) for arm, one in zip(points, found, strict=True) if one is not None]
     if measured:
-        value, error = error_bars([accuracy for _, accuracy in measured])
         at = [rate + 0.006 * (i - 1.5) for rate, _ in measured]
         style = {"color": CYCLE[i % len(CYCLE)], "marker": MARKERS[i % len(MARKERS)], "label": name}
-        ax.errorbar(at, value, error, elinewidth=1.2, **style)
+        ax.errorbar(at, *error_bars([accuracy for _, accuracy in measured]), elinewidth=1.2, **style)

@@ -13,8 +13,8 @@ from torch import nn
 from tqdm import tqdm
 
 from synth.store.files import read_json, read_json_lines
-from train.core import checkpoint, metrics_log
-from train.core.loop import StepOutput, is_due, last_row, train
+from train.core import checkpoint, loop
+from train.core.loop import StepOutput, is_due, train
 from train.core.optimizer import OptimConfig, Optimizer, Schedule
 from train.core.state import Budget, Diverged, TrainState
 from train.runs.run_folder import TrainingOutConfig, open_run
@@ -65,7 +65,7 @@ def test_what_is_written_when(tmp_path):
     assert [r["step"] for r in rows] == [0, 5, 7, 10, 14, 15, 20, 21, 23]
     assert [r["step"] for r in rows if "score" in r] == seen
     assert [line["step"] for line in read_json_lines(run.path / checkpoint.INDEX)] == [10, 20, 23]
-    assert rows[-1] == last_row(run) and rows[-1]["mine"] == 22.0 and rows[-1]["tokens"] == 8 * 23
+    assert rows[-1]["mine"] == 22.0 and rows[-1]["tokens"] == 8 * 23
     assert {"loss", "smooth_loss", "grad_norm", "lr_scale", "flops", "seconds", "tokens_per_second"} <= set(rows[-1])
     assert rows[1]["lr_scale"] == pytest.approx(1 - 4 / 23)
     ledger = read_json(run.path / "ledger.json")
@@ -223,10 +223,8 @@ def test_smoothing_starts_at_the_first_loss():
 def test_the_bar_says_step_loss_speed_and_time_left(tmp_path, monkeypatch):
     run, _, _ = start(tmp_path)
     screen = io.StringIO()
-    monkeypatch.setattr(
-        metrics_log, "tqdm", lambda **how: tqdm(**{**how, "disable": False, "file": screen, "mininterval": 0})
-    )
-    with metrics_log.MetricsLog(run, TrainState(), Budget(steps=8)) as bar:
+    monkeypatch.setattr(loop, "tqdm", lambda **how: tqdm(**{**how, "disable": False, "file": screen, "mininterval": 0}))
+    with loop.MetricsLog(run, TrainState(), Budget(steps=8)) as bar:
         bar.show(TrainState(step=2, tokens=10, smooth_loss=1.25), 12_345.6)
     said = screen.getvalue().split("\r")[-1]
     assert run.path.name in said and "step 2 loss 1.250 12,346 tokens/s" in said and " 25%" in said

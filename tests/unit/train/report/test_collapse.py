@@ -10,8 +10,7 @@ from train import plotting, report
 from train.config.compose import load
 from train.opd.run import OpdConfig
 from train.recipe import RecipeConfig, stages_of
-from train.report.studies.collapse import collapsed_share, stable_share
-from train.report.studies.collapse_warnings import early_warnings, is_published, signature
+from train.report.studies.collapse import collapsed_share, early_warnings, is_published, signature, stable_share
 from train.runs.collapse import departure, onset
 from train.runs.results import Experiment, Run
 

@@ -147,9 +147,8 @@ def test_what_came_out_is_one_line_with_model_data_result_and_n(tmp_path):
     config = {"data": {"preset": "med", "overrides": {}, "tokens": "word"}}
     run = write(tmp_path / "pretrain-00000000", config, summary, {"kind": "training"})
     assert outcome(run) == (
-        "pretrain on data med tokens=word: 1,200 steps, 2M tokens, 3.00e12 FLOPs; loss 0.2500, 50.0% [41.5, 58.5] fully "
-        "right, n = 128 held-out problems, KL to oracle 0.0100"
+        "pretrain on data med tokens=word: 1,200 steps, 2M tokens, 3.00e12 FLOPs; loss 0.2500, "
+        "50.0% [41.5, 58.5] fully right, n = 128 held-out problems, KL to oracle 0.0100"
     )
-    assert outcome(
-        write(tmp_path / "opd-3", config | {"method": {"name": "kd"}, "student": "zoo/a"}, summary)
-    ).startswith("kd from zoo/a on data med tokens=word: 1,200 steps")
+    arm = write(tmp_path / "opd-3", config | {"method": {"name": "kd"}, "student": "zoo/a"}, summary)
+    assert outcome(arm).startswith("kd from zoo/a on data med tokens=word: 1,200 steps")
