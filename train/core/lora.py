@@ -47,7 +47,7 @@ def add_lora(model: GPT, config: LoraConfig, seed: int) -> GPT:
     how = peft.LoraConfig(
         r=config.rank, lora_alpha=config.alpha, target_modules=list(config.maps),
         target_parameters=list(embedding) or None, rank_pattern=embedding,
-        alpha_pattern={name: rank * config.alpha / config.rank for name, rank in embedding.items()},
+        alpha_pattern={name: config.alpha / config.rank * rank for name, rank in embedding.items()},
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*did not match any targeted module")  # peft looks at modules alone

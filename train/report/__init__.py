@@ -90,7 +90,7 @@ def outcome(folder: Path) -> str:
         found = {stage: solution_accuracy(experiments, stage).pooled for stage in accuracy.evaluated(experiments)}
     except Missing:
         return f"{folder}: no evaluation"
-    data = dict.fromkeys(described(run.config["data"]) for e in experiments for run in e.of("evaluation"))
+    data = dict.fromkeys(described(run.config.get("data") or {}) for e in experiments for run in e.of("evaluation"))
     rates = [f"{stage} {format_interval(rate)} (n = {rate.n})" for stage, rate in found.items()]
     more = f", and {len(rates) - 8} more" if len(rates) > 8 else ""
     return f"{folder} on data {' | '.join(data)}, fully right: {', '.join(rates[:8])}{more}"
