@@ -33,15 +33,15 @@ class Verdict(NamedTuple):
 
 def measure(experiments: list[Experiment], wanted: Expectation) -> estimates.PooledEstimate:
     """What the runs say about the measure of an expectation. Raises Missing where they do not have it."""
-    stage, measure = wanted.stage, wanted.measure
-    if measure in COMPARING and wanted.against:
-        return estimates.lead(experiments, stage, wanted.against, measure == "lead_out")
-    if measure == "probe_margin":
+    stage, kind = wanted.stage, wanted.measure
+    if kind in COMPARING and wanted.against:
+        return estimates.lead(experiments, stage, wanted.against, kind == "lead_out")
+    if kind == "probe_margin":
         return estimates.probe_margin(experiments, stage, wanted.task or "nece")
-    if measure == "cell" and wanted.cell:
+    if kind == "cell" and wanted.cell:
         return estimates.table_cell(experiments, stage, wanted.cell)
     simple = {"full": estimates.solution_accuracy, "gap_share": estimates.gap_share}
-    return (simple | {"collapsed": collapsed_share, "stable": stable_share})[measure](experiments, stage)
+    return (simple | {"collapsed": collapsed_share, "stable": stable_share})[kind](experiments, stage)
 
 
 def word_of(low: float, high: float, bar: float) -> str:
