@@ -252,7 +252,7 @@ def described(data: Mapping[str, Any]) -> str:
     """The data of a config in a few words: the preset and what differs from it."""
     tokens = {} if data.get("tokens", "phrase") == "phrase" else {"tokens": data["tokens"]}
     settings = (data.get("overrides") or {}) | tokens
-    return " ".join([str(data.get("preset")), *(f"{name}={value}" for name, value in settings.items())])
+    return " ".join([str(data.get("preset", "unknown")), *(f"{name}={value}" for name, value in settings.items())])
 
 
 def outcome(run: Run) -> str:

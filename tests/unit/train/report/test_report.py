@@ -20,7 +20,7 @@ import pytest
 from tests.helpers.run_folders import write_run
 from train import plotting
 from train.plotting import smooth
-from train.report import PARTS, build, judged, sections
+from train.report import PARTS, build, judged, outcome, sections
 from train.report.estimates import gap_share
 from train.report.figures import training
 from train.report.verdicts import judge
@@ -280,6 +280,15 @@ def test_a_torn_last_line_costs_only_itself(undrawn, tmp_path):
         with path.open("a") as file:
             file.write('{"step": 500, "lo')
     assert notes(build([root])) == []
+
+
+def test_what_came_out_of_a_recipe_is_one_line(undrawn, tmp_path):
+    root = write_recipe(tmp_path / "quickstart")
+    line = outcome(root)
+    assert line.startswith(f"{root} on data unknown, fully right: teacher 9") and "\n" not in line
+    assert line.count(f"(n = {N * len(OPS)})") == len(SKILL) and ", more " in line
+    empty = write_run(tmp_path / "only" / "a-00000000", {})
+    assert outcome(empty) == f"{empty}: no evaluation"
 
 
 def test_a_programming_error_is_not_a_note(undrawn, tmp_path, monkeypatch):
