@@ -122,7 +122,7 @@ def _rule(hint: Any) -> tuple[str, Callable[[Any], bool]] | None:
     if origin is Literal:
         return str(OneOf(*args)), OneOf(*args).accepts
     if origin in (list, tuple) and args and (item := _rule(args[0])):
-        names = isinstance(args[0], type(Literal[0])) or any(isinstance(one, OneOf) for one in typing.get_args(args[0]))
+        names = typing.get_origin(args[0]) is Literal or any(isinstance(one, OneOf) for one in typing.get_args(args[0]))
         text = f"a list {'with some of' if names else 'of numbers'} {item[0]}"
         return text, lambda values: all(map(item[1], values))
     return None

@@ -112,7 +112,7 @@ def table(summary: Mapping[str, Any]) -> str:
     """The result for a person: a line for each number of operations, one for all, and one for each thing more."""
     lines = [f"{'ops':>4} {'n':>6} {'fully right [95%]':>24} {'answer':>8} {'floor':>8}"]
     lines += [_line(str(row["ops"]), row, row["n"]) for row in summary["by_ops"]]
-    everything = summary | {"answer_right": summary["answer"]["rate"], "floor_right": summary["floor"]}
+    everything = {**summary, "answer_right": summary["answer"]["rate"], "floor_right": summary["floor"]}
     lines.append(_line("all", everything, 1))
     ending = f"length {summary['length_mean']:.1f} tokens, cut off {summary['truncation']:.1%}"
     ending += f", looping {summary['repetition']:.1%}"

@@ -12,7 +12,7 @@ Legend: B documents, T positions, N loss positions, V vocabulary.
 import dataclasses
 import sys
 from dataclasses import field, replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +68,7 @@ class PretrainConfig:
     seed: int = 0  # of the initial weights
     init: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)  # pyright: ignore[reportInvalidTypeForm]: of make_dataclass
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(spike=2.0))
     budget: Budget = field(default_factory=lambda: Budget(tokens=2_000_000))
     batch: BatchConfig = field(default_factory=BatchConfig)
@@ -115,7 +115,7 @@ class NextToken:
         flops = training_flops(model.config, batch.length_B)
         n_targets, n_solutions, floor, tokens, flops = self.group.sum([*counts, flops])
         forward, parts = self._wrapped(model), batch.parts(self.micro)
-        loss, solution_loss = 0.0, 0.0
+        loss, solution_loss = torch.zeros((), device=self.group.device), 0.0
         for i, part in enumerate(parts):
             last = i == len(parts) - 1
             with gradients_averaged(model, forward, last):
@@ -145,7 +145,8 @@ class NextToken:
         if self._forward is None:
             if self.compiled:
                 use_deterministic_kernels(self.group.device.type, compiled=True)
-            self._forward = replicate(torch.compile(model, dynamic=True) if self.compiled else model, model, self.group)
+            forward = cast(nn.Module, torch.compile(model, dynamic=True)) if self.compiled else model
+            self._forward = replicate(forward, model, self.group)
         return self._forward
 
 
@@ -179,7 +180,7 @@ def main(config: PretrainConfig) -> None:
         batch = config.batch.with_window(model.config.context)
         check_defect(source, batch, model.config.context)
         if batch.packing == "documents":
-            check_length(source, batch.window, "batch.window")
+            check_length(source, batch.window or 0, "batch.window")
         batches = Batches(source, batch, group.rank, group.world_size)
         harder = harder_problems(config.data, config.evaluate, model.config.context)
         inputs = {"init": checkpoint.weights_digest(config.init, "init")} if config.init else {}

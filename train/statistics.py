@@ -17,6 +17,7 @@ Z = 1.959963984540054  # two-sided 95%
 DRAWS = 10_000
 CLUSTER_DRAWS = 2000
 SHARE, CHANGE, ANY = (0.0, 1.0), (-1.0, 1.0), (-np.inf, np.inf)  # what a rate, a difference of rates, a mean can be
+Verdicts = Sequence[bool] | np.ndarray
 
 
 class Estimate(NamedTuple):
@@ -47,7 +48,8 @@ def unanimous(value: float, n: int, within: tuple[float, float]) -> Estimate:
     n, and the rest may lie anywhere within the bounds.
     """
     w = wilson(n, n).low
-    return Estimate(value, *(w * value + (1 - w) * bound for bound in within), n)
+    low, high = (w * value + (1 - w) * bound for bound in within)
+    return Estimate(value, low, high, n)
 
 
 def difference(right_a: int, n_a: int, right_b: int, n_b: int) -> Estimate:
@@ -70,7 +72,7 @@ def gap_closed(after: tuple[int, int], before: tuple[int, int], goal: tuple[int,
     return _ratio(*(right / n for right, n in (after, before, goal)), *drawn, n=min(after[1], before[1], goal[1]))
 
 
-def paired_gap_closed(after: Sequence[bool], before: Sequence[bool], goal: Sequence[bool]) -> Estimate:
+def paired_gap_closed(after: Verdicts, before: Verdicts, goal: Verdicts) -> Estimate:
     """`gap_closed` for verdicts on the same problems in the same order: bootstrap over problems, which keeps pairs."""
     verdicts = np.asarray([after, before, goal], dtype=float)
     n = verdicts.shape[1]
@@ -81,7 +83,7 @@ def paired_gap_closed(after: Sequence[bool], before: Sequence[bool], goal: Seque
     return gap_closed(*((int(sum(v)), n) for v in verdicts)) if found.low == found.high else found
 
 
-def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> Estimate:
+def paired_difference(a: Verdicts, b: Verdicts) -> Estimate:
     """Rate a minus rate b for verdicts on the same problems in the same order: bootstrap over problems."""
     n, d = len(a), np.subtract(np.asarray(a, dtype=float), np.asarray(b, dtype=float))
     if n == 0 or (d == d[0]).all():

@@ -31,7 +31,7 @@ class Table:
         lines = [self.head, *self.rows]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         sides = [str.rjust if side == "r" else str.ljust for side in align.ljust(len(widths), align[-1])]
-        cells = ([side(*cell) for side, *cell in zip(sides, line, widths, strict=True)] for line in lines)
+        cells = ([side(cell, w) for side, cell, w in zip(sides, line, widths, strict=True)] for line in lines)
         return "\n".join("  ".join(line).rstrip() for line in cells)
 
     def markdown(self) -> str:

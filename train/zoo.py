@@ -47,8 +47,8 @@ class ZooConfig:
 
 def main(config: ZooConfig) -> None:
     """Lists the zoo, or adds a model to it."""
-    if config.name:
-        add(config)
+    if config.name and config.run and config.evaluation:
+        add(config, config.name, config.run, config.evaluation)
     head = ["name", "weights", "tokens", "fully correct [95%]", "in a sentence"]
     print(Table(head, map(row, checkpoint.zoo_names())).text("lrrl"))
 
@@ -65,17 +65,17 @@ def row(name: str) -> list[str]:
     return [name, f"{card['parameters']:,}", f"{card['tokens'] / 1e6:.1f}M", rate, card["about"]]
 
 
-def add(config: ZooConfig) -> Path:
+def add(config: ZooConfig, name: str, path: str, judged_by: str) -> Path:
     """Copies a run into the zoo with its card. Raises ValueError, with nothing written, when it is not accepted."""
-    step = checkpoint.find(config.run, "run")
-    run, evaluation = Run(step.parent.parent), Run(Path(config.evaluation))
+    step = checkpoint.find(path, "run")
+    run, evaluation = Run(step.parent.parent), Run(Path(judged_by))
     if not run.complete or run.kind != "training":
         raise ValueError(f"run={config.run}: is no finished run of train.pretrain; accepted: one that is")
     judged = evaluation.manifest.get("inputs", {}).values()
     done = evaluation.kind == "evaluation" and evaluation.complete
     if not done or checkpoint.weights_digest(run.folder) not in judged:
         raise ValueError(f"evaluation={config.evaluation}: accepted: a finished train.evaluate of run={config.run}")
-    target = checkpoint.ZOO / config.name
+    target = checkpoint.ZOO / name
     size = (step / checkpoint.MODEL_FILES[0]).stat().st_size
     others = [p for p in checkpoint.ZOO.glob("*/checkpoints/*/model.safetensors") if target not in p.parents]
     total = size + sum(p.stat().st_size for p in others)
@@ -102,7 +102,7 @@ def _write(folder: Path, step: Path, run: Run, evaluation: Run, config: ZooConfi
     write_json_lines(folder / "metrics.jsonl", log)
     card = card_of(run, evaluation, hashes, config)
     write_json(folder / "card.json", card)
-    atomic_write(folder / "README.md", page(config.name, card))
+    atomic_write(folder / "README.md", page(str(config.name), card))
 
 
 def card_of(run: Run, evaluation: Run, hashes: dict[str, str], config: ZooConfig) -> dict[str, Any]:

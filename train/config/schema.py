@@ -18,14 +18,14 @@ import typing
 from abc import ABC
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
 from synth.ranges import BadSetting
 
-REQUIRED = "???"  # a setting that has no default: `checkpoint: str = REQUIRED`
+REQUIRED: Any = "???"  # a setting that has no default: `checkpoint: str = REQUIRED`
 _EXPECTED = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
 _BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
@@ -59,7 +59,7 @@ def plain(value: Any) -> Any:
     return type(value)(plain(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-def defaults(schema: type) -> dict[str, Any]:
+def defaults(schema: Any) -> dict[str, Any]:
     """The defaults of a dataclass as plain data, REQUIRED where there is none; of an option with its `kind`."""
     found = {"kind": schema.kind} if issubclass(schema, Choice) else {}
     for f in dataclasses.fields(schema):
@@ -80,7 +80,7 @@ def build(hint: Any, value: Any) -> Any:
         hints = _hints(inner)
         for name in (name for name in value if name not in hints):
             raise ValueError(_unknown(f"{name}={value[name]}", name, hints, ""))
-        return inner(**{name: _build_inside(name, hints[name], item) for name, item in value.items()})
+        return cast(Any, inner)(**{name: _build_inside(name, hints[name], item) for name, item in value.items()})
     origin, args = typing.get_origin(inner), typing.get_args(inner)
     if origin is dict and isinstance(value, Mapping):
         return {name: _build_inside(name, args[1], item) for name, item in value.items()}
@@ -238,7 +238,7 @@ def _merge_choice(choice: type[Choice], base: Any, given: Any, where: str) -> di
     return _merge_group(choice.options[base["kind"]], base, given, where)
 
 
-def _merge_group(schema: type, base: Any, given: Mapping[Any, Any], where: str) -> dict[str, Any]:
+def _merge_group(schema: Any, base: Any, given: Mapping[Any, Any], where: str) -> dict[str, Any]:
     hints, old = _hints(schema), defaults(schema) if base in (None, REQUIRED) else base
     for name in (name for name in given if name not in hints):
         raise ValueError(_unknown(f"{_path(where, name)}={_shown(given[name])}", name, hints, where))

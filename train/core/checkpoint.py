@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -93,7 +93,7 @@ def _write(folder: Path, model: nn.Module, optimizer: Any, state: TrainState, no
     torch.save({"optimizer": optimizer.state_dict(), "objective": dict(objective or {})}, moments)
     (folder / OPTIMIZER).write_bytes(moments.getbuffer())
     config = getattr(model, "config", None)
-    record = {"state": state.state_dict(), "model": asdict(config) if is_dataclass(config) else None}
+    record = {"state": state.state_dict(), "model": asdict(cast(Any, config)) if is_dataclass(config) else None}
     write_json(folder / STATE, record | {"notes": dict(notes or {}), "versions": {"torch": torch.__version__}})
     for path in (*(folder / name for name in FILES), folder):
         sync(path)
@@ -160,7 +160,7 @@ def zoo_names() -> list[str]:
     return sorted(p.parent.name for p in ZOO.glob("*/checkpoints.jsonl"))
 
 
-def load_model(path: str | Path, setting: str = "checkpoint", device: str = "cpu") -> GPT:
+def load_model(path: str | Path, setting: str = "checkpoint", device: str | torch.device = "cpu") -> GPT:
     """The model saved at `path` (see `find`), in evaluation mode. Raises ValueError naming `setting` and the path."""
     folder = find(path, setting)
     config = _record(folder, path, setting)["model"]

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -127,9 +127,9 @@ def replicate(forward: nn.Module, model: GPT, group: Group) -> nn.Module:
 def gradients_averaged(model: GPT, forward: nn.Module, now: bool) -> Iterator[None]:
     """Backward passes of what is computed inside average gradients over processes if `now`: the last micro-batch's."""
     if sharded(model):
-        model.set_requires_gradient_sync(now)
-    waits = isinstance(forward, DistributedDataParallel) and not now
-    with forward.no_sync() if waits else contextlib.nullcontext():
+        cast(Any, model).set_requires_gradient_sync(now)  # of torch's FSDPModule
+    waits = forward.no_sync() if isinstance(forward, DistributedDataParallel) and not now else contextlib.nullcontext()
+    with waits:
         yield
 
 
@@ -137,12 +137,12 @@ def full_model(model: nn.Module) -> nn.Module:
     """The model itself, or a copy with plain, whole weights where it is in shards or has LoRA adapters. Every process
     must call it."""
     if has_lora(model):
-        return merge_lora(model)
+        return merge_lora(cast(GPT, model))
     if not sharded(model):
         return model
     tensors = unsharded(model.state_dict())
     with torch.device("meta"):
-        copy = GPT(model.config)
+        copy = GPT(cast(GPT, model).config)
     copy.load_state_dict(tensors, assign=True)
     return copy.eval()
 
@@ -150,7 +150,7 @@ def full_model(model: nn.Module) -> nn.Module:
 def unsharded(tree: Any) -> Any:
     """The same nested values with every sharded tensor gathered. Every process must call it."""
     # cloned: uneven shards are gathered with padding behind them in memory, which safetensors refuses
-    return tree_map(lambda x: x.full_tensor().clone() if isinstance(x, Tensor) and sharded(x) else x, tree)
+    return tree_map(lambda x: cast(Any, x).full_tensor().clone() if isinstance(x, Tensor) and sharded(x) else x, tree)
 
 
 def shard_like(tensor: Tensor, other: Tensor) -> Tensor:
@@ -159,4 +159,5 @@ def shard_like(tensor: Tensor, other: Tensor) -> Tensor:
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
-    return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements, src_data_rank=None)
+    mesh, placements = cast(Any, other).device_mesh, cast(Any, other).placements
+    return distribute_tensor(tensor.to(other.device), mesh, placements, src_data_rank=None)

@@ -49,8 +49,9 @@ class StepOutput:
 class Objective(Protocol):
     """A pure function of (weights, step), unless it is `Stateful` too."""
 
-    def __call__(self, model: nn.Module, step: int) -> StepOutput:
-        """The loss of step `step` for the current weights."""
+    def __call__(self, model: Any, step: int) -> StepOutput:
+        """The loss of step `step` for the current weights of the model, of the class that the objective trains."""
+        ...
 
 
 @runtime_checkable
@@ -59,13 +60,14 @@ class Stateful(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold of it."""
+        ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what `state_dict` returned."""
 
 
 SINGLE_PROCESS = Group()
-Evaluate = Callable[[nn.Module, TrainState], Mapping[str, Any]]
+Evaluate = Callable[[Any, TrainState], Mapping[str, Any]]
 
 
 def is_due(step: int, every: int, last: bool) -> bool:
@@ -96,16 +98,16 @@ def train(
     training = _Training(run, model, objective, Optimizer(model, optim), TrainState(), budget, out, notes, group)
     training.resume()
     state = training.state
-    evaluates = evaluate is not None and evaluate_every > 0
+    judge = evaluate if evaluate_every > 0 else None
     with MetricsLog(run, state, budget, quiet=not group.is_main) as log:
-        if evaluates and state.step == 0:
-            log.record(0, training.position() | training.evaluated(evaluate))
+        if judge is not None and state.step == 0:
+            log.record(0, training.position() | training.evaluated(judge))
         while state.progress(budget) < 1:
             row = training.step()
             last = state.progress(budget) >= 1
-            is_evaluated = evaluates and is_due(state.step, evaluate_every, last)
-            if is_evaluated:
-                row |= training.evaluated(evaluate)
+            is_evaluated = judge is not None and is_due(state.step, evaluate_every, last)
+            if judge is not None and is_evaluated:
+                row |= training.evaluated(judge)
             if is_evaluated or is_due(state.step, out.log_every, last):
                 log.record(state.step, training.position() | row)
             log.show(state, row["tokens_per_second"])
@@ -164,7 +166,7 @@ class _Training:
         state, spike = self.state, self.optimizer.config.spike
         state.step += 1
         state.tokens += output.tokens
-        state.observe(loss)
+        smooth, lowest = state.observe(loss)
         own = max(0.0, seconds - sum(output.seconds.values()))
         state.ledger.add(
             tokens=output.tokens_by_kind or {"update": output.tokens},
@@ -172,8 +174,8 @@ class _Training:
             seconds={**output.seconds, "update": output.seconds.get("update", 0.0) + own},
             cpu_seconds={"steps": cpu_seconds},
         )
-        if spike and state.smooth_loss - state.lowest_loss > spike:
-            rise = f"the smoothed loss rose from {state.lowest_loss:.3f} to {state.smooth_loss:.3f}"
+        if spike and smooth - lowest > spike:
+            rise = f"the smoothed loss rose from {lowest:.3f} to {smooth:.3f}"
             self._stop(f"at step {state.step}: {rise}, by more than optim.spike={spike}")
 
     def _stop(self, what: str) -> None:

@@ -10,7 +10,7 @@ the updates from the optimiser's file. FLOPs are counted as those of full traini
 import warnings
 from collections.abc import Iterator
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ def add_lora(model: GPT, config: LoraConfig, seed: int) -> GPT:
         raise ValueError(f"lora.embed={config.embed}: the embedding is also the unembedding; accepted: 0")
     embedding = {"embed.weight": config.embed} if config.embed else {}
     how = peft.LoraConfig(
-        r=config.rank, lora_alpha=config.alpha, target_modules=list(config.maps),
+        r=config.rank, lora_alpha=cast(Any, config.alpha), target_modules=list(config.maps),
         target_parameters=list(embedding) or None, rank_pattern=embedding,
         alpha_pattern={name: config.alpha / config.rank * rank for name, rank in embedding.items()},
     )  # fmt: skip

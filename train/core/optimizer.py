@@ -127,8 +127,9 @@ class Muon:
                 self._step(part, self.config.lr * scale)
 
     def _step(self, group: list[tuple[str, nn.Parameter]], lr: float) -> None:
-        c, parameters = self.config, [p for _, p in group]
-        momenta, gradients = [self.momentum[name] for name, _ in group], [p.grad for p in parameters]
+        c, parameters = self.config, list[Tensor](p for _, p in group)
+        momenta = [self.momentum[name] for name, _ in group]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         torch._foreach_lerp_(momenta, gradients, 1 - c.momentum)
         torch._foreach_lerp_(gradients, momenta, c.momentum)
         matrices = [self._views(name, unsharded(g)) for (name, _), g in zip(group, gradients, strict=True)]
@@ -162,7 +163,8 @@ class WeightAverage:
     """Exponential moving average of parameters, kept beside them."""
 
     def __init__(self, parameters: list[nn.Parameter], decay: float):
-        self.parameters, self.decay, self.steps = parameters, decay, 0
+        self.parameters: list[Tensor] = list(parameters)
+        self.decay, self.steps = decay, 0
         self.swapped = False  # whether the parameters hold the average, and `kept` the weights that are trained
         self.kept = [p.detach().clone() for p in parameters]
 

@@ -92,10 +92,12 @@ class TrainState:
         """The part of the budget that is spent, in [0, 1]; drives the learning rate."""
         return min(1.0, self.spent(budget) / budget.amount)
 
-    def observe(self, loss: float) -> None:
-        """Takes the loss of a step into the smoothed loss."""
-        self.smooth_loss = loss if self.smooth_loss is None else EMA * self.smooth_loss + (1 - EMA) * loss
-        self.lowest_loss = min(self.smooth_loss, self.smooth_loss if self.lowest_loss is None else self.lowest_loss)
+    def observe(self, loss: float) -> tuple[float, float]:
+        """Takes the loss of a step into the smoothed loss; returns that and its lowest value so far."""
+        smooth = loss if self.smooth_loss is None else EMA * self.smooth_loss + (1 - EMA) * loss
+        lowest = min(smooth, smooth if self.lowest_loss is None else self.lowest_loss)
+        self.smooth_loss, self.lowest_loss = smooth, lowest
+        return smooth, lowest
 
     def state_dict(self) -> dict[str, Any]:
         return asdict(self)

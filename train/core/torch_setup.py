@@ -34,7 +34,8 @@ def set_up(
         raise ValueError("precision=bfloat16: this CUDA device has none; accepted: float32")
     torch.set_num_threads(threads)
     use_deterministic_kernels(device)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that writes NaN over all new memory
+    # a debugging aid that writes NaN over all new memory; torch defines the setting when it is imported
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     torch.set_float32_matmul_precision("highest")
     torch.set_flush_denormal(True)  # gradients of a solved task turn denormal, which slows a CPU many times over
     keep_freed_memory()

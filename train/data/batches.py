@@ -22,7 +22,7 @@ Legend: B rows of a batch, T positions.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal, Protocol
 
@@ -192,6 +192,7 @@ class DocumentSource(Protocol):
 
     def documents(self, indices: Any) -> Documents:
         """The documents of these indices."""
+        ...
 
 
 def pad(values: np.ndarray, offsets: np.ndarray, rows: np.ndarray, fill: Any) -> np.ndarray:
@@ -213,7 +214,8 @@ def collate(documents: Documents, rows: np.ndarray, loss_on: str = "solution", f
         at_T, segment_BT = np.arange(tokens_BT.shape[1]), pad(documents.segment, offsets, rows, CONTEXT_SEGMENT)
         loss_BT = solution_BT | _prompt_targets(at_T, documents.prompt[rows][:, None], segment_BT)
     tensors = [torch.from_numpy(array) for array in (tokens_BT, loss_BT, solution_BT)]
-    return Batch(*tensors, _floor(logp_BT[solution_BT]), int(lengths.sum()), torch.from_numpy(lengths))
+    counts = {"tokens": int(lengths.sum()), "length_B": torch.from_numpy(lengths)}
+    return Batch(*tensors, floor=_floor(logp_BT[solution_BT]), **counts)
 
 
 def _prompt_targets(at: np.ndarray, prompt: np.ndarray, segment: np.ndarray) -> np.ndarray:
@@ -231,7 +233,7 @@ def collate_packed(
 ) -> Batch:
     """These rows of `documents` packed into windows, padded with the token `fill`; of the windows, those of `share`.
     Raises ValueError when a document is longer than the window, or the share is empty."""
-    offsets, window = np.asarray(documents.offsets), config.window
+    offsets, window = np.asarray(documents.offsets), config.window or 0
     starts, lengths = offsets[rows], np.diff(offsets)[rows]
     cell, n_rows = LAYOUTS[config.packing](lengths, window)
     source, target = spans(starts, lengths), spans(cell, lengths)
@@ -262,7 +264,7 @@ def collate_packed(
         flat = rows_of(number, 0)
         segments_BT = torch.from_numpy((np.diff(flat, axis=1, prepend=flat[:, :1]) != 0).cumsum(1))
     tensors = (torch.from_numpy(a) for a in (tokens_BT, rows_of(targets, False), solution_BT))
-    return Batch(*tensors, floor, tokens, torch.from_numpy(length_B), segments_BT)
+    return Batch(*tensors, floor=floor, tokens=tokens, length_B=torch.from_numpy(length_B), segments_BT=segments_BT)
 
 
 class Batches:
@@ -302,7 +304,7 @@ class Batches:
         order = np.random.Generator(np.random.Philox(key(self.source.seed, "batch order", chunk)))
         return documents, by_length[order.permutation(c.bucket)]
 
-    def _documents(self, indices: Sequence[int]) -> Documents:
+    def _documents(self, indices: Any) -> Documents:
         return corrupt(self.source.documents(indices), indices, self.config.defect, self.source.seed)
 
 

@@ -10,7 +10,7 @@ documents have it is a function of (seed, document index) alone.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -46,7 +46,8 @@ def corrupt(documents: Documents, indices: Sequence[int], config: DefectConfig, 
     if config.kind == "mask_end":
         loss = np.array(documents.loss)
         loss[np.asarray(documents.offsets)[1:][chosen] - 1] = 0
-        return Documents(**documents._asdict() | {"loss": loss})
+        changed: dict[str, Any] = documents._asdict() | {"loss": loss}  # its length is not its number of fields
+        return Documents(**changed)
     return repeat_last_step(documents, chosen, config.length or 0)
 
 
@@ -69,4 +70,5 @@ def repeat_last_step(documents: Documents, chosen: Sequence[int], length: int) -
     columns = {name: getattr(documents, name)[flat] for name in ("tokens", "segment", "step", "param", "mistake")}
     loss, logp = documents.loss[flat], np.where(repeated, 0.0, documents.logp[flat])
     ends = np.concatenate([[0], np.cumsum([len(place) for place in source])]).astype(offsets.dtype)
-    return Documents(**documents._asdict() | columns | {"loss": loss, "logp": logp, "offsets": ends})
+    changed: dict[str, Any] = documents._asdict() | columns | {"loss": loss, "logp": logp, "offsets": ends}
+    return Documents(**changed)

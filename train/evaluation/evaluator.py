@@ -243,9 +243,10 @@ def transcript(
     """
     spans = zip(verdicts.start[row], verdicts.stop[row], verdicts.kind[row], strict=True)
     steps = list(spans)[: int(verdicts.steps[row])]
-    world, phrases = vocabulary, prompt
     if isinstance(vocabulary, Encoding):
-        world, phrases = vocabulary.world, vocabulary.phrases(prompt)
+        world, phrases = vocabulary.world, vocabulary.phrases(prompt.tolist())
+    else:
+        world, phrases = vocabulary, prompt
     context, problem = cut(phrases)
     texts = {"context": render(world, context)} if context else {}
     texts |= {"prompt": world.decode(problem), "response": vocabulary.decode(response)}

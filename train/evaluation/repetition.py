@@ -11,7 +11,7 @@ tokens by 1.44 (data=med, n = 860), 1.41 (hard, n = 741) and 1.45 (med with exac
 """
 
 import zlib
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -57,9 +57,9 @@ def repetitive(tokens_NT: np.ndarray, length_N: np.ndarray) -> np.ndarray:
     return covered_NT
 
 
-def zlib_ratio(tokens_T: Sequence[int], tail: int = ZLIB_TAIL) -> float:
+def zlib_ratio(tokens: Any, tail: int = ZLIB_TAIL) -> float:
     """Bytes over compressed bytes of the last `tail` tokens, each one byte; 0 for a response that is not longer."""
-    tokens_T = np.asarray(tokens_T)
+    tokens_T = np.asarray(tokens)
     if len(tokens_T) <= tail:
         return 0.0
     _, code_T = np.unique(tokens_T[-tail:], return_inverse=True)  # up to 256 different tokens keep a byte each

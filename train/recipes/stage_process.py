@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any, cast
 
 LINUX = sys.platform == "linux"
 PRELOADED = ("train", "probes")  # packages whose modules may be imported before a stage starts
@@ -37,7 +38,7 @@ def prepare(entries: Iterable[str]) -> None:
 
 def start(entry: str, argv: Sequence[str], log: Path) -> BaseProcess:
     """Starts `python -m entry argv` with one thread and its output in `log`."""
-    context = multiprocessing.get_context("forkserver" if LINUX else "spawn")
+    context: Any = multiprocessing.get_context("forkserver" if LINUX else "spawn")
     arguments = (entry, list(argv), str(log.resolve()), stage_environment())
     process = context.Process(target=_run_module, args=arguments)
     process.start()
@@ -50,7 +51,7 @@ def end(processes: Iterable[BaseProcess]) -> None:
         alive = [process for process in processes if process.exitcode is None]
         for process in alive:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, send)
+                os.killpg(cast(int, process.pid), send)
         deadline = time.monotonic() + PATIENCE
         while any(process.exitcode is None for process in alive) and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -119,7 +119,7 @@ def ten_rollouts(experiments: list[Experiment]) -> list[Piece]:
     chosen = choose(samples)
     subject = next((s for e in experiments if run in e.runs.values() and (s := e.subject(run))), run)
     right = sum(bool(sample.get("right")) for sample in samples)
-    counts = {"shown": len(chosen), "samples": len(samples), "right": right}
+    counts: dict[str, Any] = {"shown": len(chosen), "samples": len(samples), "right": right}
     how_to_read = note("rollouts", model=label(experiments, subject.name), run=run.folder.name, **counts)
     return [how_to_read, *map(render_rollout, chosen)]
 

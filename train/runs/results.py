@@ -140,8 +140,9 @@ class Experiment:
 
     def evaluation_of(self, stage: str, out_of_distribution: bool = False) -> Run | None:
         """The first evaluation of the model that `stage` made, in or out of distribution."""
-        made = self.runs.get(stage)
-        judging = [e for e in self.of("evaluation") if made is not None and self.subject(e) is made]
+        if (made := self.runs.get(stage)) is None:
+            return None
+        judging = (e for e in self.of("evaluation") if self.subject(e) is made)
         return next((e for e in judging if is_out_of_distribution(e, made) == out_of_distribution), None)
 
     def arms(self) -> list[Run]:

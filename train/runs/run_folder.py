@@ -233,8 +233,8 @@ def _changes() -> str | None:
 
 def _hardware() -> dict[str, Any]:
     torch = sys.modules.get("torch")  # not imported for this: a recipe's own process stays light
-    cuda = torch is not None and torch.cuda.is_available()
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else []
+    cuda = torch.cuda if torch is not None and torch.cuda.is_available() else None
+    gpus = [cuda.get_device_name(i) for i in range(cuda.device_count())] if cuda else []
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

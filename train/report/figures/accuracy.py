@@ -4,6 +4,8 @@ Intervals are 95%; with several seeds the problems are pooled and each seed is a
 solutions come first: a constant final answer is right surprisingly often, and the floor says how often.
 """
 
+from typing import Any, cast
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -52,7 +54,7 @@ def by_operations(experiments: list[Experiment]) -> CaptionedFigure:
 
 
 def _one_model(ax: Axes, runs: list[Run], key: str, style: StageStyle, shift: float, name: str | None) -> None:
-    rates, look = pooled_by_ops(runs, key), {"color": style.color, "marker": style.marker}
+    rates, look = pooled_by_ops(runs, key), style._asdict()
     if rates:
         ax.errorbar(
             np.array(list(rates)) + shift, *error_bars(list(rates.values())), elinewidth=1.2, label=name, **look
@@ -98,7 +100,7 @@ def arms(experiments: list[Experiment]) -> CaptionedFigure:
             except Missing:
                 right.set_visible(False)
     left.set_yticks(range(len(rows)), [label(experiments, stage) for stage in rows])
-    figure.get_layout_engine().set(w_pad=0.15)  # so that 100% of one axis keeps clear of 0% of the next
+    cast(Any, figure.get_layout_engine()).set(w_pad=0.15)  # so that 100% of one axis keeps clear of 0% of the next
     left.xaxis.set_major_locator(MaxNLocator(4))
     finish(left, "x", title="fully correct", xlim=(0, 1), ylim=(len(rows) - 0.5, -0.7))
     finish(right, "x", title="share of the gap closed")

@@ -55,13 +55,13 @@ def _task(ax: Axes, results: list[dict[str, Any]], seeds: int) -> None:
 def _line(result: dict[str, Any]) -> str:
     """Name of the line that a result is a point of: its probe, and its kind of site where that is not the residual."""
     kind = result["site"].rsplit(".", 1)[-1]
-    return NAMES.get(result["probe"], result["probe"]) + ("" if kind in RESIDUAL else f", {kind}")
+    return str(NAMES.get(result["probe"], result["probe"])) + ("" if kind in RESIDUAL else f", {kind}")
 
 
 def _probe(ax: Axes, results: list[dict[str, Any]], color: str, marker: str, name: str) -> None:
     ends = [[r.get(end, r["accuracy"]) for end in ("low", "high")] for r in results]
     rates = [Estimate(r["accuracy"], low, high, r["n"]) for r, (low, high) in zip(results, ends, strict=True)]
-    layers, style = [r["layer"] for r in results], {"color": color, "marker": marker}
+    layers, style = [r["layer"] for r in results], dict[str, Any](color=color, marker=marker)
     ax.errorbar(layers, *error_bars(rates), elinewidth=1.2, label=name, **style)
     control = [(r["layer"], r["random"]) for r in results if r.get("random") is not None]
     if control:

@@ -116,9 +116,9 @@ def _pair(experiment: Experiment, arm: Run, out_of_distribution: bool = False) -
     """The evaluations of an arm and of the student it started from, if both saw the same problems."""
     after = experiment.evaluation_of(arm.name, out_of_distribution)
     student = run_folder_name(str(arm.config.get("student")))
-    for run in experiment.of("evaluation") if after else []:
+    for run in experiment.of("evaluation"):
         judged = run_folder_name(str(run.config.get("checkpoint")))
-        if judged == student and run.judged_problems == after.judged_problems:
+        if after and judged == student and run.judged_problems == after.judged_problems:
             return after, run
     return None
 
