@@ -115,7 +115,7 @@ class NextToken:
         flops = training_flops(model.config, batch.length_B)
         n_targets, n_solutions, floor, tokens, flops = self.group.sum([*counts, flops])
         forward, parts = self._wrapped(model), batch.parts(self.micro)
-        loss, solution_loss = torch.zeros((), device=self.group.device), 0.0
+        loss, solution_loss = torch.zeros((), device=self.device), 0.0
         for i, part in enumerate(parts):
             last = i == len(parts) - 1
             with gradients_averaged(model, forward, last):
