@@ -60,7 +60,7 @@ def test_reinforcement_and_evaluation_start_from_two_merges(models, tmp_path, co
     [
         (["second={wide}"], "second: a model of n_embd=48; accepted: the first's, n_embd=32"),
         (["second={other}"], "its vocabulary is not the one of first="),
-        (["second={b}", "share=1.5"], "share=1.5: accepted are numbers from 0"),
+        (["second={b}", "share=1.5"], "share=1.5: accepted: 0 to 1"),
         (["second=nowhere"], "second=nowhere: does not exist"),
         ([], "second: needs a value"),
     ],
