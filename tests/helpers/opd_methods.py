@@ -45,6 +45,7 @@ def descend(student: GPT, rate: float = 0.02) -> None:
 
 
 def judged(problems, world, tokens, lengths):
+    """Verdicts and answers by the sum of a response's tokens: random models are right, and agree, now and then."""
     verdicts = check(problems, world, tokens, lengths)
-    right = np.array([int(sum(map(int, row[:n]))) % 2 == 1 for row, n in zip(tokens, lengths, strict=True)])
-    return verdicts._replace(right=right, answer_right=right)
+    sums = np.array([int(sum(map(int, row[:n]))) for row, n in zip(tokens, lengths, strict=True)])
+    return verdicts._replace(right=sums % 2 == 1, answer_right=sums % 2 == 1, answer=sums % 3)

@@ -7,7 +7,8 @@ import sys
 from typing import Any
 
 from train.config.schema import plain
-from train.opd.table import markdown, read, short
+from train.opd.table import read, short
+from train.tables import Table
 
 
 def flat(value: Any, where: str = "") -> dict[str, str]:
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(markdown(("setting", *argv), [(f"`{name}`", a, b) for name, a, b in rows]))
+    print(Table(["setting", *argv], ([f"`{name}`", a, b] for name, a, b in rows)).markdown())
     return 0
 
 

@@ -8,10 +8,10 @@ Signals are what must be known of a whole batch before its coefficients are: one
 Legend: B rows, R response columns, N response positions, n those of a block, C channels, V vocabulary.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import log
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -186,7 +186,7 @@ class BlockwiseLoss:
     def add(self, loss: Tensor) -> None:
         """The loss of the present block."""
         loss.backward()
-        self._slopes.append(self._hidden_nC.grad)
+        self._slopes.append(cast(Tensor, self._hidden_nC.grad))
         self._total += loss.detach()
 
     def loss(self) -> Tensor:
@@ -196,6 +196,12 @@ class BlockwiseLoss:
         )
 
 
+def favourite_rank(scored: Scored) -> Tensor:
+    """How many tokens the teacher finds likelier than the student's favourite: float[N]."""
+    favourite_N1 = scored.student_NV.argmax(dim=-1, keepdim=True)
+    return (scored.target_NV > scored.target_NV.gather(-1, favourite_N1)).sum(dim=-1).float()
+
+
 MEASURES: dict[str, Callable[[Scored], Tensor]] = {
     "student_entropy": lambda s: entropy(s.student_NV),
     "teacher_entropy": lambda s: entropy(s.target_NV),
@@ -203,7 +209,9 @@ MEASURES: dict[str, Callable[[Scored], Tensor]] = {
     "jsd": lambda s: jsd(s.student_NV, s.target_NV),
     "log_q": lambda s: s.log_q_N,
     "log_p": lambda s: s.log_p_N,
+    "favourite_rank": favourite_rank,
 }
+OF_TEACHER = {"teacher_entropy", "rkl", "jsd", "log_p", "favourite_rank", "log_p_contrast"}  # signals of it
 
 
 @dataclass(frozen=True)
@@ -223,7 +231,12 @@ class Signals:
 
 @torch.no_grad()
 def measure(
-    needs: set[Any], rollouts: Rollouts, blocks: Iterable[tuple[Tensor, Scored]], vocabulary: int, group: Group
+    needs: set[Any],
+    rollouts: Rollouts,
+    blocks: Iterable[tuple[Tensor, Scored]],
+    vocabulary: int,
+    group: Group,
+    more: Mapping[str, Tensor] | None = None,
 ) -> Signals:
     """The signals of a batch.
 
@@ -231,13 +244,15 @@ def measure(
         needs: names of MEASURES, or what measures itself.
         blocks: the positions that this process scores, each with the rows of its micro-batch.
         group: whose processes score the others.
+        more: further signals, of the positions that this process scores.
     """
-    values = {name: torch.zeros_like(rollouts.behaviour_BR) for name in needs}
+    values = {name: torch.zeros_like(rollouts.behaviour_BR) for name in needs - (more or {}).keys()}
     for index_M, scored in blocks:
         for name, value_BR in values.items():
             value_N = MEASURES[name](scored) if isinstance(name, str) else name.measure(scored)
             value_BR[index_M[scored.row_N], scored.time_N] = value_N.to(value_BR.dtype)
+    values |= more or {}
     if group.world_size > 1:
         every = group.gather({name: value_BR.cpu() for name, value_BR in values.items()})
-        values = {name: torch.stack([own[name] for own in every]).sum(0).to(values[name].device) for name in needs}
+        values = {name: torch.stack([own[name] for own in every]).sum(0).to(values[name].device) for name in values}
     return Signals(values, vocabulary)

@@ -17,9 +17,10 @@ from torch import Tensor
 from models.gpt import GPT
 from train.opd.diagnostics.measures import PositionMeasures, StepTotals
 from train.opd.divergence.interface_and_topk import Divergence
-from train.opd.log_probs import Scored, Signals, Targets, advantage
+from train.opd.log_probs import Scored, Signals, Targets, advantage, blocks, of_token
 from train.opd.outcome import GroupOutcome
-from train.opd.rollouts import Prompts, Rollouts
+from train.opd.rollouts import Prompts, Rollouts, positions
+from train.opd.teacher.context import add_contexts
 from train.opd.teacher.teacher import Teacher
 
 
@@ -62,27 +63,30 @@ class OutcomeTerm(LossTerm):
     would move the token the other way than the outcome does (sign_conflict)."""
 
     outcome: GroupOutcome = field(kw_only=True)
-    advantage_B: Tensor = field(kw_only=True)
+    advantage_BR: Tensor = field(kw_only=True)
+    guest_B: Tensor = field(kw_only=True)
 
     def rows(self, index_M: Tensor) -> "OutcomeTerm":
-        return outcome_term(self.outcome, self.count_BR[index_M], self.advantage_B[index_M])
+        tracks = (self.count_BR, self.advantage_BR, self.guest_B)
+        return outcome_term(self.outcome, *(track[index_M] for track in tracks))
 
     def measures(self, scored: Scored) -> dict[str, Tensor]:
         found = {}
         if self.outcome.clip is not None:
-            found["clip_share"] = self.outcome.clipped(scored, self.advantage_B).float()
+            found["clip_share"] = self.outcome.clipped(scored, self.advantage_BR).float()
         if scored.teacher_NV is not None:
-            found["sign_conflict"] = (advantage(scored) * self.advantage_B[scored.row_N] < 0.0).float()
+            own_N = self.advantage_BR[scored.row_N, scored.time_N]
+            found["sign_conflict"] = (advantage(scored) * own_N < 0.0).float()
         return found
 
 
-def outcome_term(outcome: GroupOutcome, count_BR: Tensor, advantage_B: Tensor) -> OutcomeTerm:
+def outcome_term(outcome: GroupOutcome, count_BR: Tensor, advantage_BR: Tensor, guest_B: Tensor) -> OutcomeTerm:
     """The term of a batch, or of some of its rows."""
 
     def loss(scored: Scored) -> Tensor:
-        return outcome.policy_gradient(scored, advantage_B)
+        return outcome.policy_gradient(scored, advantage_BR, guest_B)
 
-    return OutcomeTerm("outcome", count_BR, loss, outcome=outcome, advantage_B=advantage_B)
+    return OutcomeTerm("outcome", count_BR, loss, outcome=outcome, advantage_BR=advantage_BR, guest_B=guest_B)
 
 
 @torch.no_grad()
@@ -145,6 +149,27 @@ class Step:
         ask = self._ask if asks else lambda part: (None, None)
         return [MicroBatch(index_M, rollouts.rows(index_M), ask) for index_M in self.cut(rollouts) if len(index_M)]
 
+    @torch.no_grad()
+    def contrast(self) -> Tensor:
+        """log of the mean, over the teacher's contrasting contexts, of the chance that it gives each response token:
+        float[B, R], 0 where there is no such context or another process scores."""
+        config, limit = self.teacher.config, self.teacher.context_limit(self.model)
+        found = torch.full((config.contrasts, *self.rollouts.behaviour_BR.shape), -torch.inf)
+        found = found.to(self.rollouts.behaviour_BR)
+        for k in range(config.contrasts):
+            told = add_contexts(self.rollouts, config.contrast, self.prompts, self.batch, limit, f"contrast {k}")
+            for part in self.parts(told, asks=True):
+                row_N, time_N = positions(part.rollouts.length_B)
+                token_N, teacher = part.rollouts.response_BR[row_N, time_N], part.targets()[0]
+                if teacher is None:
+                    continue
+                spans = blocks(part.rollouts.length_B, self.model.config.vocab_size)
+                own_N = torch.cat([of_token(teacher(at), token_N[at]) for at in spans])
+                shown_N = part.rollouts.has_context_B[row_N]
+                found[k, part.index_M[row_N], time_N] = torch.where(shown_N, own_N, -torch.inf)
+        count_BR = (found > -torch.inf).sum(dim=0)
+        return torch.where(count_BR > 0, found.logsumexp(dim=0) - count_BR.clamp(min=1).log(), 0.0)
+
     def _ask(self, part: Rollouts) -> Targets:
         started = time.perf_counter()
         targets = self.teacher.targets(part, self.model)
@@ -157,3 +182,4 @@ class Extension(Protocol):
 
     def extend(self, batches: list[LossBatch], step: Step) -> list[LossBatch]:
         """The step's batches, the responses first, with what the part changes and adds."""
+        ...

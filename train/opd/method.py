@@ -6,18 +6,19 @@ Nothing here knows a method by name. `also` holds further distillation terms on 
 and weights of its own; `fork` looks into the future of high-loss tokens (`topd.py`).
 """
 
-from dataclasses import field
+from collections.abc import Sequence
+from dataclasses import field, replace
 from typing import Any, ClassVar, Literal
 
 from synth.ranges import AboveZero, settings
 from train.opd.divergence.interface_and_topk import Divergence, NoDivergence
 from train.opd.divergence.kl_and_jsd import ReverseKL
 from train.opd.divergence.sampled_kl import PolicyGradient, TopKPolicyGradient
+from train.opd.log_probs import OF_TEACHER
 from train.opd.loss_terms import Extension
 from train.opd.outcome import TRRD, GroupOutcome, NoOutcome, OutcomeConfig
 from train.opd.regularizer import GoldLikelihood, RegularizerConfig
 from train.opd.schedule import Schedule
-from train.opd.source.mixed_samplers import Revision
 from train.opd.source.samplers import Sampler, StudentSampler
 from train.opd.teacher.context import PEERS, sections
 from train.opd.teacher.external_and_oracle import ExternalTeacher, NoTeacher, OracleTeacher
@@ -31,11 +32,12 @@ OFF_POLICY = "a source whose tokens another distribution drew (source, its tempe
 
 @settings
 class Term:
-    """One distillation term: `coefficient` times the weighted divergence."""
+    """One distillation term: `coefficient` times the weighted divergence; schedule: in place of the method's."""
 
     divergence: Divergence
     weight: WeightConfig = field(default_factory=WeightConfig)
     coefficient: AboveZero = 1.0
+    schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.divergence, NoDivergence):
@@ -46,8 +48,8 @@ class Term:
 class Method:
     """A point in the space of six parts. Refuses combinations in which a setting has no effect or a wrong one.
 
-    schedule: of the distillation terms. judge: what counts as right, for rewards, weights and contexts: the final
-    answer, as papers have it, or `strict`, every step, too (ours).
+    coefficient: of the first distillation term. schedule: of the distillation terms. judge: what counts as right, for
+    rewards, weights and contexts: the final answer, as papers have it, or `strict`, every step, too (ours).
 
     deviates: where and why it is not what its paper says or its authors released.
     faithful: paper | release, which of the two it follows where they differ; `release` and `paper` hold what the other
@@ -64,6 +66,7 @@ class Method:
     regularizer: RegularizerConfig = field(default_factory=RegularizerConfig)
     outcome: OutcomeConfig = field(default_factory=NoOutcome)
     also: list[Term] = field(default_factory=list)
+    coefficient: AboveZero = 1.0
     schedule: Schedule | None = None
     fork: LookAhead | None = None
     judge: Literal["answer", "strict"] = "answer"
@@ -137,7 +140,7 @@ class Method:
             return
         if not source.one_solution:
             raise ValueError(f"source={source.kind} already holds a context; accepted: teacher.context=none")
-        if sections(context) & PEERS and source.samples < 2:
+        if (sections(context) | sections(self.teacher.contrast)) & PEERS and source.samples < 2:
             raise ValueError(
                 f"teacher.context={context} shows the other responses to the same prompt; accepted: source.samples "
                 f"above 1, got {source.samples}"
@@ -147,7 +150,7 @@ class Method:
         source = self.source
         for term in self.terms:
             divergence = term.divergence
-            if divergence.sampled and not source.from_student:
+            if divergence.sampled and (source.guest_rows or not source.from_student):
                 raise ValueError(
                     f"divergence={divergence.kind}: source={source.kind} at temperature {source.temperature} does "
                     "not draw tokens from the student; accepted: source=student with source.temperature above 0"
@@ -207,8 +210,21 @@ class Method:
     @property
     def terms(self) -> list[Term]:
         """All distillation terms, the method's own first."""
-        own = [] if isinstance(self.divergence, NoDivergence) else [Term(self.divergence, self.weight)]
-        return own + list(self.also)
+        none = isinstance(self.divergence, NoDivergence)
+        own = [] if none else [Term(self.divergence, self.weight, self.coefficient, self.schedule)]
+        return own + [term if term.schedule else replace(term, schedule=self.schedule) for term in self.also]
+
+    @property
+    def changes(self) -> bool:
+        """Whether a divergence changes with the step or with the losses so far."""
+        return any(term.divergence.changes for term in self.terms)
+
+    def at(self, step: int, losses: Sequence[float]) -> "Method":
+        """The method of a step, given its first term's losses at the steps before."""
+        if not self.changes:
+            return self
+        also = [replace(term, divergence=term.divergence.at(step, losses)) for term in self.also]
+        return replace(self, divergence=self.divergence.at(step, losses), also=also)
 
     @property
     def extensions(self) -> list[Extension]:
@@ -220,14 +236,15 @@ class Method:
     @property
     def needs(self) -> set[str]:
         """Signals that must be measured before the coefficients are known."""
-        needs = set().union(self.regularizer.needs, *(t.weight.needs | t.divergence.needs for t in self.terms))
+        needs = set().union(*(term.weight.needs | term.divergence.needs for term in self.terms))
+        needs |= self.regularizer.needs | self.outcome.needs
         return needs | ({"rkl"} if self.fork is not None else set())
 
     @property
     def scores(self) -> bool:
         """Whether a teacher's log-probabilities are read at all."""
         reads = any(term.divergence.needs_teacher for term in self.terms) or self.outcome.modulate is not None
-        return reads or bool(self.needs & {"teacher_entropy", "rkl", "jsd", "log_p"})
+        return reads or bool(self.needs & OF_TEACHER)
 
     @property
     def needs_teacher(self) -> bool:
@@ -250,7 +267,7 @@ class Method:
     @property
     def needs_bare_prompts(self) -> bool:
         """Whether prompts must come without contexts that the data may have: the method puts its own there."""
-        return self.teacher.context != "none" or isinstance(self.source, Revision)
+        return self.teacher.context != "none" or self.source.context != "none"
 
     @property
     def phrases_only(self) -> bool:

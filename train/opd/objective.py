@@ -37,12 +37,12 @@ from train.opd.loss_terms import (
 from train.opd.method import Method
 from train.opd.outcome import GroupOutcome
 from train.opd.regularizer import regularizer_terms
-from train.opd.rollouts import Prompts, Rollouts
+from train.opd.rollouts import ORIGINS, Prompts, Rollouts
 from train.opd.schedule import at_step
 from train.opd.source.replay_buffer import BatchSource
 from train.opd.teacher.context import add_contexts
 from train.opd.teacher.teacher import HiddenStates, Teacher
-from train.opd.weight.weight import WeightConfig, coefficients
+from train.opd.weight.weight import coefficients
 
 
 def weigh(
@@ -54,26 +54,28 @@ def weigh(
     has_target_BR: Tensor | None = None,
 ) -> list[LossTerm]:
     """The terms of a whole batch at a step: what every position counts, schedules and combiner included."""
-    distil = at_step(method.schedule, step)
     terms: list[LossTerm] = []
-    for place, term in enumerate(method.terms if distil > 0.0 else []):
+    for place, term in enumerate(method.terms):
+        share = term.coefficient * at_step(term.schedule, step)
+        if share == 0.0:
+            continue
         target_BR = has_target_BR if term.divergence.needs_teacher else None
-        count_BR = distil * term.coefficient * coefficients(rollouts, term.weight, max_new, signals, target_BR)
+        count_BR = share * coefficients(rollouts, term.weight, max_new, signals, target_BR)
         name = f"also_{place}_{term.divergence.kind}" if place else "divergence"
         divergence = term.divergence if signals is None else term.divergence.prepared(signals)
         terms.append(DistillationTerm(name, count_BR, divergence))
     regularizers = regularizer_terms(rollouts, method.regularizer, method.weight.normaliser, max_new, signals)
     outcome = method.outcome
-    if outcome.modulate is not None:
-        outcome = replace(outcome, modulate=outcome.modulate.at(step))
     if not isinstance(outcome, GroupOutcome):
         return terms + regularizers
+    if outcome.modulate is not None:
+        outcome = replace(outcome, modulate=outcome.modulate.at(step))
     distil_B1, reward_B1 = (factor_B[:, None] for factor_B in outcome.factors(rollouts))
     terms = [replace(term, count_BR=distil_B1 * term.count_BR) for term in terms]
-    count_BR = coefficients(rollouts, WeightConfig(normaliser=outcome.normaliser), max_new)
+    count_BR, advantage_BR = outcome.positions(rollouts, max_new, signals)
     count_BR = at_step(outcome.schedule, step) * reward_B1 * count_BR
-    advantage_B = outcome.advantages(outcome.rewards(rollouts), rollouts.group_B)
-    return [*terms, *regularizers, outcome_term(outcome, count_BR, advantage_B)]
+    guest_B = rollouts.origin_B != ORIGINS.index("student")
+    return [*terms, *regularizers, outcome_term(outcome, count_BR, advantage_BR, guest_B)]
 
 
 class Objective:
@@ -100,14 +102,17 @@ class Objective:
         self.source = BatchSource(self.prompts, method.source, model, group)
         self.micro_batch, self.watch = micro_batch, watch
         self.whole_responses = any(term.divergence.whole_responses for term in method.terms)
+        self.losses: list[float] = []  # of the first term, where a divergence changes with them
         self._trained: tuple[GPT, nn.Module] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"teacher": self.teacher.state_dict(), "drawer": self.source.state_dict()}
+        state = {"teacher": self.teacher.state_dict(), "drawer": self.source.state_dict()}
+        return state | ({"losses": self.losses} if self.losses else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.teacher.load_state_dict(state.get("teacher", {}))
         self.source.load_state_dict(state.get("drawer", {}))
+        self.losses = list(state.get("losses", []))
 
     def __call__(self, model: GPT, number: int) -> StepOutput:
         """The loss of a step. With micro-batches, the gradients of all but the last are in `.grad` on return; the
@@ -149,16 +154,16 @@ class Objective:
         needs = self.method.needs if asks else self.method.regularizer.needs
         if not needs:
             return responses, step
-        scored = self._scored(responses.parts, step)
-        return responses, replace(
-            step, signals=measure(needs, step.rollouts, scored, step.model.config.vocab_size, self.group)
-        )
+        more = {"log_p_contrast": step.contrast()} if "log_p_contrast" in needs else {}
+        scored, size = self._scored(responses.parts, step), step.model.config.vocab_size
+        return responses, replace(step, signals=measure(needs, step.rollouts, scored, size, self.group, more))
 
     def _asks_teacher(self, number: int) -> bool:
         """Whether this step needs the log-probabilities of teacher or reference; where schedules are 0 it does not."""
         outcome = self.method.outcome
-        modulates = outcome.modulate is not None and at_step(outcome.schedule, number) > 0.0
-        return modulates or at_step(self.method.schedule, number) > 0.0 or self.method.regularizer.needs_reference
+        modulates = bool(outcome.modulate or outcome.needs) and at_step(outcome.schedule, number) > 0.0
+        distils = any(at_step(term.schedule, number) > 0.0 for term in self.method.terms)
+        return modulates or distils or self.method.regularizer.needs_reference
 
     def _scored(self, parts: list[MicroBatch], step: Step) -> Iterator[tuple[Tensor, Scored]]:
         """All blocks of positions, without gradient, each with the rows of its micro-batch."""
@@ -179,7 +184,8 @@ class Objective:
         if has_target_BR is not None:
             name = "told" if self.method.teacher.context != "none" else "known"
             step.totals.add_share(name, has_target_BR, step.rollouts)
-        return weigh(self.method, step.rollouts, self.prompts.max_new, step.number, step.signals, has_target_BR)
+        method = self.method.at(step.number, self.losses)
+        return weigh(method, step.rollouts, self.prompts.max_new, step.number, step.signals, has_target_BR)
 
     def _sum(self, batches: list[LossBatch], step: Step) -> Tensor:
         """The loss of all micro-batches; all but the last have gone backward."""
@@ -237,6 +243,8 @@ class Objective:
         totals, positions = step.totals, step.positions
         totals.gather(self.group)
         positions.gather(self.group)
+        if self.method.changes:
+            self.losses.append(totals.terms["divergence"])
         (generation,) = self.group.sum([generation])
         generated = 0 if generation == 0.0 else int(step.rollouts.length_B.sum())
         return StepOutput(

@@ -18,14 +18,16 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from synth.ranges import AboveZero, OneOf, Positive, Share, settings
+from synth.judge.checker import MALFORMED
+from synth.ranges import AboveZero, NotNegative, OneOf, Positive, Share, settings
 from train.config.schema import Choice
 from train.opd.divergence.sampled_kl import PPOClip
-from train.opd.log_probs import Scored
-from train.opd.rollouts import Rollouts, group_mean, judged_right
+from train.opd.log_probs import Scored, Signals
+from train.opd.rollouts import ORIGINS, Rollouts, agrees, group_mean, judged_right
 from train.opd.schedule import OpenShare, Schedule
-from train.opd.weight.weight import Normaliser
+from train.opd.weight.weight import Normaliser, WeightConfig, coefficients
 
+PRIVILEGED = ORIGINS.index("privileged")  # responses apart: in no group of an outcome
 EPSILON = 1e-6  # keeps the standard deviation of an all-equal group from dividing by zero
 LOG_RATIO = 1.0  # TRRD clamps log(q/p) to [-1, 1]
 
@@ -40,7 +42,7 @@ def answer(rollouts: Rollouts) -> Tensor:
     return torch.as_tensor(rollouts.verdicts.answer_right, device=rollouts.prompt_B.device).float()
 
 
-REWARDS: dict[str, Callable[[Rollouts], Tensor]] = {"strict": strict, "answer": answer}
+REWARDS: dict[str, Callable[[Rollouts], Tensor]] = {"strict": strict, "answer": answer, "majority": agrees}
 
 
 def drgrpo_advantage(reward_B: Tensor, group_B: Tensor) -> Tensor:
@@ -82,7 +84,12 @@ def route(reward_B: Tensor, weight: float) -> Factors:
     return 1.0 - reward_B, weight * reward_B
 
 
-COMBINERS = {"add": add, "convex": convex, "mask": mask, "route": route}
+def rewarded(reward_B: Tensor, weight: float) -> Factors:
+    """Distillation as its own weights have it, outcome on rewarded responses alone: R A + d."""
+    return torch.ones_like(reward_B), weight * reward_B
+
+
+COMBINERS = {"add": add, "convex": convex, "mask": mask, "route": route, "rewarded": rewarded}
 
 
 class Modulation(Choice):
@@ -138,6 +145,7 @@ class OutcomeConfig(Choice):
 
     schedule: Schedule | None = None
     modulate: Modulation | None = None
+    needs: frozenset[str] = frozenset()
 
 
 @settings
@@ -149,8 +157,10 @@ class NoOutcome(OutcomeConfig, kind="none"):
 class GroupOutcome(PPOClip, OutcomeConfig):
     """A policy gradient with advantages relative to the group.
 
-    combiner: add | convex | mask | route. reward: strict | answer, null: what the method judges by. weight: in the
-    loss, times the schedule. modulate: trrd | rlsd. normaliser: token | sequence | constant.
+    combiner: add | convex | mask | route | rewarded. reward: strict | answer | majority, null: what the method judges
+    by. weight: in the loss, times the schedule. modulate: trrd | rlsd. normaliser: token | sequence | constant.
+    guest_shape: c of f(q) = q / (q + c), which stands for the ratio in responses that the student did not write (LUFFY,
+    2504.14945; 0: q itself); null: their ratio as any other.
     """
 
     combiner: Annotated[str, OneOf(*COMBINERS)] = "add"
@@ -159,6 +169,7 @@ class GroupOutcome(PPOClip, OutcomeConfig):
     schedule: Schedule | None = None
     modulate: Modulation | None = None
     normaliser: Normaliser = "token"
+    guest_shape: NotNegative | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -169,6 +180,13 @@ class GroupOutcome(PPOClip, OutcomeConfig):
     def advantages(self, reward_B: Tensor, group_B: Tensor) -> Tensor:
         """The advantage of every response of a whole batch: float[B], without gradient."""
 
+    def positions(self, rollouts: Rollouts, max_new: int, signals: Signals | None) -> tuple[Tensor, Tensor]:
+        """What every position counts, and its advantage: float[B, R] each, for a whole batch."""
+        apart_B = rollouts.origin_B == PRIVILEGED
+        count_BR = coefficients(rollouts, WeightConfig(normaliser=self.normaliser), max_new, None, ~apart_B[:, None])
+        advantage_B = self.advantages(self.rewards(rollouts), 2 * rollouts.group_B + apart_B)
+        return count_BR, advantage_B[:, None].expand(count_BR.shape)
+
     def rewards(self, rollouts: Rollouts) -> Tensor:
         """The reward of every response: float[B], 0 or 1."""
         reward = judged_right if self.reward is None else REWARDS[self.reward]
@@ -178,21 +196,27 @@ class GroupOutcome(PPOClip, OutcomeConfig):
         """What every row counts in the distillation terms and in the outcome."""
         return COMBINERS[self.combiner](self.rewards(rollouts), self.weight)
 
-    def ratio_and_advantage(self, scored: Scored, advantage_B: Tensor) -> tuple[Tensor, Tensor]:
+    def ratio_and_advantage(self, scored: Scored, advantage_BR: Tensor) -> tuple[Tensor, Tensor]:
         """The ratio (with gradient) and the advantage (without) at every position, modulated by the teacher."""
-        advantage_N = advantage_B[scored.row_N]
+        advantage_N = advantage_BR[scored.row_N, scored.time_N]
         if self.modulate is not None:
             return self.modulate(scored, advantage_N)
         return (scored.log_q_N - scored.behaviour_N).exp(), advantage_N
 
-    def policy_gradient(self, scored: Scored, advantage_B: Tensor) -> Tensor:
-        """-min(r A, clip(r) A) at every response position: float[N]."""
-        return -self.gain(*self.ratio_and_advantage(scored, advantage_B))
+    def policy_gradient(self, scored: Scored, advantage_BR: Tensor, guest_B: Tensor | None = None) -> Tensor:
+        """-min(r A, clip(r) A) at every response position: float[N]. guest_B: bool, rows that others wrote."""
+        ratio_N, advantage_N = self.ratio_and_advantage(scored, advantage_BR)
+        gain_N = self.gain(ratio_N, advantage_N)
+        if self.guest_shape is None or guest_B is None:
+            return -gain_N
+        q_N = scored.log_q_N.exp()
+        shaped_N = q_N / (q_N + self.guest_shape) if self.guest_shape else q_N
+        return -torch.where(guest_B[scored.row_N], shaped_N * advantage_N, gain_N)
 
     @torch.no_grad()
-    def clipped(self, scored: Scored, advantage_B: Tensor) -> Tensor:
+    def clipped(self, scored: Scored, advantage_BR: Tensor) -> Tensor:
         """bool[N]: where the clip takes the gradient away."""
-        ratio_N, advantage_N = self.ratio_and_advantage(scored, advantage_B)
+        ratio_N, advantage_N = self.ratio_and_advantage(scored, advantage_BR)
         return self.gain(ratio_N, advantage_N) != ratio_N * advantage_N
 
 
@@ -214,3 +238,55 @@ class DrGRPO(GroupOutcome, kind="drgrpo"):
 
     def advantages(self, reward_B: Tensor, group_B: Tensor) -> Tensor:
         return drgrpo_advantage(reward_B, group_B)
+
+
+@settings
+class ProcessGRPO(GRPO, kind="grpo_process"):
+    """GRPO with process supervision (2402.03300, section 4.1.3), its dense reward the checker's word on each step.
+
+    A step has reward 1 where it is no mistake, else 0; behind the last stands the response's own reward. Rewards are
+    centred and scaled by all of their group; a token's advantage is the sum over the steps that end at it or later.
+    """
+
+    def positions(self, rollouts: Rollouts, max_new: int, signals: Signals | None) -> tuple[Tensor, Tensor]:
+        count_BR, _ = super().positions(rollouts, max_new, signals)
+        verdicts, device = rollouts.verdicts, rollouts.prompt_B.device
+        last_B1 = (rollouts.length_B - 1)[:, None]
+        stop_BS = torch.cat([torch.as_tensor(verdicts.stop, device=device).long() - 1, last_B1], dim=1)
+        kind_BS = torch.as_tensor(verdicts.kind, device=device)
+        reward_BS = torch.cat([(kind_BS < MALFORMED).to(count_BR.dtype), self.rewards(rollouts)[:, None]], dim=1)
+        counts_BS = torch.cat([kind_BS >= 0, torch.ones_like(last_B1, dtype=torch.bool)], dim=1)
+        row_M, step_M = counts_BS.nonzero(as_tuple=True)
+        scaled_M = self.advantages(reward_BS[row_M, step_M], rollouts.group_B[row_M])
+        before_BR = torch.zeros_like(count_BR).index_put((row_M, stop_BS[row_M, step_M]), scaled_M, accumulate=True)
+        return count_BR, before_BR.flip(1).cumsum(1).flip(1)
+
+
+@settings
+class RLCSD(GRPO, kind="rlcsd"):
+    """GRPO with contrastive credit (2606.11709): what a right hint says of a token beyond what wrong hints say.
+
+    e = log p(y; the teacher's context) - log mean p(y; its contrast); the advantage moves by clip(strength tanh(e /
+    tau), +-bound) where that is more than delta, but never past 0; those tokens are a mean of their own, times eta.
+    """
+
+    tau: AboveZero = 0.02
+    strength: AboveZero = 0.5
+    bound: AboveZero = 2.0
+    delta: NotNegative = 0.02
+    eta: AboveZero = 1.0
+    needs = frozenset({"log_p", "log_p_contrast"})
+
+    def positions(self, rollouts: Rollouts, max_new: int, signals: Signals | None) -> tuple[Tensor, Tensor]:
+        count_BR, advantage_BR = super().positions(rollouts, max_new, signals)
+        if signals is None:
+            raise RuntimeError("outcome=rlcsd: the teacher's contexts were not scored")
+        e_BR = torch.where(signals["log_p_contrast"] < 0.0, signals["log_p"] - signals["log_p_contrast"], 0.0)
+        moved_BR = (self.strength * torch.tanh(e_BR / self.tau)).clamp(-self.bound, self.bound)
+        counted_BR = count_BR > 0
+        chosen_BR = counted_BR & (moved_BR.abs() > self.delta)
+        sign_BR = advantage_BR.sign()
+        shaped_BR = sign_BR * (sign_BR * (advantage_BR + moved_BR)).clamp(min=0.0)
+        masks = ((counted_BR & ~chosen_BR).to(count_BR.dtype), chosen_BR.to(count_BR.dtype))
+        rest_BR, own_BR = (mask_BR / mask_BR.sum().clamp(min=1.0) for mask_BR in masks)
+        return rest_BR + self.eta * own_BR, torch.where(chosen_BR, shaped_BR, advantage_BR)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from synth.ranges import NotNegative, settings
 from train.opd.divergence.interface_and_topk import NLL
-from train.opd.log_probs import Scored, Signals, kl
+from train.opd.log_probs import Scored, Signals, kl, of_token
 from train.opd.loss_terms import LossBatch, LossTerm, Step
 from train.opd.rollouts import Rollouts
 from train.opd.schedule import OpenShare
@@ -40,8 +40,28 @@ def log_likelihood(scored: Scored) -> Tensor:
     return scored.log_q_N
 
 
+def reference_k2(scored: Scored) -> Tensor:
+    """Half the squared log(q/r) of the sampled token: in expectation the gradient of KL(q, r) (SDPG, 2606.04036)."""
+    return 0.5 * log_to_reference(scored) ** 2
+
+
+def reference_k3(scored: Scored) -> Tensor:
+    """r/q - 1 - log(r/q) of the sampled token: in expectation the gradient of KL(r, q); the usual one of GRPO."""
+    d_N = log_to_reference(scored)
+    return (-d_N).exp() - 1.0 + d_N
+
+
+def log_to_reference(scored: Scored) -> Tensor:
+    """log q(y) - log r(y): float[N]."""
+    if scored.reference_NV is None:
+        raise RuntimeError("regularizer.ref_k2, ref_k3: the student at step 0 was not scored")
+    return scored.log_q_N - of_token(scored.reference_NV, scored.token_N)
+
+
 POSITION: dict[str, Callable[[Scored], Tensor]] = {
     "ref_kl": reference_kl,
+    "ref_k2": reference_k2,
+    "ref_k3": reference_k3,
     "entropy": negative_entropy,
     "unlikelihood": log_likelihood,
 }
@@ -49,15 +69,17 @@ POSITION: dict[str, Callable[[Scored], Tensor]] = {
 
 @settings
 class RegularizerConfig:
-    """Coefficients, 0 for off: ref_kl (KL to the student at step 0), gold_nll (NLL of the step's documents), entropy
-    (of the student, positive: kept high, negative: pushed down), unlikelihood (of the first wrong response to each
-    prompt that has right ones too, the mean over each, then over them).
+    """Coefficients, 0 for off: ref_kl (KL to the student at step 0; ref_k2, ref_k3: sampled), gold_nll (NLL of the
+    step's documents), entropy (of the student, positive: kept high, negative: pushed down), unlikelihood (of the first
+    wrong response to each prompt that has right ones too, the mean over each, then over them).
 
     entropy_top: only the share of positions where it is highest, and their mean; entropy_all: and where it is as high
     among those that are not learned from.
     """
 
     ref_kl: NotNegative = 0.0
+    ref_k2: NotNegative = 0.0
+    ref_k3: NotNegative = 0.0
     gold_nll: NotNegative = 0.0
     entropy: float = 0.0
     unlikelihood: NotNegative = 0.0
@@ -75,7 +97,7 @@ class RegularizerConfig:
     @property
     def needs_reference(self) -> bool:
         """Whether the student at step 0 must be scored."""
-        return self.ref_kl > 0.0
+        return max(self.ref_kl, self.ref_k2, self.ref_k3) > 0.0
 
     @property
     def needs(self) -> set[str]:

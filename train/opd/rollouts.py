@@ -8,11 +8,12 @@ addressed by (seed, use, step): its rollouts are a function of weights and step,
 Legend: B rows, T columns (prompt and response), R response columns, N response positions, row after row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.gpt import GPT
@@ -20,13 +21,14 @@ from synth.dataset import Source
 from synth.documents import Documents
 from synth.judge.checker import Verdicts
 from synth.kernel.rng import key
-from synth.problem.arrays import Problems
+from synth.problem.arrays import Problems, concatenate
 from synth.store.encodings import Encoding, encoding_of
 from synth.world.vocabulary import EOS, PAD
 from train.core.state import forward_flops
 from train.data.batches import pad
 
-ORIGINS = ("student", "gold", "teacher", "spliced", "revision")  # who wrote a response
+NO_ANSWER = -1  # in `Verdicts.answer`
+ORIGINS = ("student", "gold", "teacher", "spliced", "revision", "privileged")  # who wrote a response
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,17 @@ class Rollouts:
 def judged_right(rollouts: Rollouts) -> Tensor:
     """float[B]: 1 for the responses that count as right."""
     return torch.as_tensor(rollouts.right, device=rollouts.prompt_B.device).float()
+
+
+def agrees(rollouts: Rollouts) -> Tensor:
+    """float[B]: 1 where the written answer is the most frequent one of its group, which needs no truth; 0 on a tie."""
+    written, group = rollouts.verdicts.answer, rollouts.group_B.cpu().numpy()
+    found = np.zeros(len(written), dtype=np.float32)
+    for g in np.unique(group):
+        votes, counts = np.unique(written[(group == g) & (written != NO_ANSWER)], return_counts=True)
+        if len(votes) and (counts == counts.max()).sum() == 1:
+            found[(group == g) & (written == votes[counts.argmax()])] = 1.0
+    return torch.from_numpy(found).to(rollouts.prompt_B.device)
 
 
 def group_mean(value_B: Tensor, group_B: Tensor) -> Tensor:
@@ -259,6 +272,36 @@ def assemble(
         eos=tokens.eos,
         pad=tokens.pad,
     )
+
+
+TRACKS = ("tokens_BT", "prompt_B", "length_B", "trainable_BR", "behaviour_BR", "group_B", "origin_B")
+
+
+def stacked(parts: list[dict[str, Tensor]], pad: int) -> dict[str, Tensor]:
+    """The tracks of several batches as those of one, row after row."""
+    whole = {}
+    for name in TRACKS:
+        tracks, fill = [part[name] for part in parts], pad if name == "tokens_BT" else 0
+        if tracks[0].ndim > 1:
+            width = max(track.shape[1] for track in tracks)
+            tracks = [F.pad(track, (0, width - track.shape[1]), value=fill) for track in tracks]
+        whole[name] = torch.cat(tracks)
+    return whole
+
+
+def judged(tracks: Mapping[str, Tensor], problems: Problems, prompts: Prompts) -> Rollouts:
+    """The record of some tracks, with the checker's verdicts."""
+    tokens, track = prompts.tokens, dict(tracks)
+    own = responses(track["tokens_BT"], track["prompt_B"], track["length_B"], tokens.pad).cpu().numpy()
+    verdicts = tokens.check(problems, own, track["length_B"].cpu().numpy())
+    common = {"judge": prompts.judge, "eos": tokens.eos, "pad": tokens.pad}
+    return Rollouts(problems=problems, verdicts=verdicts, **track, **common)  # type: ignore[arg-type]
+
+
+def together(parts: Sequence[Rollouts], prompts: Prompts) -> Rollouts:
+    """Batches of responses to the same prompts as one, row after row."""
+    tracks = stacked([{name: getattr(part, name) for name in TRACKS} for part in parts], prompts.tokens.pad)
+    return judged(tracks, concatenate([part.problems for part in parts]), prompts)
 
 
 def generation_flops(model: GPT, prompt_B: Tensor, length_B: Tensor, times: int) -> float:

@@ -41,7 +41,6 @@ from train.opd.diagnostics.rollout_log import SampleLog
 from train.opd.method import Method
 from train.opd.objective import Objective
 from train.opd.rollouts import Prompts
-from train.opd.source.mixed_samplers import Revision
 from train.opd.source.samplers import GoldDocuments
 from train.opd.teacher.context import check_skill, described, longest, measure_skill
 from train.opd.teacher.ema_teacher import Synced
@@ -159,7 +158,8 @@ def load(path: str, setting: str, config: OpdConfig, source: Source, device: tor
     prompt = int(documents.prompt.max())
     gold = int((np.diff(documents.offsets) - documents.prompt).max())
     reads = method.teacher.is_self or setting == "teacher"
-    recipe = method.teacher.context if reads else "attempt" if isinstance(method.source, Revision) else "none"
+    recipes = [method.teacher.context if reads else "none", method.source.context if setting == "student" else "none"]
+    recipe = max(recipes, key=lambda sections: longest(sections, config.max_new, gold))
     context = longest(recipe, config.max_new, gold)
     if prompt + context + config.max_new > model.config.context:
         per_token = longest(recipe, 1, gold) - longest(recipe, 0, gold) + 1
@@ -211,7 +211,7 @@ def skill_of(config: OpdConfig, student: GPT, teacher: Teacher) -> dict[str, Any
     context = config.method.teacher.context
     if context == "none" or (run_path(plain(config), config.inputs) / "skill.json").exists():
         return None
-    reader = student if config.method.teacher.is_self else teacher.model.models[0]
+    reader = student if config.method.teacher.is_self or teacher.model is None else teacher.model.models[0]
     skill = measure_skill(reader, config.data, context, config.skill.problems)
     if config.skill.stop:
         check_skill(skill)

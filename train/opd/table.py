@@ -12,7 +12,7 @@ its authors released, behind the one of the two that it follows; `method.faithfu
 import re
 import sys
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -23,6 +23,7 @@ from train.config.schema import Choice, build, defaults, plain
 from train.opd.method import Method
 from train.opd.outcome import Modulation
 from train.opd.teacher.teacher import Route
+from train.tables import Table
 
 FOLDER = CONFIGS / "method"
 PARTS = ("source", "teacher", "divergence", "weight", "regularizer", "outcome")
@@ -73,9 +74,12 @@ def row(name: str) -> dict[str, str]:
     method, usual = read(name), Method("usual")
     cells = {part: cell(getattr(method, part), getattr(usual, part)) for part in PARTS}
     cells["divergence"] = cells["divergence"] or method.divergence.kind
+    if method.coefficient != 1.0:
+        cells["divergence"] = f"{method.coefficient} {cells['divergence']}"
     for term in method.also:
         weight = cell(term.weight, usual.weight)
         factor = f"{term.coefficient} " if term.coefficient != 1.0 else ""
+        factor += f"({short(plain(term.schedule))}) " if term.schedule is not None else ""
         cells["divergence"] += f" + {factor}{cell(term.divergence, usual.divergence) or term.divergence.kind}"
         cells["weight"] += f" / {weight}" if weight else ""
     if method.fork is not None:
@@ -90,12 +94,6 @@ def row(name: str) -> dict[str, str]:
     cells |= {"method": f"`{name}`", "paper": link or ("ours" if "(ours)" in text else title)}
     cells["deviates"] = form + " ".join(method.deviates.split())
     return {column: cells[column].strip(" ,") for column in COLUMNS}
-
-
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def options(schema: type, where: str = "") -> Iterator[tuple[str, type[Choice]]]:
@@ -121,7 +119,7 @@ def parts() -> str:
         for kind, chosen in choice.options.items():
             settings = ", ".join(f"{n} {short(v)}" for n, v in defaults(chosen).items() if n != "kind")
             rows.append([f"`method.{name}`", f"`{kind}`", settings, (chosen.__doc__ or "").split("\n")[0]])
-    return markdown(("setting", "option", "settings and defaults", "what it is"), rows)
+    return Table(["setting", "option", "settings and defaults", "what it is"], rows).markdown()
 
 
 def main(argv: list[str]) -> int:
@@ -137,7 +135,7 @@ def main(argv: list[str]) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(markdown(COLUMNS, [[cells[c] for c in COLUMNS] for cells in rows]))
+    print(Table(COLUMNS, ([cells[c] for c in COLUMNS] for cells in rows)).markdown())
     return 0
 
 

@@ -24,7 +24,7 @@ from synth.ranges import AboveZero, Positive, settings
 from train.opd.divergence.kl_and_jsd import ForwardKL
 from train.opd.log_probs import Signals
 from train.opd.loss_terms import DistillationTerm, LossBatch, LossTerm, Step
-from train.opd.rollouts import Prompts, Rollouts, generation_flops, join
+from train.opd.rollouts import Prompts, Rollouts, assemble, generation_flops
 from train.opd.schedule import Discount, OpenShare
 from train.opd.weight.token_weights import top
 
@@ -140,38 +140,12 @@ def find_forks(
     at, real = (row_N[fork_N], time_N[fork_N]), int(fork_N.sum())
     if real == 0:
         return Forks(weight_BR, None, at, len(rows), 0, flops)
-    futures = as_rollouts(fork_N, prefixes, drawn, problems, verdicts, rollouts, at[0], prompts)
+    real_F, length_F = fork_N.nonzero().squeeze(1).tolist(), drawn.lengths_B[fork_N]
+    width = int(length_F.max())
+    texts, own = [prefixes[i] for i in real_F], (drawn.tokens_BT[fork_N, :width], length_F)
+    behaviour_FK, group_F = drawn.sampling_logprobs_BT[fork_N, :width], rollouts.group_B[at[0]]
+    futures = assemble(prompts, texts, problems.take(real_F), *own, behaviour_FK, group_F, "teacher")
     return Forks(weight_BR, futures, at, len(rows), real, flops)
-
-
-def as_rollouts(
-    fork_N: Tensor,
-    prefixes: list[list[int]],
-    drawn: Samples,
-    problems: Problems,
-    verdicts: Verdicts,
-    rollouts: Rollouts,
-    row_F: Tensor,
-    prompts: Prompts,
-) -> Rollouts:
-    """The futures at the forks as responses to their prefixes."""
-    real_F = fork_N.nonzero().squeeze(1).tolist()
-    length_F = drawn.lengths_B[fork_N]
-    response_FK = drawn.tokens_BT[fork_N, : int(length_F.max())]
-    tokens_FT, prompt_F = join([prefixes[i] for i in real_F], response_FK, length_F)
-    return Rollouts(
-        tokens_BT=tokens_FT,
-        prompt_B=prompt_F,
-        length_B=length_F,
-        trainable_BR=torch.arange(response_FK.shape[1], device=length_F.device) < length_F[:, None],
-        behaviour_BR=drawn.sampling_logprobs_BT[fork_N, : response_FK.shape[1]],
-        group_B=rollouts.group_B[row_F],
-        origin_B=rollouts.origin_B[row_F],
-        problems=problems.take(real_F),
-        verdicts=Verdicts(*(field[real_F] for field in verdicts)),
-        eos=prompts.tokens.eos,
-        pad=prompts.tokens.pad,
-    )
 
 
 def future_coefficients(forks: Forks, config: LookAhead, counts_BR: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from train.core.loop import SINGLE_PROCESS
 from train.opd.log_probs import Scored, measure
 from train.opd.method import Method
 from train.opd.objective import weigh
-from train.opd.rollouts import Rollouts, positions
+from train.opd.rollouts import ORIGINS, Rollouts, positions
 
 TOLERANCE = 1e-6
 END, PROMPT = 1, 2  # the end token of the files; tokens of the prompt that is put before the responses
@@ -80,10 +80,10 @@ class Variant:
 
     method, overrides: as on the command line. scale: of our loss, where the release divides by another number.
     constant: what the release's value has beyond ours, without gradient. from_student: the tokens count as drawn from
-    the student as it is, whatever the file says. has_context: bool[B], rows whose teacher reads something.
-    micro_batches: rows of each; their losses are averaged. value: whether the loss itself is compared, not its gradient
-    alone. step: of the run, for what changes with it. padded: padding has positions, too. form: which of a method's two
-    forms is meant.
+    the student as it is, whatever the file says. has_context: bool[B], rows whose teacher reads something. signals:
+    what is measured before the loss, where the file gives it. micro_batches: rows of each; their losses are averaged.
+    value: whether the loss itself is compared, not its gradient alone. step: of the run, for what changes with it.
+    padded: padding has positions, too. form: which of a method's two forms is meant.
     """
 
     name: str
@@ -98,6 +98,7 @@ class Variant:
     step: int = 0
     padded: bool = False
     form: str = "release"
+    signals: Mapping[str, Tensor] | None = None
 
     def composed(self) -> Method:
         form = [f"faithful={self.form}"] if has_forms(self.method) else []
@@ -150,7 +151,7 @@ def batch(file: File, student_NV: Tensor, from_student: bool) -> tuple[Rollouts,
         trainable_BR=file.tensor("in_mask"),
         behaviour_BR=behaviour_BR,
         group_B=file.tensor("in_group").long() if "in_group" in file else torch.zeros(B, dtype=torch.long),
-        origin_B=torch.zeros(B, dtype=torch.long),
+        origin_B=ORIGINS.index("teacher") * written_by_teacher(file).long(),
         problems=None,
         verdicts=verdicts,
         eos=END,
@@ -161,17 +162,24 @@ def batch(file: File, student_NV: Tensor, from_student: bool) -> tuple[Rollouts,
     return rollouts, Scored(student_NV, teacher_NV, reference_NV, *tracks, older_NV)
 
 
+def written_by_teacher(file: File) -> Tensor:
+    """bool[B]: rows that the file says are the teacher's."""
+    name = next((name for name in ("in_off_policy_rows", "in_chosen_rows") if name in file), None)
+    return torch.zeros(len(file.length_B), dtype=torch.bool) if name is None else file.tensor(name)
+
+
 def loss_of(file: File, variant: Variant, method: Method, z_BRV: Tensor) -> Tensor:
     """The loss of a batch by our parts, as `train.opd.objective` sums it."""
     student_NV = torch.log_softmax(z_BRV[positions(file.length_B)] / method.source.trained_at, dim=-1)
     rollouts, scored = batch(file, student_NV, variant.from_student)
-    if method.scores and scored.teacher_NV is None:
+    if method.scores and scored.teacher_NV is None and variant.signals is None:
         raise KeyError("in_teacher_logits")
     if scored.teacher_NV is not None:
         target_NV = method.teacher.transform(scored.teacher_NV, scored.reference_NV)
         scored = scored._replace(teacher_NV=target_NV)
     blocks = [(torch.arange(len(rollouts)), scored)]
-    signals = measure(method.needs, rollouts, blocks, student_NV.shape[-1], SINGLE_PROCESS) if method.needs else None
+    needs = set() if variant.signals else method.needs
+    signals = measure(needs, rollouts, blocks, student_NV.shape[-1], SINGLE_PROCESS, variant.signals)
     has_target_BR = None
     if variant.has_context is not None:
         has_target_BR = variant.has_context[:, None].expand(rollouts.trainable_BR.shape)

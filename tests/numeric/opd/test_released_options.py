@@ -5,7 +5,7 @@ import torch
 
 from tests.helpers.opd_batches import pair, record
 from train.opd.divergence.interface_and_topk import Divergence, StudentTopK
-from train.opd.divergence.kl_and_jsd import AdaptiveKL, InterpolatedKL, ReverseKL
+from train.opd.divergence.kl_and_jsd import TAID, AdaptiveKL, ReverseKL
 from train.opd.divergence.sampled_kl import PolicyGradient, PPOClip, TopKPolicyGradient
 
 
@@ -47,7 +47,7 @@ def test_top_k_policy_gradient_has_the_gradient_of_the_weighted_log_ratios():
     torch.testing.assert_close(slope(d, z_NV, p_NV), by_hand)
 
 
-@pytest.mark.parametrize("d", [AdaptiveKL(), InterpolatedKL()], ids=lambda d: d.kind)
+@pytest.mark.parametrize("d", [AdaptiveKL(), TAID()], ids=lambda d: d.kind)
 def test_adaptive_and_interpolated_kl_are_zero_with_no_gradient_at_the_teacher_alone(d):
     z_NV, p_NV = pair()
     assert (d(record(z_NV, p_NV)) > 0.0).all()

@@ -155,10 +155,10 @@ def test_the_clipped_objective_is_grpo_s(case, loss_type, normaliser, high, trl)
         "old_per_token_logps": case.behaviour_BR,
     }
     theirs = trl.grpo._compute_loss(trainer, MagicMock(), inputs)
-    config = GRPO(clip=0.2, clip_high=high)
-    ours_N = config.policy_gradient(case.scored, case.advantage_B)
+    config, advantage_BR = GRPO(clip=0.2, clip_high=high), case.advantage_B[:, None].expand(B, R)
+    ours_N = config.policy_gradient(case.scored, advantage_BR)
     case.same(case.ours(ours_N, WeightConfig(normaliser=normaliser)), theirs)
-    free_N = GRPO().policy_gradient(case.scored, case.advantage_B)
+    free_N = GRPO().policy_gradient(case.scored, advantage_BR)
     assert not torch.allclose(ours_N, free_N), "the clip had nothing to act on"
 
 

@@ -53,12 +53,13 @@ def scored_pair(source: Source, prompts: Prompts) -> tuple[Scored, Rollouts]:
 def test_trrd_with_all_its_share_on_the_student_is_grpo_and_rlsd_with_none_too(source, prompts):
     scored, rollouts = scored_pair(source, prompts)
     advantage_B = torch.randn(len(rollouts), generator=torch.Generator().manual_seed(0))
-    plain = GRPO(clip=0.2).policy_gradient(scored, advantage_B)
-    trrd = GRPO(clip=0.2, modulate=TRRD(mix=1.0)).policy_gradient(scored, advantage_B)
-    rlsd = GRPO(clip=0.2, modulate=RLSD(mix=0.0, bound=0.2)).policy_gradient(scored, advantage_B)
+    advantage_BR = advantage_B[:, None].expand_as(rollouts.response_BR)
+    plain = GRPO(clip=0.2).policy_gradient(scored, advantage_BR)
+    trrd = GRPO(clip=0.2, modulate=TRRD(mix=1.0)).policy_gradient(scored, advantage_BR)
+    rlsd = GRPO(clip=0.2, modulate=RLSD(mix=0.0, bound=0.2)).policy_gradient(scored, advantage_BR)
     torch.testing.assert_close(trrd, plain)
     torch.testing.assert_close(rlsd, plain)
-    half = GRPO(clip=0.2, modulate=TRRD(mix=0.5)).policy_gradient(scored, advantage_B)
+    half = GRPO(clip=0.2, modulate=TRRD(mix=0.5)).policy_gradient(scored, advantage_BR)
     assert not torch.allclose(half, plain)
 
 

@@ -4,7 +4,7 @@ The first wrong step of a response is the checker's (`Verdicts.first_mistake`): 
 the student goes wrong is asked of responses that have one, at positions with a target.
 """
 
-from collections import Counter
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -26,15 +26,16 @@ class StepTotals:
     """Sums over the micro-batches of a step; `metrics()` at its end."""
 
     def __init__(self) -> None:
-        self.terms: Counter[str] = Counter()
+        self.terms: dict[str, float] = defaultdict(float)
         self.shares: dict[str, float] = {}
-        self.tokens: Counter[str] = Counter({"teacher": 0, "update": 0})
-        self.flops: Counter[str] = Counter({"teacher": 0.0, "update": 0.0})
+        self.tokens: dict[str, int] = defaultdict(int, teacher=0, update=0)
+        self.flops: dict[str, float] = defaultdict(float, teacher=0.0, update=0.0)
         self.teacher_seconds = 0.0
 
     def add_terms(self, terms: dict[str, Tensor]) -> None:
         """A block's terms of the loss."""
-        self.terms.update({name: float(value.detach()) for name, value in terms.items()})
+        for name, value in terms.items():
+            self.terms[name] += float(value.detach())
 
     def add_update(self, model: GPT, part: Rollouts) -> None:
         """What the student read of a micro-batch to learn from it."""
@@ -68,9 +69,11 @@ class StepTotals:
         if not group.is_main and "futures" in self.flops:
             self.flops["futures"] = 0.0
         for name in ("terms", "tokens", "flops"):
-            total: Counter[str] = Counter()
-            for own in group.gather(getattr(self, name)):
-                total.update(own)  # `+` would drop what is not above zero
+            own = getattr(self, name)
+            total = defaultdict(own.default_factory)
+            for part in group.gather(own):
+                for kind, value in part.items():
+                    total[kind] += value
             setattr(self, name, total)
 
     def metrics(self) -> dict[str, float]:

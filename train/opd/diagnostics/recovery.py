@@ -64,7 +64,7 @@ class Recovery:
         if self.teacher.config.context != "none":
             found_B = found_B & rollouts.has_context_B.cpu().numpy()
         rows = np.flatnonzero(found_B)
-        if not len(rows):
+        if not len(rows) or self.teacher.model is None:
             return {}
         part = rollouts.rows(torch.from_numpy(rows).to(rollouts.prompt_B.device))
         writer_B = np.full(len(rows), -1)

@@ -9,6 +9,7 @@ Legend: N response positions, V vocabulary, K entries of the support. p teacher 
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -36,6 +37,7 @@ class Divergence(Choice):
     needs_teacher = True
     needs_old = False
     sampled = False
+    changes = bounded = False
 
     @abstractmethod
     def __call__(self, scored: Scored) -> Tensor:
@@ -53,12 +55,12 @@ class Divergence(Choice):
         """bool[N]: where a clip changes something; None without clips."""
         return None
 
-    @property
-    def whole_responses(self) -> bool:
-        return False
+    def at(self, step: int, losses: Sequence[float]) -> "Divergence":
+        """The divergence of a step, given its losses at the steps before; only where it `changes`."""
+        return self
 
     @property
-    def bounded(self) -> bool:
+    def whole_responses(self) -> bool:
         return False
 
     @property

@@ -4,14 +4,15 @@ Legend: N response positions, K entries of the support. p teacher target, q stud
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
-from dataclasses import field
-from math import log, log1p
+from collections.abc import Callable, Sequence
+from dataclasses import field, replace
+from math import exp, log, log1p
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from synth.ranges import AboveZero, Share, settings
+from synth.ranges import AboveZero, NotNegative, Positive, Range, Share, settings
 from train.opd.divergence.interface_and_topk import Divergence, Full, Support, TopK
 from train.opd.log_probs import Scored
 from train.opd.schedule import OpenShare
@@ -36,8 +37,10 @@ def at_temperature(scored: Scored, temperature: float) -> Scored:
     return scored._replace(student_NV=student_NV, teacher_NV=teacher_NV)
 
 
-def mixture(a_NK: Tensor, b_NK: Tensor, share: float) -> Tensor:
+def mixture(a_NK: Tensor, b_NK: Tensor, share: float | Tensor) -> Tensor:
     """log(share * a + (1 - share) * b) for 0 < share < 1."""
+    if isinstance(share, Tensor):
+        return torch.logaddexp(a_NK + share.log(), b_NK + (-share).log1p())
     return torch.logaddexp(a_NK + log(share), b_NK + log1p(-share))
 
 
@@ -58,15 +61,19 @@ class ExactDivergence(Divergence):
     def k(self) -> int | None:
         return self.support.k if isinstance(self.support, TopK) else None
 
-    @abstractmethod
     def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
         """Entries whose sum is the divergence: float[N, K]. `kl`: the entries of a KL on this support."""
+        raise NotImplementedError
+
+    def of(self, scored: Scored, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+        """The same for those that look at the whole record, too."""
+        return self.entries(p_NK, q_NK, kl)
 
     def _entries(self, scored: Scored) -> Tensor:
         if self.temperature != 1.0:
             scored = at_temperature(scored, self.temperature)
         p_NK, q_NK = self.support(scored)
-        return self.entries(p_NK, q_NK, generalised_kl_entries if self.support.generalised else kl_entries)
+        return self.of(scored, p_NK, q_NK, generalised_kl_entries if self.support.generalised else kl_entries)
 
     def __call__(self, scored: Scored) -> Tensor:
         entries_NK = self._entries(scored)
@@ -119,26 +126,49 @@ class JSD(ExactDivergence, kind="jsd"):
 
 @settings
 class SkewedKL(ExactDivergence):
-    """A KL to a mixture of both, DistiLLM (2402.03898), at most -log alpha. alpha: the first one's share of it."""
+    """A KL to a mixture of both, DistiLLM (2402.03898), at most -log alpha. alpha: the first one's share of it.
+
+    anchor: m of DistiLLM-2's curriculum (2503.07067), the mean at the start of the gap g between both models' geometric
+    mean probabilities of a response: its alpha is 1 - (1 - alpha) m / g, from 0.01 to alpha, with gradient as released.
+    """
 
     alpha: OpenShare = 0.1
+    anchor: float | None = None
     bounded = True
+
+    @property
+    def whole_responses(self) -> bool:
+        return self.anchor is not None
+
+    def shares(self, scored: Scored, a_N: Tensor, b_N: Tensor) -> Tensor | float:
+        """alpha at each position, float[N, 1], from the tokens' log-probabilities in the first and the second."""
+        if self.anchor is None:
+            return self.alpha
+        length_B = torch.bincount(scored.row_N).clamp(min=1)
+        means = (a_N.new_zeros(len(length_B)).index_add(0, scored.row_N, x_N) / length_B for x_N in (a_N, b_N))
+        first_B, second_B = (mean_B.exp() for mean_B in means)
+        alpha_B = 1.0 - (1.0 - self.alpha) * self.anchor / (first_B - second_B + 1e-5)
+        return alpha_B.clamp(0.01, self.alpha)[scored.row_N][:, None]
 
 
 @settings
 class SkewForwardKL(SkewedKL, kind="skew_fkl"):
     """Skew forward KL: KL(p, a p + (1-a) q)."""
 
-    def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
-        return kl(p_NK, mixture(p_NK, q_NK, self.alpha))
+    def of(self, scored: Scored, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+        share = self.shares(scored, scored.log_p_N, scored.log_q_N)
+        return kl(p_NK, mixture(p_NK, q_NK, share))
 
 
 @settings
 class SkewReverseKL(SkewedKL, kind="skew_rkl"):
-    """Skew reverse KL: KL(q, (1-a) p + a q)."""
+    """Skew reverse KL: KL(q, (1-a) p + a q). stopped: without gradient through q in the mixture (DistiLLM-2)."""
 
-    def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
-        return kl(q_NK, mixture(q_NK, p_NK, self.alpha))
+    stopped: bool = False
+
+    def of(self, scored: Scored, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+        share = self.shares(scored, scored.log_q_N, scored.log_p_N)
+        return kl(q_NK, mixture(q_NK.detach() if self.stopped else q_NK, p_NK, share))
 
 
 @settings
@@ -172,15 +202,73 @@ class AdaptiveKL(ExactDivergence, kind="akl"):
         return (1.0 - share_N1) * kl(p_NK, q_NK) + share_N1 * kl(q_NK, p_NK)
 
 
-@settings
-class InterpolatedKL(ExactDivergence, kind="taid"):
-    """Forward KL to softmax((1 - t) sg[z_q] + t z_p), a target between the student as it is and its teacher.
+class MovingTarget(ExactDivergence):
+    """A KL between the student and a target made of the teacher's distribution and of the student's as it is."""
 
-    TAID (2501.16937); t = `share` is fixed here, its adaptive schedule is not offered.
-    """
+    reverse = False
 
-    share: Share = 0.4
-    bounded = True
+    @abstractmethod
+    def target(self, p_NK: Tensor, q_NK: Tensor) -> Tensor:
+        """The target's log-probabilities, from those of the teacher and, without gradient, of the student."""
 
     def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
-        return kl(torch.log_softmax((1.0 - self.share) * q_NK.detach() + self.share * p_NK, dim=-1), q_NK)
+        target_NK = torch.log_softmax(self.target(p_NK, q_NK.detach()), dim=-1)
+        return kl(q_NK, target_NK) if self.reverse else kl(target_NK, q_NK)
+
+
+@settings
+class TAID(MovingTarget, kind="taid"):
+    """Forward KL to softmax((1 - t) sg[z_q] + t z_p), a mix of logits (2501.16937).
+
+    t goes from `start` to `end`, at least as fast as a line of `steps`, and faster while the loss falls: at most by
+    `alpha` (1 - t) in a step, through a momentum `momentum` of its relative change.
+    """
+
+    start: Share = 0.4
+    end: Share = 1.0
+    steps: Positive = 150
+    alpha: NotNegative = 5e-4
+    momentum: OpenShare = 0.99
+    bounded = True
+    changes = True
+
+    def target(self, p_NK: Tensor, q_NK: Tensor) -> Tensor:
+        return (1.0 - self.start) * q_NK + self.start * p_NK
+
+    def at(self, step: int, losses: Sequence[float]) -> "TAID":
+        return replace(self, start=self.shares(losses)[-1]) if losses else self
+
+    def shares(self, losses: Sequence[float]) -> list[float]:
+        """t behind each step, from the losses of the steps so far; the first only begins the comparison."""
+        t, drift, found = self.start, 0.0, []
+        for step, loss in enumerate(losses):
+            if step:
+                before = losses[step - 1]
+                drift = self.momentum * drift + (1.0 - self.momentum) * (before - loss) / (before + 1e-15)
+                line = self.start + (self.end - self.start) * step / self.steps
+                t = min(self.end, max(line, t + self.alpha * (1.0 - t) / (1.0 + exp(-drift))))
+            found.append(t)
+        return found
+
+
+@settings
+class Veto(MovingTarget, kind="veto"):
+    """KL to softmax(z_p + b sg[z_q]), the teacher sharpened where the student agrees (2601.07155); `reverse`: from it.
+
+    b falls from `power` to 0 on a line of `steps`: left where it is the student would collapse to the teacher's mode.
+    """
+
+    power: Annotated[float, Range(least=0, below=1)] = 0.8
+    steps: Positive = 150
+    reverse: bool = False
+    changes = True
+
+    def target(self, p_NK: Tensor, q_NK: Tensor) -> Tensor:
+        return p_NK + self.power * q_NK
+
+    @property
+    def bounded(self) -> bool:
+        return not self.reverse
+
+    def at(self, step: int, losses: Sequence[float]) -> "Veto":
+        return replace(self, power=self.power * max(0.0, 1.0 - step / self.steps))

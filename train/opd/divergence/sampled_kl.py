@@ -9,13 +9,14 @@ from, y response token.
 """
 
 from dataclasses import field
+from math import log
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from synth.ranges import AboveZero, BadSetting, OneOf, Range, settings
-from train.opd.divergence.interface_and_topk import Divergence, StudentTopK, Support, TopK
+from train.opd.divergence.interface_and_topk import Divergence, StudentTopK, TopK
 from train.opd.log_probs import Scored, Signals, kl, of_token
 from train.opd.schedule import Discount, OpenShare
 
@@ -28,7 +29,7 @@ class PPOClip:
     ratio counts at most this much, with no gradient beyond (dual-clip PPO, 1912.09729)."""
 
     clip: OpenShare | None = None
-    clip_high: OpenShare | None = None
+    clip_high: AboveZero | None = None
     dual_clip: Annotated[float, Range(above=1)] | None = None
 
     def __post_init__(self) -> None:
@@ -68,16 +69,19 @@ class PolicyGradient(PPOClip, Divergence, kind="rkl_pg"):
     minus the sampled KL, importance-sampling loss). rho is one up to rounding where y was drawn from q itself, and
     corrects for another sampling distribution.
 
-    adv_clip: c, in nats; guards against tokens the teacher finds impossible. gamma: A gets the discounted d of the
-    tokens that follow; gamma = 1 is the gradient of the sequence's KL (MiniLLM, 2306.08543); length_norm: their mean,
-    or short empty answers win. decompose: the token's own d is replaced by the exact reverse KL, and only the future is
-    sampled (MiniLLM's single-step decomposition); own: it stays in A, and in that mean, too. whiten: A less its mean,
-    over its deviation, both of the batch as a padded rectangle, zeros included (both: MiniLLM, released code). baseline
-    rkl: A = d + RKL, centred, of the same expectation (vOPD). ratio: false leaves rho out (Lightning OPD, 2604.13010).
-    frozen_advantage: q in d is the student that drew y, so d stays while a batch is used again (G-OPD, Lightning OPD).
+    adv_clip: c, in nats; guards against tokens the teacher finds impossible. floor: d is at least log(f / (1 - f)), the
+    least that a mixture with share f of the teacher would give (REOPOLD, 2603.11137). gamma: A gets the discounted d of
+    the tokens that follow; gamma = 1 is the gradient of the sequence's KL (MiniLLM, 2306.08543); length_norm: their
+    mean, or short empty answers win. decompose: the token's own d is replaced by the exact reverse KL, and only the
+    future is sampled (MiniLLM's single-step decomposition); own: it stays in A, and in that mean, too. whiten: A less
+    its mean, over its deviation, both of the batch as a padded rectangle, zeros included (both: MiniLLM, released
+    code). baseline rkl: A = d + RKL, centred, of the same expectation (vOPD). ratio: false leaves rho out (Lightning
+    OPD, 2604.13010). frozen_advantage: q in d is the student that drew y, so d stays while a batch is used again
+    (G-OPD, Lightning OPD).
     """
 
     adv_clip: AboveZero | None = None
+    floor: OpenShare | None = None
     gamma: Discount | None = None
     length_norm: bool = False
     decompose: bool = False
@@ -129,6 +133,8 @@ class PolicyGradient(PPOClip, Divergence, kind="rkl_pg"):
         reward_N = (scored.log_p_N - self._old(scored)).detach()
         if self.adv_clip is not None:
             reward_N = reward_N.clamp(-self.adv_clip, self.adv_clip)
+        if self.floor is not None:
+            reward_N = reward_N.clamp(min=log(self.floor / (1.0 - self.floor)))
         advantage_N = torch.zeros_like(reward_N) if self.decompose else reward_N
         if self.gamma is not None:
             future_N, count_N = discounted_future(reward_N, scored, self.gamma)
@@ -182,7 +188,7 @@ class TopKPolicyGradient(PPOClip, Divergence, kind="topk_pg"):
     its gradient would be that of the reverse KL.
     """
 
-    support: Support = field(default_factory=StudentTopK)
+    support: TopK = field(default_factory=StudentTopK)
     weigh: Annotated[str, OneOf("student", "teacher")] = "student"
     needs_old = True
 

@@ -1,10 +1,13 @@
 """Responses that more than one model, or more than one attempt, had a part in.
 
-Student or gold (GKD), token mixture (MiniLLM), wrong responses that the teacher finishes (DASD), revisions (SD-Zero).
+Student or gold (GKD), student and teacher (DistiLLM-2, LUFFY), token mixtures (MiniLLM, SKD), a student that reads the
+solution (HDPO, pi-Distill), wrong responses that the teacher finishes (DASD), revisions (SD-Zero).
 
 Legend: B rows, R response columns, V vocabulary.
 """
 
+from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -17,16 +20,28 @@ from models.decode.cache import KVCache
 from models.decode.decoder import Decoder
 from models.decode.sampling import Samples, inverse_cdf_sample, sample
 from models.gpt import GPT
-from synth.contexts.sections import written
+from synth.contexts.sections import parse, written
 from synth.problem.arrays import Problems
-from synth.ranges import Positive, Share, settings
+from synth.ranges import BadSetting, Positive, Share, settings
 from synth.world import vocabulary as W
 from synth.world.vocabulary import EOS, PAD
 from train.core.state import forward_flops
 from train.opd.log_probs import of_token
-from train.opd.rollouts import ORIGINS, Prompts, Rollouts, assemble, generation_flops, join, repeated_prompts
+from train.opd.rollouts import (
+    ORIGINS,
+    Prompts,
+    Rollouts,
+    assemble,
+    generation_flops,
+    group_mean,
+    join,
+    judged_right,
+    repeated_prompts,
+    together,
+)
 from train.opd.schedule import OpenShare, Schedule, at_step
 from train.opd.source.samplers import GoldDocuments, SampledResponses, needed
+from train.opd.teacher.context import add_contexts
 
 
 @settings
@@ -43,6 +58,76 @@ class StudentOrGold(SampledResponses, kind="mix"):
         return GoldDocuments().draw(prompts, step, student, other)
 
 
+@settings
+class WithTeacher(SampledResponses, kind="with_teacher"):
+    """`samples` responses of the student and `guests` of the teacher to each prompt, in one group.
+
+    DistiLLM-2 (2503.07067): one of each, a pair. LUFFY (2504.14945): seven and one.
+    """
+
+    reuse: Positive = 1
+    guests: Positive = 1
+    guest_rows = True
+    model = "teacher"
+    writes_as_student = True
+
+    def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
+        own, flops = self.sample_from(student, prompts, step, "student")
+        guests, more = self.sample_from(needed(other), prompts, step, "teacher", self.guests, "guest")
+        return together([own, guests], prompts), flops + more
+
+
+@settings
+class Privileged(SampledResponses, kind="privileged"):
+    """Responses of the student while it reads a `context`, for it to learn without (pi-Distill, 2602.04942)."""
+
+    reuse: Positive = 1
+    context: str = "gold"
+    whole_batch = True
+    writes_as_student = True
+
+    def __post_init__(self) -> None:
+        parse(self.context)
+
+    def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
+        return self.told(prompts, step, student, self.samples, "student")
+
+    def told(self, prompts: Prompts, step: int, student: GPT, times: int, origin: str) -> tuple[Rollouts, float]:
+        """The responses behind the bare prompts; behaviour_BR: their log-probability given the context."""
+        gold, _ = GoldDocuments().draw(prompts, step, student, None)
+        gold = gold.rows(torch.arange(len(gold), device=gold.prompt_B.device).repeat_interleave(times))
+        limit = student.config.context - prompts.max_new + int(gold.length_B.min())
+        contexts = add_contexts(gold, self.context, prompts, step, limit).context
+        bare = [row[:n] for row, n in zip(gold.tokens_BT.tolist(), gold.prompt_B.tolist(), strict=True)]
+        texts = [[*context, *row] for context, row in zip(contexts, bare, strict=True)]
+        ends = {"eos": prompts.tokens.eos, "pad": prompts.tokens.pad}
+        generator = prompts.generator(f"told {self.context}", step)
+        drawn = sample(student, texts, prompts.max_new, temperature=self.temperature, generator=generator, **ends)
+        own = (drawn.tokens_BT, drawn.lengths_B, drawn.sampling_logprobs_BT)
+        read_B = torch.tensor([len(text) for text in texts])
+        flops = generation_flops(student, read_B, drawn.lengths_B.cpu(), times)
+        return assemble(prompts, bare, gold.problems, *own, gold.group_B, origin), flops
+
+
+@settings
+class Rescued(Privileged, kind="rescued"):
+    """The student's responses and, for prompts that it never gets right, those among `tries` with a `context` read that
+    are right (HDPO, 2603.23871). The rescues count in no group of an outcome."""
+
+    tries: Positive = 4
+
+    def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
+        own, flops = self.sample_from(student, prompts, step, "student")
+        unsolved = own.group_B[group_mean(judged_right(own), own.group_B) == 0.0].unique()
+        if not len(unsolved):
+            return own, flops
+        tried, more = self.told(prompts, step, student, self.tries, "privileged")
+        flops += more * len(unsolved) / prompts.count  # only these prompts would need to be asked
+        kept_B = torch.isin(tried.group_B, unsolved) & (judged_right(tried) > 0.0)
+        kept = [tried.rows(kept_B.nonzero().squeeze(1))] if kept_B.any() else []
+        return together([own, *kept], prompts), flops
+
+
 class Drawn(NamedTuple):
     """Continuations: tokens int64[B, R] padded, lengths int64[B], log-probabilities float32[B, R]."""
 
@@ -55,7 +140,7 @@ class Drawn(NamedTuple):
 def blended(
     a: GPT,
     b: GPT,
-    share: float,
+    mixed: Callable[[Tensor, Tensor], Tensor],
     prompts: list[list[int]],
     max_new: int,
     temperature: float,
@@ -63,7 +148,7 @@ def blended(
     pad: int,
     generator: torch.Generator,
 ) -> Drawn:
-    """Continue prompts token by token from (1 - share) a + share b; both models read every prompt and token."""
+    """Continue prompts token by token from a mixture of two models' log-probabilities; both read every token."""
     device, longest = a.embed.weight.device, max(map(len, prompts))
     length_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
     tokens_BT = torch.tensor([prompt + [pad] * (longest - len(prompt)) for prompt in prompts], device=device)
@@ -77,8 +162,7 @@ def blended(
     open_B = torch.ones(len(prompts), dtype=torch.bool, device=device)
     tokens, behaviours = [], []
     for t in range(max_new):
-        a_BV, b_BV = (F.log_softmax(z / temperature, dim=-1) for z in logits)
-        mixed_BV = torch.logaddexp(a_BV + np.log1p(-share), b_BV + np.log(share))
+        mixed_BV = mixed(*(F.log_softmax(z / temperature, dim=-1) for z in logits))
         token_B1 = inverse_cdf_sample(mixed_BV, uniform_BR[:, t]).masked_fill(~open_B[:, None], pad)
         tokens.append(token_B1)
         behaviours.append(of_token(mixed_BV, token_B1[:, 0])[:, None].masked_fill(~open_B[:, None], 0.0))
@@ -91,31 +175,60 @@ def blended(
     return Drawn(tokens_BR, (~ended_BR).sum(1), behaviour_BR)
 
 
-@settings
-class TokenMixture(SampledResponses, kind="blend"):
-    """Teacher-mixed sampling (MiniLLM, 2306.08543): each token from (1 - share) q + share p."""
+class Mixture(SampledResponses):
+    """Responses whose every token comes from a mixture of student and teacher."""
 
-    reuse: Positive = 1
-    share: Share = 0.2
     model = "teacher"
-    writes_as_student = True
 
     def __post_init__(self) -> None:
         if self.temperature == 0.0:
-            raise ValueError("source.temperature=0.0: a blend is of two distributions; accepted: numbers above 0")
+            raise BadSetting("temperature=0.0: a mixture is of two distributions; accepted: numbers above 0")
+
+    @abstractmethod
+    def mixed(self, q_BV: Tensor, p_BV: Tensor) -> Tensor:
+        """The mixture's log-probabilities, from those of student and teacher."""
 
     def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
         documents, times, teacher = prompts.documents(step), self.samples, needed(other)
-        if self.share in (0.0, 1.0):
-            return self.sample_from(teacher if self.share else student, prompts, step, "student")
         texts = repeated_prompts(documents, times)
         generator = prompts.generator("rollout", step, times * prompts.max_new)
         ends = prompts.tokens.eos, prompts.tokens.pad
-        drawn = blended(student, teacher, self.share, texts, prompts.max_new, self.temperature, *ends, generator)
+        drawn = blended(student, teacher, self.mixed, texts, prompts.max_new, self.temperature, *ends, generator)
         group_B = prompts.first + torch.arange(len(texts), device=drawn.length_B.device) // times
         rollouts = assemble(prompts, texts, documents.problems.repeat(times), *drawn, group_B, "student")
         flops = sum(generation_flops(m, rollouts.prompt_B, drawn.length_B, times) for m in (student, teacher))
         return rollouts, flops
+
+
+@settings
+class TokenMixture(Mixture, kind="blend"):
+    """Teacher-mixed sampling (MiniLLM, 2306.08543): each token from (1 - share) q + share p."""
+
+    reuse: Positive = 1
+    share: Share = 0.2
+    writes_as_student = True
+
+    def mixed(self, q_BV: Tensor, p_BV: Tensor) -> Tensor:
+        return torch.logaddexp(q_BV + np.log1p(-self.share), p_BV + np.log(self.share))
+
+    def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
+        if self.share in (0.0, 1.0):
+            return self.sample_from(needed(other) if self.share else student, prompts, step, "student")
+        return super().draw(prompts, step, student, other)
+
+
+@settings
+class Interleaved(Mixture, kind="interleaved"):
+    """Speculative distillation (SKD, 2410.11325): the student proposes a token; one that is not among the teacher's `k`
+    likeliest is drawn from the teacher instead."""
+
+    reuse: Positive = 1
+    k: Positive = 8
+
+    def mixed(self, q_BV: Tensor, p_BV: Tensor) -> Tensor:
+        kept_BV = torch.full_like(q_BV, -torch.inf).scatter(-1, p_BV.topk(self.k).indices, 0.0) + q_BV
+        redrawn_B1 = torch.log1p(-kept_BV.exp().sum(dim=-1, keepdim=True).clamp(max=1.0))
+        return torch.logaddexp(kept_BV, redrawn_B1 + p_BV)
 
 
 def rows_of(drawn: Samples) -> list[tuple[list[int], list[float]]]:
@@ -205,6 +318,7 @@ class Revision(SampledResponses, kind="revision"):
     tries: Literal["initial", "live"] = "initial"
     whole_batch = True
     one_solution = False
+    context = "attempt"
 
     @property
     def model(self) -> str | None:

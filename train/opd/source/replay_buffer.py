@@ -5,20 +5,21 @@ that buffer is part of a run's state, so a resumed run replays the same response
 """
 
 from collections.abc import Mapping
-from dataclasses import field
+from copy import copy
+from dataclasses import field, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from models.gpt import GPT
-from synth.ranges import Positive, settings
+from synth.ranges import AboveZero, NotNegative, Positive, settings
 from train.core.distributed import Group
 from train.core.loop import SINGLE_PROCESS
-from train.opd.rollouts import Prompts, Rollouts
+from train.opd.log_probs import blocks, of_token
+from train.opd.rollouts import TRACKS, Prompts, Rollouts, judged, positions, stacked
 from train.opd.schedule import Schedule, at_step
-from train.opd.source.samplers import OwnResponses, Sampler, check_share
+from train.opd.source.samplers import GoldDocuments, OwnResponses, Sampler, check_share
+from train.opd.teacher.teacher import log_probs_of
 
 
 @settings
@@ -34,19 +35,32 @@ class Replay(OwnResponses, kind="replay"):
         check_share("source.refresh", self.refresh)
 
 
-TRACKS = ("tokens_BT", "prompt_B", "length_B", "trainable_BR", "behaviour_BR", "group_B", "origin_B")
+@settings
+class Adaptive(OwnResponses, kind="adaptive"):
+    """Documents at first and, as the loss on held-out documents stops falling, more and more of the student's own
+    responses, new and kept ones (DistiLLM, 2402.03898).
 
+    A threshold h rises by `rise` whenever that loss, asked every `every` steps, is not below the last by more than
+    minus `epsilon`. For u < h (1 - step / steps) the student answers; for u < h a kept batch comes back, or while fewer
+    than `capacity` are kept the student answers; else documents.
+    """
 
-def stacked(parts: list[dict[str, Tensor]], pad: int) -> dict[str, Tensor]:
-    """The tracks of several batches as those of one, row after row."""
-    whole = {}
-    for name in TRACKS:
-        tracks, fill = [part[name] for part in parts], pad if name == "tokens_BT" else 0
-        if tracks[0].ndim > 1:
-            width = max(track.shape[1] for track in tracks)
-            tracks = [F.pad(track, (0, width - track.shape[1]), value=fill) for track in tracks]
-        whole[name] = torch.cat(tracks)
-    return whole
+    capacity: Positive = 16
+    rise: AboveZero = 0.1
+    epsilon: NotNegative = 0.1
+    every: Positive = 10
+    steps: Positive = 150
+    whole_batch = True
+
+    def choice(self, u: float, threshold: float, step: int, full: bool) -> str:
+        """gold, student or kept, for one uniform draw; `step` counts from 1."""
+        if u < threshold * (1.0 - step / self.steps) or (u < threshold and not full):
+            return "student"
+        return "kept" if u < threshold else "gold"
+
+    def risen(self, threshold: float, before: float, loss: float) -> tuple[float, float]:
+        """Threshold and the loss to compare with, behind a check."""
+        return (min(threshold + self.rise, 1.0), loss) if loss >= before + self.epsilon else (threshold, before)
 
 
 class BatchSource:
@@ -58,6 +72,7 @@ class BatchSource:
     def __init__(self, prompts: Prompts, sampler: Sampler, model: GPT | None, group: Group = SINGLE_PROCESS) -> None:
         self.prompts, self.sampler, self.model, self.group = prompts, sampler, model, group
         self.kept: list[dict[str, Any]] = []  # oldest first: `batch`, the index of its prompts, and the tracks
+        self.threshold: tuple[float, float] | None = None  # of an adaptive source, with the loss to compare with
 
     def __call__(self, student: GPT, step: int) -> tuple[Rollouts, float, int]:
         """The rollouts of a step, this process's FLOPs for them (0: kept or gold), the index of their prompts."""
@@ -66,13 +81,38 @@ class BatchSource:
         if isinstance(sampler, Replay) and self.kept:
             again = prompts.chance("refresh", step) >= at_step(sampler.refresh, step)
             place = int(prompts.chance("replay", step) * len(self.kept))
+        if isinstance(sampler, Adaptive):
+            chosen = self._choice(sampler, student, step)
+            if chosen == "gold":
+                return *GoldDocuments().draw(prompts, batch, student, None), batch
+            again, place = chosen == "kept", int(prompts.chance("replay", step) * len(self.kept))
         if again:
             return self._recall(self.kept[place], student), 0.0, self.kept[place]["batch"]
         rollouts, flops = self._draw(student, batch)
-        if sampler.reuse > 1 or isinstance(sampler, Replay):
+        capacity = sampler.capacity if isinstance(sampler, Replay | Adaptive) else int(sampler.reuse > 1)
+        if capacity:
             self.kept.append({"batch": batch} | {name: getattr(rollouts, name).cpu() for name in TRACKS})
-            self.kept = self.kept[-(sampler.capacity if isinstance(sampler, Replay) else 1) :]
+            self.kept = self.kept[-capacity:]
         return rollouts, flops, batch
+
+    def _choice(self, sampler: Adaptive, student: GPT, step: int) -> str:
+        """What an adaptive source gives at a step; checks the loss on held-out documents when it is time."""
+        if self.threshold is None or step % sampler.every == 0:
+            loss = self._held_out_loss(student)
+            self.threshold = (0.0, loss) if self.threshold is None else sampler.risen(*self.threshold, loss)
+        full = len(self.kept) >= sampler.capacity
+        return sampler.choice(self.prompts.chance("adaptive", step), self.threshold[0], step + 1, full)
+
+    def _held_out_loss(self, student: GPT) -> float:
+        """Mean negative log-likelihood of as many documents as a step has prompts, of another stream."""
+        other = copy(self.prompts.stream)
+        other.stream += "/held out"
+        gold, _ = GoldDocuments().draw(replace(self.prompts, stream=other), 0, student, None)
+        log_probs = log_probs_of(student, gold.tokens_BT, gold.prompt_B, gold.length_B)
+        row_N, time_N = positions(gold.length_B)
+        token_N = gold.response_BR[row_N, time_N]
+        spans = blocks(gold.length_B, student.config.vocab_size)
+        return -float(torch.cat([of_token(log_probs(at), token_N[at]) for at in spans]).mean())
 
     def _draw(self, student: GPT, batch: int) -> tuple[Rollouts, float]:
         """A new batch, and what this process spent on it."""
@@ -87,24 +127,22 @@ class BatchSource:
 
     def _recall(self, kept: Mapping[str, Any], student: GPT) -> Rollouts:
         """Kept responses with their problems and verdicts, which are functions of the index and the tokens."""
-        device, stream, tokens = next(student.parameters()).device, self.prompts.stream, self.prompts.tokens
-        tracks = {name: kept[name].to(device) for name in TRACKS}
-        tracks |= {"judge": self.prompts.judge, "eos": tokens.eos, "pad": tokens.pad}
+        device, stream = next(student.parameters()).device, self.prompts.stream
         every = stream.problems(range(kept["batch"] * self.prompts.count, (kept["batch"] + 1) * self.prompts.count))
-        problems = every.take(kept["group_B"].numpy())
-        empty = Rollouts(**tracks, problems=problems, verdicts=None)  # type: ignore[arg-type]
-        response_BR, length_B = empty.response_BR.cpu().numpy(), kept["length_B"].numpy()
-        return Rollouts(**tracks, problems=problems, verdicts=tokens.check(problems, response_BR, length_B))
+        tracks = {name: kept[name].to(device) for name in TRACKS}
+        return judged(tracks, every.take(kept["group_B"].numpy()), self.prompts)
 
     def state_dict(self) -> dict[str, Any]:
         """Empty for sources without memory."""
-        return {"vocabulary": self.prompts.tokens.fingerprint(), "kept": self.kept} if self.kept else {}
+        own = {"vocabulary": self.prompts.tokens.fingerprint(), "kept": self.kept} if self.kept else {}
+        return own | ({"threshold": list(self.threshold)} if self.threshold else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError when the responses were kept in another vocabulary."""
-        if state and state["vocabulary"] != self.prompts.tokens.fingerprint():
+        if "kept" in state and state["vocabulary"] != self.prompts.tokens.fingerprint():
             raise ValueError(
                 f"source={self.sampler.kind}: the kept responses are of another vocabulary than the data's; "
                 "accepted: the data settings that they were drawn with"
             )
         self.kept = list(state.get("kept", []))
+        self.threshold = tuple(state["threshold"]) if "threshold" in state else None

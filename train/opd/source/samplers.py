@@ -28,15 +28,18 @@ class Sampler(Choice):
     model: which frozen model it needs beside the student: teacher, initial (the student at step 0), or None. samples:
     responses to a prompt. reuse: steps that learn from one batch. whole_batch: whether its random numbers or verdicts
     depend on the whole batch, so that every process draws it all. one_solution: whether a row holds one solution, in a
-    prompt that has no context yet. writes_as_student: whether the student draws the tokens, now or in an earlier step.
+    prompt that has no context yet. context: what its writer reads beside the prompt. guest_rows: whether others than
+    the student write some rows. writes_as_student: whether the student draws the tokens, now or in an earlier step.
     """
 
     model: str | None = None
+    context = "none"
     samples = 1
     temperature = 0.0
     reuse = 1
     whole_batch = False
     one_solution = True
+    guest_rows = False
     writes_as_student = False
 
     @property
@@ -101,9 +104,11 @@ class SampledResponses(Sampler):
     length = None
     length_of = "budget"
 
-    def sample_from(self, model: GPT, prompts: Prompts, step: int, origin: str) -> tuple[Rollouts, float]:
-        """Responses of one model to each of the step's prompts."""
-        documents, times, whole_B = prompts.documents(step), self.samples, prompts.max_new
+    def sample_from(
+        self, model: GPT, prompts: Prompts, step: int, origin: str, times: int | None = None, use: str = "rollout"
+    ) -> tuple[Rollouts, float]:
+        """Responses of one model, `times` (null: `samples`) to each of the step's prompts. use: of random numbers."""
+        documents, times, whole_B = prompts.documents(step), times or self.samples, prompts.max_new
         if self.length_of == "gold":  # of all prompts of the step, so that every process has the same budget
             golds = replace(prompts, first=0, stop=None).documents(step)
             whole_B = float(np.median(np.diff(golds.offsets) - golds.prompt))
@@ -118,7 +123,7 @@ class SampledResponses(Sampler):
             top_p=1.0 if self.top_p is None else self.top_p,
             eos=prompts.tokens.eos,
             pad=prompts.tokens.pad,
-            generator=prompts.generator("rollout", step, times * budget),
+            generator=prompts.generator(use, step, times * budget),
         )
         group_B = prompts.first + torch.arange(len(texts), device=drawn.lengths_B.device) // times
         problems, behaviour_BR = documents.problems.repeat(times), drawn.sampling_logprobs_BT

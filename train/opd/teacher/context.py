@@ -46,20 +46,23 @@ def longest(recipe: str, response: int, gold: int) -> int:
     return max(sum(tokens(*section) for section in parse(one)) for one in recipe.split("/"))
 
 
-def add_contexts(rollouts: Rollouts, recipe: str, prompts: Prompts, step: int, limit: int) -> Rollouts:
+def add_contexts(
+    rollouts: Rollouts, recipe: str, prompts: Prompts, step: int, limit: int, use: str = "told"
+) -> Rollouts:
     """The rollouts with what their teacher reads before each.
 
     Args:
         step: of the run; addresses the order of peers and the fresh gold.
         limit: tokens that the teacher reads at most; a row that would need more gets no context.
+        use: of the random numbers.
     """
     wanted, world = sections(recipe), prompts.stream.world
     group_B = rollouts.group_B.cpu().numpy()
     first_G = np.unique(group_B, return_index=True)[1]
     problems = rollouts.problems.take(first_G)
-    golds = [None] * len(first_G)
+    golds: list[Any] = [None] * len(first_G)
     if wanted & ABOUT_GOLD:
-        at = step * prompts.count + group_B[first_G]
+        at = (step * prompts.count + group_B[first_G]).tolist()
         fresh = prompts.stream.solve(problems, f"{prompts.stream.stream}/told {prompts.seed}", at, **CORRECT)
         golds = [fresh.response(i) for i in range(len(fresh))]
     lengths = rollouts.length_B.tolist()
@@ -70,7 +73,7 @@ def add_contexts(rollouts: Rollouts, recipe: str, prompts: Prompts, step: int, l
         rows = np.flatnonzero(group_B == group_B[first_G[g]])
         group = [responses[row] for row in rows]
         verdicts = type(rollouts.verdicts)(*(field[rows] for field in rollouts.verdicts))
-        orders = rng.generators(prompts.seed, f"told {step} {g}", range(len(rows)))
+        orders = rng.generators(prompts.seed, f"{use} {step} {g}", range(len(rows)))
         verdicts = verdicts._replace(right=rollouts.right[rows])
         for own, row in enumerate(rows):
             facts = material(world, problems.take(g), group, verdicts, own, orders[own], golds[g])
@@ -95,7 +98,7 @@ def measure_skill(model: GPT, data: DataConfig, recipe: str, problems: int) -> d
         evaluate(model, data.with_context(name).source("test", "context skill"), range(problems))
         for name in (recipe.split("/")[0], "none")
     )
-    gain = paired_difference(informed.verdicts.right, bare.verdicts.right)
+    gain = paired_difference(informed.verdicts.right.tolist(), bare.verdicts.right.tolist())
     longer = informed.length.astype(float) - bare.length
     error = Z * longer.std() / np.sqrt(len(longer))
     return {

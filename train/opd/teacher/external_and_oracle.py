@@ -164,6 +164,8 @@ class OracleTeacher(TeacherConfig, kind="oracle"):
     transform: Transform = field(default_factory=Identity)
 
     def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> ScoringModel:
+        if spec is None:
+            raise RuntimeError("teacher=oracle: no data whose law it could know")
         return Exact(Oracle(spec, self.policy))
 
 

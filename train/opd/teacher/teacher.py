@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from models.gpt import GPT
 from synth.contexts.sections import parse
-from synth.ranges import settings
+from synth.ranges import Positive, settings
 from synth.spec import Spec
 from train.config.schema import Choice
 from train.core.state import forward_flops
@@ -135,7 +135,8 @@ class TeacherConfig(Choice):
     is_self: whether the student teaches itself. one_model: whether a single frozen model stands behind it.
     """
 
-    context = "none"
+    context = contrast = "none"
+    contrasts = 1
     transform: Transform = Identity()
     route: Route | None = None
     is_self = False
@@ -155,13 +156,16 @@ class TeacherConfig(Choice):
 
 @settings
 class ReadingTeacher(TeacherConfig):
-    """A model that reads a prompt, and may read a context before it."""
+    """A model that reads a prompt, and may read a context before it. contrast: another one that it is asked with, too,
+    `contrasts` times, for outcomes that compare both (RLCSD)."""
 
     context: str = "none"
     transform: Transform = field(default_factory=Identity)
+    contrast: str = "none"
+    contrasts: Positive = 4
 
     def __post_init__(self) -> None:
-        for recipe in self.context.split("/"):
+        for recipe in (*self.context.split("/"), self.contrast):
             parse(recipe)
 
 

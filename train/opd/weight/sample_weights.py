@@ -5,15 +5,16 @@ Legend: B rows.
 
 from abc import abstractmethod
 from math import log
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from synth.contexts.sections import written
-from synth.ranges import AboveZero, BadSetting, settings
+from synth.ranges import AboveZero, BadSetting, OneOf, settings
 from train.config.schema import Choice
 from train.opd.log_probs import Signals
-from train.opd.rollouts import Rollouts, group_mean, judged_right
+from train.opd.rollouts import ORIGINS, Rollouts, agrees, group_mean, judged_right
 from train.opd.schedule import OpenShare
 
 CLEARLY = log(2.0)  # nats per token by which a sentence of the teacher's is likelier to it than to the student (ours)
@@ -97,6 +98,48 @@ class FirstPair(SampleWeight, kind="pair"):
         for (group, right), row in first.items():
             chosen_B[row] = float((group, not right) in first)
         return chosen_B
+
+
+@settings
+class Unsolved(SampleWeight, kind="unsolved"):
+    """Only prompts without a right response (HDPO, 2603.23871, distils where an outcome has no gradient)."""
+
+    needs_group = True
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        return (group_mean(judged_right(rollouts), rollouts.group_B) == 0.0).float()
+
+
+@settings
+class NotAbove(SampleWeight, kind="not_above"):
+    """Only responses whose reward is not above their group's mean: all but the right ones of mixed groups (SRPO)."""
+
+    needs_group = True
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        right_B = judged_right(rollouts)
+        return (right_B <= group_mean(right_B, rollouts.group_B)).float()
+
+
+@settings
+class WrittenBy(SampleWeight, kind="written_by"):
+    """Only responses of one author, one of `rollouts.ORIGINS` (DistiLLM-2: another loss for each of a pair)."""
+
+    author: Annotated[str, OneOf(*ORIGINS)] = "teacher"
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        return (rollouts.origin_B == ORIGINS.index(self.author)).float()
+
+
+@settings
+class Consistent(SampleWeight, kind="consistent"):
+    """Only responses whose answer is the most frequent one of its prompt: selection without labels, by self-consistency
+    (2203.11171)."""
+
+    needs_group = True
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        return agrees(rollouts)
 
 
 @settings

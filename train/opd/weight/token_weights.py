@@ -5,12 +5,15 @@ Legend: B rows, R response columns.
 
 from abc import abstractmethod
 from math import log
+from typing import Annotated
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from synth.kernel.rng import key
-from synth.ranges import AboveZero, Count, NotNegative, settings
+from synth.problem.arrays import Problems, dependencies
+from synth.ranges import AboveZero, Count, NotNegative, Positive, Range, Share, settings
 from synth.world.vocabulary import EOS, SPECIALS
 from train.config.schema import Choice
 from train.opd.log_probs import Signals
@@ -20,9 +23,11 @@ from train.opd.schedule import OpenShare
 
 class TokenWeight(Choice):
     """A weight of every response position. needs: signals that it reads. by_step: whether it asks the checker where
-    steps are, so that a row must hold one solution. drops: whether tokens of weight 0 are not counted either."""
+    steps are, so that a row must hold one solution. drops: whether tokens of weight 0 are not counted either.
+    mean_one: whether the weights are divided by their mean over the tokens that count."""
 
     drops = False
+    mean_one = False
     needs: frozenset[str] = frozenset()
     by_step = False
 
@@ -108,6 +113,38 @@ class AfterMistake(TokenWeight, kind="after_mistake"):
         return (columns(rollouts) >= mistake_start(rollouts)).float()
 
 
+def uses(problems: Problems) -> np.ndarray:
+    """int64[B, slots]: how many of the parameters that the query needs depend on a parameter, directly or not."""
+    counts = np.zeros(problems.value.shape, dtype=np.int64)
+    for row in range(len(counts)):
+        problem = problems.take(row)
+        users: dict[int, set[int]] = {}
+        for slot in reversed([int(slot) for slot in problem.topo[0] if slot >= 0]):
+            for below in dependencies(problem, slot):
+                users.setdefault(below, set()).update({slot}, users.get(slot, set()))
+        for slot, found in users.items():
+            counts[row, slot] = len(found)
+    return counts
+
+
+@settings
+class Structure(TokenWeight, kind="structure"):
+    """Tokens of a step count 1 + strength times the number of needed parameters that depend on what it defines, over
+    the mean: early links of the dependency graph carry the rest (ours, after structural alignment)."""
+
+    strength: AboveZero = 1.0
+    mean_one = True
+    by_step = True
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        verdicts, counts = rollouts.verdicts, uses(rollouts.problems)
+        weight_BR = torch.ones_like(rollouts.behaviour_BR)
+        for row, step in zip(*np.nonzero((verdicts.start >= 0) & (verdicts.param >= 0)), strict=True):
+            span = slice(int(verdicts.start[row, step]), int(verdicts.stop[row, step]))
+            weight_BR[row, span] += self.strength * float(counts[row, verdicts.param[row, step]])
+        return weight_BR
+
+
 @settings
 class TopTeacherEntropy(TokenWeight, kind="teacher_entropy"):
     """Only where the teacher is most uncertain: the top `share` by H_p (EOPD, 2603.07079, by a threshold in nats)."""
@@ -117,6 +154,62 @@ class TopTeacherEntropy(TokenWeight, kind="teacher_entropy"):
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
         return top(signals["teacher_entropy"], self.share, rollouts)
+
+
+@settings
+class TopStudentEntropy(TokenWeight, kind="student_entropy"):
+    """Only where the student is most uncertain: the top `share` by H_q (REOPOLD, 2603.11137, in its second phase)."""
+
+    share: OpenShare = 0.5
+    needs = frozenset({"student_entropy"})
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        return top(signals["student_entropy"], self.share, rollouts)
+
+
+@settings
+class Confident(TokenWeight, kind="confident"):
+    """exp(-beta H_p) over its mean: the teacher counts where it is sure (SRPO, 2604.02288)."""
+
+    beta: AboveZero = 1.0
+    mean_one = True
+    needs = frozenset({"teacher_entropy"})
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        return (-self.beta * signals["teacher_entropy"]).exp()
+
+
+@settings
+class Favoured(TokenWeight, kind="favoured"):
+    """Only tokens that the teacher gives a chance above the student's by more than `threshold` (AOPD, 2605.06387)."""
+
+    threshold: Annotated[float, Range(-1, 1)] = 0.0
+    needs = frozenset({"log_p", "log_q"})
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        return (signals["log_p"].exp() - signals["log_q"].exp() > self.threshold).to(rollouts.behaviour_BR.dtype)
+
+
+@settings
+class Disfavoured(Favoured, kind="disfavoured"):
+    """Only the tokens that `favoured` leaves out."""
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        return 1.0 - super().__call__(rollouts, signals)
+
+
+@settings
+class Accepted(TokenWeight, kind="accepted"):
+    """Full weight where the student's favourite is among the teacher's `k` likeliest tokens, `rejected` elsewhere
+    (SelecTKD, 2510.24021)."""
+
+    k: Positive = 5
+    rejected: Share = 0.0
+    needs = frozenset({"favourite_rank"})
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        accepted_BR = (signals["favourite_rank"] < self.k).to(rollouts.behaviour_BR.dtype)
+        return accepted_BR + self.rejected * (1.0 - accepted_BR)
 
 
 @settings

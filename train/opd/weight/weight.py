@@ -110,6 +110,9 @@ def coefficients(
     weight_BR = count_BR * weight_B[:, None]
     for weigh in config.token:
         token_BR = weigh(rollouts, signals)
+        if weigh.mean_one:
+            kept_BR = count_BR * (weight_B != 0)[:, None]
+            token_BR = token_BR * kept_BR.sum() / (token_BR * kept_BR).sum().clamp(min=1e-12)
         weight_BR = weight_BR * token_BR
         if weigh.drops:
             count_BR = count_BR * (token_BR != 0)

@@ -79,13 +79,17 @@ def test_positions_that_a_clip_changes_and_signs_that_disagree():
     assert clipped(PolicyGradient(clip=0.2)) == [float(x) for x in stopped] and any(stopped) and not all(stopped)
     entries_NV = scored.teacher_NV.exp() * (scored.teacher_NV - scored.student_NV)
     assert clipped(ForwardKL(entry_clip=0.2)) == (entries_NV > 0.2).any(-1).float().tolist()
-    terms = [DistillationTerm("divergence", count_BR, ReverseKL()), outcome_term(GRPO(), count_BR, advantage_B)]
+    advantage_BR, guest_B = advantage_B[:, None].expand_as(count_BR), torch.zeros_like(advantage_B, dtype=torch.bool)
+    terms = [
+        DistillationTerm("divergence", count_BR, ReverseKL()),
+        outcome_term(GRPO(), count_BR, advantage_BR, guest_B),
+    ]
     found = term_measures(terms, scored)
     assert set(found) == {"sign_conflict"}
     assert found["sign_conflict"].tolist() == [
         float(a * d < 0) for a, d in zip([1] * 4 + [-1] * 3, d_N.tolist(), strict=True)
     ]
-    found = term_measures([outcome_term(GRPO(clip=0.2), count_BR, advantage_B)], scored)
+    found = term_measures([outcome_term(GRPO(clip=0.2), count_BR, advantage_BR, guest_B)], scored)
     wanted = [
         (r > 1.2 and a > 0) or (r < 0.8 and a < 0) for r, a in zip(rho_N.tolist(), [1] * 4 + [-1] * 3, strict=True)
     ]

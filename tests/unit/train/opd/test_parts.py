@@ -129,9 +129,9 @@ def test_equal_rewards_in_every_group_give_no_outcome_term():
     made = Method("x", replace(STUDENT, samples=2), NoTeacher(), NoDivergence(),
                     outcome=GRPO())  # fmt: skip
     (term,) = weigh(made, batch(*THREE, THREE[0], right=[True, True, False, False]), 10)
-    assert term.advantage_B.abs().max() == 0
+    assert term.advantage_BR.abs().max() == 0
     (term,) = weigh(made, batch(*THREE, THREE[0], right=[True, False, False, False]), 10)
-    assert term.advantage_B[:2].abs().min() > 0
+    assert term.advantage_BR[:2].abs().min() > 0
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_combinations_that_mean_nothing_are_refused(parts, message):
 @pytest.mark.parametrize(
     "part, settings, message",
     [
-        (Sampler, "buffer", "part=buffer is not known.*accepted: gold, student, teacher, cached, mix, blend"),
+        (Sampler, "buffer", "part=buffer is not known.*accepted: gold, student, teacher, cached, mix"),
         (Sampler, {"kind": "gold", "samples": 2}, "part.samples=2: unknown setting"),
         (Sampler, {"kind": "mix", "share": 2.0}, "share=2.0"),
         (Sampler, {"kind": "student", "samples": 0}, "samples=0"),
@@ -189,7 +189,7 @@ def test_combinations_that_mean_nothing_are_refused(parts, message):
         (Sampler, {"kind": "revision", "reuse": 2}, "part.reuse=2: unknown setting"),
         (Sampler, {"kind": "teacher", "top_p": 0.9}, "part.top_p=0.9: unknown setting"),
         (Sampler, {"kind": "student", "top_p": 1.0}, "top_p=1.0"),
-        (Sampler, {"kind": "blend", "temperature": 0.0}, "a blend is of two distributions"),
+        (Sampler, {"kind": "blend", "temperature": 0.0}, "a mixture is of two distributions"),
         (Sampler, {"kind": "student", "length": {"start": 0.0, "end": 1.0, "steps": 5}}, "source.length"),
         (TeacherConfig, "sibling", "part=sibling is not known.*accepted: init, ema, sync, trust, live, none, oracle"),
         (TeacherConfig, {"kind": "external", "context": "gould"}, "gould.*accepted: none"),
