@@ -1,6 +1,7 @@
 """In which parts two methods differ: settings that only one has or that have another value.
 
 python -m train.opd.diff opd gkd
+python -m train.opd.diff scope scope@release      # the two forms of a method (`faithful`)
 """
 
 import sys
@@ -8,6 +9,7 @@ from typing import Any
 
 from train.config.schema import plain
 from train.opd.table import read, short
+from train.runs.run_folder import METHOD_WORDS
 from train.tables import Table
 
 
@@ -22,9 +24,10 @@ def flat(value: Any, where: str = "") -> dict[str, str]:
 
 def difference(one: str, other: str) -> list[tuple[str, str, str]]:
     """Setting, its value in each method ("" where it has none), part by part; empty for methods of the same choices."""
-    a, b = (flat(plain(read(name))) for name in (one, other))
+    words = ("name", *METHOD_WORDS)
+    a, b = (flat({n: v for n, v in plain(read(name)).items() if n not in words}) for name in (one, other))
     names = [*a, *(name for name in b if name not in a)]
-    return [(n, a.get(n, ""), b.get(n, "")) for n in names if n != "name" and a.get(n) != b.get(n)]
+    return [(n, a.get(n, ""), b.get(n, "")) for n in names if a.get(n) != b.get(n)]
 
 
 def main(argv: list[str]) -> int:

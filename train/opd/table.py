@@ -1,7 +1,7 @@
 """Prints the methods of configs/method as a Markdown table: what each chooses in the six parts, and its paper.
 
     python -m train.opd.table            # all methods
-    python -m train.opd.table opd gkd    # some of them
+    python -m train.opd.table opd gkd    # some of them; gkd@release: the other form of one
     python -m train.opd.table --parts    # the options of each part, their settings and defaults
 
 A part that a method leaves at its default stays empty: fresh student at temperature 1, external teacher, full
@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from train.config.compose import CONFIGS
-from train.config.schema import Choice, build, defaults, plain
+from train.config.schema import Choice, assign, build, defaults, merge, plain
 from train.opd.method import Method
 from train.opd.outcome import Modulation
 from train.opd.teacher.teacher import Route
@@ -37,10 +37,12 @@ def names() -> list[str]:
 
 
 def read(name: str) -> Method:
-    """The method of a file. Raises ValueError, with what is accepted, for a name that is none."""
+    """The method of a file, NAME@release or NAME@paper in that form. Raises ValueError for a name that is none."""
+    name, _, form = name.partition("@")
     if name not in names():
         raise ValueError(f"{name}: no such method; accepted: {', '.join(names())}")
-    return build(Method, yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
+    values = merge(Method, None, yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")), "method")
+    return build(Method, assign(Method, values, ["faithful"], form, "method.faithful") if form else values)
 
 
 def short(value: Any) -> str:
@@ -86,7 +88,7 @@ def row(name: str) -> dict[str, str]:
         cells["weight"] += "fork test"
     if method.schedule is not None:
         cells["divergence"] += f", times {short(plain(method.schedule))}"
-    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (FOLDER / f"{name.partition('@')[0]}.yaml").read_text(encoding="utf-8")
     title = re.split(r"[:(]", text.lstrip("# "))[0].split(", ")[-1].strip()
     papers = re.findall(r"\b\d{4}\.\d{5}\b", text.split("name:")[0])
     link = ", ".join(f"[{number}](https://arxiv.org/abs/{number})" for number in dict.fromkeys(papers))

@@ -31,6 +31,7 @@ from train.runs.results import flat
 
 # What `kind` in a manifest may be: training and merge make models from data and from models, distillation a student.
 KINDS = ("training", "distillation", "merge", "evaluation", "probe", "analysis")
+METHOD_WORDS = ("deviates", "faithful", "release", "paper")  # of a method's file, beside the parts that it names
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,11 @@ def config_hash(config: Mapping[str, Any], inputs: Mapping[str, str] | None = No
     """The hash (64 hex digits) that two runs share when they do the same work.
 
     `inputs` maps a dotted setting that names a checkpoint (`init`, `teacher`) to a digest of its contents, which is
-    hashed instead of the path: a moved input is the same, a changed one is not.
+    hashed instead of the path: a moved input is the same, a changed one is not. Words about a method are not hashed.
     """
     body = json.loads(json.dumps({k: v for k, v in config.items() if k != "out"}))
+    for word in METHOD_WORDS if isinstance(body.get("method"), dict) else ():
+        body["method"].pop(word, None)
     for setting, digest in (inputs or {}).items():
         *parents, leaf = setting.split(".")
         node = body

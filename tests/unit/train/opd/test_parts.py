@@ -11,6 +11,7 @@ from synth.world.vocabulary import EOS, PAD
 from tests.helpers.opd_methods import method
 from train.config.compose import CONFIGS
 from train.config.schema import build, merge, missing
+from train.opd.diff import difference
 from train.opd.divergence.interface_and_topk import NLL, NoDivergence, StudentTopK
 from train.opd.divergence.kl_and_jsd import ForwardKL, ReverseKL
 from train.opd.divergence.sampled_kl import K2, PolicyGradient
@@ -287,6 +288,8 @@ def test_the_table_of_methods_has_a_row_for_each_with_its_paper(capsys):
     )
     assert main([]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(METHODS) + 2
+    assert main(["gkd@release"]) == 0 and "**release**: The release" in capsys.readouterr().out
+    assert difference("gkd", "gkd@release") == [("weight.normaliser", "sequence", "token")]
     assert main(["nope"]) == 2 and "nope: no such method" in capsys.readouterr().err
 
 

@@ -68,6 +68,8 @@ def test_identity_ignores_where_and_sees_what(tmp_path):
     base = config_hash(config(tmp_path))
     assert config_hash(config(tmp_path, out={"root": "elsewhere", "name": "b", "log_every": 3})) == base
     assert config_hash(config(tmp_path, seed=1)) != base
+    told, other = ({"name": "x", "deviates": words, "release": {"a": words}} for words in ("so", "otherwise"))
+    assert config_hash(config(tmp_path, method=told)) == config_hash(config(tmp_path, method=other)) != base
     assert config_hash(config(tmp_path, optim={"lr": 0.2})) != base
 
 
