@@ -49,7 +49,7 @@ class StepOutput:
 class Objective(Protocol):
     """A pure function of (weights, step), unless it is `Stateful` too."""
 
-    def __call__(self, model: Any, step: int) -> StepOutput:
+    def __call__(self, model: Any, step: int, /) -> StepOutput:
         """The loss of step `step` for the current weights of the model, of the class that the objective trains."""
         ...
 

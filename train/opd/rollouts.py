@@ -299,9 +299,11 @@ def judged(tracks: Mapping[str, Tensor], problems: Problems, prompts: Prompts) -
 
 
 def together(parts: Sequence[Rollouts], prompts: Prompts) -> Rollouts:
-    """Batches of responses to the same prompts as one, row after row."""
+    """Batches of responses to the same prompts as one, prompt after prompt."""
     tracks = stacked([{name: getattr(part, name) for name in TRACKS} for part in parts], prompts.tokens.pad)
-    return judged(tracks, concatenate([part.problems for part in parts]), prompts)
+    order_B = tracks["group_B"].argsort(stable=True)
+    problems = concatenate([part.problems for part in parts]).take(order_B.cpu().numpy())
+    return judged({name: track[order_B] for name, track in tracks.items()}, problems, prompts)
 
 
 def generation_flops(model: GPT, prompt_B: Tensor, length_B: Tensor, times: int) -> float:

@@ -288,7 +288,7 @@ def sdpg(file: File) -> list[Variant]:
         *clipped(file, False),
         f"outcome.dual_clip={file.setting('dual')}",
         f"coefficient={file.setting('beta')}",
-        f"regularizer={{{'ref_k3' if forward else 'ref_k2'}: {alpha}}}",
+        f"regularizer={{ref_k2: {0.0 if forward else alpha}, ref_k3: {alpha if forward else 0.0}}}",
     ]
     if file.setting("positive_only"):
         overrides += ["weight.sample=[right, contrast]", "weight.over=batch"]
