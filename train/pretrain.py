@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.branches import branched_logits
 from models.gpt import GPT, GPTConfig
 from synth.dataset import Source
 from synth.ranges import settings
@@ -25,10 +26,10 @@ from train.config.compose import REQUIRED, plain, run_entry
 from train.core import checkpoint
 from train.core.distributed import Group, gradients_averaged, process_group, replicate, shard
 from train.core.extend_vocabulary import extend_vocabulary
-from train.core.loop import SINGLE_PROCESS, StepOutput, open_together, summary, train
+from train.core.loop import SINGLE_PROCESS, Objective, StepOutput, open_together, summary, train
 from train.core.lora import LoraConfig, add_lora
 from train.core.optimizer import OptimConfig
-from train.core.state import Budget, training_flops
+from train.core.state import Budget, forward_flops, training_flops
 from train.core.torch_setup import Precision, set_up, use_deterministic_kernels
 from train.data.batches import (
     Batch,
@@ -40,6 +41,7 @@ from train.data.batches import (
     check_vocabulary,
     vocabulary_notes,
 )
+from train.data.questions import QuestionBatches, QuestionsConfig, sparse_cross_entropy
 from train.evaluation.callback import EvaluationCallback, EvaluationCallbackConfig, harder_problems
 from train.runs.results import Run, outcome
 from train.runs.run_folder import RunFolder, TrainingOutConfig
@@ -61,6 +63,7 @@ class PretrainConfig:
     init_vocabulary: `same` refuses a checkpoint of another vocabulary; `extend` keeps the rows of the tokens that both
     have, by their text, and initialises those of new tokens (`train.core.extend_vocabulary`).
     lora: train low-rank updates of these weights only.
+    questions: ask several questions about every text, with the oracle's distribution as target; null: the documents.
     precision: of the matrix products; weights, sums and the optimiser stay float32.
     parallel: with several processes, whole weights in each (ddp) or in shards (fsdp).
     """
@@ -81,8 +84,16 @@ class PretrainConfig:
     parallel: Literal["ddp", "fsdp"] = "ddp"
     init_vocabulary: Literal["same", "extend"] = "same"
     lora: LoraConfig | None = None
+    questions: QuestionsConfig | None = None
 
     def __post_init__(self) -> None:
+        plain_batches = self.batch.packing == "none" and self.batch.loss_on == "solution" and not self.batch.micro
+        plain_model = self.precision == "float32" and not self.compile and self.lora is None and self.device == "cpu"
+        if self.questions is not None and not (plain_batches and plain_model and self.data.tokens == "phrase"):
+            raise ValueError(
+                "questions: accepted: batch.packing=none, batch.loss_on=solution, batch.micro=0, precision=float32, "
+                "device=cpu, compile=false, lora=null, data.tokens=phrase; or questions=null"
+            )
         if self.init_vocabulary != "same" and self.init is None:
             raise ValueError(f"init_vocabulary={self.init_vocabulary} without init: accepted: same, or init=CHECKPOINT")
         if self.lora is not None:
@@ -150,6 +161,22 @@ class NextToken:
         return self._forward
 
 
+class AskedTokens:
+    """The objective with `questions`: mean cross-entropy to the targets of batch `step`; `excess` is then the KL from
+    the oracle to the model. Tokens count each text once."""
+
+    def __init__(self, batches: QuestionBatches) -> None:
+        self.batches = batches
+
+    def __call__(self, model: GPT, step: int) -> StepOutput:
+        b = self.batches.batch(step)
+        logits_NV = branched_logits(model, b.branches)
+        loss = sparse_cross_entropy(logits_NV, b.entry_n, b.entry_id, b.entry_p) / b.targets
+        text, whole, continued = (forward_flops(model.config, x) for x in (b.text_B, b.whole_M, b.continued_M))
+        metrics = {"floor": b.floor, "excess": loss.item() - b.floor, "targets": b.targets}
+        return StepOutput(loss, metrics, b.tokens, {"update": 3 * (text + whole - continued)})
+
+
 def build(config: PretrainConfig) -> tuple[PretrainConfig, GPT]:
     """The config with the settings that the model has, and the model to train. Raises ValueError when the checkpoint of
     `init` is missing or has another vocabulary."""
@@ -181,26 +208,38 @@ def main(config: PretrainConfig) -> None:
         check_defect(source, batch, model.config.context)
         if batch.packing == "documents":
             check_length(source, batch.window or 0, "batch.window")
-        batches = Batches(source, batch, group.rank, group.world_size)
+        objective = build_objective(config, source, batch, model.config, group)
         harder = harder_problems(config.data, config.evaluate, model.config.context)
         inputs = {"init": checkpoint.weights_digest(config.init, "init")} if config.init else {}
         seeds = {"weights": config.seed, "data": config.data.seed}
         given = plain(config), inputs, seeds, config.data.fingerprint()
         run = open_together(group, "train.pretrain", "training", *given)
         if not run.complete:
-            run_training(config, run, model, batches, group, harder)
+            run_training(config, run, model, objective, group, harder)
         if group.is_main:
             print(f"{outcome(Run(run.path))}\n{run.path}")
 
 
+def build_objective(
+    config: PretrainConfig, source: Source, batch: BatchConfig, model: GPTConfig, group: Group
+) -> Objective:
+    """What a step learns from: the tokens of documents, or several questions about each text."""
+    if config.questions is None:
+        batches = Batches(source, batch, group.rank, group.world_size)
+        return NextToken(batches, group.device, config.compile, config.precision, batch.micro, group)
+    if group.world_size > 1:
+        raise ValueError(f"questions: {group.world_size} processes; accepted: one, or questions=null")
+    least = max(model.token_shift, model.conv)
+    return AskedTokens(QuestionBatches(source, batch.documents, batch.bucket, config.questions, least))
+
+
 def run_training(
-    config: PretrainConfig, run: RunFolder, model: GPT, batches: Batches, group: Group, harder: Source | None
+    config: PretrainConfig, run: RunFolder, model: GPT, objective: Objective, group: Group, harder: Source | None
 ) -> None:
     """Trains to the end of the budget and writes the summary; `harder`: the problems of `evaluate.ood`."""
     model.to(group.device)
     if config.parallel == "fsdp" and group.world_size > 1:
         shard(model, group)
-    objective = NextToken(batches, group.device, config.compile, config.precision, config.batch.micro, group)
     written = run.path if group.is_main else None
     judge = EvaluationCallback(config.data.source("test", "validation"), config.evaluate, written, harder)
     state = train(

@@ -60,7 +60,8 @@ def stage_styles(experiments: list[Experiment]) -> dict[str, StageStyle]:
     for experiment in experiments:
         roles = experiment.roles()
         special |= {roles[role]: color for role, color in (("teacher", BLUE), ("student", GREY)) if role in roles}
-        stages += [name for name, run in experiment.runs.items() if run.kind in ("training", "distillation", "merge")]
+        models = ("training", "distillation", "merge", "grow")
+        stages += [name for name, run in experiment.runs.items() if run.kind in models]
     order = list(dict.fromkeys([*special, *stages]))
     rest = [stage for stage in order if stage not in special]
     colors = special | {stage: CYCLE[i % len(CYCLE)] for i, stage in enumerate(rest)}

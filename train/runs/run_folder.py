@@ -29,8 +29,8 @@ from synth.ranges import Count, settings
 from synth.store.files import atomic_path, atomic_write, finite, read_json, write_json
 from train.runs.results import flat
 
-# What `kind` in a manifest may be: training and merge make models from data and from models, distillation a student.
-KINDS = ("training", "distillation", "merge", "evaluation", "probe", "analysis")
+# What `kind` in a manifest may be: training makes models from data, merge and grow from models, distillation a student.
+KINDS = ("training", "distillation", "merge", "grow", "evaluation", "probe", "analysis")
 METHOD_WORDS = ("deviates", "faithful", "release", "paper")  # of a method's file, beside the parts that it names
 
 

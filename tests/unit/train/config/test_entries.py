@@ -9,6 +9,7 @@ from train.config.compose import CONFIGS
 from train.config.schema import defaults, missing
 from train.evaluate import EvaluateConfig
 from train.export import ExportConfig
+from train.grow import GrowConfig
 from train.merge import MergeConfig
 from train.opd.run import OpdConfig
 from train.pretrain import PretrainConfig
@@ -17,7 +18,8 @@ from train.sweep import SweepConfig
 from train.zoo import ZooConfig
 
 ENTRIES = {
-    "evaluate": EvaluateConfig, "export": ExportConfig, "glass": GlassConfig, "merge": MergeConfig, "opd": OpdConfig,
+    "evaluate": EvaluateConfig, "export": ExportConfig, "glass": GlassConfig, "grow": GrowConfig,
+    "merge": MergeConfig, "opd": OpdConfig,
     "pretrain": PretrainConfig, "probe": ProbeConfig, "recipe": RecipeConfig, "sweep": SweepConfig, "zoo": ZooConfig,
 }  # fmt: skip
 
