@@ -3,8 +3,8 @@
     others = other_questions(source, problems, indices, count=3)     # three batches of N problems
 
 Each further question is drawn as `resample_query` draws it, uniformly among all parameters, until it has no more
-operations than the settings allow, lies on the source's side of the split, and was not asked before; of `hardest_of` such
-draws, the one with the most operations. A problem without such a question keeps its own.
+operations than the settings allow, lies on the source's side of the split, and was not asked before; of `hardest_of`
+such draws, the one with the most operations. A problem without such a question keeps its own.
 """
 
 from typing import NamedTuple
