@@ -12,6 +12,7 @@ from train.export import ExportConfig
 from train.grow import GrowConfig
 from train.merge import MergeConfig
 from train.opd.run import OpdConfig
+from train.opd.test_time import BaselinesConfig
 from train.pretrain import PretrainConfig
 from train.recipe import RecipeConfig
 from train.sweep import SweepConfig
@@ -20,7 +21,8 @@ from train.zoo import ZooConfig
 ENTRIES = {
     "evaluate": EvaluateConfig, "export": ExportConfig, "glass": GlassConfig, "grow": GrowConfig,
     "merge": MergeConfig, "opd": OpdConfig,
-    "pretrain": PretrainConfig, "probe": ProbeConfig, "recipe": RecipeConfig, "sweep": SweepConfig, "zoo": ZooConfig,
+    "pretrain": PretrainConfig, "probe": ProbeConfig, "recipe": RecipeConfig, "sweep": SweepConfig, "test_time": BaselinesConfig,
+    "zoo": ZooConfig,
 }  # fmt: skip
 
 
