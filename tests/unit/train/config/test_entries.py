@@ -21,8 +21,8 @@ from train.zoo import ZooConfig
 ENTRIES = {
     "evaluate": EvaluateConfig, "export": ExportConfig, "glass": GlassConfig, "grow": GrowConfig,
     "merge": MergeConfig, "opd": OpdConfig,
-    "pretrain": PretrainConfig, "probe": ProbeConfig, "recipe": RecipeConfig, "sweep": SweepConfig, "test_time": BaselinesConfig,
-    "zoo": ZooConfig,
+    "pretrain": PretrainConfig, "probe": ProbeConfig, "recipe": RecipeConfig, "sweep": SweepConfig,
+    "test_time": BaselinesConfig, "zoo": ZooConfig,
 }  # fmt: skip
 
 
