@@ -1,8 +1,6 @@
 """Models: the transformer, its cache, sampling from it, and looking inside it.
 
 The invariant that matters: nothing in this room knows where tokens come from or what they mean.
-
-Try it:  python -c "from models import GPT, GPTConfig; print(GPT(GPTConfig(97, 2, 2, 32, 64)))"
 """
 
 from models.decode.cache import KVCache

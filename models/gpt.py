@@ -3,8 +3,6 @@
 The invariant that matters: position t of the output depends on tokens 0..t only, and the same tokens give the same
 logits at once, in pieces through a cache, or followed by right padding.
 
-Try it:  python -c "from models import GPT, GPTConfig; print(GPT(GPTConfig(97, 2, 2, 32, 64)))"
-
 Legend: B batch, T tokens, C channels (n_embd), H heads, D channels of one head, R half of the rotated channels,
         S token shift, V vocabulary, N chosen positions, L layers.
 """
@@ -13,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -54,26 +52,28 @@ class GPTConfig:
         for field in fields(self):
             name, value = field.name, getattr(self, field.name)
             least = 0 if name in ("token_shift", "conv") else 1
+            finite = type(value) in (int, float) and math.isfinite(value)
             if field.type is int and (type(value) is not int or value < least):
-                raise ValueError(f"{name}={value!r}: expected an integer of at least {least}")
+                self._refuse(name, f"an integer of at least {least}")
             if field.type is bool and type(value) is not bool:
-                raise ValueError(f"{name}={value!r}: expected true or false")
-            if field.type is float and (type(value) not in (int, float) or not math.isfinite(value)):
-                raise ValueError(f"{name}={value!r}: expected a number")
+                self._refuse(name, "true or false")
+            if field.type is float and not finite:
+                self._refuse(name, "a number")
             if field.type is float and name != "rope_fraction" and value <= 0:
-                raise ValueError(f"{name}={value!r}: expected a number above 0")
-        for name, value, accepted in (("norm", self.norm, NORMS), ("mlp", self.mlp, MLPS)):
-            if value not in accepted:
-                raise ValueError(f"{name}={value!r}: expected one of {', '.join(accepted)}")
+                self._refuse(name, "a number above 0")
+        for name, accepted in (("norm", NORMS), ("mlp", MLPS)):
+            if getattr(self, name) not in accepted:
+                self._refuse(name, f"one of {', '.join(accepted)}")
         if self.n_embd % self.n_head:
-            raise ValueError(f"n_embd={self.n_embd}: expected a multiple of n_head={self.n_head}")
+            self._refuse("n_embd", f"a multiple of n_head={self.n_head}")
         if not 0 <= self.rope_fraction <= 1:
-            raise ValueError(f"rope_fraction={self.rope_fraction!r}: expected a number from 0 to 1")
+            self._refuse("rope_fraction", "a number from 0 to 1")
         if self.rotated % 2:
-            raise ValueError(
-                f"rope_fraction={self.rope_fraction!r}: rotates {self.rotated} of {self.head_dim} channels of a head, "
-                "expected an even number of them"
-            )
+            turns = f"rotates {self.rotated} of {self.head_dim} channels of a head"
+            raise ValueError(f"rope_fraction={self.rope_fraction!r}: {turns}, expected an even number of them")
+
+    def _refuse(self, name: str, accepted: str) -> NoReturn:
+        raise ValueError(f"{name}={getattr(self, name)!r}: expected {accepted}")
 
     @property
     def head_dim(self) -> int:
@@ -96,15 +96,18 @@ class Cache(Protocol):
 
     def begin(self, tokens_BT: Tensor, /) -> slice | Tensor:
         """The positions of the new tokens: a slice, or int64[B, T]."""
+        ...
 
     def previous_tokens(self, n: int, /) -> tuple[Tensor, Tensor]:
         """Ids [B, S] of the n tokens before the new ones, oldest first, and which of them exist."""
+        ...
 
     def update_conv(self, layer: int, part: int, x_BTC: Tensor, /) -> Tensor | None:
         """Stores what a convolution reads at the new tokens; returns what it read at the S tokens before, [B, S, C]."""
 
     def attend(self, layer: int, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, /) -> Tensor:
         """Stores keys and values; attention [B, H, T, D] of each new token over all tokens up to itself."""
+        ...
 
     def commit(self, tokens_BT: Tensor, /) -> None:
         """The pass is complete: the new tokens count as stored."""
@@ -265,12 +268,9 @@ class GPT(nn.Module):
         init_weights(self, seed)
 
     def forward(
-        self,
-        tokens_BT: Tensor,
-        cache: Cache | None = None,
-        at_N: Tensor | None = None,
+        self, tokens_BT: Tensor, cache: Cache | None = None, at_N: Tensor | None = None,
         segments_BT: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Next-token logits, float32: [B, T, V], or [N, V] at the flat positions `at_N` = b * T + t only.
 
         Without a cache the tokens start at position 0. With one, row b of `tokens_BT` continues row b of the cache and
@@ -282,12 +282,9 @@ class GPT(nn.Module):
         return F.linear(x, self.unembedding).float()
 
     def hidden(
-        self,
-        tokens_BT: Tensor,
-        cache: Cache | None = None,
-        segments_BT: Tensor | None = None,
+        self, tokens_BT: Tensor, cache: Cache | None = None, segments_BT: Tensor | None = None,
         at_N: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Final hidden states, the input of the unembedding, [B, T, C], or [N, C]; arguments as in `forward`."""
         n_tokens = tokens_BT.shape[1]
         if n_tokens > self.config.context:

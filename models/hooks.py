@@ -5,14 +5,12 @@ in TransformerLens 4, which gives the former name to the norm before its scale).
 
 The invariant that matters: outside the contexts no hook is attached, so there is no cost.
 
-Try it:  with capture(model, ["blocks.0.hook_resid_post"]) as store: model(tokens_BT)
-         store["blocks.0.hook_resid_post"].shape  # [B, T, C]
-
 Legend: B batch, T tokens, C channels of the residual stream.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -47,15 +45,12 @@ def capture(
     compiled model, because compiled code skips hooks."""
     store: dict[str, Tensor] = {}
 
-    def recorder(name: str) -> Callable[[Tensor], None]:
-        def record(x_BTC: Tensor) -> None:
-            store[name] = x_BTC.to(device=device, dtype=dtype)
-
-        return record
+    def record(name: str, x_BTC: Tensor) -> None:
+        store[name] = x_BTC.to(device=device, dtype=dtype)
 
     with ExitStack() as stack:
         for name in tuple(names):
-            stack.callback(_attach(model, name, recorder(name)).remove)
+            stack.callback(_attach(model, name, partial(record, name)).remove)
         yield store
 
 

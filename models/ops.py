@@ -5,8 +5,6 @@ gradients below about a third of that.
 
 The invariant that matters: value and gradient equal the definition in each docstring.
 
-Try it:  python -m pytest tests/unit/models/test_ops.py
-
 Legend: B batch, T tokens, C channels, S earlier tokens, E channels of all queries and keys (2 n_embd), R rotated pairs
         of channels per head.
 """

@@ -3,8 +3,6 @@
 The invariant that matters: the logits of a document do not depend on what else is in its row. Attention stays inside
 the document, positions start again at 0, and convolutions do not cross a border.
 
-Try it:  model(tokens_BT, segments_BT=torch.tensor([[0, 0, 0, 1, 1, 2]]))
-
 Legend: B rows, T tokens, H heads, D channels of one head.
 """
 

@@ -1,6 +1,5 @@
-"""The model sizes of configs/model: parameters and compute of every file, as a table and as the comment in the file.
-
-The invariant that matters: each of these files contains the line that `size_comment` computes from it.
+"""The model sizes of configs/model: parameters and compute of every file, as a table and as the comment in the file,
+which is the line that `size_comment` computes.
 
 Try it:  python -m models.sizes
          python -m models.sizes --vocab 1751 --context 768 gpt2-12-12 llama-12-12
@@ -67,12 +66,9 @@ def table(sizes: Mapping[str, GPTConfig], context: int | None) -> str:
 
 def _short(number: float) -> str:
     """Three significant digits: 85.1M, 1.24G."""
-    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= 0.9995 * scale:
-            value = number / scale
-            digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
-            return f"{value:.{digits}f}{unit}"
-    return f"{number:.0f}"
+    unit, scale = next(((u, s) for u, s in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if number >= 0.9995 * s), ("", 1))
+    value = number / scale
+    return f"{value:.{2 if unit and value < 9.995 else 1 if unit and value < 99.95 else 0}f}{unit}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -59,21 +59,18 @@ class Audit:
 
 def read(path: str) -> Iterator[dict]:
     """Records of a file or folder. Raises ValueError where it cannot be read, naming the line or the shard."""
-    if Path(path).is_dir():
-        from synth.store.shards import PARQUET, read_shards
+    if not Path(path).is_dir():
+        yield from _rows(Path(path)) if path.endswith(".parquet") else _lines(path)
+        return
+    from synth.store.shards import PARQUET, read_shards
 
-        shards = read_shards(path, verify=True)
-        if "encoding" not in shards.manifest:
-            yield from shards.records()
-        elif not shards.manifest["parquet"]:
-            raise ValueError(f"{path} holds other tokens than its world's and no records; {ACCEPTED}")
-        else:
-            for entry in shards.manifest["shards"]:
-                yield from _rows(Path(path) / entry["name"] / PARQUET)
-    elif path.endswith(".parquet"):
-        yield from _rows(Path(path))
+    shards = read_shards(path, verify=True)
+    if "encoding" not in shards.manifest:
+        yield from shards.records()
+    elif not shards.manifest["parquet"]:
+        raise ValueError(f"{path} holds other tokens than its world's and no records; {ACCEPTED}")
     else:
-        yield from _lines(path)
+        yield from (row for entry in shards.manifest["shards"] for row in _rows(Path(path) / entry["name"] / PARQUET))
 
 
 def _rows(path: Path) -> Iterator[dict]:
@@ -169,14 +166,7 @@ def warn_small_cells(name: str, audit: Audit) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = cli.Parser("synth.audit", __doc__, EXAMPLE)
-    parser.add_argument("files", nargs="+", metavar="FILE", help="JSON lines, parquet, or a folder of shards")
-    parser.add_argument(
-        "--split-by", choices=("template", "problem"), default="template",
-        help="what the files must not share; files of the preset tiny are split by problem (default template)",
-    )  # fmt: skip
-    parser.add_argument("--world", metavar="FILE", help="the world file (.json) of records whose world is not shipped")
-    args = parser.parse_args(argv)
+    args = cli.command_parser("audit", __doc__, EXAMPLE).parse_args(argv)
     try:
         if args.world:
             cli.require_world(args.world)

@@ -19,14 +19,6 @@ EXAMPLE = """examples:
   python -m synth.generate --ops 15 --count 50 --out - | python -m synth.check -"""
 
 
-def judge(record: dict, field: str, world_file: str | None = None) -> tuple:
-    """Verdict on one record's text and the text itself; the rest as `problem_and_text`."""
-    from synth.judge.check_text import check_text
-
-    problem, world, text = cli.problem_and_text(record, field, world_file)
-    return check_text(problem, world, text), text
-
-
 def describe(verdict: Any, text: str) -> str:
     """The verdict on a batch of one in words."""
     from synth.judge.checker import reason
@@ -41,35 +33,23 @@ def describe(verdict: Any, text: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = cli.Parser("synth.check", __doc__, EXAMPLE)
-    parser.add_argument("file", metavar="FILE", help="JSON lines, or - for standard input")
-    parser.add_argument("--field", default="solution", help="the key of the text to judge (default: solution)")
-    parser.add_argument("--world", metavar="FILE", help="the world file (.json) of records whose world is not shipped")
-    parser.add_argument("--strict", action="store_true", help="exit code 1 when any solution is wrong")
-    args = parser.parse_args(argv)
-    if args.world:
-        cli.require_world(args.world)
-    records = cli.read_records(args.file)
-    cli.use_plain_python(len(records) <= PLAIN_PYTHON_UP_TO)
-    from tqdm import tqdm
+    args = cli.command_parser("check", __doc__, EXAMPLE).parse_args(argv)
+    reasons, published = Counter(), Counter()
 
-    from synth.judge.checker import reason
+    def judge(problem: Any, world: Any, text: str, name: str) -> str:
+        from synth.judge.check_text import check_text
+        from synth.judge.checker import reason
 
-    lines, reasons, published = [], Counter(), 0
-    for number, record in tqdm(records, unit="record", delay=2, disable=None, leave=False):
-        try:
-            verdict, text = judge(record, args.field, args.world)
-        except ValueError as error:
-            cli.fail(f"{cli.name_of(args.file)} line {number}: {error}")
-        name = " ".join(str(record.get("id", f"line {number}")).split())
-        lines.append(f"{name}: {describe(verdict, text)}")
+        verdict = check_text(problem, world, text)
         reasons[reason(verdict, 0)] += 1
-        published += int(verdict.published[0])
+        published[bool(verdict.published[0])] += 1
+        return f"{name}: {describe(verdict, text)}"
+
+    lines = cli.for_each_record(args, PLAIN_PYTHON_UP_TO, judge)
     right = reasons.pop("right", 0)
     first = "; first mistakes: " + ", ".join(f"{kind} {n}" for kind, n in reasons.most_common()) if reasons else ""
-    lines.append(f"{len(records)} solutions, {right} right, {published} right as published{first}")
-    cli.print_lines(lines)
-    raise SystemExit(1 if args.strict and right < len(records) else 0)
+    cli.print_lines([*lines, f"{len(lines)} solutions, {right} right, {published[True]} right as published{first}"])
+    raise SystemExit(1 if args.strict and right < len(lines) else 0)
 
 
 if __name__ == "__main__":

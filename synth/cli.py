@@ -1,13 +1,15 @@
 """What the commands of this package share: the argument parser, one-line errors, argument types, reading records."""
 
 import argparse
+import io
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+OPTIONS = Path(__file__).with_name("options.json")
 PLAIN_PYTHON_UP_TO = 20  # problems; for fewer, starting numba takes longer than plain Python
 
 
@@ -15,13 +17,21 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line and exit code 2."""
 
     def __init__(self, module: str, description: str | None, examples: str) -> None:
-        super().__init__(
-            prog=f"python -m {module}", description=description, epilog=examples, allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
+        looks = {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
+        super().__init__(prog=f"python -m {module}", description=description, epilog=examples, **looks)
 
     def error(self, message: str) -> NoReturn:
         fail(message.removeprefix("argument ") + ("; accepted: see --help" if "accepted" not in message else ""))
+
+
+def command_parser(command: str, description: str | None, examples: str) -> Parser:
+    """The parser of a command of this package; its options, with what they mean, stand in `options.json`."""
+    parser = Parser(f"synth.{command}", description, examples)
+    for title, options in json.loads(OPTIONS.read_text(encoding="utf-8"))[command].items():
+        group = parser.add_argument_group(title) if title else parser
+        for name, settings in options.items():
+            group.add_argument(name, **settings | ({"type": _type(settings["type"])} if "type" in settings else {}))
+    return parser
 
 
 def fail(message: str) -> NoReturn:
@@ -33,7 +43,8 @@ def fail(message: str) -> NoReturn:
 def print_lines(lines: Sequence[str]) -> None:
     """Print a report; a reader that closes the pipe early (head, less) is no error."""
     try:
-        sys.stdout.reconfigure(errors="backslashreplace")  # a text may hold what the terminal cannot show
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a text may hold what the terminal cannot show
         print("\n".join(lines), flush=True)
     except BrokenPipeError:
         ignore_closed_pipe()
@@ -48,6 +59,14 @@ def use_plain_python(few: bool) -> None:
     """Where there is little to do, leave the kernels uncompiled; call before they are imported."""
     if few:
         os.environ.setdefault("GLASSHOUSE_JIT", "0")
+
+
+def require_new(option: str, path: Path, may_exist: bool = False) -> None:
+    """One line and exit 2 when `path` exists already, or its folder does not."""
+    if path.exists() and not may_exist:
+        fail(f"--{option} {path} exists already; accepted: a path that does not exist yet")
+    if not path.resolve().parent.is_dir():
+        fail(f"--{option} {path}: the folder {path.parent} does not exist; accepted: a path in an existing folder")
 
 
 def require_world(name: str) -> None:
@@ -89,17 +108,31 @@ rate = _number(float, lambda value: 0.0 <= value < 1.0, "0 <= rate < 1")
 share = _number(float, lambda value: 0.0 <= value <= 1.0, "0 <= rate <= 1")
 
 
+def perm_level(text: str) -> int | str:
+    """An argparse type: 0 to 6, or random."""
+    if text not in ("0", "1", "2", "3", "4", "5", "6", "random"):
+        raise argparse.ArgumentTypeError(f"{text} is not possible; accepted: a whole number from 0 to 6, or random")
+    return text if text == "random" else int(text)
+
+
+def _type(name: str) -> Callable[[str], Any]:
+    """The argparse type that `options.json` calls `name`: rate, share, perm_level, int, or a range as 1..64, 0.."""
+    low, is_range, high = name.partition("..")
+    if is_range:
+        return whole_number(int(low), int(high) if high else None)
+    return {"rate": rate, "share": share, "perm_level": perm_level, "int": int}[name]
+
+
 def read_records(file: str) -> list[tuple[int, dict]]:
-    """(line number, record) of every line that is not blank; exit 2 naming the first line that is no record. file: a
-    path, or `-` for standard input."""
-    name = name_of(file)
+    """(line number, record) of every line that is not blank of a path, or of standard input for `-`; exit 2 naming the
+    first line that is no record."""
+    name, records = name_of(file), []
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except OSError as error:
         fail(f"{name} cannot be read ({error.strerror}); accepted: a file of JSON lines, or -")
     except UnicodeDecodeError:
         fail(f"{name} is not UTF-8 text; accepted: a file of JSON lines")
-    records = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -110,9 +143,7 @@ def read_records(file: str) -> list[tuple[int, dict]]:
         if not isinstance(record, dict):
             fail(f"{name} line {number} is no record; accepted: a JSON object with the keys of synth.generate --out -")
         records.append((number, record))
-    if not records:
-        fail(f"{name} holds no record; accepted: one JSON record per line")
-    return records
+    return records or fail(f"{name} holds no record; accepted: one JSON record per line")
 
 
 def name_of(file: str) -> str:
@@ -120,16 +151,31 @@ def name_of(file: str) -> str:
     return "standard input" if file == "-" else file
 
 
+def for_each_record(args: argparse.Namespace, few: int, describe: Callable[[Any, Any, str, str], str]) -> list[str]:
+    """`describe(problem, its world, the text to judge, name of the record)` of every record that the command line
+    names; exit 2 with the line of the first that is bad. few: as many records are worked on in plain Python."""
+    if args.world:
+        require_world(args.world)
+    records = read_records(args.file)
+    use_plain_python(len(records) <= few)
+    from tqdm import tqdm
+
+    lines = []
+    for number, record in tqdm(records, unit="record", delay=2, disable=None, leave=False):
+        try:
+            parts = problem_and_text(record, args.field, args.world)
+            lines.append(describe(*parts, " ".join(str(record.get("id", f"line {number}")).split())))
+        except ValueError as error:
+            fail(f"{name_of(args.file)} line {number}: {error}")
+    return lines
+
+
 def problem_and_text(record: dict, field: str, world_file: str | None = None) -> tuple:
-    """(problem, its world, the text under `field`) of a record. Raises ValueError when the record is bad. world_file:
-    of a world that is not shipped; names that no world has make a world of their own."""
+    """(problem, its world, the text under `field`) of a record; ValueError when the record is bad. world_file: of a
+    world that is not shipped; names that no world has make a world of their own."""
     from synth.problem.records import from_record, world_of
-    from synth.problem.validate_record import MODULUS
     from synth.world import vocabulary
 
-    modulus, (low, high) = record.get("modulus"), MODULUS
-    if type(modulus) is not int or not low <= modulus <= high:
-        raise ValueError(f"modulus={modulus!r}; accepted: a whole number from {low} to {high}")
     text = record.get(field)
     if not isinstance(text, str):
         raise ValueError(f"no text under the key {field!r}; accepted: --field with one of its text keys")

@@ -7,11 +7,11 @@ options say how the solutions are distributed; what concerns the problem is read
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
 from synth import cli
-from synth.cli import rate, share, whole_number
 
 EXAMPLE = """examples:
   python -m synth.generate --ops 4 --count 1 --out - | python -m synth.explain -
@@ -36,62 +36,28 @@ def explain(oracle, problem, text: str) -> str:
             continue
         chance = f"{math.exp(logp[t]):8.4f}" if expected.status[t] != ABSTAINED else "       ?"
         said = "" if expected.status[t] == EXACT else f"  ({STATUSES[expected.status[t]]})"
-        if not others and not said:
-            continue
         rest = ", ".join(f"{world.vocabulary[i].strip()} {p:.3g}" for i, p in others[:SHOWN])
         more = f", and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
         beside = f"   else {rest}{more}" if rest else ""
         lines.append(f"  {t:4d} {chance}  {world.vocabulary[token].strip():24s}{said}{beside}")
-    possible = np.isfinite(logp).all()
-    total = (
-        f"log-probability {logp.sum():.3f}" if possible else f"impossible at token {int(np.argmin(np.isfinite(logp)))}"
-    )
+    impossible = np.flatnonzero(~np.isfinite(logp))
+    total = f"impossible at token {impossible[0]}" if len(impossible) else f"log-probability {logp.sum():.3f}"
     return "\n".join([*lines, f"  {len(tokens)} tokens, {total}, entropy along it {entropy.sum():.3f} nats"])
 
 
-def build_parser() -> cli.Parser:
-    parser = cli.Parser("synth.explain", __doc__, EXAMPLE)
-    parser.add_argument("file", metavar="FILE", help="JSON lines, or - for standard input")
-    parser.add_argument("--field", default="solution", help="the key of the text to explain (default: solution)")
-    parser.add_argument(
-        "--policy", choices=("continue", "correct", "abstain"), default="continue",
-        help="what to say after something impossible (default: continue, believe what is written)",
-    )  # fmt: skip
-    parser.add_argument("--retry-rate", type=rate, default=0.0, help="rate of inserted mistakes (default 0)")
-    parser.add_argument("--retry-kind", choices=("retry", "weak", "miss", "slip"), default="retry")
-    parser.add_argument("--uncorrected", type=share, default=0.0, help="share of slips left standing (default 0)")
-    parser.add_argument("--world", metavar="FILE", help="the file of the records' world, where it is not shipped")
-    parser.add_argument("--letter-order", choices=("random", "ordered"), default="random")
-    parser.add_argument(
-        "--letters", type=whole_number(1, 104), default=52, help="how many letters the world has (default 52)"
-    )
-    parser.add_argument("--no-shortest", dest="shortest", action="store_false", help="unneeded steps are written too")
-    return parser
-
-
 def main(argv: list[str] | None = None) -> None:
-    args = build_parser().parse_args(argv)
-    if args.world:
-        cli.require_world(args.world)
-    records = cli.read_records(args.file)
-    cli.use_plain_python(len(records) <= cli.PLAIN_PYTHON_UP_TO)
-    from tqdm import tqdm
-
-    from synth.oracle.next_token import Oracle
-    from synth.spec import Spec
-
+    args = cli.command_parser("explain", __doc__, EXAMPLE).parse_args(argv)
     names = ("retry_rate", "retry_kind", "uncorrected", "letter_order", "letters", "shortest")
     settings = {name: getattr(args, name) for name in names}
-    lines = []
-    for number, record in tqdm(records, unit="record", delay=2, disable=None, leave=False):
-        try:
-            problem, world, text = cli.problem_and_text(record, args.field, args.world)
-            spec = Spec(modulus=world.modulus, ops=1, **settings)
-            account = explain(Oracle(spec, args.policy, world), problem, text)
-        except ValueError as error:
-            cli.fail(f"{cli.name_of(args.file)} line {number}: {error}")
-        lines += [str(record.get("id", f"line {number}")), account]
-    cli.print_lines(lines)
+
+    def account(problem: Any, world: Any, text: str, name: str) -> str:
+        from synth.oracle.next_token import Oracle
+        from synth.spec import Spec
+
+        spec = Spec(modulus=world.modulus, ops=1, **settings)
+        return f"{name}\n{explain(Oracle(spec, args.policy, world), problem, text)}"
+
+    cli.print_lines(cli.for_each_record(args, cli.PLAIN_PYTHON_UP_TO, account))
 
 
 if __name__ == "__main__":

@@ -7,13 +7,12 @@ Without --out it shows problems a person can read. `--out -` writes JSON lines t
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from synth import cli
-from synth.cli import rate, share, whole_number
 
+WORTH_SHOWING = 4  # operations of the first problem that is shown, where nothing else was asked for
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
 
 EXAMPLE = """examples:
@@ -25,70 +24,6 @@ EXAMPLE = """examples:
   python -m synth.generate --preset med --count 1000 --out med.jsonl   write records
   python -m synth.generate --preset med --count 100000 --workers 2 --out shards/
   python -m synth.generate --world voyage --ops 12 --figure x.png      another world, and the graph as a picture"""
-
-
-def perm_level(text: str) -> int | str:
-    """An argparse type: 0 to 6, or random."""
-    if text in ("0", "1", "2", "3", "4", "5", "6"):
-        return int(text)
-    if text != "random":
-        raise argparse.ArgumentTypeError(f"{text} is not possible; accepted: a whole number from 0 to 6, or random")
-    return text
-
-
-def build_parser() -> cli.Parser:
-    parser = cli.Parser("synth.generate", __doc__, EXAMPLE)
-    add_problem_options(parser.add_argument_group("which problems").add_argument)
-    add_solution_options(parser.add_argument_group("how they are solved and written").add_argument)
-    add_output_options(parser.add_argument_group("where they go").add_argument)
-    return parser
-
-
-def add_problem_options(add: Callable) -> None:
-    add("--preset", default="med", help="tiny, med or hard: the settings to start from (default med)")
-    add("--ops", type=whole_number(1, 64), help="most operations in a solution")
-    add("--exact-ops", action="store_true", help="exactly --ops, instead of the minimum of two uniforms")
-    add("--edges", type=whole_number(2, 48), help="most instance parameters (default: the preset's; med: 4/3 of --ops)")
-    add("--modulus", type=whole_number(2, 997), help="arithmetic modulo this (default 23)")
-    add("--world", metavar="NAME", help="english (default), voyage, or a world file (.json) of your own")
-    add("--count", type=whole_number(1), help="how many problems (default 3, with --figure 1)")
-    add("--start", type=whole_number(0), default=0, help="index of the first problem (default 0)")
-    add("--seed", type=int, default=0)
-    add("--split", choices=("train", "test", "all"), default="all")
-    add("--reask", action="store_true", help="ask another question about each drawn problem")
-    add("--missing-premise", type=share, nargs="?", const=1.0, metavar="RATE",
-        help="probability that a needed sentence is missing (bare: 1)")  # fmt: skip
-    add("--max-length", type=whole_number(16, 32768), help="drop problems that are longer without mistakes")
-    add("--length-unit", choices=("tokens", "gpt2"), help="of --max-length: our tokens, or estimated GPT-2 pieces")
-    add("--withheld", choices=("none", "differences", "products", "both"),
-        help="operations that no solution has; a sum stands in their place")  # fmt: skip
-
-
-def add_solution_options(add: Callable) -> None:
-    add("--order", choices=("pq", "qp"), help="problem then question (default), or question first")
-    add(
-        "--perm-level",
-        type=perm_level,
-        help="order of sentences: 0 to 6 (default 5: shuffled, 6: topological) or random",
-    )
-    add("--retry-rate", type=rate, help="probability of an inserted mistake before each step (default 0)")
-    add("--retry-kind", choices=("retry", "weak", "miss", "slip"),
-        help="which parameters a mistake may name; slip: a step's result is wrong instead")  # fmt: skip
-    add("--uncorrected", type=share, metavar="RATE", help="share of slips not taken back (default 0)")
-    add("--mask-mistakes", choices=("none", "name", "step"), help="tokens of a mistake without loss, for token shards")
-    add("--no-shortest", action="store_true", help="solutions with steps that the question does not need")
-    add("--solution-order", choices=("uniform", "published"), help="redrawn step by step, or as constructed")
-    add("--context", metavar="RECIPE", help="sections before each problem: gold, success2+failure1 (synth.contexts)")
-
-
-def add_output_options(add: Callable) -> None:
-    add("--out", metavar="PATH", help="- for JSON lines, x.jsonl, x.parquet, or a folder for token shards")
-    add("--tokens", default="phrase", metavar="KIND",
-        help="of token shards: phrase (default), word, or the folder of a Hugging Face tokenizer")  # fmt: skip
-    add("--shard", type=whole_number(1), metavar="N", help="documents in each shard of --out folder/ (default 10000)")
-    add("--no-parquet", action="store_true", help="token shards alone, without records for datasets.load_dataset")
-    add("--figure", metavar="PATH", help="also draw the graph (.png, .svg, .pdf); --count > 1: PATH-INDEX")
-    add("--workers", type=whole_number(1, 256), default=1, help="processes, for --out (default 1)")
 
 
 def settings(args: argparse.Namespace) -> dict:
@@ -120,26 +55,20 @@ def settings(args: argparse.Namespace) -> dict:
 
 def check_output(out: str) -> str:
     """How to write `out`: lines, parquet or shards; one line and exit 2 when it cannot be."""
+    path, kinds = Path(out), {".parquet": "parquet", ".jsonl": "lines", "": "shards"}
     if out == "-":
         return "lines"
-    path = Path(out)
     if path.is_dir() and any((path / name).is_file() for name in ("manifest.json", "manifest.partial.json")):
         return "shards"  # goes on where it was stopped, if the settings are the same
-    if path.exists() and path != Path(os.devnull):
-        cli.fail(f"--out {out} exists already; accepted: a path that does not exist yet")
-    if not path.resolve().parent.is_dir():
-        cli.fail(f"--out {out}: the folder {path.parent} does not exist; accepted: a path in an existing folder")
-    if path.suffix == ".parquet":
+    if path != Path(os.devnull):
+        cli.require_new("out", path)
+    kind = "shards" if out.endswith("/") and path.suffix not in (".parquet", ".jsonl") else kinds.get(path.suffix)
+    if kind == "parquet":
         try:
             import pyarrow  # noqa: F401  (only to see whether it is there)
         except ImportError:
             cli.fail(f"--out {out} needs pyarrow; accepted: .jsonl or a folder, or pip install -e '.[data]'")
-        return "parquet"
-    if path.suffix == ".jsonl":
-        return "lines"
-    if path.suffix and not out.endswith("/"):
-        cli.fail(f"--out {out} is of no known kind; accepted: -, x.jsonl, x.parquet or a folder name")
-    return "shards"
+    return kind or cli.fail(f"--out {out} is of no known kind; accepted: -, x.jsonl, x.parquet or a folder name")
 
 
 def check_figure(args: argparse.Namespace) -> None:
@@ -147,14 +76,13 @@ def check_figure(args: argparse.Namespace) -> None:
     path = Path(args.figure)
     if path.suffix not in FIGURE_SUFFIXES:
         cli.fail(f"--figure {path} is of no known kind; accepted: {', '.join(FIGURE_SUFFIXES)}")
-    if not path.resolve().parent.is_dir():
-        cli.fail(f"--figure {path}: the folder {path.parent} does not exist; accepted: a path in an existing folder")
+    cli.require_new("figure", path, may_exist=True)
     if args.out:
         cli.fail(f"--figure {path} is not possible with --out; accepted: one of the two")
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = build_parser().parse_args(argv)
+    args = cli.command_parser("generate", __doc__, EXAMPLE).parse_args(argv)
     form = check_output(args.out) if args.out else "show"
     if args.tokens != "phrase" and form != "shards":
         cli.fail(f"--tokens {args.tokens} has no effect without --out folder/; accepted: phrase, or a folder to write")
@@ -183,8 +111,10 @@ def show_problems(args: argparse.Namespace, spec: Any) -> None:
     from synth.dataset import Source
     from synth.view.text import show
 
-    source = Source(spec, args.seed, args.split)
-    for index in range(args.start, args.start + args.count):
+    source, start = Source(spec, args.seed, args.split), args.start
+    if start is None:  # the first thing that is shown is no problem of one operation
+        start = next((i for i in range(50) if source.problems([i]).ops[0] >= min(WORTH_SHOWING, spec.ops)), 0)
+    for index in range(start, start + args.count):
         documents = source.documents([index])
         print(show(source, documents, 0, index, sys.stdout.isatty()), end="\n\n\n", flush=True)
         if args.figure:
@@ -199,7 +129,8 @@ def write_problems(args: argparse.Namespace, spec: Any, form: str) -> None:
     """Write problems as `check_output` says."""
     from synth.store import writers
 
-    stream = (spec, args.seed, args.split, args.start, args.start + args.count, args.workers, args.out)
+    start = args.start or 0
+    stream = (spec, args.seed, args.split, start, start + args.count, args.workers, args.out)
     if form == "shards":
         writers.write_shards(*stream, args.tokens, args.shard or writers.SHARD, False if args.no_parquet else None)
     else:

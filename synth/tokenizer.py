@@ -1,9 +1,5 @@
 """Save a world's vocabulary as a Hugging Face tokenizer, or measure tokens per document.
 
-    python -m synth.tokenizer --preset med --out phrases/                        the vocabulary every model here uses
-    python -m synth.tokenizer --preset med --tokens bpe --merges 500 --out bpe/  a byte-level BPE of generated text
-    python -m synth.tokenizer --preset med --measure 2000 --tokens phrase word bpe/    tokens per document
-
 What is saved needs no code of this project: `AutoTokenizer.from_pretrained(FOLDER)` (`synth.store.hf_tokenizer`).
 """
 
@@ -17,56 +13,31 @@ from synth.store.hf_tokenizer import added_markers, fast_tokenizer, train_bpe, w
 BPE_MERGES, BPE_DOCUMENTS = 500, 1000
 
 EXAMPLE = """examples:
-  python -m synth.tokenizer --preset med --out phrases/
-  python -m synth.tokenizer --preset med --tokens bpe --merges 500 --out bpe/
-  python -m synth.tokenizer --preset med --measure 2000 --tokens phrase word bpe/"""
-
-
-def build_parser() -> cli.Parser:
-    parser = cli.Parser("synth.tokenizer", __doc__, EXAMPLE)
-    parser.add_argument("--preset", default="med", help="whose world: tiny, med or hard (default med)")
-    parser.add_argument(
-        "--tokens", nargs="+", default=["phrase"], metavar="KIND",
-        help="phrase (default), word, bpe (learnt from generated text), or with --measure also folders",
-    )  # fmt: skip
-    parser.add_argument("--merges", type=cli.whole_number(1, 100_000), help="of a bpe (default 500)")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--out", metavar="FOLDER", help="write the tokenizer to a new folder")
-    what.add_argument(
-        "--measure",
-        type=cli.whole_number(1),
-        metavar="N",
-        help="print tokens per document over N documents of the test split",
-    )
-    return parser
+  python -m synth.tokenizer --preset med --out phrases/                        the vocabulary every model here uses
+  python -m synth.tokenizer --preset med --tokens bpe --merges 500 --out bpe/  a byte-level BPE of generated text
+  python -m synth.tokenizer --preset med --measure 2000 --tokens phrase word bpe/    tokens per document"""
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = build_parser().parse_args(argv)
+    args = cli.command_parser("tokenizer", __doc__, EXAMPLE).parse_args(argv)
+    if bool(args.out) == bool(args.measure):
+        cli.fail("one of the arguments --out --measure is required, and only one; accepted: see --help")
     if args.merges and "bpe" not in args.tokens:
         cli.fail(f"--merges {args.merges} has no effect without --tokens bpe; accepted: leave it out")
     merges = args.merges or BPE_MERGES
     if args.out:
         if len(args.tokens) > 1 or args.tokens[0] not in ("phrase", "word", "bpe"):
             cli.fail(f"--tokens {' '.join(args.tokens)} with --out; accepted: one of phrase, word, bpe")
-        if Path(args.out).exists():
-            cli.fail(f"--out {args.out} exists already; accepted: a path that does not exist yet")
-        if not Path(args.out).resolve().parent.is_dir():
-            cli.fail(f"--out {args.out}: the folder above it does not exist; accepted: a path in an existing folder")
+        cli.require_new("out", Path(args.out))
     try:
         if args.out:
-            save(args.preset, args.tokens[0], merges, args.out)
+            made = make(spec.preset(args.preset), args.tokens[0], merges)
+            with atomic_path(Path(args.out)) as temporary:  # nothing half-written is left behind
+                made.save_pretrained(temporary)
         else:
             print(measure(args.preset, args.tokens, merges, args.measure))
     except ValueError as error:
         cli.fail(str(error))
-
-
-def save(preset: str, kind: str, merges: int, out: str) -> None:
-    """Write the tokenizer of a preset's world to the new folder `out`; nothing half-written is left behind."""
-    made = make(spec.preset(preset), kind, merges)
-    with atomic_path(Path(out)) as temporary:
-        made.save_pretrained(temporary)
 
 
 def make(chosen: spec.Spec, kind: str, merges: int):

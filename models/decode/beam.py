@@ -24,17 +24,9 @@ from models.gpt import GPT
 
 @torch.no_grad()
 def beam_search(
-    model: GPT,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    *,
-    beams: int = 4,
-    length_penalty: float = 1.0,
-    eos: int,
-    pad: int,
-    generator: torch.Generator | None = None,
-    max_rows: int = 128,
-) -> Samples:
+    model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, *, beams: int = 4, length_penalty: float = 1.0,
+    eos: int, pad: int, generator: torch.Generator | None = None, max_rows: int = 128,
+) -> Samples:  # fmt: skip
     """The best continuation of every prompt, in the form of `models.decode.sampling.sample`. `sampling_logprobs_BT` is
     zero: the probability of drawing a beam's text has no closed form. `max_rows` bounds the rows of a batch (prompts x
     beams). Raises ValueError for beams below 1 or above max_rows, and as `sample` does."""
@@ -50,8 +42,14 @@ def beam_search(
         search = _Search(model, [list(prompts[row]) for row in rows], max_new_tokens, beams, length_penalty, eos)
         while search.step(generator):
             pass
-        found.update(zip(rows, search.best(), strict=True))
-    return _samples([found[row] for row in range(len(prompts))], eos, pad, model.embed.weight.device)
+        found.update(zip(rows, (items[0][1:] for items in search.finished), strict=True))  # the best of each prompt
+    texts, logprobs = zip(*(found[row] for row in range(len(prompts))), strict=True)
+    device = model.embed.weight.device
+    tokens_BT = pad_sequence([torch.tensor(tokens, device=device) for tokens in texts], True, pad)
+    logprobs_BT = pad_sequence([torch.tensor(values, device=device) for values in logprobs], True)
+    lengths_B = torch.tensor([len(tokens) for tokens in texts], device=device)
+    finished_B = torch.tensor([tokens[-1] == eos for tokens in texts], device=device)
+    return Samples(tokens_BT, lengths_B, logprobs_BT, torch.zeros_like(logprobs_BT), finished_B)
 
 
 class _Search:
@@ -125,16 +123,3 @@ class _Search:
             if len(self.finished[p]) == self.beams and len(open_scores):
                 bound = float(open_scores.max()) / length**self.penalty
                 self.done_P[p] = self.finished[p][-1][0] >= bound
-
-    def best(self) -> list[tuple[list[int], list[float]]]:
-        """The best finished text of each prompt, with the log-probability of each of its tokens."""
-        return [items[0][1:] for items in self.finished]
-
-
-def _samples(found: list[tuple[list[int], list[float]]], eos: int, pad: int, device: torch.device) -> Samples:
-    texts, logprobs = zip(*found, strict=True)
-    tokens_BT = pad_sequence([torch.tensor(tokens, device=device) for tokens in texts], True, pad)
-    logprobs_BT = pad_sequence([torch.tensor(values, device=device) for values in logprobs], True)
-    lengths_B = torch.tensor([len(tokens) for tokens in texts], device=device)
-    finished_B = torch.tensor([tokens[-1] == eos for tokens in texts], device=device)
-    return Samples(tokens_BT, lengths_B, logprobs_BT, torch.zeros_like(logprobs_BT), finished_B)

@@ -3,8 +3,6 @@
 The invariant that matters: column t of row b belongs to token t of sequence b. Rows differ in length, new tokens are
 written behind each row's last one, and there is no left padding; so positions are exact for every row.
 
-Try it:  cache = KVCache(model, 8, 64); model(prompts_BT, cache); cache.truncate(lengths_B); model(next_B1, cache)
-
 Legend: B rows in use, T new tokens, R rows (memory), K columns (capacity), H heads, D channels of one head, L layers,
         C channels of the residual stream, S earlier tokens, M rows coming in.
 """
@@ -105,7 +103,7 @@ class KVCache:
     def _update_longest(self) -> None:
         self.longest = int(self.lengths_B.max()) if self.n_rows else 0
 
-    # The rest is `models.gpt.Cache`, which the model calls.
+    # The rest is `models.gpt.Cache`, which the model calls and which says what each does.
 
     def begin(self, tokens_BT: Tensor) -> Tensor:
         """Positions [B, T] that the new tokens take."""
@@ -125,7 +123,6 @@ class KVCache:
         return self.position_BT
 
     def previous_tokens(self, n: int) -> tuple[Tensor, Tensor]:
-        """See `models.gpt.Cache`."""
         column_BS, real_BS = self._before(n)
         return self.tokens_RK[: self.n_rows].gather(1, column_BS), real_BS
 
@@ -134,12 +131,10 @@ class KVCache:
         return column_BS.clamp(min=0), column_BS >= 0
 
     def update_conv(self, layer: int, part: int, x_BTC: Tensor) -> Tensor:
-        """See `models.gpt.Cache`."""
         self.inputs_L2RKC[layer, part][self.row_B1, self.position_BT] = x_BTC.to(self.inputs_L2RKC.dtype)
         return self.past_L2BSC[layer, part]
 
     def attend(self, layer: int, q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> Tensor:
-        """See `models.gpt.Cache`."""
         k_BHKD, v_BHKD = self.kv_of_layer[layer].unbind(0)
         if self.longest == 0:  # empty cache: plain causal attention over the new tokens
             k_BHKD.copy_(k_BHTD)
@@ -159,7 +154,6 @@ class KVCache:
         return self.bias_B1TK
 
     def commit(self, tokens_BT: Tensor) -> None:
-        """See `models.gpt.Cache`."""
         if self.longest == 0 and self.n_rows == len(self.lengths_R):
             self.finite = max(self.finite, tokens_BT.shape[1])
         self.tokens_RK[self.row_B1, self.position_BT] = tokens_BT

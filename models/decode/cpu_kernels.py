@@ -6,8 +6,6 @@ model computes, and this only to make it faster.
 
 The invariant that matters: each equals the modules of `models/gpt.py` on one token a row, to float32 rounding.
 
-Try it:  python -m pytest tests/unit/models/decode/test_cpu_step.py
-
 Legend: A rows in use, R rows of the cache, H heads, K columns, D channels of one head, C channels of the residual
         stream, S earlier tokens, V vocabulary, E channels of queries and keys and values, P rotated pairs of a head.
 """
@@ -21,24 +19,19 @@ import numba
 import numpy as np
 from numba.core import config
 
-COMPILED = (
-    os.environ.get("GLASSHOUSE_JIT", "1") != "0"
-)  # the switch of `synth.kernel.jit`; off: the model takes the step
-FAST = {
-    "reassoc",
-    "contract",
-    "nsz",
-}  # sums may be reordered and fused, as vector instructions do; infinities stay valid
+COMPILED = os.environ.get("GLASSHOUSE_JIT", "1") != "0"  # as in `synth.kernel.jit`; off: the model takes the step
+FAST = {"reassoc", "contract", "nsz"}  # sums may be reordered and fused, as vector instructions do; infinities stay
 
 
 def compiled(loops: Callable) -> Callable:
     """`numba.njit`, with the machine code cached beside this file, whatever `synth.kernel.jit` has set."""
     here, before = Path(__file__).parent, getattr(config, "CACHE_DIR", "")
-    config.CACHE_DIR = str(here / "__pycache__" if os.access(here, os.W_OK) else tempfile.gettempdir())
+    folder = str(here / "__pycache__" if os.access(here, os.W_OK) else tempfile.gettempdir())
+    config.CACHE_DIR = folder  # pyright: ignore[reportAttributeAccessIssue]  (numba sets them when it is imported)
     try:
         return numba.njit(fastmath=FAST, cache=True)(loops)
     finally:
-        config.CACHE_DIR = before
+        config.CACHE_DIR = before  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @compiled

@@ -8,13 +8,10 @@ well, or be refused by `is_supported`.
 
 The invariant that matters: logits and cache are those of `model.forward(token_A1, cache)`, to float32 rounding.
 
-Try it:  python -m pytest tests/unit/models/decode/test_cpu_step.py
-
 Legend: A rows in use, C channels of the residual stream, V vocabulary, H heads, K columns, E queries, keys and values.
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -52,17 +49,6 @@ def _is_implemented(module: nn.Module) -> bool:
     if isinstance(module, nn.LayerNorm) and (module.eps != NORM_EPS or module.weight is None):
         return False
     return type(module) in IMPLEMENTED and not {"forward", "hidden"} & vars(module).keys()
-
-
-class _Norm(NamedTuple):
-    """A norm and the convolution behind it, as arguments of `add_norm_mix`."""
-
-    weight: np.ndarray
-    bias: np.ndarray
-    centred: bool
-    eps: np.float32
-    shift: np.ndarray
-    inputs: np.ndarray
 
 
 class CPUStep:
@@ -128,7 +114,8 @@ def _array(tensor: Tensor | None, none: np.ndarray = NONE) -> np.ndarray:
     return none if tensor is None else tensor.detach().numpy()
 
 
-def _norm(norm: RMSNorm | nn.LayerNorm, conv: Conv | None, inputs_RKC: np.ndarray) -> _Norm:
+def _norm(norm: RMSNorm | nn.LayerNorm, conv: Conv | None, inputs_RKC: np.ndarray) -> tuple:
+    """A norm and the convolution behind it, as arguments of `add_norm_mix`."""
     centred, bias = isinstance(norm, nn.LayerNorm), norm.bias if isinstance(norm, nn.LayerNorm) else None
     shift = NONE_2 if conv is None else _array(conv.shift)
-    return _Norm(_array(norm.weight), _array(bias), centred, np.float32(NORM_EPS), shift, inputs_RKC)
+    return _array(norm.weight), _array(bias), centred, np.float32(NORM_EPS), shift, inputs_RKC

@@ -61,19 +61,18 @@ class Decoder:
         self.token_R1[:n] = token_A1
         cache.lengths_R[n:rows] = 0  # unused rows write into their first column, which is never read
         cache.n_rows, cache.least_columns = rows, columns
-        logits_RV = self._replayed(rows, columns) if self.device.type == "cuda" else self._step(rows)
+        if self.device.type != "cuda":
+            logits_RV = self._step(rows)
+        else:
+            if (rows, columns) not in self.graphs:
+                self.graphs[rows, columns] = self._recorded(rows)
+            graph, logits_RV = self.graphs[rows, columns]
+            graph.replay()
         cache.n_rows, cache.least_columns, cache.longest = n, 0, longest + 1
         return logits_RV[:n]
 
     def _step(self, rows: int) -> Tensor:
         return self.model.forward(self.token_R1[:rows], self.cache)[:, 0]
-
-    def _replayed(self, rows: int, columns: int) -> Tensor:
-        if (rows, columns) not in self.graphs:
-            self.graphs[rows, columns] = self._recorded(rows)
-        graph, logits_RV = self.graphs[rows, columns]
-        graph.replay()
-        return logits_RV
 
     def _recorded(self, rows: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         """The step as a CUDA graph. A warm-up run, for what libraries set up on first use, is undone before."""

@@ -5,8 +5,6 @@ Finished rows leave the batch and waiting prompts take their places, so no step 
 The invariant that matters: the sample of a prompt depends on the model, the settings, the generator and the prompt's
 place in the list, not on its neighbours; and each log-probability is that of a forward pass over the finished text.
 
-Try it:  sample(model, [[5, 2, 9]] * 8, 32, eos=1, pad=0, generator=torch.Generator().manual_seed(0)).tokens_BT
-
 Legend: B prompts, A rows in the batch, M rows coming in, U different prompts among them, T new tokens, V vocabulary.
 """
 
@@ -48,18 +46,9 @@ def finish_reason(finished: bool) -> str:
 
 @torch.no_grad()
 def sample(
-    model: GPT,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    *,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    eos: int,
-    pad: int,
-    generator: torch.Generator | None = None,
-    max_rows: int = 128,
-) -> Samples:
+    model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, *, temperature: float = 1.0, top_k: int = 0,
+    top_p: float = 1.0, eos: int, pad: int, generator: torch.Generator | None = None, max_rows: int = 128,
+) -> Samples:  # fmt: skip
     """Continue every prompt until `eos` or for `max_new_tokens`.
 
     For several samples of a prompt, repeat it: repeats that enter the batch together are prefilled once. temperature 0
@@ -116,8 +105,7 @@ class _Batch:
 
     def _next_rows(self) -> tuple[list[int], dict[tuple[int, ...], int]]:
         """The next rows, at most PREFILL_ROWS different prompts and no more than fit; and the place of each prompt."""
-        rows: list[int] = []
-        place: dict[tuple[int, ...], int] = {}
+        rows, place = [], {}
         while self.waiting and len(rows) < self.max_rows - self.cache.n_rows:
             prompt = self.prompts[self.waiting[-1]]
             if len(place) == PREFILL_ROWS and prompt not in place:
@@ -184,16 +172,16 @@ def token_logprobs(model: GPT, tokens_BT: Tensor) -> Tensor:
 
 
 def _check(temperature: float, top_k: int, top_p: float, generator: torch.Generator | None, max_rows: int) -> None:
-    if not (temperature >= 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature={temperature}: expected 0 (greedy) or more")
-    if top_k < 0:
-        raise ValueError(f"top_k={top_k}: expected 0 (all tokens) or more")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p={top_p}: expected a number above 0, up to 1")
-    if temperature > 0 and generator is None:
-        raise ValueError("generator=None: expected a torch.Generator unless temperature=0")
-    if max_rows < 1:
-        raise ValueError(f"max_rows={max_rows}: expected at least 1")
+    has_generator = generator is not None or temperature == 0
+    for name, value, right, expected in (
+        ("temperature", temperature, temperature >= 0 and math.isfinite(temperature), "0 (greedy) or more"),
+        ("top_k", top_k, top_k >= 0, "0 (all tokens) or more"),
+        ("top_p", top_p, 0 < top_p <= 1, "a number above 0, up to 1"),
+        ("generator", generator, has_generator, "a torch.Generator unless temperature=0"),
+        ("max_rows", max_rows, max_rows >= 1, "at least 1"),
+    ):
+        if not right:
+            raise ValueError(f"{name}={value}: expected {expected}")
 
 
 def check_prompts(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
@@ -205,11 +193,10 @@ def check_prompts(model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: 
     if min(map(len, prompts)) == 0:
         raise ValueError("prompts: expected at least one token in every prompt")
     longest = max(map(len, prompts))
-    if longest + max_new_tokens - 1 > model.config.context:
-        raise ValueError(
-            f"max_new_tokens={max_new_tokens}: a prompt of {longest} tokens leaves at most "
-            f"{max(0, model.config.context - longest + 1)} in the model's context={model.config.context}"
-        )
+    context = model.config.context
+    if longest + max_new_tokens - 1 > context:
+        leaves = f"a prompt of {longest} tokens leaves at most {max(0, context - longest + 1)}"
+        raise ValueError(f"max_new_tokens={max_new_tokens}: {leaves} in the model's context={context}")
 
 
 def _results(batch: _Batch, eos: int, pad: int) -> Samples:

@@ -6,8 +6,6 @@ other GPT is written with its own code (`custom_code`), which `transformers` run
 The invariant that matters: in both directions the logits stay the same to float32 rounding, or a ValueError names the
 setting that makes this impossible.
 
-Try it:  save(GPT(GPTConfig(97, 2, 2, 32, 64, mlp="swiglu")), Path("folder")); load(Path("folder"))
-
 Legend: B batch, T tokens, V vocabulary.
 """
 
@@ -70,10 +68,8 @@ def _ready(
     """`hf_model` with the weights `state` in `part`, the dtype of `model`, and greedy generation as its default."""
     nn.Module.to(hf_model, model.embed.weight.dtype)
     part.load_state_dict(state)
-    length = model.config.context
-    hf_model.generation_config = GenerationConfig(
-        max_length=length, do_sample=False, eos_token_id=eos, pad_token_id=pad
-    )
+    settings = {"max_length": model.config.context, "eos_token_id": eos, "pad_token_id": pad}
+    hf_model.generation_config = GenerationConfig(do_sample=False, **settings)
     return hf_model.eval()
 
 
@@ -102,9 +98,8 @@ def parity(model: GPT, hf_model: nn.Module, rows: int = 4, seed: int = 0) -> tup
     logits_BTV, hf_logits_BTV = model(tokens_BT), hf_model(tokens_BT).logits.float()
     difference, largest = float((logits_BTV - hf_logits_BTV).abs().max()), float(logits_BTV.abs().max())
     if not difference <= ROUNDING * largest:
-        raise FloatingPointError(
-            f"the exported model's logits differ by {difference:.1e} where the largest is {largest:.1e}"
-        )
+        found = f"differ by {difference:.1e} where the largest is {largest:.1e}"
+        raise FloatingPointError(f"the exported model's logits {found}")
     return difference, largest
 
 
@@ -143,9 +138,8 @@ def _model_type(folder: Path) -> str:
     try:
         return json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"folder={folder}: holds no config.json of a model; accepted: a Hugging Face folder"
-        ) from error
+        fault = "holds no config.json of a model; accepted: a Hugging Face folder"
+        raise ValueError(f"folder={folder}: {fault}") from error
 
 
 def _from_pretrained(auto_class: Any, folder: Path, **settings: Any) -> Any:

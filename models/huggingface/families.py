@@ -6,8 +6,6 @@
 
 The invariant that matters: a setting with no counterpart is refused by name. `read_config` converts a config to ours
 and back again, and refuses every setting that does not come back unchanged.
-
-Try it:  read_config(write_config(GPTConfig(97, 2, 2, 32, 64, mlp="swiglu")))
 """
 
 from collections.abc import Mapping
@@ -15,16 +13,7 @@ from typing import Any, NamedTuple
 
 from einops import rearrange
 from torch import Tensor
-from transformers import (
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedConfig,
-    PreTrainedModel,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import GPTNeoXForCausalLM, LlamaForCausalLM, PreTrainedConfig, PreTrainedModel, Qwen3ForCausalLM
 
 from models.gpt import NORM_EPS, GPTConfig
 
@@ -49,10 +38,9 @@ _LLAMA_BLOCK = {  # several names: concatenated in this order they are our tenso
 
 
 class Family(NamedTuple):
-    """An architecture of `transformers`: its classes, the GPTConfig that it requires, and its names of our tensors."""
+    """An architecture of `transformers`: its class, the GPTConfig that it requires, and its names of our tensors."""
 
     model_type: str
-    config: type[PreTrainedConfig]
     model: type[PreTrainedModel]
     requires: Mapping[str, Any]
     top: Mapping[str, str]
@@ -61,24 +49,22 @@ class Family(NamedTuple):
 
 _LLAMA_TOP = {"embed": "model.embed_tokens", "ln_final": "model.norm", "unembed": "lm_head", "blocks": "model.layers"}
 _NEOX_TOP = {
-    "embed": "gpt_neox.embed_in",
-    "ln_final": "gpt_neox.final_layer_norm",
-    "unembed": "lm_head",
+    "embed": "gpt_neox.embed_in", "ln_final": "gpt_neox.final_layer_norm", "unembed": "lm_head",
     "blocks": "gpt_neox.layers",
-}
+}  # fmt: skip
 _NO_MIX = {"token_shift": 0, "conv": 0}
 FAMILIES = (
     Family(
-        "gpt_neox", GPTNeoXConfig, GPTNeoXForCausalLM,
+        "gpt_neox", GPTNeoXForCausalLM,
         {**_NO_MIX, "norm": "layernorm", "mlp": "gelu", "qk_norm": False, "bias": True}, _NEOX_TOP, _NEOX_BLOCK,
     ),
     Family(
-        "llama", LlamaConfig, LlamaForCausalLM,
+        "llama", LlamaForCausalLM,
         {**_NO_MIX, "norm": "rmsnorm", "mlp": "swiglu", "qk_norm": False, "rope_fraction": 1.0},
         _LLAMA_TOP, _LLAMA_BLOCK,
     ),
     Family(
-        "qwen3", Qwen3Config, Qwen3ForCausalLM,
+        "qwen3", Qwen3ForCausalLM,
         {**_NO_MIX, "norm": "rmsnorm", "mlp": "swiglu", "qk_norm": True, "rope_fraction": 1.0, "bias": False},
         _LLAMA_TOP, _LLAMA_BLOCK,
     ),
@@ -106,9 +92,8 @@ def family(config: GPTConfig) -> Family:
         if (found := getattr(config, setting)) != value:
             raise ValueError(f"{setting}={found}: has no counterpart in {nearest.model.__name__}; accepted: {value}")
     if config.rotated == 0:
-        raise ValueError(
-            f"rope_fraction={config.rope_fraction}: has no counterpart in {nearest.model.__name__}; accepted: above 0"
-        )
+        fault = f"has no counterpart in {nearest.model.__name__}; accepted: above 0"
+        raise ValueError(f"rope_fraction={config.rope_fraction}: {fault}")
     return nearest
 
 
@@ -127,7 +112,7 @@ def write_config(config: GPTConfig, eos: int | None = None, pad: int | None = No
         settings |= {"hidden_act": "silu", "rms_norm_eps": NORM_EPS, "head_dim": config.head_dim}
         settings |= {"num_key_value_heads": config.n_head}
         settings |= {"mlp_bias": config.bias} if target.model_type == "llama" else {"use_sliding_window": False}
-    return target.config(**settings)
+    return target.model.config_class(**settings)
 
 
 def read_config(hf_config: PreTrainedConfig) -> GPTConfig:

@@ -70,11 +70,7 @@ class GlasshouseForCausalLM(PreTrainedModel, GenerationMixin):
         return {"input_ids": input_ids, "attention_mask": attention_mask}
 
     def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        **kwargs: Any,
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
     ) -> CausalLMOutput:
         """Logits [B, T, V]; with labels [B, T] (-100: ignored) also the mean next-token loss. Left padding is moved to
         the right, where causal attention ignores it, and the logits are moved back."""

@@ -10,15 +10,7 @@ therefore equal the solution by chance (always where a problem has one order and
 `letter_order`); redrawing it then would make the solution depend on it. Only `concise` changes the solution, to the
 distribution with `shortest=True`.
 
-A failure is a fresh solution with one of `FAILURES` done to it:
-
-    slip      a result is not that of its arithmetic, and later numbers follow from it (`synth.write.mistakes`)
-    early     it stops with the value of the step it has come to
-    skipped   a step is left out, and its letter used
-    renamed   a step is written for another parameter
-    answer    the answer alone is another number
-
-The checker finds every failure wrong and every success right before it is used.
+The checker finds every wrong peer (`FAILURES`) wrong and every right one right before it is used.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +25,10 @@ from synth.problem.arrays import Integers, Problems
 from synth.problem_source import ProblemSource
 from synth.world import vocabulary as vocab
 
-FAILURES = ("slip", "early", "skipped", "renamed", "answer")  # what goes wrong in the peers and attempts made here
+# What goes wrong in the peers and attempts made here: a result is not that of its arithmetic, and later numbers follow
+# from it (`synth.write.mistakes`); it stops with the value of the step it has come to; a step is left out, and its
+# letter used; a step is written for another parameter; the answer alone is another number.
+FAILURES = ("slip", "early", "skipped", "renamed", "answer")
 SLIP_RATE = 0.4  # of each step, where a slip was chosen
 
 
@@ -47,12 +42,6 @@ def other_number(generator: np.ndarray, world: vocab.World, token: int) -> int:
     """Token of a number other than `token`, uniform."""
     numbers = [n for n in range(world.first_number, world.first_number + world.modulus) if n != token]
     return numbers[rng.below(generator, len(numbers))]
-
-
-def answer_token(response: sections.Tokens) -> int:
-    """Token after `<answer>` of a complete response."""
-    tokens = [int(t) for t in response]
-    return tokens[tokens.index(vocab.ANSWER) + 1]
 
 
 def stream(source: ProblemSource, what: str) -> str:
@@ -72,7 +61,7 @@ def solutions(source: ProblemSource, problems: Problems, indices: np.ndarray, wh
 def _broken(kind: str, generator: np.ndarray, world: vocab.World, names: np.ndarray, response, sentences) -> list[int]:
     """A right response with one thing made wrong; sometimes the result is right after all."""
     tokens, n = sections.written(response), len(sentences)
-    answer = answer_token(response)
+    answer = tokens[-1]
     if kind == "early" and n > 1:  # stops with the value of the step it has come to
         kept = sentences[: 1 + rng.below(generator, n - 1)]
         number = kept[-1][-2]
@@ -100,16 +89,14 @@ def failures(source: ProblemSource, problems: Problems, indices: np.ndarray, wha
     kinds = [FAILURES[rng.below(s, len(FAILURES))] for s in generators]
     slip = {"retry_kind": "slip", "retry_rate": SLIP_RATE, "uncorrected": 1.0}
     slipped = source.solve(problems, stream(source, f"{what} slip"), indices, **slip)
-    names, responses = problems.slot_names(), []
-    for i in range(n):
-        if kinds[i] == "slip":
-            responses.append(slipped.response(i).tolist())
-        else:
-            there = names[i][problems.exists[i] > 0]
-            sentences = steps(verdicts, i, golds[i])
-            responses.append(_broken(kinds[i], generators[i], world, there, golds[i], sentences))
-    right = np.flatnonzero(check_responses(problems, world, responses).right)
-    for i in right:
+    names = problems.slot_names()
+
+    def broken(i: int) -> list[int]:
+        there, sentences = names[i][problems.exists[i] > 0], steps(verdicts, i, golds[i])
+        return _broken(kinds[i], generators[i], world, there, golds[i], sentences)
+
+    responses = [slipped.response(i).tolist() if kinds[i] == "slip" else broken(i) for i in range(n)]
+    for i in np.flatnonzero(check_responses(problems, world, responses).right):
         responses[i] = _broken("answer", generators[i], world, names[i], golds[i], ())
     verdicts = check_responses(problems, world, responses)
     assert not verdicts.right.any(), "a failure is right"

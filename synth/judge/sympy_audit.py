@@ -4,9 +4,6 @@ Nothing here uses the sampler, the writer or the checker. Values are exact integ
 needed parameters are a walk from the query; the problem's text is written again, the solution's is read with regular
 expressions and every clause is computed, both in the phrases of the record's world (`Language`). What rests on a
 missing premise has no value (sympy's nan), and a slip is a clause that would hold with another result.
-
-    >>> from synth.store.writers import record; list(audit_record(record(source, documents, 0, 0)))
-    []
 """
 
 import hashlib
@@ -16,16 +13,19 @@ import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from sympy import Integer, Mod, nan
+
+from synth.problem.validate_record import abstract_terms, ancestors, factors, operations
 
 KEYS = {
     "id", "problem", "solution", "answer", "ops", "edges", "modulus", "split_bin", "order", "query", "needed_order",
     "layers", "parameters", "mistakes", "missing",
 }  # fmt: skip
-CONTEXT_KEYS = {"context", "context_recipe"}  # where the spec has contexts; the problem is proved without them
+# there where the spec has contexts (the problem is proved without them), or where the world is not English
+OPTIONAL_KEYS = {"context", "context_recipe", "world"}
 CHECKS = ("record", "structure", "values", "needed", "operations", "problem text", "solution text", "mistakes")
-OWN_KEYS = {"world"}  # there when the world is not English
 PARTS = ("stop", "define", "as", "so", "semicolon", "is", "plus", "minus", "times", "back", "undetermined")
 SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
@@ -63,12 +63,7 @@ def language_of(record: dict, own: str | None = None) -> Language:
     return language(own) if own and language(own).name == name else language(name)
 
 
-def factors(parameter: dict) -> list[str]:
-    """Names that a parameter depends on directly."""
-    return [name for term in parameter["terms"] for name in term]
-
-
-def total(parameter: dict, value: Callable[[str], Integer]) -> Integer:
+def total(parameter: dict, value: Callable[[str], Any]) -> Any:
     """A parameter's expression with values put in, not reduced."""
     terms = []
     for term in parameter["terms"]:
@@ -76,18 +71,17 @@ def total(parameter: dict, value: Callable[[str], Integer]) -> Integer:
         for factor in term:
             terms[-1] *= value(factor)
     result = terms[0] - terms[1] if parameter["combine"] == "difference" else sum(terms, Integer(0))
-    if parameter["constant"] is not None:
-        sign = SIGNS["*" if parameter["combine_constant"] == "mul" else "+"]
-        result = sign(Integer(parameter["constant"]), result)
-    return result
+    if parameter["constant"] is None:
+        return result
+    return SIGNS["*" if parameter["combine_constant"] == "mul" else "+"](Integer(parameter["constant"]), result)
 
 
 def evaluate(parameters: dict[str, dict], modulus: int) -> dict[str, int | None]:
     """Values of parameters given by name, exact to the last step, None where a premise is missing. Raises ValueError on
     a circular dependency."""
-    exact: dict[str, Integer | None] = {}
+    exact: dict[str, Any] = {}  # an Integer, or nan; None while its terms are being evaluated
 
-    def visit(name: str) -> Integer:
+    def visit(name: str) -> Any:
         if name not in exact:
             exact[name] = None
             exact[name] = total(parameters[name], visit) if parameters[name].get("given", True) else nan
@@ -98,28 +92,6 @@ def evaluate(parameters: dict[str, dict], modulus: int) -> dict[str, int | None]
     return {name: None if visit(name) is nan else int(Mod(visit(name), modulus)) for name in parameters}
 
 
-def ancestors(parameters: dict[str, dict], query: str) -> set[str]:
-    """The query and everything it depends on."""
-    found, stack = set(), [query]
-    while stack:
-        if (name := stack.pop()) not in found:
-            found.add(name)
-            stack += factors(parameters[name])
-    return found
-
-
-def structure_terms(layers: list[dict], parameters: dict[str, dict], of: str = "'s") -> dict[str, list[list[str]]]:
-    """Sorted terms of every abstract parameter, from the layers and the names of the instance parameters."""
-    out = {}
-    for i, layer in enumerate(layers):
-        for k, category in [(k, layers[k]["category"]) for k in range(i + 1, len(layers))]:
-            for item in layer["items"]:
-                below = [c for c in layers[i + 1]["items"] if f"{item}{of} {c}" in parameters]
-                terms = [[f"{item}{of} {c}"] + [f"{c}{of} {category}"] * (k > i + 1) for c in below]
-                out[f"{item}{of} {category}"] = sorted(terms)
-    return out
-
-
 def problem_text(record: dict, own: str | None = None) -> str:
     """The text of the problem, from the parameters."""
     spoken = language_of(record, own)
@@ -128,9 +100,7 @@ def problem_text(record: dict, own: str | None = None) -> str:
         if p["kind"] == "instance" and p.get("given", True):
             names = [f" {term[0]}" for term in p["terms"]]
             kind = "each" if len(names) < 2 else p["combine"]
-            right = ""
-            if p["constant"] is not None:
-                right = f"{say['equals']} {p['constant']}"
+            right = "" if p["constant"] is None else f"{say['equals']} {p['constant']}"
             if names:
                 link = {None: "equals", "add": "more", "mul": "times"}[p["combine_constant"]]
                 right += f"{say[f'{link}_{kind}']}{say['comma_each'].join(names[:-1])}"
@@ -198,7 +168,7 @@ def audit_solution(
         if letter == "BACK":
             coming = next((n for n, x, _, _ in text[i:] if x != "BACK"), None)
             never = bool(unknown) or name == record["missing"]
-            fits = {"retry": never, "weak": name in record["needed_order"], "miss": True}.get(kind, False)
+            fits = kind == "miss" or (kind == "weak" and name in record["needed_order"]) or (kind == "retry" and never)
             if name in written or name == coming or not fits:
                 yield "mistakes", f"{name} is not of its kind"
             continue
@@ -215,10 +185,8 @@ def audit_solution(
                 yield "mistakes", f"the number of {name} is not wrong"
         elif kind is not None:
             yield "mistakes", f"{name} is not of its kind"
-        if (
-            not all(clause_holds(c, record["modulus"], inside, reached) for c in [*first, last])
-            or inside.get(letter) != expected
-        ):
+        hold = all(clause_holds(c, record["modulus"], inside, reached) for c in [*first, last])
+        if not hold or inside.get(letter) != expected:
             yield "solution text", f"the step of {name} does not hold"
         elif reached[letter] != set(factors(parameters[name])):
             yield "solution text", f"the step of {name} uses other parameters than it depends on"
@@ -234,44 +202,45 @@ def audit_solution(
 
 def audit_record(record: dict, own: str | None = None) -> Iterator[tuple[str, str]]:
     """(check, what is wrong) for one record; nothing when all is proved. own: file of a world that is not shipped."""
-    if set(record) - CONTEXT_KEYS - OWN_KEYS != KEYS:
-        yield "record", f"missing or unknown keys {sorted(set(record) - CONTEXT_KEYS - OWN_KEYS ^ KEYS)}"
+    if set(record) - OPTIONAL_KEYS != KEYS:
+        yield "record", f"missing or unknown keys {sorted(set(record) - OPTIONAL_KEYS ^ KEYS)}"
         return
     try:
-        yield from _audit(record, own)
+        parameters = {p["name"]: p for p in record["parameters"]}
+        yield from _audit_structure(record, parameters, own)
+        yield from _audit_numbers(record, parameters, own)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
         yield "record", f"inconsistent, {error!r}"
 
 
-def _audit(record: dict, own: str | None) -> Iterator[tuple[str, str]]:
-    parameters = {p["name"]: p for p in record["parameters"]}
-    instances = [p for p in record["parameters"] if p["kind"] == "instance"]
-    given = [p for p in instances if p.get("given", True)]
-    abstract = {n: sorted(p["terms"]) for n, p in parameters.items() if p["kind"] == "abstract"}
-    if abstract != structure_terms(record["layers"], parameters, language_of(record, own).possessive) or len(
-        parameters
-    ) != len(record["parameters"]):
+def _audit_structure(record: dict, parameters: dict[str, dict], own: str | None) -> Iterator[tuple[str, str]]:
+    sums = {n: p for n, p in parameters.items() if p["kind"] == "abstract"}
+    given = [p for p in parameters.values() if p["kind"] == "instance" and p.get("given", True)]
+    layers = [(layer["category"], layer["items"]) for layer in record["layers"]]
+    wanted = abstract_terms(layers, parameters, language_of(record, own).possessive)
+    same = {n: sorted(p["terms"]) for n, p in sums.items()} == {n: sorted(terms) for n, terms in wanted.items()}
+    if not same or len(parameters) != len(record["parameters"]):
         yield "structure", "the abstract parameters do not follow from the layers"
-    sums = [p for p in parameters.values() if p["kind"] == "abstract"]
-    if any((p["constant"], p["combine"]) != (None, "sum" if len(p["terms"]) > 1 else None) for p in sums):
+    if any((p["constant"], p["combine"]) != (None, "sum" if len(p["terms"]) > 1 else None) for p in sums.values()):
         yield "structure", "an abstract parameter is no plain sum"
     if any(not 1 <= len(p["terms"]) + (p["constant"] is not None) <= 4 for p in given):
         yield "structure", "an instance parameter has no operand, or more than four"
-    query, missing = record["query"], record["missing"]
-    absent = [
-        (p["name"], p["kind"], p["given"], p["terms"], p["constant"]) for p in parameters.values() if "given" in p
-    ]
-    if absent != [(missing, "instance", False, [], None)] * (missing is not None):
+    missing, keys = record["missing"], ("name", "kind", "given", "terms", "constant")
+    absent = [[p[key] for key in keys] for p in parameters.values() if "given" in p]
+    if absent != [[missing, "instance", False, [], None]] * (missing is not None):
         yield "structure", "another parameter is without a sentence than the one that is missing"
-    if missing not in (None, query) and not any(missing in factors(p) for p in given if p["name"] != missing):
+    if missing not in (None, record["query"]) and not any(missing in factors(p) for p in given if p["name"] != missing):
         yield "structure", "no sentence names the parameter that is missing"
+
+
+def _audit_numbers(record: dict, parameters: dict[str, dict], own: str | None) -> Iterator[tuple[str, str]]:
+    query, missing, order = record["query"], record["missing"], record["needed_order"]
     values = evaluate(parameters, record["modulus"])
     if any(p["value"] != values[n] for n, p in parameters.items()) or record["answer"] != values[query]:
         yield "values", "a value is wrong"
     if (values[query] is None) != (missing is not None):
         yield "values", "the query is not undetermined because of what is missing"
     needed = {n for n in ancestors(parameters, query) if values[n] is not None}
-    order = record["needed_order"]
     place = {name: i for i, name in enumerate(order)}
     if {n for n, p in parameters.items() if p["needed"]} != needed or sorted(order) != sorted(needed):
         yield "needed", "not exactly the query and what it depends on"
@@ -279,10 +248,11 @@ def _audit(record: dict, own: str | None) -> Iterator[tuple[str, str]]:
         yield "needed", "needed_order is no order of dependency"
     elif missing is None and order[-1] != query:
         yield "needed", "needed_order has not the query last"
-    count = sum(max(1, len(factors(p)) + (p["constant"] is not None) - 1) for n, p in parameters.items() if n in needed)
+    count = sum(operations(parameters[n]) for n in needed)
+    edges = sum(p["kind"] == "instance" for p in record["parameters"])
     written = sum(len(clauses) for name, _, clauses, back in steps(record, own) if name in needed and not back)
-    if not record["ops"] == count == written or record["edges"] != len(instances):
-        yield "operations", f"ops={record['ops']}, edges={record['edges']} should be {count} and {len(instances)}"
+    if not record["ops"] == count == written or record["edges"] != edges:
+        yield "operations", f"ops={record['ops']}, edges={record['edges']} should be {count} and {edges}"
     if problem_text(record, own) != record["problem"]:
         yield "problem text", "differs from the parameters"
     yield from audit_solution(record, parameters, needed, own)

@@ -6,12 +6,14 @@ The problem is the layers, the instance parameters' sentences and the query; all
 rests on a missing premise has no value and is not needed. Plain Python on names, which may be of any world.
 """
 
+from collections.abc import Collection
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, NoReturn
 
 MODULUS = (2, 997)
 BINS, MOST_LAYERS, MOST_ITEMS, MOST_OPERANDS = 23, 4, 4, 4
 PARAMETER_KEYS = ("name", "kind", "value", "needed", "constant", "combine_constant", "combine", "terms")
+Layers = list[tuple[str, list[str]]]  # category and items
 
 
 class _Fault(Exception):
@@ -35,24 +37,32 @@ def check_record(record: Any, possessive: str = "'s") -> None:
         refuse(record, fault)
 
 
-def _whole(record: dict, field: str, low: int, high: int | None = None, parameter: str | None = None) -> int:
-    value = _field(record, field, parameter)
-    if type(value) is not int or value < low or (high is not None and value > high):
-        raise _Fault(
-            field, f"{value!r}; accepted: a whole number from {low}" + f" to {high}" * (high is not None), parameter
-        )
-    return value
-
-
 def _field(record: dict, field: str, parameter: str | None = None) -> Any:
     if field not in record:
         raise _Fault(field, "missing", parameter)
     return record[field]
 
 
+def _whole(record: dict, field: str, low: int, high: int | None = None, parameter: str | None = None) -> int:
+    value = _field(record, field, parameter)
+    if type(value) is not int or value < low or (high is not None and value > high):
+        accepted = f"a whole number from {low}" + f" to {high}" * (high is not None)
+        raise _Fault(field, f"{value!r}; accepted: {accepted}", parameter)
+    return value
+
+
 def _equal(field: str, found: object, wanted: object, parameter: str | None = None) -> None:
     if found != wanted:
         raise _Fault(field, f"{found!r} is inconsistent; accepted: {wanted!r}", parameter)
+
+
+def _one_of(field: str, found: object, accepted: Collection, parameter: str | None = None) -> None:
+    if found not in accepted:
+        raise _Fault(field, f"{found!r}; accepted: {' or '.join(map(str, accepted))}", parameter)
+
+
+def _is_list(value: object, kind: type) -> bool:
+    return isinstance(value, list) and all(isinstance(v, kind) for v in value)
 
 
 def _check(record: Any, possessive: str) -> None:
@@ -62,67 +72,54 @@ def _check(record: Any, possessive: str) -> None:
     _whole(record, "split_bin", 0, BINS - 1)
     if record.get("order", "pq") not in ("pq", "qp"):
         raise _Fault("order", f"{record['order']!r}; accepted: pq, qp")
-    missing = _missing(record)
+    missing = record.get("missing")  # the one instance parameter without a sentence; that says `given: false`
+    if missing is not None and not isinstance(missing, str):
+        raise _Fault("missing", f"{missing!r}; accepted: null, or the name of a parameter")
     layers = _layers(record)
-    possible = slot_names(layers, possessive)
-    parameters = _parameters(record, possible, modulus)
-    wanted = abstract_terms(layers, set(parameters), possessive)
-    for name in wanted:
+    parameters = _parameters(record, _kinds(layers, possessive), modulus, missing)
+    for name, wanted in abstract_terms(layers, parameters, possessive).items():
         if name not in parameters:
             raise _Fault("parameters", f"the layers have {name!r}, the parameters do not")
         found = parameters[name]["terms"]
-        if sorted(found) != sorted(wanted[name]):
-            raise _Fault("terms", f"{found!r} do not follow from the layers; accepted: {wanted[name]!r}", name)
+        if sorted(found) != sorted(wanted):
+            raise _Fault("terms", f"{found!r} do not follow from the layers; accepted: {wanted!r}", name)
     query = _field(record, "query")
     if not isinstance(query, str) or query not in parameters:
         raise _Fault("query", f"{query!r} is no parameter of the record")
-    order = _sorted(parameters)
-    for name, value in _values(parameters, order, modulus).items():
+    for name, value in _values(parameters, modulus).items():
         _equal("value", parameters[name]["value"], value, name)
     _equal("answer", _field(record, "answer"), parameters[query]["value"])
     if missing is not None and (missing not in parameters or parameters[query]["value"] is not None):
         raise _Fault("missing", f"{missing!r} is no parameter that the query rests on")
     _check_needed(record, parameters, query)
-    instances = [p for p in parameters.values() if p["kind"] == "instance"]
-    needed = [p for p in parameters.values() if p["needed"]]
-    _equal("edges", _whole(record, "edges", 1), len(instances))
-    _equal("ops", _whole(record, "ops", 0), sum(operations(p) for p in needed))
+    _equal("edges", _whole(record, "edges", 1), sum(p["kind"] == "instance" for p in parameters.values()))
+    _equal("ops", _whole(record, "ops", 0), sum(operations(p) for p in parameters.values() if p["needed"]))
 
 
-def _missing(record: dict) -> str | None:
-    """Name of the one instance parameter without a sentence, or None; its parameter says `given: false`."""
-    missing = record.get("missing")
-    if missing is not None and not isinstance(missing, str):
-        raise _Fault("missing", f"{missing!r}; accepted: null, or the name of a parameter")
-    return missing
-
-
-def _layers(record: dict) -> list[tuple[str, list[str]]]:
+def _layers(record: dict) -> Layers:
     layers = _field(record, "layers")
     if not isinstance(layers, list) or not 2 <= len(layers) <= MOST_LAYERS:
         raise _Fault("layers", f"accepted: a list of 2 to {MOST_LAYERS} layers")
     out = []
-    for i, layer in enumerate(layers):
+    for i, layer in enumerate(layers, start=1):
         if not isinstance(layer, dict) or not isinstance(layer.get("category"), str) or not layer["category"].strip():
-            raise _Fault("layers", f"layer {i + 1} has no category; accepted: category and items")
-        items = layer.get("items")
-        texts = isinstance(items, list) and all(isinstance(n, str) and n.strip() for n in items)
-        if not texts or not 1 <= len(items) <= MOST_ITEMS:
-            raise _Fault("layers", f"items of layer {i + 1} are {items!r}; accepted: 1 to {MOST_ITEMS} names")
+            raise _Fault("layers", f"layer {i} has no category; accepted: category and items")
+        category, items = layer["category"], layer.get("items")
+        if not _is_list(items, str) or not all(map(str.strip, items)) or not 1 <= len(items) <= MOST_ITEMS:
+            raise _Fault("layers", f"items of layer {i} are {items!r}; accepted: 1 to {MOST_ITEMS} names")
         if len(set(items)) < len(items):
-            raise _Fault("layers", f"a name of layer {i + 1} is there twice: {items!r}")
-        for name in [layer["category"], *items]:
-            if name != name.strip():
-                raise _Fault("layers", f"name {name!r} begins or ends with space")
-        out.append((layer["category"], items))
+            raise _Fault("layers", f"a name of layer {i} is there twice: {items!r}")
+        if padded := [name for name in [category, *items] if name != name.strip()]:
+            raise _Fault("layers", f"name {padded[0]!r} begins or ends with space")
+        out.append((category, items))
     return out
 
 
-def slot_names(layers: list[tuple[str, list[str]]], possessive: str) -> dict[str, str]:
+def _kinds(layers: Layers, possessive: str) -> dict[str, str]:
     """Kind of every parameter that the layers make possible, by name. Raises _Fault on a name with two meanings."""
     kinds: dict[str, str] = {}
     for i, (_, items) in enumerate(layers):
-        things = [(child, "instance") for child in (layers[i + 1][1] if i + 1 < len(layers) else [])]
+        things = [(child, "instance") for _, below in layers[i + 1 : i + 2] for child in below]
         things += [(category, "abstract") for category, _ in layers[i + 1 :]]
         for name, kind in ((f"{item}{possessive} {thing}", kind) for item in items for thing, kind in things):
             if name in kinds:
@@ -131,29 +128,24 @@ def slot_names(layers: list[tuple[str, list[str]]], possessive: str) -> dict[str
     return kinds
 
 
-def abstract_terms(
-    layers: list[tuple[str, list[str]]], exists: set[str], possessive: str
-) -> dict[str, list[list[str]]]:
-    """Terms of every abstract parameter, from the layers and the instance parameters that exist."""
+def abstract_terms(layers: Layers, exists: Collection[str], possessive: str) -> dict[str, list[list[str]]]:
+    """Terms of every abstract parameter, from the layers and the names of the instance parameters that exist."""
     out = {}
     for i, (_, items) in enumerate(layers):
-        for k in range(i + 1, len(layers)):
-            category = layers[k][0]
+        for k, (category, _) in enumerate(layers[i + 1 :]):
             for item in items:
                 below = [c for c in layers[i + 1][1] if f"{item}{possessive} {c}" in exists]
-                out[f"{item}{possessive} {category}"] = [
-                    [f"{item}{possessive} {c}"] + [f"{c}{possessive} {category}"] * (k > i + 1) for c in below
-                ]
+                terms = [[f"{item}{possessive} {c}"] + [f"{c}{possessive} {category}"] * (k > 0) for c in below]
+                out[f"{item}{possessive} {category}"] = terms
     return out
 
 
-def _parameters(record: dict, possible: dict[str, str], modulus: int) -> dict[str, dict]:
+def _parameters(record: dict, possible: dict[str, str], modulus: int, missing: str | None) -> dict[str, dict]:
     """The parameters by name, each checked by itself."""
     listed = _field(record, "parameters")
-    if not isinstance(listed, list) or not all(isinstance(p, dict) and isinstance(p.get("name"), str) for p in listed):
+    if not _is_list(listed, dict) or not all(isinstance(p.get("name"), str) for p in listed):
         raise _Fault("parameters", "accepted: a list of objects with a name")
     parameters: dict[str, dict] = {}
-    missing = _missing(record)
     for p in listed:
         name = p["name"]
         if name in parameters:
@@ -178,29 +170,26 @@ def _parameters(record: dict, possible: dict[str, str], modulus: int) -> dict[st
 
 
 def _check_expression(p: dict, parameters: dict[str, dict], modulus: int) -> None:
-    name, terms = p["name"], p["terms"]
-    if not isinstance(terms, list) or not all(isinstance(term, list) for term in terms) or len(terms) > MOST_OPERANDS:
+    name, terms, has_constant = p["name"], p["terms"], p["constant"] is not None
+    if not _is_list(terms, list) or len(terms) > MOST_OPERANDS:
         raise _Fault("terms", f"{terms!r}; accepted: a list of up to {MOST_OPERANDS} lists of names", name)
     for factor in factors(p):
         if not isinstance(factor, str) or factor not in parameters:
             raise _Fault("terms", f"{factor!r} is no parameter of the record", name)
     if any(not 1 <= len(term) <= (2 if p["kind"] == "abstract" else 1) for term in terms):
         raise _Fault("terms", f"{terms!r} has a product of the wrong length", name)
-    if p["constant"] is not None:
+    if has_constant:
         _whole(p, "constant", 0, modulus - 1, name)
-    links = ("add", "mul") if p["constant"] is not None and terms else (None,)
-    if p["combine_constant"] not in links:
-        raise _Fault("combine_constant", f"{p['combine_constant']!r}; accepted: {' or '.join(map(str, links))}", name)
+    _one_of("combine_constant", p["combine_constant"], ("add", "mul") if has_constant and terms else (None,), name)
     ways = {0: (None,), 1: (None,), 2: ("sum", "difference")}.get(len(terms), ("sum",))
     if p["kind"] == "abstract":
         ways = ways[:1]
         _equal("constant", p["constant"], None, name)
     elif not p.get("given", True):
         _equal("terms", (terms, p["constant"]), ([], None), name)
-    elif not 1 <= len(terms) + (p["constant"] is not None) <= MOST_OPERANDS:
+    elif not 1 <= len(terms) + has_constant <= MOST_OPERANDS:
         raise _Fault("terms", f"a sentence of no operand, or of more than {MOST_OPERANDS}", name)
-    if p["combine"] not in ways:
-        raise _Fault("combine", f"{p['combine']!r}; accepted: {' or '.join(map(str, ways))}", name)
+    _one_of("combine", p["combine"], ways, name)
 
 
 def factors(p: dict) -> list[str]:
@@ -213,17 +202,23 @@ def operations(p: dict) -> int:
     return max(1, len(factors(p)) + (p["constant"] is not None) - 1)
 
 
-def _sorted(parameters: dict[str, dict]) -> list[str]:
-    """The names, each after what it depends on. Raises _Fault on a circle."""
+def ancestors(parameters: dict[str, dict], query: str) -> set[str]:
+    """The query and everything it depends on."""
+    found, stack = set(), [query]
+    while stack:
+        if (name := stack.pop()) not in found:
+            found.add(name)
+            stack += factors(parameters[name])
+    return found
+
+
+def _values(parameters: dict[str, dict], modulus: int) -> dict[str, int | None]:
+    """Value of every parameter by name; None where it rests on a missing premise. Raises _Fault on a circle."""
+    value: dict[str, Any] = {}
     try:
-        return list(TopologicalSorter({name: factors(p) for name, p in parameters.items()}).static_order())
+        order = list(TopologicalSorter({name: factors(p) for name, p in parameters.items()}).static_order())
     except CycleError as error:
         raise _Fault("terms", "it depends on itself", error.args[1][0]) from None
-
-
-def _values(parameters: dict[str, dict], order: list[str], modulus: int) -> dict[str, int | None]:
-    """Value of every parameter by name; None where it rests on a missing premise."""
-    value: dict[str, int | None] = {}
     for name in order:
         p = parameters[name]
         if not p.get("given", True) or None in [value[f] for f in factors(p)]:
@@ -237,30 +232,18 @@ def _values(parameters: dict[str, dict], order: list[str], modulus: int) -> dict
     return value
 
 
-def _ancestors(parameters: dict[str, dict], query: str) -> set[str]:
-    """The query and everything it depends on."""
-    found, stack = set(), [query]
-    while stack:
-        if (name := stack.pop()) not in found:
-            found.add(name)
-            stack += factors(parameters[name])
-    return found
-
-
 def _check_needed(record: dict, parameters: dict[str, dict], query: str) -> None:
-    needed = {name for name in _ancestors(parameters, query) if parameters[name]["value"] is not None}
+    needed = {name for name in ancestors(parameters, query) if parameters[name]["value"] is not None}
     for name, p in parameters.items():
         _equal("needed", p["needed"], name in needed, name)
     order = _field(record, "needed_order")
-    if not isinstance(order, list) or not all(isinstance(name, str) for name in order):
+    if not _is_list(order, str):
         raise _Fault("needed_order", f"{order!r}; accepted: a list of names")
-    if len(order) != len(set(order)) or set(order) != needed:
-        wrong = sorted(set(order) ^ needed) or sorted({n for n in order if order.count(n) > 1})
+    if sorted(order) != sorted(needed):
+        wrong = sorted(set(order) ^ needed) or sorted(n for n in order if order.count(n) > 1)
         raise _Fault("needed_order", "not each needed parameter once", wrong[0])
-    done: set[str] = set()
-    for name in order:
-        if missing := [f for f in factors(parameters[name]) if f not in done]:
-            raise _Fault("needed_order", f"comes before {missing[0]!r}, which it depends on", name)
-        done.add(name)
+    for i, name in enumerate(order):
+        if late := [f for f in factors(parameters[name]) if f not in order[:i]]:
+            raise _Fault("needed_order", f"comes before {late[0]!r}, which it depends on", name)
     if query in needed and order[-1] != query:
         raise _Fault("needed_order", "the last is not the query", order[-1])

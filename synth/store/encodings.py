@@ -4,15 +4,11 @@
     source(preset("med"), 0, tokens="gpt2/")            # a stream of such documents
 
 The text of each sentence, step and answer is tokenized by itself, so no token crosses the border of a step or of a
-part, and the spans of steps are exact for every tokenizer. Inside them characters decide:
-
-- a token has the truth (parameter, mistake, loss) of the phrase token that holds its first character;
-- the log-probability of a phrase token stands at the token that holds its first character, the others have 0. So the
-  sum over a step, an answer or a document is the generator's own, and so is the entropy per document. The mean per
-  token is smaller by the ratio of the tokens.
-
-Both rules matter only where a tokenizer merges across phrase tokens, which byte-level BPE of GPT-2's kind does not.
-Specials become the encoding's markers (`synth.store.hf_tokenizer`). Solutions in other tokens are judged as their text.
+part, and the spans of steps are exact for every tokenizer. Inside them a token has the truth of the phrase token that
+holds its first character, and the log-probability of a phrase token stands at the token that holds its first character:
+its sum over a step, an answer or a document is the generator's own. Both matter only where a tokenizer merges across
+phrase tokens, which byte-level BPE of GPT-2's kind does not. Specials become the encoding's markers
+(`synth.store.hf_tokenizer`). Solutions in other tokens are judged as their text.
 """
 
 import hashlib
@@ -23,10 +19,10 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from synth.dataset import Source
-from synth.documents import Documents
+from synth.documents import Documents, pad_rows
 from synth.judge.check_text import tokenize
 from synth.judge.checker import Verdicts, check
-from synth.problem.arrays import Problems
+from synth.problem.arrays import Integers, Problems
 from synth.spec import Spec
 from synth.store import hf_tokenizer
 from synth.world.vocabulary import EOS, PAD, SPECIALS, World
@@ -70,11 +66,11 @@ class Encoding:
         """Documents of phrase tokens in these tokens, the truth carried over."""
         return documents
 
-    def tokens(self, phrases: Sequence[int]) -> list[int]:
+    def tokens(self, phrases: Integers) -> list[int]:
         """Phrase tokens of one text, specials among them, in these tokens."""
         return list(phrases)
 
-    def phrases(self, ids: Sequence[int]) -> list[int]:
+    def phrases(self, ids: Integers) -> list[int]:
         """Token ids as phrase tokens; a sentence that is no text of the world becomes one token of no meaning."""
         return [int(i) for i in ids]
 
@@ -131,17 +127,16 @@ class TextEncoding(Encoding):
         offsets = np.searchsorted(phrase, documents.offsets)
         prompt = np.searchsorted(phrase, documents.offsets[:-1] + documents.prompt) - offsets[:-1]
         truth = [getattr(documents, name)[phrase] for name in ("segment", "step", "param", "mistake", "loss")]
-        return Documents(
-            ids.astype(np.int32), *truth, logp, offsets, prompt.astype(np.int32), documents.problems
-        )  # fmt: skip
+        ids, prompt = ids.astype(np.int32), prompt.astype(np.int32)
+        return Documents(ids, *truth, logp=logp, offsets=offsets, prompt=prompt, problems=documents.problems)
 
-    def tokens(self, phrases: Sequence[int]) -> list[int]:
+    def tokens(self, phrases: Integers) -> list[int]:
         array = np.array(phrases, dtype=np.int64)
         special = array < len(SPECIALS)
         new = special | np.concatenate([[True], special[:-1]])
         return self._convert(array, np.flatnonzero(new))[0].tolist() if len(array) else []
 
-    def phrases(self, ids: Sequence[int]) -> list[int]:
+    def phrases(self, ids: Integers) -> list[int]:
         row = np.array(ids, dtype=np.int64)
         return self._read(self._runs([row])[0], row)[0]
 
@@ -152,11 +147,10 @@ class TextEncoding(Encoding):
         rows = self._runs([row[:n] for row, n in zip(responses_NR, length_N, strict=True)])
         read = [self._read(runs, responses_NR[i]) for i, runs in enumerate(rows)]
         length = np.array([len(phrases) for phrases, _ in read], dtype=np.int64)
-        phrases_NR = np.full((len(read), max(1, length.max(initial=0))), PAD, dtype=np.int64)
+        phrases_NR = pad_rows([phrases for phrases, _ in read])
         place_NR = np.repeat(np.asarray(length_N, dtype=np.int32)[:, None], phrases_NR.shape[1] + 1, axis=1)
-        for i, (phrases, places) in enumerate(read):
-            phrases_NR[i, : length[i]] = phrases
-            place_NR[i, : length[i]] = places
+        for place_R, (_, places) in zip(place_NR, read, strict=True):
+            place_R[: len(places)] = places
         verdicts = check(problems, self.world, phrases_NR, length)
         return verdicts._replace(
             start=np.take_along_axis(place_NR, verdicts.start, axis=1),
@@ -166,23 +160,19 @@ class TextEncoding(Encoding):
     def _convert(self, tokens: np.ndarray, firsts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Phrase tokens [T], cut into units at `firsts`, as (ids [U], phrase token of each [U], token of each phrase
         token [T]); a special is a unit of its own."""
-        name = tokens >= self.world.first_name
+        world, name = self.world, tokens >= self.world.first_name
         joined = np.concatenate([[False], name[1:] & name[:-1]])
-        start = np.cumsum(self._lengths[tokens] + len(self.world.possessive) * joined)
-        text_end = np.append(firsts[1:], len(tokens))
-        start = np.concatenate([[0], start[:-1]])
-        vocabulary = self.world.vocabulary
-        pieces = [
-            (self.world.possessive if j else "") + vocabulary[t]
-            for t, j in zip(tokens.tolist(), joined.tolist(), strict=True)
-        ]
-        is_text = tokens[firsts] >= len(SPECIALS)
-        texts = [
-            "".join(pieces[a:b]) for a, b in zip(firsts[is_text].tolist(), text_end[is_text].tolist(), strict=True)
-        ]
-        encoded = iter(self._encode(texts))
+        sizes = self._lengths[tokens] + len(world.possessive) * joined
+        start, text_end = np.cumsum(sizes) - sizes, np.append(firsts[1:], len(tokens))
+        joint = ("", world.possessive)
+        pieces = [joint[j] + world.vocabulary[t] for t, j in zip(tokens.tolist(), joined.tolist(), strict=True)]
+        is_text = (tokens[firsts] >= len(SPECIALS)).tolist()
+        spans = list(zip(firsts.tolist(), text_end.tolist(), strict=True))
+        encoded = iter(
+            self._encode(["".join(pieces[a:b]) for (a, b), text in zip(spans, is_text, strict=True) if text])
+        )
         marker = self.markers[np.where(is_text, 0, tokens[firsts])].tolist()
-        units = [next(encoded) if text else ([m], [(0, 0)]) for text, m in zip(is_text.tolist(), marker, strict=True)]
+        units = [next(encoded) if text else ([m], [(0, 0)]) for text, m in zip(is_text, marker, strict=True)]
         count = np.array([len(ids) for ids, _ in units])
         ids = np.array([i for unit, _ in units for i in unit], dtype=np.int64)
         spans = np.array([span for _, offsets in units for span in offsets], dtype=np.int64).reshape(-1, 2)
@@ -196,14 +186,10 @@ class TextEncoding(Encoding):
 
     def _encode(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Token ids and character spans of each text."""
-        drop = self._drop
-        fed = [text[1:] if drop and text[:1] == " " else text for text in texts]
-        shift = [len(text) - len(part) for text, part in zip(texts, fed, strict=True)]
+        shift = [int(self._drop and text[:1] == " ") for text in texts]
+        fed = [text[n:] for text, n in zip(texts, shift, strict=True)]
         encoded = self._backend.encode_batch(fed, add_special_tokens=False)
-        return [
-            (e.ids, [(a + n, b + n) for a, b in e.offsets] if n else e.offsets)
-            for e, n in zip(encoded, shift, strict=True)
-        ]
+        return [(e.ids, [(a + n, b + n) for a, b in e.offsets]) for e, n in zip(encoded, shift, strict=True)]
 
     def _texts(self, runs: list[list[int]]) -> list[str]:
         """The text of each run of ids as it reads behind other text: some decoders drop the first space of all."""
@@ -261,9 +247,7 @@ class TextEncoding(Encoding):
                 raise ValueError(f"tokens={self.name}: cannot write the world's text ({error}); {_ACCEPTED}") from None
             different = [(text, b) for text, b in zip(texts, back, strict=True) if text != b]
             if not different:
-                used = np.unique(np.concatenate([np.array(i, dtype=np.int64) for i in ids]))
-                clash = np.intersect1d(used, self.markers)
-                if len(clash):
+                if clash := sorted({i for row in ids for i in row} & set(self.markers.tolist())):
                     raise ValueError(f"tokens={self.name}: marker {clash[0]} is part of the world's text; {_ACCEPTED}")
                 return
             wrong = different[0] if not self._drop else wrong
@@ -292,12 +276,10 @@ class Retokenised(Source):
         self.encoding = encoding
         self._phrases = Source(spec, seed, split, stream)
 
-    def documents(self, indices: Sequence[int]) -> Documents:
+    def documents(self, indices: Integers) -> Documents:
         return self.encoding.documents(self._phrases.documents(indices))
 
-    def solve(
-        self, problems: Problems, stream: str = "solve", indices: Sequence[int] | None = None, **changes
-    ) -> Documents:
+    def solve(self, problems: Problems, stream: str = "solve", indices: Integers | None = None, **changes) -> Documents:
         return self.encoding.documents(self._phrases.solve(problems, stream, indices, **changes))
 
 

@@ -2,8 +2,6 @@
 
 Everything is written under a temporary name, flushed to the disk and renamed. In a JSON-lines file, which grows a line
 at a time, a last line without its newline was cut off by a kill: readers leave it out and the next append removes it.
-
-Try: `append_json_line(path, {"step": 1}); read_json_lines(path)`.
 """
 
 import hashlib

@@ -38,20 +38,11 @@ def fast_tokenizer(world: World) -> "PreTrainedTokenizerFast":
     from tokenizers import Regex, decoders, pre_tokenizers
 
     others = "|".join(re.escape(t[1:]) for t in world.vocabulary[len(SPECIALS) : world.first_name] if t[:1] == " ")
-    return _lookup(
-        list(world.vocabulary),
-        pre_tokenizers.Split(world.possessive, "removed"),
-        decoders.Sequence(
-            [
-                decoders.Replace(Regex(f"^ (?!(?:{others})$)"), f"{LEFT} "),
-                decoders.Replace(Regex(f"^{LEFT}.*\\K$"), RIGHT),
-                decoders.Fuse(),
-                decoders.Replace(RIGHT + LEFT, world.possessive),
-                decoders.Replace(LEFT, ""),
-                decoders.Replace(RIGHT, ""),
-            ]
-        ),
-    )
+    around = [(Regex(f"^ (?!(?:{others})$)"), f"{LEFT} "), (Regex(f"^{LEFT}.*\\K$"), RIGHT)]
+    joined = [(RIGHT + LEFT, world.possessive), (LEFT, ""), (RIGHT, "")]
+    mark, join = ([decoders.Replace(*pair) for pair in pairs] for pairs in (around, joined))
+    split = pre_tokenizers.Split(world.possessive, "removed")
+    return _lookup(list(world.vocabulary), split, decoders.Sequence([*mark, decoders.Fuse(), *join]))
 
 
 def word_tokenizer(world: World) -> "PreTrainedTokenizerFast":
@@ -80,12 +71,8 @@ def _lookup(vocabulary: list[str], pre_tokenizer, decoder):
 def _transformers(tokenizer):
     from transformers import PreTrainedTokenizerFast
 
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=SPECIALS[EOS],
-        pad_token=SPECIALS[PAD],
-        clean_up_tokenization_spaces=False,
-    )
+    settings = {"eos_token": SPECIALS[EOS], "pad_token": SPECIALS[PAD], "clean_up_tokenization_spaces": False}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **settings)
 
 
 def train_bpe(texts: Iterable[str], merges: int) -> "PreTrainedTokenizerFast":
@@ -96,13 +83,9 @@ def train_bpe(texts: Iterable[str], merges: int) -> "PreTrainedTokenizerFast":
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=len(SPECIALS) + len(alphabet) + merges,
-        initial_alphabet=alphabet,
-        special_tokens=list(SPECIALS),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    size = len(SPECIALS) + len(alphabet) + merges
+    settings = {"initial_alphabet": alphabet, "special_tokens": list(SPECIALS), "show_progress": False}
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size, **settings))
     return _transformers(tokenizer)
 
 

@@ -11,39 +11,25 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_TEXTS = pa.list_(pa.string())
-_PARAMETER = pa.struct(
-    [
-        ("name", pa.string()), ("kind", pa.string()), ("value", pa.int64()), ("needed", pa.bool_()),
-        ("constant", pa.int64()), ("combine_constant", pa.string()), ("combine", pa.string()),
-        ("terms", pa.list_(_TEXTS)), ("given", pa.bool_()),
-    ]
-)  # fmt: skip
-_MISTAKE = pa.struct(
-    [("step", pa.int64()), ("kind", pa.string()), ("parameter", pa.string()), ("corrected", pa.bool_())]
-)
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()), ("problem", pa.string()), ("solution", pa.string()), ("answer", pa.int64()),
-        ("ops", pa.int64()), ("edges", pa.int64()), ("modulus", pa.int64()), ("split_bin", pa.int64()),
-        ("order", pa.string()), ("query", pa.string()), ("needed_order", _TEXTS),
-        ("layers", pa.list_(pa.struct([("category", pa.string()), ("items", _TEXTS)]))),
-        ("parameters", pa.list_(_PARAMETER)), ("missing", pa.string()), ("mistakes", pa.list_(_MISTAKE)),
-        ("world", pa.string()), ("context", pa.string()), ("context_recipe", pa.string()),
-        ("tokens", pa.list_(pa.int32())),
-    ]
-)  # fmt: skip
+_TEXT, _TEXTS, _NUMBER, _FLAG = pa.string(), pa.list_(pa.string()), pa.int64(), pa.bool_()
+_LAYER = pa.struct({"category": _TEXT, "items": _TEXTS})
+_PARAMETER = pa.struct({
+    "name": _TEXT, "kind": _TEXT, "value": _NUMBER, "needed": _FLAG, "constant": _NUMBER, "combine_constant": _TEXT,
+    "combine": _TEXT, "terms": pa.list_(_TEXTS), "given": _FLAG,
+})  # fmt: skip
+_MISTAKE = pa.struct({"step": _NUMBER, "kind": _TEXT, "parameter": _TEXT, "corrected": _FLAG})
+SCHEMA = pa.schema({
+    "id": _TEXT, "problem": _TEXT, "solution": _TEXT, "answer": _NUMBER, "ops": _NUMBER, "edges": _NUMBER,
+    "modulus": _NUMBER, "split_bin": _NUMBER, "order": _TEXT, "query": _TEXT, "needed_order": _TEXTS,
+    "layers": pa.list_(_LAYER), "parameters": pa.list_(_PARAMETER), "missing": _TEXT, "mistakes": pa.list_(_MISTAKE),
+    "world": _TEXT, "context": _TEXT, "context_recipe": _TEXT, "tokens": pa.list_(pa.int32()),
+})  # fmt: skip
 
 
 def table(records: Sequence[dict], tokens: Sequence[Any]) -> pa.Table:
     """Records and the token ids of their documents as a table of `SCHEMA`."""
     rows = [{"world": "english"} | r | {"tokens": t} for r, t in zip(records, tokens, strict=True)]
     return pa.Table.from_pylist(rows, schema=SCHEMA)
-
-
-def write_table(rows: pa.Table, path: Path) -> None:
-    """Write one parquet file."""
-    pq.write_table(rows, path)
 
 
 def read_rows(path: Path) -> Iterator[dict]:

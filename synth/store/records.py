@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from synth.contexts.privileged import recipes
 from synth.contexts.sections import render
@@ -44,14 +45,12 @@ def record(source: Source, documents: Documents, i: int, index: int) -> dict:
         "problem": world.decode(tokens[: documents.prompt[i]][segment[: documents.prompt[i]] != CONTEXT_SEGMENT]),
         "solution": world.decode(tokens[segment == SOLUTION_SEGMENT]),
     }
-    tail = {"mistakes": list(mistakes.values())}
+    tail: dict[str, Any] = {"mistakes": list(mistakes.values())}
     if world.name != "english":
         tail["world"] = world.name
     if spec.contexts:
-        tail |= {
-            "context": render(world, tokens[segment == CONTEXT_SEGMENT]),
-            "context_recipe": recipes(source, [index])[0],
-        }
+        tail["context"] = render(world, tokens[segment == CONTEXT_SEGMENT])
+        tail["context_recipe"] = recipes(source, [index])[0]
     return head | to_record(problem, world, spec.order) | tail
 
 

@@ -9,6 +9,7 @@ Try: `shards = read_shards("med/", verify=True); documents = shards[0]; document
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,25 +25,23 @@ MANIFEST, PARTIAL, WORLD_FILE, PARQUET = "manifest.json", "manifest.partial.json
 PROBLEM = np.dtype([(name, np.int16, a.shape[1:]) for name, a in zip(Problems._fields, empty(1), strict=True)])
 
 
-def write_shard(folder: Path, first: int, documents: Documents, table: object | None) -> dict:
+def write_shard(folder: Path, first: int, documents: Documents, table: Any) -> dict:
     """Write one shard so that `folder` is complete or absent; returns its entry of the manifest. first: index of its
     first document in the stream; table: the same documents as a table of `synth.store.parquet`, or None."""
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         for name in SHARD_ARRAYS:
             np.save(temporary / f"{name}.npy", getattr(documents, name))
-        packed = np.empty(len(documents), dtype=PROBLEM)
+        packed, most = np.empty(len(documents), dtype=PROBLEM), np.iinfo(np.int16).max
         for name, array in zip(Problems._fields, documents.problems, strict=True):
-            if array.max(initial=0) > np.iinfo(np.int16).max:
-                raise ValueError(
-                    f"{name} has a number above {np.iinfo(np.int16).max}; accepted: a world of fewer names"
-                )
+            if array.max(initial=0) > most:
+                raise ValueError(f"{name} has a number above {most}; accepted: a world of fewer names")
             packed[name] = array
         np.save(temporary / "problems.npy", packed)
         if table is not None:
-            from synth.store.parquet import write_table
+            import pyarrow.parquet as pq
 
-            write_table(table, temporary / PARQUET)
+            pq.write_table(table, temporary / PARQUET)
         entry = {"name": folder.name, "first": first, "documents": len(documents), "tokens": len(documents.tokens)}
         entry["sha256"] = {f.name: sha256(f) for f in sorted(temporary.iterdir())}
         write_json(temporary / "shard.json", entry)
@@ -54,10 +53,9 @@ def write_shard(folder: Path, first: int, documents: Documents, table: object | 
 def check_shard(folder: Path, hashes: dict[str, str]) -> None:
     """Raise ValueError naming the first file of a shard that is missing or not what was written."""
     for name, digest in hashes.items():
-        path = folder / name
-        if not path.is_file():
+        if not (folder / name).is_file():
             raise ValueError(f"shard {folder} is corrupted: {name} is missing; accepted: the files of its manifest")
-        if (found := sha256(path)) != digest:
+        if (found := sha256(folder / name)) != digest:
             raise ValueError(f"shard {folder} is corrupted: {name} has sha256 {found[:12]}..., not {digest[:12]}...")
 
 
@@ -65,11 +63,10 @@ def read_shard(folder: Path) -> Documents:
     """The documents of one shard by memory map (the problems in memory). Raises ValueError naming a broken file."""
     arrays = {}
     for name in (*SHARD_ARRAYS, "problems"):
-        path = folder / f"{name}.npy"
         try:
-            arrays[name] = np.load(path, mmap_mode="r")
+            arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"shard {folder} is corrupted: {path.name} cannot be read ({error})") from None
+            raise ValueError(f"shard {folder} is corrupted: {name}.npy cannot be read ({error})") from None
     packed = arrays.pop("problems")
     if packed.dtype != PROBLEM:
         raise ValueError(f"shard {folder} was written by another version of the code; accepted: shards of this one")

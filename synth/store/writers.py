@@ -23,6 +23,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from synth.dataset import Source
 from synth.documents import Documents, join
 from synth.spec import Spec
@@ -57,25 +59,21 @@ def _chunks(spec: Spec, seed: int, split: str, start: int, stop: int) -> list[Ch
     return [Chunk(spec, seed, split, a, min(a + CHUNK, stop)) for a in range(start, stop, CHUNK)]
 
 
-def _lines(chunk: Chunk) -> list[str]:
-    return [json.dumps(r, ensure_ascii=False) for r in records(chunk.source(), chunk.start, chunk.stop)]
+def _lines(chunk: Chunk) -> str:
+    return "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records(chunk.source(), chunk.start, chunk.stop))
 
 
-def _documents(chunk: Chunk, tokens: str = PHRASE) -> Documents:
-    source = chunk.source()
-    return encoding(tokens, source.world).documents(source.documents(range(chunk.start, chunk.stop)))
-
-
-def _rows(chunk: Chunk, tokens: str = PHRASE) -> tuple[Documents, Any]:
-    """A chunk as documents in the wanted tokens, and as a table of records."""
-    from synth.store.parquet import table
-
+def _documents(chunk: Chunk, tokens: str = PHRASE, parquet: bool = False) -> tuple[Documents, Any]:
+    """A chunk as documents in the wanted tokens, and with `parquet` as a table of records."""
     source = chunk.source()
     documents = source.documents(range(chunk.start, chunk.stop))
-    written = [record(source, documents, i, chunk.start + i) for i in range(len(documents))]
     encoded = encoding(tokens, source.world).documents(documents)
-    spans = zip(encoded.offsets, encoded.offsets[1:], strict=False)
-    return encoded, table(written, [encoded.tokens[a:b] for a, b in spans])
+    if not parquet:
+        return encoded, None
+    from synth.store.parquet import table
+
+    written = [record(source, documents, i, chunk.start + i) for i in range(len(documents))]
+    return encoded, table(written, np.split(encoded.tokens, encoded.offsets[1:-1]))
 
 
 def _map(function: Callable[[Chunk], Any], chunks: list[Chunk], workers: int) -> Iterator:
@@ -102,20 +100,18 @@ def _map(function: Callable[[Chunk], Any], chunks: list[Chunk], workers: int) ->
 
 def stream(spec: Spec, seed: int, split: str, start: int, stop: int, workers: int = 1) -> Iterator[Documents]:
     """Documents start..stop-1 in order, some hundreds at a time, made by `workers` processes; no files, no state."""
-    return _map(_documents, _chunks(spec, seed, split, start, stop), workers)
+    return (documents for documents, _ in _map(_documents, _chunks(spec, seed, split, start, stop), workers))
 
 
 def write_lines(spec: Spec, seed: int, split: str, start: int, stop: int, workers: int, out: str) -> None:
     """JSON lines to a file, or to standard output when `out` is "-"."""
     chunks = _map(_lines, _chunks(spec, seed, split, start, stop), workers)
     if out == "-":
-        for chunk in chunks:
-            sys.stdout.write("".join(line + "\n" for line in chunk))
+        sys.stdout.writelines(chunks)
         sys.stdout.flush()
         return
     with _replacing(Path(out)) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for chunk in chunks:
-            file.writelines(line + "\n" for line in chunk)
+        file.writelines(chunks)
 
 
 def write_parquet(spec: Spec, seed: int, split: str, start: int, stop: int, workers: int, out: str) -> None:
@@ -124,8 +120,9 @@ def write_parquet(spec: Spec, seed: int, split: str, start: int, stop: int, work
 
     from synth.store.parquet import SCHEMA
 
+    work = partial(_documents, parquet=True)
     with _replacing(Path(out)) as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
-        for _, rows in _map(_rows, _chunks(spec, seed, split, start, stop), workers):
+        for _, rows in _map(work, _chunks(spec, seed, split, start, stop), workers):
             writer.write_table(rows)
 
 
@@ -208,10 +205,8 @@ def write_shards(
         entries = _write_missing(folder, spec, plan, workers, tokens)
         manifest = plan | {"tokens": sum(e["tokens"] for e in entries), "shards": entries}
         data_card.write(folder, manifest, Shards(folder, manifest))
-        files = [
-            f for f in folder.rglob("*") if f.is_file() and not f.relative_to(folder).parts[0].startswith("shard-")
-        ]
-        names = sorted(f.relative_to(folder).as_posix() for f in files if f.name != shards.PARTIAL)
+        files = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
+        names = [name for name in files if not name.startswith("shard-") and name != shards.PARTIAL]
         manifest["sha256"] = {name: sha256(folder / name) for name in names}
         write_json(folder / shards.MANIFEST, manifest)
         (folder / shards.PARTIAL).unlink()
@@ -229,43 +224,43 @@ def begin(folder: Path, plan: dict, parquet: bool | None) -> None:
     there = read_json(found)
     if parquet is None and plan["parquet"]:  # without pyarrow it cannot go on with parquet, with it it can without
         plan["parquet"] = there.get("parquet", plan["parquet"])
-    for key, value in json.loads(json.dumps(plan)).items():
-        old, new = there.get(key), value
+    for key, new in json.loads(json.dumps(plan)).items():
+        old = there.get(key)
         if key == "code":
-            key, old, new = "synth", (old or {}).get("source"), value["source"]
+            key, old, new = "synth", (old or {}).get("source"), new["source"]
         if key == "spec" and isinstance(old, dict) and old != new:
             key = next(k for k in {**new, **old} if old.get(k) != new.get(k))
             old, new = old.get(key), new.get(key)
         if old != new:
-            raise ValueError(
-                f"--out {folder} was begun with {key}={old}, not {new}; accepted: the same, or a new folder"
-            )
+            begun = f"--out {folder} was begun with {key}={old}, not {new}"
+            raise ValueError(f"{begun}; accepted: the same, or a new folder")
 
 
 def _write_missing(folder: Path, spec: Spec, plan: dict, workers: int, tokens: str) -> list[dict]:
     """Write the shards that are not there, or not as they were written; the manifest's entries of all of them."""
     first, stop, size = plan["first"], plan["first"] + plan["documents"], plan["documents_per_shard"]
-    spans = [range(a, min(a + size, stop)) for a in range(first, stop, size)]
-    entries: dict[int, dict] = {}
-    for n in range(len(spans)):
-        path = folder / f"shard-{n:05d}"
+    spans = {folder / f"shard-{n:05d}": range(a, min(a + size, stop)) for n, a in enumerate(range(first, stop, size))}
+    entries = {}
+    for path in spans:
         try:
-            entries[n] = read_json(path / "shard.json")
-            shards.check_shard(path, entries[n]["sha256"])
+            entry = read_json(path / "shard.json")
+            shards.check_shard(path, entry["sha256"])
+            entries[path] = entry
         except (OSError, ValueError, KeyError, TypeError):
-            entries.pop(n, None)
             shutil.rmtree(path, ignore_errors=True)
-    todo = [n for n in range(len(spans)) if n not in entries]
-    chunks = [_chunks(spec, plan["seed"], plan["split"], spans[n].start, spans[n].stop) for n in todo]
-    work = partial(_rows if plan["parquet"] else _documents, tokens=tokens)
-    made = _map(work, [c for cs in chunks for c in cs], workers)
-    for n, parts in zip(todo, chunks, strict=True):
-        done = [next(made) for _ in parts]
+    todo = {
+        path: _chunks(spec, plan["seed"], plan["split"], span.start, span.stop)
+        for path, span in spans.items()
+        if path not in entries
+    }
+    work = partial(_documents, tokens=tokens, parquet=plan["parquet"])
+    made = _map(work, [chunk for chunks in todo.values() for chunk in chunks], workers)
+    for path, chunks in todo.items():
+        documents, tables = zip(*(next(made) for _ in chunks), strict=True)
         table = None
         if plan["parquet"]:
             import pyarrow as pa
 
-            table = pa.concat_tables([rows for _, rows in done])
-            done = [documents for documents, _ in done]
-        entries[n] = shards.write_shard(folder / f"shard-{n:05d}", spans[n].start, join(done), table)
-    return [entries[n] for n in range(len(spans))]
+            table = pa.concat_tables(tables)
+        entries[path] = shards.write_shard(path, spans[path].start, join(list(documents)), table)
+    return [entries[path] for path in spans]

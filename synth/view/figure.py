@@ -6,10 +6,16 @@ follow Sugiyama, Tagawa and Toda (1981): layers, virtual nodes on long edges, sw
 """
 
 import itertools
+from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
+from matplotlib.path import Path as Curve
+from scipy.optimize import isotonic_regression
 
 from synth.dataset import Source
 from synth.documents import SOLUTION_SEGMENT, Documents
@@ -21,11 +27,9 @@ BOX = (1.85, 0.56)
 SWEEPS = 24
 INK = "#22303c"
 FILL = {
-    "instance": ("#dcebf9", "#2f6fae"),
-    "abstract": ("#fdebd3", "#c46f0e"),
-    "undetermined": ("#fbe4e4", "#b93f4a"),
-    "unneeded": ("#ffffff", "#b4bcc5"),
-}
+    "instance": ("#dcebf9", "#2f6fae"), "abstract": ("#fdebd3", "#c46f0e"),
+    "undetermined": ("#fbe4e4", "#b93f4a"), "unneeded": ("#ffffff", "#b4bcc5"),
+}  # fmt: skip
 LINE_HEIGHT = 0.11
 
 
@@ -45,9 +49,6 @@ def draw_document(source: Source, documents: Documents, i: int, path: str) -> No
 
 def draw(problem: Problems, world: World, order: list[int], path: str) -> None:
     """Write the picture of a batch of one to `path` (.png, .svg or .pdf); `order`: slots as the solution has them."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     slots = shown(problem)
     below = {s: [d for d in dict.fromkeys(dependencies(problem, s)) if d != s] for s in slots}
     layout = lay_out(below)
@@ -76,9 +77,8 @@ def draw(problem: Problems, world: World, order: list[int], path: str) -> None:
 
 def shown(problem: Problems) -> list[int]:
     """Slots in the picture: every instance parameter, the query, and the abstract parameters these depend on."""
-    return sorted(
-        _reached(problem, [int(problem.query[0]), *np.flatnonzero(problem.exists[0, :INSTANCES] > 0).tolist()])
-    )
+    instances = np.flatnonzero(problem.exists[0, :INSTANCES] > 0).tolist()
+    return sorted(_reached(problem, [int(problem.query[0]), *instances]))
 
 
 def ancestors(problem: Problems) -> set[int]:
@@ -128,20 +128,14 @@ def layers_of(below: dict[int, list[int]]) -> dict[int, int]:
 def lay_out(below: dict[int, list[int]]) -> Layout:
     """Places of slots and edges, from what each slot depends on."""
     layer = layers_of(below)
-    rows: list[list] = [[] for _ in range(max(layer.values()) + 1)]
-    for slot in below:
-        rows[layer[slot]].append(slot)
-    edges = []
-    for target, sources in below.items():
-        for source in sources:
-            virtual = [(source, target, n) for n in range(layer[source] + 1, layer[target])]
-            edges.append((source, target, virtual))
-            for node in virtual:
-                rows[node[2]].append(node)
-    near: dict = {node: ([], []) for row in rows for node in row}
-    for source, target, virtual in edges:
-        chain = [source, *virtual, target]
-        for a, b in itertools.pairwise(chain):
+    rows: list[list] = [[s for s in below if layer[s] == n] for n in range(max(layer.values()) + 1)]
+    edges, near = [], defaultdict(lambda: ([], []))  # near: what stands before and behind a node
+    for source, target in ((source, target) for target, sources in below.items() for source in sources):
+        virtual = [(source, target, n) for n in range(layer[source] + 1, layer[target])]
+        edges.append((source, target, virtual))
+        for node in virtual:
+            rows[node[2]].append(node)
+        for a, b in itertools.pairwise([source, *virtual, target]):
             near[a][1].append(b)
             near[b][0].append(a)
     y = _heights(rows, near)
@@ -162,13 +156,11 @@ def _heights(rows: list[list], near: dict) -> dict:
         if crossings < fewest:
             best, fewest = [list(row) for row in rows], crossings
     for row in best:
-        for node, height in zip(row, _spread(row, [0.0] * len(row)), strict=True):
-            y[node] = height
+        y.update(zip(row, _spread(row, [0.0] * len(row)), strict=True))
     for sweep in range(SWEEPS):
         for row in best if sweep % 2 else reversed(best):
             wanted = [_mean([y[w] for w in near[v][0] + near[v][1]], y[v]) for v in row]
-            for node, height in zip(row, _spread(row, wanted), strict=True):
-                y[node] = height
+            y.update(zip(row, _spread(row, wanted), strict=True))
     return y
 
 
@@ -190,21 +182,12 @@ def _crossings(rows: list[list], near: dict) -> int:
 
 def _spread(row: list, wanted: list[float]) -> list[float]:
     """Heights closest to the wanted ones (least squares) that keep the order of the nodes and their distances."""
-    from scipy.optimize import isotonic_regression
-
-    gaps = [(_height(a) + _height(b)) / 2 for a, b in itertools.pairwise(row)]
-    offset = np.concatenate([[0.0], np.cumsum(gaps)])
+    heights = [VIRTUAL_ROW if isinstance(node, tuple) else ROW for node in row]
+    offset = np.cumsum([0.0, *((a + b) / 2 for a, b in itertools.pairwise(heights))])
     return (isotonic_regression(np.array(wanted) - offset).x + offset).tolist()
 
 
-def _height(node: object) -> float:
-    return VIRTUAL_ROW if isinstance(node, tuple) else ROW
-
-
 def _draw_edge(axes, place: dict, source: int, target: int, points: list, needed: bool) -> None:
-    from matplotlib.patches import FancyArrowPatch
-    from matplotlib.path import Path as Curve
-
     (x0, y0), (x1, y1) = place[source], place[target]
     through = [(x0 + BOX[0] / 2, y0)]
     for x, y in points:  # straight past the boxes of a layer
@@ -217,24 +200,18 @@ def _draw_edge(axes, place: dict, source: int, target: int, points: list, needed
         codes += [Curve.CURVE4] * 3
     colour = "#4c5a67" if needed else "#ccd2d8"
     style = {"arrowstyle": "-|>", "mutation_scale": 8, "lw": 1.25 if needed else 0.9, "color": colour}
-    axes.add_patch(
-        FancyArrowPatch(path=Curve(vertices, codes), zorder=2 if needed else 1, shrinkA=0, shrinkB=0, **style)
-    )
+    style |= {"zorder": 2 if needed else 1, "shrinkA": 0, "shrinkB": 0}
+    axes.add_patch(FancyArrowPatch(path=Curve(vertices, codes), **style))
 
 
 def _draw_box(axes, problem: Problems, slot: int, kind: str, at: tuple, world: World, names, step: int | None) -> None:
-    from matplotlib.patches import Circle, FancyBboxPatch
-
     (x, y), (width, height) = at, BOX
     query = slot == problem.query[0]
     fill, edge = FILL[kind]
     rounding = "round,pad=0,rounding_size=" + ("0.05" if slot < INSTANCES else "0.28")
-    axes.add_patch(
-        FancyBboxPatch(
-            (x - width / 2, y - height / 2), width, height, boxstyle=rounding, fc=fill, ec=INK if query else edge,
-            lw=2.4 if query else 1.2, ls=(0, (4, 2)) if kind == "unneeded" else "-", zorder=3,
-        )
-    )  # fmt: skip
+    style = {"ls": (0, (4, 2)) if kind == "unneeded" else "-", "lw": 2.4 if query else 1.2, "zorder": 3}
+    style |= {"boxstyle": rounding, "fc": fill, "ec": INK if query else edge}
+    axes.add_patch(FancyBboxPatch((x - width / 2, y - height / 2), width, height, **style))
     owner, thing = (world.vocabulary[int(n)].strip() for n in names)
     value = int(problem.value[0, slot])
     ink = INK if kind != "unneeded" else "#7a8591"
@@ -263,15 +240,10 @@ def _draw_title(axes, problem: Problems, world: World, at: tuple[float, float]) 
 
 
 def _draw_legend(axes, at: tuple[float, float], kinds: set[str]) -> None:
-    from matplotlib.patches import Circle, FancyBboxPatch
-
     words = {
-        "instance": "given by a sentence",
-        "abstract": "a total (no sentence)",
-        "undetermined": "cannot be known",
-        "unneeded": "not needed",
-        "query": "the question",
-    }
+        "instance": "given by a sentence", "abstract": "a total (no sentence)", "undetermined": "cannot be known",
+        "unneeded": "not needed", "query": "the question",
+    }  # fmt: skip
     x, y = at
     for kind, text in words.items():
         if kind not in kinds and kind != "query":

@@ -64,7 +64,7 @@ def test_bad_input_is_one_line_and_exit_code_2(command, tmp_path, records):
         "not JSON": ("{oops", "line 1 is not JSON"),
         "no object": ("[1]", "line 1 is no record"),
         "empty": ("\n", "holds no record"),
-        "no modulus": (json.dumps({"solution": "x"}), "line 1: modulus=None; accepted: a whole number"),
+        "no modulus": (json.dumps({"solution": "x"}), "bad or missing field 'modulus': None; accepted: 2 to 997"),
         "no field": (json.dumps({"modulus": 23}), "line 1: no text under the key 'solution'"),
         "no layers": (json.dumps({"modulus": 23, "solution": "x"}), "bad or missing field 'layers'"),
         "huge": (json.dumps(good | {"ops": 10**30}), "line 1: "),

@@ -60,7 +60,7 @@ def test_an_impossible_token_is_placed_and_the_policy_answers_it(made):
     [
         ({"solution": " Define Nobody's Thing as k."}, [], "no token of world"),
         ({"solution": None}, [], "no text under the key 'solution'"),
-        ({"modulus": 1}, [], "modulus=1; accepted"),
+        ({"modulus": 1}, [], "'modulus': 1; accepted"),
         ({}, ["--retry-rate", "2"], "--retry-rate: 2 is not possible"),
         ({}, ["--uncorrected", "0.5"], "uncorrected=0.5 is not possible with retry_kind='retry'"),
         ({}, ["--policy", "guess"], "invalid choice: 'guess'"),
