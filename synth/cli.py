@@ -163,8 +163,8 @@ def for_each_record(args: argparse.Namespace, few: int, describe: Callable[[Any,
     lines = []
     for number, record in tqdm(records, unit="record", delay=2, disable=None, leave=False):
         try:
-            parts = problem_and_text(record, args.field, args.world)
-            lines.append(describe(*parts, " ".join(str(record.get("id", f"line {number}")).split())))
+            problem, world, text = problem_and_text(record, args.field, args.world)
+            lines.append(describe(problem, world, text, " ".join(str(record.get("id", f"line {number}")).split())))
         except ValueError as error:
             fail(f"{name_of(args.file)} line {number}: {error}")
     return lines

@@ -112,7 +112,8 @@ def write_config(config: GPTConfig, eos: int | None = None, pad: int | None = No
         settings |= {"hidden_act": "silu", "rms_norm_eps": NORM_EPS, "head_dim": config.head_dim}
         settings |= {"num_key_value_heads": config.n_head}
         settings |= {"mlp_bias": config.bias} if target.model_type == "llama" else {"use_sliding_window": False}
-    return target.model.config_class(**settings)
+    config_class: Any = target.model.config_class
+    return config_class(**settings)
 
 
 def read_config(hf_config: PreTrainedConfig) -> GPTConfig:

@@ -104,7 +104,8 @@ def _layers(record: dict) -> Layers:
     for i, layer in enumerate(layers, start=1):
         if not isinstance(layer, dict) or not isinstance(layer.get("category"), str) or not layer["category"].strip():
             raise _Fault("layers", f"layer {i} has no category; accepted: category and items")
-        category, items = layer["category"], layer.get("items")
+        category: str = layer["category"]
+        items: Any = layer.get("items")
         if not _is_list(items, str) or not all(map(str.strip, items)) or not 1 <= len(items) <= MOST_ITEMS:
             raise _Fault("layers", f"items of layer {i} are {items!r}; accepted: 1 to {MOST_ITEMS} names")
         if len(set(items)) < len(items):

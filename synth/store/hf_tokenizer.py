@@ -17,7 +17,7 @@ with its `<problem>`, without the 50256 of a document before it. GPT-2's files a
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from synth.world.vocabulary import EOS, PAD, POSSESSIVE, SPECIALS, World
 
@@ -95,7 +95,7 @@ def load_folder(folder: str) -> tuple["PreTrainedTokenizerFast", list[int]]:
     accepted = "accepted: phrase, word, or a folder with a Hugging Face fast tokenizer"
     if not Path(folder).is_dir():
         raise ValueError(f"tokens={folder}: no such folder; {accepted}")
-    from transformers import AutoTokenizer, GPT2TokenizerFast
+    from transformers import AutoTokenizer, GPT2TokenizerFast  # pyright: ignore[reportAttributeAccessIssue]
 
     try:
         files = {p.name for p in Path(folder).iterdir()}
@@ -143,10 +143,11 @@ def added_markers(tokenizer: "PreTrainedTokenizerFast") -> list[int]:
     """Marker of each special in another tokenizer, which gets those that it lacks as added special tokens."""
     from tokenizers import AddedToken
 
-    own = {EOS: tokenizer.eos_token, PAD: tokenizer.pad_token}
+    own: dict[int, Any] = {EOS: tokenizer.eos_token, PAD: tokenizer.pad_token}
     if own[PAD] == own[EOS]:
         own[PAD] = None
     names = [own.get(i) or name for i, name in enumerate(SPECIALS)]
-    tokenizer.add_tokens([AddedToken(name, normalized=False, special=True) for name in names], special_tokens=True)
+    added: Any = [AddedToken(name, normalized=False, special=True) for name in names]
+    tokenizer.add_tokens(added, special_tokens=True)
     tokenizer.eos_token, tokenizer.pad_token = names[EOS], names[PAD]
-    return [tokenizer.convert_tokens_to_ids(name) for name in names]
+    return cast(list[int], tokenizer.convert_tokens_to_ids(names))

@@ -40,7 +40,7 @@ def glasshouse(site: Path, folder: Path, *arguments: str, path: str = "") -> sub
 @pytest.mark.parametrize(
     ("arguments", "shown"),
     [
-        (("synth.generate", "--ops", "5"), "Problem 0"),
+        (("synth.generate", "--ops", "5"), "Problem "),
         (("train.opd.table",), "`gkd`"),
         (("models.sizes",), "nano"),
         (("train.zoo",), "tiny-teacher-0"),

@@ -132,7 +132,7 @@ def test_inserted_mistakes_are_marked(command):
 
 
 def test_a_context_stands_before_the_problem_and_in_the_record(command):
-    arguments = ("--preset", "tiny", "--context", "attempt+feedback", "--count", "2")
+    arguments = ("--preset", "tiny", "--context", "attempt+feedback", "--count", "2", "--start", "0")
     page = " ".join(command("synth.generate", *arguments).stdout.split())
     lines = command("synth.generate", *arguments, "--out", "-").stdout.splitlines()
     bare = command("synth.generate", *arguments[:2], *arguments[4:], "--out", "-").stdout.splitlines()
