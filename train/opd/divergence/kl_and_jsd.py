@@ -61,19 +61,15 @@ class ExactDivergence(Divergence):
     def k(self) -> int | None:
         return self.support.k if isinstance(self.support, TopK) else None
 
-    def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+    @abstractmethod
+    def entries(self, scored: Scored, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
         """Entries whose sum is the divergence: float[N, K]. `kl`: the entries of a KL on this support."""
-        raise NotImplementedError
-
-    def of(self, scored: Scored, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
-        """The same for those that look at the whole record, too."""
-        return self.entries(p_NK, q_NK, kl)
 
     def _entries(self, scored: Scored) -> Tensor:
         if self.temperature != 1.0:
             scored = at_temperature(scored, self.temperature)
         p_NK, q_NK = self.support(scored)
-        return self.of(scored, p_NK, q_NK, generalised_kl_entries if self.support.generalised else kl_entries)
+        return self.entries(scored, p_NK, q_NK, generalised_kl_entries if self.support.generalised else kl_entries)
 
     def __call__(self, scored: Scored) -> Tensor:
         entries_NK = self._entries(scored)
@@ -91,7 +87,7 @@ class ForwardKL(ExactDivergence, kind="fkl"):
 
     bounded = True
 
-    def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+    def entries(self, scored: Scored, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
         return kl(p_NK, q_NK)
 
 
@@ -99,7 +95,7 @@ class ForwardKL(ExactDivergence, kind="fkl"):
 class ReverseKL(ExactDivergence, kind="rkl"):
     """Reverse KL: sum q log(q/p). Gradient with respect to the logits: q (log(q/p) - RKL). Seeks its modes."""
 
-    def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+    def entries(self, scored: Scored, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
         return kl(q_NK, p_NK)
 
 
@@ -117,7 +113,7 @@ class JSD(ExactDivergence, kind="jsd"):
     def bounded(self) -> bool:
         return self.beta < 1.0
 
-    def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+    def entries(self, scored: Scored, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
         if self.beta in (0.0, 1.0):
             return kl(p_NK, q_NK) if self.beta == 0.0 else kl(q_NK, p_NK)
         m_NK = mixture(p_NK, q_NK, self.beta)
@@ -155,7 +151,7 @@ class SkewedKL(ExactDivergence):
 class SkewForwardKL(SkewedKL, kind="skew_fkl"):
     """Skew forward KL: KL(p, a p + (1-a) q)."""
 
-    def of(self, scored: Scored, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+    def entries(self, scored: Scored, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
         share = self.shares(scored, scored.log_p_N, scored.log_q_N)
         return kl(p_NK, mixture(p_NK, q_NK, share))
 
@@ -166,7 +162,7 @@ class SkewReverseKL(SkewedKL, kind="skew_rkl"):
 
     stopped: bool = False
 
-    def of(self, scored: Scored, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+    def entries(self, scored: Scored, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
         share = self.shares(scored, scored.log_q_N, scored.log_p_N)
         return kl(q_NK, mixture(q_NK.detach() if self.stopped else q_NK, p_NK, share))
 
@@ -178,7 +174,7 @@ class ToDi(ExactDivergence, kind="todi"):
     Forward KL where the student is too low, reverse KL where it is too high.
     """
 
-    def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+    def entries(self, scored: Scored, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
         s_NK = (p_NK - q_NK).detach().sigmoid()
         return s_NK * kl(p_NK, q_NK) + (1.0 - s_NK) * kl(q_NK, p_NK)
 
@@ -193,7 +189,7 @@ class AdaptiveKL(ExactDivergence, kind="akl"):
 
     head_share: OpenShare = 0.5
 
-    def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+    def entries(self, scored: Scored, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
         p, gap_NK = p_NK.exp(), (p_NK.exp() - q_NK.detach().exp()).abs()
         rising_NK, order_NK = p.sort(dim=-1)
         tail_NK = torch.zeros_like(p).scatter(-1, order_NK, (rising_NK.cumsum(dim=-1) <= self.head_share).to(p.dtype))
@@ -211,7 +207,7 @@ class MovingTarget(ExactDivergence):
     def target(self, p_NK: Tensor, q_NK: Tensor) -> Tensor:
         """The target's log-probabilities, from those of the teacher and, without gradient, of the student."""
 
-    def entries(self, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
+    def entries(self, scored: Scored, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
         target_NK = torch.log_softmax(self.target(p_NK, q_NK.detach()), dim=-1)
         return kl(q_NK, target_NK) if self.reverse else kl(target_NK, q_NK)
 
