@@ -46,7 +46,7 @@ def test_help_names_the_methods_and_an_example(command):
     shown = command("train.opd.run", "--help")
     assert shown.returncode == 0 and shown.stderr == ""
     assert "python -m train.opd.run student=" in shown.stdout
-    assert "crisp | curio_sft | dasd | distillm | drgrpo | eopd | exopd | gkd | grpo" in shown.stdout
+    assert "crisp | curio_sft | dasd | distillm | distillm2 | drgrpo | eopd | exopd | gkd | grpo" in shown.stdout
 
 
 def test_a_run_is_complete_and_starting_it_again_changes_nothing(command, models, tmp_path):
@@ -86,7 +86,7 @@ def test_a_run_is_complete_and_starting_it_again_changes_nothing(command, models
         ("scope", True, True),
         ("drgrpo", True, False),  # the verifier alone
         ("oracle", True, False),  # a teacher that is no network
-        ("distillm", True, True),
+        ("distillm", False, True),  # documents first
     ],
 )
 def test_a_method_pays_for_what_it_is_made_of(method, generates, reads, models, tmp_path, capsys):
