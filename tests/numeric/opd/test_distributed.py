@@ -44,9 +44,9 @@ def test_two_processes_have_the_losses_log_and_weights_of_one(name, two, monkeyp
 
 
 SMALL = [
-    "data=smoke", "prompts=5", "max_new=12", "method=distillm", "method.source=replay", "budget.steps=6", "evaluate.every=3",
-    "evaluate.problems=4", "evaluate.documents=4", "evaluate.samples=2", "out.save_every=2", "out.log_every=1",
-    "out.keep=0",
+    "data=smoke", "prompts=5", "max_new=12", "method=distillm", "method.source=replay", "budget.steps=6",
+    "evaluate.every=3", "evaluate.problems=4", "evaluate.documents=4", "evaluate.samples=2", "out.save_every=2",
+    "out.log_every=1", "out.keep=0",
 ]  # fmt: skip
 
 
