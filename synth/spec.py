@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from synth.contexts import sections
+from synth.contexts import context_tokens
 from synth.world import vocabulary as vocab
 
 PRESETS = Path(__file__).parent / "world" / "presets.json"
@@ -61,7 +61,7 @@ class Spec:
     uncorrected: float = 0.0  # share of slips that are not taken back; later numbers follow from them
     missing_premise: float = 0.0  # probability that one needed given has no sentence (2504.06514)
     shortest: bool = True  # False: any ready parameter may come next until the query is there (be_shortest)
-    contexts: tuple = ()  # privileged sections before the problem: weight of each recipe of `synth.contexts.sections`
+    contexts: tuple = ()  # privileged sections before the problem: weight of each recipe (`synth.contexts`)
     reask: bool = False  # redraw the query of a drawn problem among all its parameters
     max_length: int | None = None  # drop problems whose document without mistakes is longer (published: 768, 1024)
     length_unit: str = "tokens"  # of this lab, or gpt2: the estimate of `synth.draw.lengths`
@@ -80,8 +80,8 @@ class Spec:
         for setting in ("uncorrected", "missing_premise"):
             self._require(setting, 0.0 <= getattr(self, setting) <= 1.0, "0 <= rate <= 1")
         self._check_pairs()
-        object.__setattr__(self, "contexts", sections.mixture(self.contexts))
-        if self.shortest and any("concise" in dict(sections.parse(recipe)) for recipe, _ in self.contexts):
+        object.__setattr__(self, "contexts", context_tokens.mixture(self.contexts))
+        if self.shortest and any("concise" in dict(context_tokens.parse(recipe)) for recipe, _ in self.contexts):
             raise ValueError("contexts: concise asks for nothing with shortest=True; accepted: shortest=False")
         says_so = self.load_world().phrases[vocab.UNDETERMINED] >= 0
         accepted, why = "0, or a world whose phrase `undetermined` is not empty", f"in world {self.world!r}"

@@ -6,7 +6,7 @@
 it was trained on, unless `data=NAME` says otherwise. Results go to a run folder: summary.json holds counts and rates
 with 95% intervals by number of operations, samples.jsonl some rollouts.
 
-`context=gold` (a recipe of `synth.contexts.sections`) puts that context before each problem, and solves the same
+`context=gold` (a recipe of `synth.contexts.context_tokens`) puts that context before each problem, and solves the same
 problems without one too: `gain` is the difference of the two rates. With `context=null` the data decide.
 `passes.samples=64` adds pass@1 to pass@64 (`train.evaluation.evaluator`). `ood=2` adds `problems` problems with exactly
 two operations more than the data's most, in the same vocabulary; `data.overrides.NAME=VALUE` changes the data.
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from models.gpt import GPT
-from synth.contexts.sections import parse
+from synth.contexts.context_tokens import parse
 from synth.dataset import Source
 from synth.ranges import Count, Positive, settings
 from synth.store.files import read_json

@@ -23,8 +23,8 @@ from models.gpt import GPT
 from synth.ranges import Positive, settings
 from train.config.compose import REQUIRED, plain, run_entry
 from train.core import checkpoint
+from train.core.budget_and_ledger import TrainState
 from train.core.optimizer import OptimConfig, Optimizer
-from train.core.state import TrainState
 from train.core.torch_setup import set_up
 from train.runs.run_folder import OutConfig, open_run
 

@@ -24,12 +24,12 @@ from synth.dataset import Source
 from synth.ranges import settings
 from train.config.compose import REQUIRED, plain, run_entry
 from train.core import checkpoint
+from train.core.budget_and_ledger import Budget, forward_flops, training_flops
 from train.core.distributed import Group, gradients_averaged, process_group, replicate, shard
 from train.core.extend_vocabulary import extend_vocabulary
 from train.core.loop import SINGLE_PROCESS, Objective, StepOutput, open_together, summary, train
 from train.core.lora import LoraConfig, add_lora
 from train.core.optimizer import OptimConfig
-from train.core.state import Budget, forward_flops, training_flops
 from train.core.torch_setup import Precision, set_up, use_deterministic_kernels
 from train.data.batches import (
     Batch,

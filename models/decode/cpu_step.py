@@ -3,8 +3,8 @@
 Why it is here: a small model's step is a hundred short torch operations, each of which costs its dispatch; here a layer
 is four products, three loops, a softmax and the MLP's activation ("rollouts" in tests/bench/README.md). It is a second
 implementation of `GPT.forward` behind one door: `Decoder` uses it where `is_supported` allows, GLASSHOUSE_JIT=0 turns
-it off, and tests/unit/test_cpu_step.py compares it with the model. A change of `models/gpt.py` must be made here as
-well, or be refused by `is_supported`.
+it off, and tests/unit/models/decode/test_cpu_step.py compares it with the model. A change of `models/gpt.py` must be
+made here as well, or be refused by `is_supported`.
 
 The invariant that matters: logits and cache are those of `model.forward(token_A1, cache)`, to float32 rounding.
 

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from probes.analyses.responses import Responses
-from synth.contexts import sections as S
+from synth.contexts import context_tokens as S
 from synth.contexts.privileged import feedback
 
 MOST = S.MOST["success"]

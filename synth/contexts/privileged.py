@@ -1,4 +1,4 @@
-"""Privileged contexts (opd-methods 1.9): fills the sections of `synth.contexts.sections`, fresh or from given rollouts.
+"""Privileged contexts: fills the sections of `synth.contexts.context_tokens`, fresh or from given rollouts.
 
     add_contexts(source, indices, documents)    pretraining: a recipe and fresh sections for each document of a stream
     material(world, problem, responses, verdicts, own, generator)    teachers: a group of rollouts; `own` is scored
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from synth.contexts import sections
+from synth.contexts import context_tokens
 from synth.documents import CONTEXT_SEGMENT, TRACKS, Documents, join
 from synth.judge.checker import Verdicts, check_responses, reason
 from synth.kernel import rng
@@ -32,7 +32,7 @@ FAILURES = ("slip", "early", "skipped", "renamed", "answer")
 SLIP_RATE = 0.4  # of each step, where a slip was chosen
 
 
-def steps(verdicts: Verdicts, i: int, response: sections.Tokens) -> list[list[int]]:
+def steps(verdicts: Verdicts, i: int, response: context_tokens.Tokens) -> list[list[int]]:
     """The sentences of response i."""
     spans = zip(verdicts.start[i], verdicts.stop[i], strict=True)
     return [[int(t) for t in response[a:b]] for a, b in spans if a >= 0]
@@ -60,7 +60,7 @@ def solutions(source: ProblemSource, problems: Problems, indices: np.ndarray, wh
 
 def _broken(kind: str, generator: np.ndarray, world: vocab.World, names: np.ndarray, response, sentences) -> list[int]:
     """A right response with one thing made wrong; sometimes the result is right after all."""
-    tokens, n = sections.written(response), len(sentences)
+    tokens, n = context_tokens.written(response), len(sentences)
     answer = tokens[-1]
     if kind == "early" and n > 1:  # stops with the value of the step it has come to
         kept = sentences[: 1 + rng.below(generator, n - 1)]
@@ -130,12 +130,12 @@ def first_steps(generator: np.ndarray, sentences: Sequence[Sequence[int]]) -> li
 def material(
     world: vocab.World,
     problem: Problems,
-    responses: Sequence[sections.Tokens],
+    responses: Sequence[context_tokens.Tokens],
     verdicts: Verdicts,
     own: int,
     generator: np.ndarray,
-    gold: sections.Tokens | None = None,
-) -> sections.Material:
+    gold: context_tokens.Tokens | None = None,
+) -> context_tokens.Material:
     """What a teacher may read while it scores response `own` of a group of responses to one problem.
 
     Args:
@@ -147,7 +147,7 @@ def material(
     """
     if not 0 <= own < len(responses):
         raise ValueError(f"own={own} is no row of a group of {len(responses)}; accepted: 0 to {len(responses) - 1}")
-    texts = [sections.written(r) for r in responses]
+    texts = [context_tokens.written(r) for r in responses]
     rows = np.array([i for i in range(len(texts)) if texts[i] != texts[own]], dtype=np.int64)
     rng.shuffle(generator, rows, len(rows))
     shown = None
@@ -157,7 +157,7 @@ def material(
             raise ValueError(f"the gold response is wrong ({reason(golds, 0)}); accepted: a right one")
         shown = first_steps(generator, steps(golds, 0, gold))
     final = final_token(world, int(problem.answer[0]))
-    return sections.Material(
+    return context_tokens.Material(
         gold=gold,
         partial=shown,
         success=[texts[i] for i in rows if verdicts.right[i]],
@@ -182,14 +182,14 @@ def recipes(source: ProblemSource, indices: Integers) -> list[str]:
 
 def draw(
     source: ProblemSource, problems: Problems, indices: Integers, chosen: Sequence[str]
-) -> list[sections.Material]:
+) -> list[context_tokens.Material]:
     """Fresh material for N problems, as much as their recipes ask for; a pure function of (source, index, recipe)."""
-    wanted = [dict(sections.parse(recipe)) for recipe in chosen]
+    wanted = [dict(context_tokens.parse(recipe)) for recipe in chosen]
     filled: list[dict] = [{} for _ in wanted]
     generators = rng.generators(source.seed, stream(source, "detail"), indices)
     tries_right = [rng.below(s, 2) == 1 and "feedback" not in w for s, w in zip(generators, wanted, strict=True)]
 
-    def fresh(what: str, rows: list[int], make: Callable) -> Iterator[tuple[int, sections.Tokens, Verdicts, int]]:
+    def fresh(what: str, rows: list[int], make: Callable) -> Iterator[tuple[int, context_tokens.Tokens, Verdicts, int]]:
         """(row, response, verdicts, its row there) for some of the problems."""
         if rows:
             responses, verdicts = make(source, problems.take(rows), np.asarray(indices, dtype=np.int64)[rows], what)
@@ -199,7 +199,7 @@ def draw(
     for i, response, verdicts, j in fresh("gold", rows, solutions):
         filled[i] |= {"gold": response, "partial": first_steps(generators[i], steps(verdicts, j, response))}
     for name, make in (("success", solutions), ("failure", failures)):
-        for k in range(sections.MOST[name]):
+        for k in range(context_tokens.MOST[name]):
             rows = [i for i, w in enumerate(wanted) if w.get(name, 0) > k]
             for i, response, _, _ in fresh(f"{name} {k}", rows, make):
                 filled[i].setdefault(name, []).append(response)
@@ -211,13 +211,13 @@ def draw(
     for i, fields in enumerate(filled):
         fields["final"] = final_token(source.world, int(problems.answer[i]))
         fields["wrong"] = other_number(generators[i], source.world, fields["final"])
-    return [sections.Material(**fields) for fields in filled]
+    return [context_tokens.Material(**fields) for fields in filled]
 
 
 def add_contexts(source: ProblemSource, indices: Integers, documents: Documents) -> Documents:
     """The documents of a stream with the contexts that its spec asks for; `documents` are those without."""
     chosen = recipes(source, indices)
-    concise = np.array([i for i, r in enumerate(chosen) if "concise" in dict(sections.parse(r))], dtype=np.int64)
+    concise = np.array([i for i, r in enumerate(chosen) if "concise" in dict(context_tokens.parse(r))], dtype=np.int64)
     if len(concise):
         at = np.asarray(indices, dtype=np.int64)[concise]
         short = source.solve(documents.problems.take(concise), stream(source, "concise"), at, shortest=True)
@@ -225,11 +225,11 @@ def add_contexts(source: ProblemSource, indices: Integers, documents: Documents)
         rows[concise] = len(documents) + np.arange(len(concise))
         documents = join([documents, short]).take(rows)
     drawn = draw(source, documents.problems, indices, chosen)
-    parts = [[t for section in sections.build(r, m) for t in section] for r, m in zip(chosen, drawn, strict=True)]
+    parts = [[t for section in context_tokens.build(r, m) for t in section] for r, m in zip(chosen, drawn, strict=True)]
     return _before(documents, parts)
 
 
-def _before(documents: Documents, contexts: Sequence[sections.Tokens]) -> Documents:
+def _before(documents: Documents, contexts: Sequence[context_tokens.Tokens]) -> Documents:
     """`documents` with the tokens of a context before each: segment `CONTEXT_SEGMENT`, no step, no loss."""
     added = np.array([len(c) for c in contexts], dtype=np.int64)
     offsets = documents.offsets + np.append(0, np.cumsum(added))

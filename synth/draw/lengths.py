@@ -2,7 +2,7 @@
 
 `tokens` counts exactly what `synth.write` writes without mistakes. `gpt2` counts the same document as GPT-2's
 byte-pair encoding would: every word, number, letter and mark of a template is one piece, `Define` and only it two
-(section 6 of the specification), so all but the names is exact. GPT-2's vocabulary cannot be had from the package
+(Part 2.1, appendix), so all but the names is exact. GPT-2's vocabulary cannot be had from the package
 index; a name counts `NAME_PIECES`, the one constant fitted: it makes the mean of 50,000 med documents the published
 336. Every other published length is then a prediction (tests/numeric/synth/test_published_statistics.py).
 

@@ -1,10 +1,10 @@
 """What is done to a drawn graph of expressions: the order of its sentences, another query, a missing premise.
 
-Sentence order (section 1.8 of the specification) also orders the operands of abstract sums.
+Sentence order (`perm_level` of the published code) also orders the operands of abstract sums.
 
 `reask`, another question about a drawn problem (Part 2.1): the query is redrawn uniformly among all parameters of the
-structure graph; what it needs, the operations and a random topological order of its ancestors follow. The split is that
-of what is then asked, so the caller hashes after this: a train template never comes back as a reasked test problem.
+structure graph; what it needs, the operations and a random topological order of its ancestors follow. The caller
+computes the split afterwards, from the new question: a template of the training split never is a test problem.
 
 A missing premise (2504.06514) is the sentence of a needed parameter, taken out. What rests on it has no value any more,
 and the right answer is that it is undetermined.
@@ -20,7 +20,7 @@ from synth.problem.clauses import clause_count
 
 @jit
 def order_sentences(s, level, p, count):
-    """Sentence order by `perm_level` (section 1.8): 5 uniform; else a random topological order of the whole graph. With
+    """Sentence order by `perm_level`: 5 uniform; else a random topological order of the whole graph. With
     level 0..4 every place in it then gets a uniform 0..level added and the sentences are sorted (stably) by that; 6
     leaves the order; -1 draws one of the seven."""
     if level < 0:

@@ -32,7 +32,7 @@ Where a premise is missing, the sentence `Undetermined.` takes the query's place
 that can be derived of what the query needs is defined (else early), and nothing may follow it (else late); the right
 answer is that word. In a complete problem the sentence defines nothing, so that the solution ends early.
 
-`published` is the criterion of Part 2.1/2.2's own checker (spec section 3), which does not compare constants and
+`published` is the criterion of the checker of Parts 2.1 and 2.2, which does not compare constants and
 operators with the problem, lets steps for edges that do not exist pass, skips every sentence with BACK, and needs
 neither a final full stop nor `<eos>`; it is carried over to missing premises, which the papers do not have. A strictly
 right solution is always published-right.

@@ -1,4 +1,4 @@
-"""Independent proof of one record (design section 6) from its JSON alone; `synth.audit` applies it to files.
+"""Independent proof of one record from its JSON alone; `synth.audit` applies it to files.
 
 Nothing here uses the sampler, the writer or the checker. Values are exact integers in sympy, reduced only at the end;
 needed parameters are a walk from the query; the problem's text is written again, the solution's is read with regular

@@ -4,7 +4,7 @@
 
 Letters are numbered in order of appearance (v before its intermediates); the caller maps numbers to names. Sums are
 folded from the left; an abstract sum of products is written product, product, sum, product, sum, ... ; the constant is
-applied last (spec section 2, the published code's order).
+applied last (the order of the published code).
 """
 
 from synth.kernel.jit import jit

@@ -1,4 +1,4 @@
-"""Problems as JSON records (design section 6), written and read.
+"""Problems as JSON records, written and read.
 
 from_record(to_record(problem, world, "pq") | {"id": "x"})        the same problem, checked on the way
 """
@@ -16,7 +16,7 @@ CONSTANT_OPS, COMBINES = (None, "add", "mul"), (None, "sum", "difference")  # by
 
 
 def to_record(problem: Problems, world: World, order: str) -> dict:
-    """The JSON record of design section 6 for a batch of one, without the texts, the id and the mistakes."""
+    """The JSON record of a batch of one, without the texts, the id and the mistakes."""
     names, scalars = problem.slot_names()[0], problem.scalars[0].tolist()
     text = {s: world.name_of(*names[s]) for s in range(SLOTS) if problem.exists[0, s]}
     missing = scalars[A.MISSING]

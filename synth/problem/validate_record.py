@@ -1,4 +1,4 @@
-"""Whether a record (design section 6) is consistent: every field follows from the layers and the sentences.
+"""Whether a record is consistent: every field follows from the layers and the sentences.
 
     check_record({"id": "x", "modulus": 23, ..., "ops": 7})     ValueError: record x: bad or missing field 'ops': 7 ...
 

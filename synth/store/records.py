@@ -1,4 +1,4 @@
-"""Documents of a stream as JSON records (design section 6): the problem, both texts, and the inserted mistakes."""
+"""Documents of a stream as JSON records: the problem, both texts, and the inserted mistakes."""
 
 import dataclasses
 import hashlib
@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from synth.contexts.context_tokens import render
 from synth.contexts.privileged import recipes
-from synth.contexts.sections import render
 from synth.dataset import Source
 from synth.documents import CONTEXT_SEGMENT, SOLUTION_SEGMENT, Documents
 from synth.problem.records import to_record
@@ -27,7 +27,7 @@ def spec_hash(spec: Spec) -> str:
 
 
 def record(source: Source, documents: Documents, i: int, index: int) -> dict:
-    """JSON record (design section 6) of document i of `documents`, whose index in the stream is `index`."""
+    """JSON record of document i of `documents`, whose index in the stream is `index`."""
     world, spec = source.world, source.spec
     span = slice(documents.offsets[i], documents.offsets[i + 1])
     tokens, segment = documents.tokens[span], documents.segment[span]

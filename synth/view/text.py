@@ -4,7 +4,7 @@ import textwrap
 
 import numpy as np
 
-from synth.contexts.sections import cut, render
+from synth.contexts.context_tokens import cut, render
 from synth.dataset import Source
 from synth.documents import SOLUTION_SEGMENT, Documents
 from synth.problem import arrays as A

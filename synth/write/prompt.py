@@ -1,4 +1,4 @@
-"""The prompt of a problem: its sentences and its question, between `<problem>` and `<solution>` (spec section 2).
+"""The prompt of a problem: its sentences and its question, between `<problem>` and `<solution>`.
 
 With every token the truth about it is written, in the rows of `out`, int32[6, capacity].
 """
@@ -30,7 +30,7 @@ def _put_name(p, y, step, x, out, n):
 
 @jit
 def write_sentence(p, x, step, ids, out, n):
-    """The problem sentence of instance x (spec section 2)."""
+    """The problem sentence of instance x."""
     n = put(out, n, ids.phrases[vocab.THE_NUMBER], SENTENCE_SEGMENT, step, x, 0, 0)
     n = _put_name(p, x, step, x, out, n)
     count, constant, link = p.n_terms[0, x], p.constant[0, x], vocab.EQUALS_EACH

@@ -17,9 +17,9 @@ from synth.dataset import Source
 from synth.spec import Spec
 from synth.store.files import read_json_lines
 from train.config.compose import plain
+from train.core.budget_and_ledger import Budget
 from train.core.loop import train
 from train.core.optimizer import MuonConfig, OptimConfig, Schedule
-from train.core.state import Budget
 from train.core.torch_setup import set_up
 from train.data.batches import BatchConfig, Batches
 from train.pretrain import NextToken

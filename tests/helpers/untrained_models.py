@@ -6,7 +6,7 @@ import torch
 
 from models.gpt import GPT, GPTConfig
 from train.core import checkpoint
-from train.core.state import TrainState
+from train.core.budget_and_ledger import TrainState
 from train.data.batches import DataConfig, vocabulary_notes
 
 SMALL_WORLD = DataConfig("tiny", {"ops": 2, "edges": 4})

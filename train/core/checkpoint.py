@@ -28,9 +28,9 @@ import models
 from models.gpt import GPT, GPTConfig
 from synth.store.files import append_json_line, read_json, read_json_lines, sha256, sync, write_json
 from train.config.schema import merge
+from train.core.budget_and_ledger import TrainState
 from train.core.distributed import shard_like, sharded
 from train.core.lora import has_lora
-from train.core.state import TrainState
 from train.data.batches import DataConfig
 
 INDEX = "checkpoints.jsonl"

@@ -24,9 +24,9 @@ from models.flops import n_params
 from models.gpt import GPT
 from synth.store.files import finite, read_json_lines, write_json_lines
 from train.core import checkpoint
+from train.core.budget_and_ledger import Budget, Diverged, TrainState
 from train.core.distributed import Group, full_model
 from train.core.optimizer import OptimConfig, Optimizer
-from train.core.state import Budget, Diverged, TrainState
 from train.runs.run_folder import RunFolder, TrainingOutConfig, open_run
 
 

@@ -10,7 +10,7 @@ training, so nothing runs in the background.
     loss (all) 0 1 ... 1          1               0                (the first token is not a target)
 
 A prompt may begin with a privileged context (`contexts` among the overrides: a weight for each recipe of
-`synth.contexts.sections`); its tokens are read and never a target.
+`synth.contexts.context_tokens`); its tokens are read and never a target.
 
 Packed, a row holds several documents, or pieces of them, and batches take the documents in the order of the stream:
 

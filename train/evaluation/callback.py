@@ -11,7 +11,7 @@ from typing import Any
 from models.gpt import GPT
 from synth.dataset import Source
 from synth.ranges import Count, Positive, settings
-from train.core.state import TrainState
+from train.core.budget_and_ledger import TrainState
 from train.data.batches import DataConfig
 from train.evaluation.evaluator import (
     Evaluation,

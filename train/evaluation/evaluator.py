@@ -22,7 +22,7 @@ from torch import Tensor
 from models.decode.beam import beam_search
 from models.decode.sampling import Samples, finish_reason, sample
 from models.gpt import GPT
-from synth.contexts.sections import cut, render
+from synth.contexts.context_tokens import cut, render
 from synth.dataset import Source
 from synth.documents import Documents
 from synth.judge.checker import KINDS, MALFORMED, Verdicts

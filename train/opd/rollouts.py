@@ -24,7 +24,7 @@ from synth.kernel.rng import key
 from synth.problem.arrays import Problems, concatenate
 from synth.store.encodings import Encoding, encoding_of
 from synth.world.vocabulary import EOS, PAD
-from train.core.state import forward_flops
+from train.core.budget_and_ledger import forward_flops
 from train.data.batches import pad
 
 NO_ANSWER = -1  # in `Verdicts.answer`

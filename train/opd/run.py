@@ -29,10 +29,10 @@ from synth.store.encodings import PHRASE
 from train.config.compose import CONFIGS, REQUIRED, plain, resolved, run_entry
 from train.config.schema import as_arguments, guess
 from train.core import checkpoint
+from train.core.budget_and_ledger import Budget
 from train.core.distributed import Group, process_group
 from train.core.loop import open_together, summary, train
 from train.core.optimizer import OptimConfig
-from train.core.state import Budget
 from train.core.torch_setup import set_up
 from train.data.batches import CHECKED, DataConfig, check_length, check_vocabulary, vocabulary_notes
 from train.evaluation.callback import EvaluationCallback, harder_problems
@@ -43,7 +43,7 @@ from train.opd.objective import Objective
 from train.opd.rollouts import Prompts
 from train.opd.source.samplers import GoldDocuments
 from train.opd.teacher.context import check_skill, described, longest, measure_skill
-from train.opd.teacher.ema_teacher import Synced
+from train.opd.teacher.self_teachers import Synced
 from train.opd.teacher.teacher import Teacher, frozen
 from train.runs.results import Run, flat, outcome
 from train.runs.run_folder import RunFolder, TrainingOutConfig, run_path

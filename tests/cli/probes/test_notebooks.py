@@ -12,7 +12,7 @@ from probes.viewer import notebook
 from synth.store.files import atomic_write
 from tests.helpers.paths import ROOT
 from train.core import checkpoint
-from train.core.state import TrainState
+from train.core.budget_and_ledger import TrainState
 from train.data.batches import DataConfig, vocabulary_notes
 from train.export import for_generating
 from train.runs.results import load

@@ -13,7 +13,7 @@ from synth.judge.checker import check
 from synth.world.vocabulary import EOS, PAD, PROBLEM, SOLUTION
 from train.config.compose import run_entry
 from train.core import checkpoint
-from train.core.state import TrainState
+from train.core.budget_and_ledger import TrainState
 from train.data.batches import DataConfig, vocabulary_notes
 from train.export import ExportConfig, main
 

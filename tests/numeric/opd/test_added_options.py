@@ -24,7 +24,7 @@ from train.opd.schedule import Schedule
 from train.opd.source.mixed_samplers import Interleaved, Privileged, Rescued, WithTeacher
 from train.opd.source.replay_buffer import Adaptive, BatchSource
 from train.opd.teacher.context import add_contexts
-from train.opd.teacher.ema_teacher import SyncedTeacher
+from train.opd.teacher.self_teachers import SyncedTeacher
 from train.opd.teacher.teacher import Frozen
 from train.opd.weight.sample_weights import NotAbove, Unsolved, WrittenBy
 from train.opd.weight.token_weights import Accepted, Confident, Disfavoured, Favoured, Structure, uses

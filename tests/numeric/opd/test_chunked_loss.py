@@ -17,8 +17,8 @@ from train.opd.log_probs import BlockwiseLoss, Scored, blocks, next_token_log_pr
 from train.opd.method import Method, Term
 from train.opd.outcome import GRPO
 from train.opd.regularizer import RegularizerConfig
-from train.opd.teacher.ema_teacher import TrustRegionTeacher
 from train.opd.teacher.external_and_oracle import ExternalTeacher, OracleTeacher, RouteByOps, RouteToLikeliest
+from train.opd.teacher.self_teachers import TrustRegionTeacher
 from train.opd.teacher.transforms import Power
 from train.opd.weight.token_weights import Opener, Tip
 from train.opd.weight.weight import WeightConfig

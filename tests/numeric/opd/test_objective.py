@@ -14,9 +14,9 @@ from synth.dataset import Source
 from synth.spec import preset
 from synth.store.files import read_json_lines
 from synth.world.vocabulary import EOS, PAD
+from train.core.budget_and_ledger import Budget, forward_flops, training_flops
 from train.core.loop import train
 from train.core.optimizer import OptimConfig
-from train.core.state import Budget, forward_flops, training_flops
 from train.data.batches import BatchConfig, Batches
 from train.opd.diagnostics.rollout_log import SampleLog
 from train.opd.divergence.interface_and_topk import NLL, NoDivergence, StudentTopK
@@ -29,8 +29,8 @@ from train.opd.regularizer import RegularizerConfig
 from train.opd.rollouts import ORIGINS, Prompts, Rollouts
 from train.opd.source.mixed_samplers import StudentOrGold
 from train.opd.source.samplers import GoldDocuments, StudentSampler
-from train.opd.teacher.ema_teacher import InitialStudent
 from train.opd.teacher.external_and_oracle import ExternalTeacher, NoTeacher
+from train.opd.teacher.self_teachers import InitialStudent
 from train.opd.teacher.teacher import Frozen, Teacher, log_probs_of
 from train.opd.weight.sample_weights import Finished
 from train.opd.weight.weight import WeightConfig

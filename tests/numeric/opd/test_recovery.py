@@ -9,8 +9,8 @@ from tests.helpers.opd_batches import model
 from train.evaluation.evaluator import Evaluation
 from train.opd.diagnostics import recovery
 from train.opd.diagnostics.recovery import OpdPeriodicConfig, Recovery
-from train.opd.teacher.ema_teacher import InitialStudent, LiveTeacher, TrustRegionTeacher
 from train.opd.teacher.external_and_oracle import ExternalTeacher, OracleTeacher, RouteByOps
+from train.opd.teacher.self_teachers import InitialStudent, LiveTeacher, TrustRegionTeacher
 from train.opd.teacher.teacher import Teacher, TeacherConfig
 
 N = 8

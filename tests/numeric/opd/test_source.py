@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from synth.contexts.sections import cut, written
+from synth.contexts.context_tokens import cut, written
 from synth.dataset import Source
 from synth.spec import preset
 from synth.world import vocabulary as W

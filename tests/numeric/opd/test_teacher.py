@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from synth.contexts.sections import cut, written
+from synth.contexts.context_tokens import cut, written
 from synth.oracle.next_token import Oracle
 from synth.world import vocabulary as W
 from tests.helpers import opd_batches
@@ -17,7 +17,6 @@ from train.opd.objective import weigh
 from train.opd.rollouts import positions
 from train.opd.source.samplers import TeacherSampler
 from train.opd.teacher.context import add_contexts, longest
-from train.opd.teacher.ema_teacher import EmaTeacher, InitialStudent, LiveTeacher, SyncedTeacher, TrustRegionTeacher
 from train.opd.teacher.external_and_oracle import (
     IMPOSSIBLE,
     ExternalTeacher,
@@ -25,6 +24,7 @@ from train.opd.teacher.external_and_oracle import (
     RouteByOps,
     RouteToLikeliest,
 )
+from train.opd.teacher.self_teachers import EmaTeacher, InitialStudent, LiveTeacher, SyncedTeacher, TrustRegionTeacher
 from train.opd.teacher.teacher import Frozen
 from train.opd.weight.sample_weights import Success
 from train.opd.weight.weight import WeightConfig

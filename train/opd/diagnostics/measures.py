@@ -14,8 +14,8 @@ from torch import Tensor
 from models.gpt import GPT
 from synth.judge.checker import MALFORMED, Verdicts
 from synth.world.vocabulary import ANSWER
+from train.core.budget_and_ledger import forward_flops, training_flops
 from train.core.distributed import Group
-from train.core.state import forward_flops, training_flops
 from train.evaluation.repetition import compressible, periods, repetitive
 from train.opd.log_probs import Scored, advantage, entropy, kl
 from train.opd.rollouts import ORIGINS, Rollouts

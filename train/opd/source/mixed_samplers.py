@@ -20,12 +20,12 @@ from models.decode.cache import KVCache
 from models.decode.decoder import Decoder
 from models.decode.sampling import Samples, inverse_cdf_sample, sample
 from models.gpt import GPT
-from synth.contexts.sections import parse, written
+from synth.contexts.context_tokens import parse, written
 from synth.problem.arrays import Problems
 from synth.ranges import BadSetting, Positive, Share, settings
 from synth.world import vocabulary as W
 from synth.world.vocabulary import EOS, PAD
-from train.core.state import forward_flops
+from train.core.budget_and_ledger import forward_flops
 from train.opd.log_probs import of_token
 from train.opd.rollouts import (
     ORIGINS,

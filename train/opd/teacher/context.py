@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from models.gpt import GPT
+from synth.contexts.context_tokens import MOST, build, parse
 from synth.contexts.privileged import material
-from synth.contexts.sections import MOST, build, parse
 from synth.kernel import rng
 from train.data.batches import DataConfig
 from train.evaluation.evaluator import evaluate

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from models.gpt import GPT
-from synth.contexts.sections import parse
+from synth.contexts.context_tokens import parse
 from synth.ranges import Positive, settings
 from synth.spec import Spec
 from train.config.schema import Choice
-from train.core.state import forward_flops
+from train.core.budget_and_ledger import forward_flops
 from train.opd.log_probs import LogProbs, Targets, next_token_log_probs
 from train.opd.rollouts import Rollouts, positions
 from train.opd.teacher.transforms import Identity, Transform
@@ -128,9 +128,8 @@ class Route(Choice):
 
 class TeacherConfig(Choice):
     """Whose distribution is the target. context: what the teacher reads beyond the student's prompt, none or a recipe
-    of `synth.contexts.sections` such as success2+failure1; of several with / between them the first that is at hand.
-    transform: what is made of its distribution. route: between
-    several external teachers.
+    of `synth.contexts.context_tokens` such as success2+failure1; of several with / between them the first at hand.
+    transform: what is made of its distribution. route: between several external teachers.
 
     is_self: whether the student teaches itself. one_model: whether a single frozen model stands behind it.
     """

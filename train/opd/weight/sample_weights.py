@@ -10,7 +10,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from synth.contexts.sections import written
+from synth.contexts.context_tokens import written
 from synth.ranges import AboveZero, BadSetting, OneOf, settings
 from train.config.schema import Choice
 from train.opd.log_probs import Signals

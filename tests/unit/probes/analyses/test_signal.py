@@ -12,7 +12,7 @@ from probes.analyses import capability, provenance, signal, teacher_contexts
 from probes.analyses.responses import response_logprobs, step_means
 from probes.analyses.signal import MEASURES, measures
 from probes.tables import tables_csv, tables_text
-from synth.contexts import sections as S
+from synth.contexts import context_tokens as S
 from synth.judge.checker import MALFORMED
 from synth.world.vocabulary import FAILURE, SUCCESS
 from tests.helpers.graded_responses import BAD, DOCUMENTS, GOLD, SOURCE, model, responses

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from synth.contexts import context_tokens as S
 from synth.contexts import privileged as C
-from synth.contexts import sections as S
 from synth.dataset import Source
 from synth.documents import CONTEXT_SEGMENT
 from synth.judge.checker import KINDS, check, check_responses, reason

@@ -8,7 +8,7 @@ import yaml
 
 from train.config.compose import REQUIRED, load, plain, run_entry, show
 from train.config.schema import Choice, build
-from train.core.state import Budget, Diverged
+from train.core.budget_and_ledger import Budget, Diverged
 
 
 @dataclass(frozen=True)

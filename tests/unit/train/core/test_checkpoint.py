@@ -12,8 +12,8 @@ from torch import nn
 from models.gpt import GPT, GPTConfig
 from synth.store.files import read_json_lines
 from train.core import checkpoint
+from train.core.budget_and_ledger import TrainState
 from train.core.optimizer import MuonConfig, OptimConfig, Optimizer
-from train.core.state import TrainState
 
 CONFIG = GPTConfig(vocab_size=11, n_layer=1, n_head=2, n_embd=8, context=12)
 

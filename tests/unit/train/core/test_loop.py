@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from synth.store.files import read_json, read_json_lines
 from train.core import checkpoint, loop
+from train.core.budget_and_ledger import Budget, Diverged, TrainState
 from train.core.loop import StepOutput, is_due, train
 from train.core.optimizer import OptimConfig, Optimizer, Schedule
-from train.core.state import Budget, Diverged, TrainState
 from train.runs.run_folder import TrainingOutConfig, open_run
 
 COUNTER = itertools.count()

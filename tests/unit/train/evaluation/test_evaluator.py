@@ -9,7 +9,7 @@ from models.decode.sampling import Samples
 from models.gpt import GPT, GPTConfig
 from synth.oracle.next_token import Oracle
 from synth.store.files import read_json_lines
-from train.core.state import TrainState
+from train.core.budget_and_ledger import TrainState
 from train.data.batches import DataConfig
 from train.evaluation import evaluator
 from train.evaluation.callback import EvaluationCallback, EvaluationCallbackConfig

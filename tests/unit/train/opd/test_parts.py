@@ -24,8 +24,8 @@ from train.opd.schedule import Schedule
 from train.opd.source.mixed_samplers import Revision
 from train.opd.source.samplers import GoldDocuments, Sampler, StudentSampler, TeacherSampler
 from train.opd.table import main
-from train.opd.teacher.ema_teacher import EmaTeacher, InitialStudent
 from train.opd.teacher.external_and_oracle import ExternalTeacher, NoTeacher, OracleTeacher
+from train.opd.teacher.self_teachers import EmaTeacher, InitialStudent
 from train.opd.teacher.teacher import TeacherConfig
 from train.opd.teacher.transforms import Power, Temper
 from train.opd.topd import LookAhead

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from synth.store.files import read_json
-from train.core.state import Budget, Ledger, TrainState
+from train.core.budget_and_ledger import Budget, Ledger, TrainState
 from train.runs.run_folder import config_hash, open_run, run_path
 
 

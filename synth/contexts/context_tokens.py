@@ -14,7 +14,7 @@ A recipe names sections, joined by +: `gold`, `success2+failure1`, `attempt+feed
 
 Only token ids are handled here: the same builder serves pretraining and teachers (`synth.contexts.privileged` fills
 `Material`).
-Source: the contexts of M4, M5, M8a, M9 and M22 in the notes on on-policy distillation.
+Source: the contexts of OPSD, SDPO, SDFT and their kin (`python -m train.opd.table` names each paper).
 
     >>> parse("success2+failure")
     (('success', 2), ('failure', 1))
