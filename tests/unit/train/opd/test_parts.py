@@ -192,7 +192,7 @@ def test_combinations_that_mean_nothing_are_refused(parts, message):
         (Sampler, {"kind": "student", "top_p": 1.0}, "top_p=1.0"),
         (Sampler, {"kind": "blend", "temperature": 0.0}, "a mixture is of two distributions"),
         (Sampler, {"kind": "student", "length": {"start": 0.0, "end": 1.0, "steps": 5}}, "source.length"),
-        (TeacherConfig, "sibling", "part=sibling is not known.*accepted: none, oracle, external, init, ema, sync, trust, live"),
+        (TeacherConfig, "sibling", "part=sibling is not known.*accepted: none, oracle, external, init, ema"),
         (TeacherConfig, {"kind": "external", "context": "gould"}, "gould.*accepted: none"),
         (TeacherConfig, {"kind": "init", "transform": {"kind": "temper", "temperature": 0.0}}, "temperature=0.0"),
         (TeacherConfig, {"kind": "external", "transform": {"temperature": 2.0}}, "part.transform.temperature=2.0: unk"),
