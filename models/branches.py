@@ -2,7 +2,7 @@
 
 The invariant that matters: the logits of a continuation equal those of the plain model on the text and that
 continuation alone. Texts are padded on the left, so that a continuation begins at the same place for all; rotary
-positions are relative, so where a row begins is nobody's business.
+positions are relative, so the padding before a text changes nothing.
 
     text 1   . . a a a a   continued by   c c c | d d d d d
     text 2   b b b b b b   continued by   e e e e
@@ -15,6 +15,7 @@ Legend: B texts, P tokens of a text; groups of M continuations of Q tokens, padd
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -109,7 +110,7 @@ def _last(block: Block, x_NC: Tensor, ropes: list[Rope], layout: _Layout) -> Ten
     h_NC, shift = block.norm_mlp(x_NC), _shift(block.conv_mlp)
     if shift is not None:
         h_NC = torch.cat([causal_conv(h, shift).flatten(0, 1) for h in layout.split(h_NC, 1)])
-    starts = torch.tensor([0, *layout.sizes[1:-1]]).cumsum(0).tolist()
+    starts = accumulate(layout.sizes[1:-1], initial=0)
     at_N = torch.cat([g.at_N + start for g, start in zip(layout.groups, starts, strict=True)])
     return x_NC.index_select(0, at_N) + block.mlp(h_NC.index_select(0, at_N))
 

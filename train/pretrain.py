@@ -172,7 +172,8 @@ class AskedTokens:
         b = self.batches.batch(step)
         logits_NV = branched_logits(model, b.branches)
         loss = sparse_cross_entropy(logits_NV, b.entry_n, b.entry_id, b.entry_p) / b.targets
-        text, whole, continued = (forward_flops(model.config, x) for x in (b.text_B, b.whole_M, b.continued_M))
+        read = (b.branches.length_B, b.whole_M, b.continued_M)
+        text, whole, continued = (forward_flops(model.config, tokens) for tokens in read)
         metrics = {"floor": b.floor, "excess": loss.item() - b.floor, "targets": b.targets}
         return StepOutput(loss, metrics, b.tokens, {"update": 3 * (text + whole - continued)})
 

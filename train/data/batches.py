@@ -267,6 +267,12 @@ def collate_packed(
     return Batch(*tensors, floor=floor, tokens=tokens, length_B=torch.from_numpy(length_B), segments_BT=segments_BT)
 
 
+def in_batches(lengths: np.ndarray, bucket: int, seed: int, chunk: int) -> np.ndarray:
+    """The rows of each batch of a chunk: rows of like length in one batch, the batches in random order."""
+    order = np.random.Generator(np.random.Philox(key(seed, "batch order", chunk))).permutation(bucket)
+    return np.argsort(lengths, kind="stable").reshape(bucket, -1)[order]
+
+
 class Batches:
     """The batches of a source, by step. Keeps the last chunk, nothing else. Process `rank` of `world_size` gets every
     `world_size`-th row of a batch; together they have the rows of a single process."""
@@ -300,9 +306,7 @@ class Batches:
             index = index[:, self._share] if c.packing == "documents" else index
             return self._documents(index.ravel()), np.arange(index.size).reshape(index.shape)
         documents = self._documents(range(chunk * size, (chunk + 1) * size))
-        by_length = np.argsort(np.diff(documents.offsets), kind="stable").reshape(c.bucket, c.documents)
-        order = np.random.Generator(np.random.Philox(key(self.source.seed, "batch order", chunk)))
-        return documents, by_length[order.permutation(c.bucket)]
+        return documents, in_batches(np.diff(documents.offsets), c.bucket, self.source.seed, chunk)
 
     def _documents(self, indices: Any) -> Documents:
         return corrupt(self.source.documents(indices), indices, self.config.defect, self.source.seed)

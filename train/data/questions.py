@@ -8,7 +8,7 @@ Legend: B texts, K questions about each, M continuations of a group, N targets, 
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,16 +17,13 @@ from torch.autograd import Function
 
 from models.branches import Branches, Group
 from synth.dataset import Source
-from synth.documents import Documents
-from synth.kernel.rng import key
+from synth.documents import QUESTION_SEGMENT, Documents
 from synth.oracle.next_token import NextTokenProbs, Oracle
 from synth.problem.arrays import concatenate
 from synth.questions import other_questions
-from synth.ranges import Positive, Range, settings
+from synth.ranges import Positive, Share, settings
 from synth.world.vocabulary import PAD
-from train.data.batches import spans
-
-QUESTION_SEGMENT = 2  # the tokens from the question to `<solution>`
+from train.data.batches import in_batches, spans
 
 
 @settings
@@ -38,7 +35,7 @@ class QuestionsConfig:
 
     count: Positive = 1
     hardest_of: Positive = 1
-    exact: Annotated[float, Range(least=0, most=1)] = 0.0
+    exact: Share = 0.0
     target: Literal["oracle", "sampled"] = "oracle"
     groups: Positive = 2
     tries: Positive = 12
@@ -47,8 +44,8 @@ class QuestionsConfig:
 @dataclass(frozen=True)
 class QuestionBatch:
     """entry_n, entry_id, entry_p [E]: for each entry of the targets' distributions its target, token and probability.
-    floor: the loss of a model that knows the distribution, nats a target. text_B, whole_M, continued_M: tokens of the
-    texts, of the texts with each continuation, and of the text that each continues."""
+    floor: the loss of a model that knows the distribution, nats a target. whole_M, continued_M: tokens of the texts
+    with each continuation, and of the text that each continues."""
 
     branches: Branches
     entry_n: Tensor
@@ -57,7 +54,6 @@ class QuestionBatch:
     targets: int
     floor: float
     tokens: int
-    text_B: Tensor
     whole_M: Tensor
     continued_M: Tensor
 
@@ -74,8 +70,7 @@ class QuestionBatches:
     """The batches of a source by step, `documents` texts each. least: columns that a text has at least."""
 
     def __init__(self, source: Source, documents: int, bucket: int, config: QuestionsConfig, least: int = 0):
-        self.source, self.size, self.bucket, self.config = source, documents, bucket, config
-        self.least = least
+        self.source, self.size, self.bucket, self.config, self.least = source, documents, bucket, config, least
         self.hard = Source(replace(source.spec, exact_ops=True), source.seed, source.split, f"{source.stream}/exact")
         self.oracle = Oracle(source.spec) if config.target == "oracle" else None
         self._chunk: tuple[int, list[_Asked], np.ndarray] | None = None  # the one at hand
@@ -98,9 +93,7 @@ class QuestionBatches:
             asked += [self.source.solve(problems, f"{stream} {r}", indices) for r, problems in enumerate(others)]
         answer = [self.oracle.documents(documents) if self.oracle else None for documents in asked]
         rows = [_Asked(d, p, text_lengths(d)) for d, p in zip(asked, answer, strict=True)]
-        by_length = np.argsort(rows[0].text, kind="stable").reshape(self.bucket, self.size)
-        order = np.random.Generator(np.random.Philox(key(self.source.seed, "batch order", chunk)))
-        return rows, by_length[order.permutation(self.bucket)]
+        return rows, in_batches(rows[0].text, self.bucket, self.source.seed, chunk)
 
     def _texts(self, indices: range, hard: int) -> Documents:
         """Documents of these indices with their own questions, the first `hard` of them of the most operations."""
@@ -141,10 +134,10 @@ class QuestionBatches:
         if self.oracle is not None:
             floor = -float((p_E * np.log(p_E)).sum())
         return QuestionBatch(
-            Branches(torch.from_numpy(text_BP), torch.from_numpy(text.astype(np.int64)), groups),
+            Branches(torch.from_numpy(text_BP), torch.from_numpy(text), groups),
             torch.from_numpy(n_E), torch.from_numpy(id_E), torch.from_numpy(p_E.astype(np.float32)),
             int(at), float(floor / at), int(text.sum() + (length_M + 1).sum()),
-            torch.from_numpy(text), torch.from_numpy(length_M + 1 + text[b_M]), torch.from_numpy(text[b_M]),
+            torch.from_numpy(length_M + 1 + text[b_M]), torch.from_numpy(text[b_M]),
         )  # fmt: skip
 
 
