@@ -45,14 +45,11 @@ class Range(NamedTuple):
         )
 
     def __str__(self) -> str:
-        end = f"up to {self.most:g}" if self.most < math.inf else f"below {self.below:g}" * (self.below < math.inf)
-        if self.least > -math.inf:
-            return (
-                f"{self.least:g} {end.replace('up to', 'to').replace('below', 'to below')}"
-                if end
-                else f"{self.least:g} or more"
-            )
-        return ", ".join(filter(None, [f"above {self.above:g}" * (self.above > -math.inf), end]))
+        low = f"above {self.above:g}" * (self.above > -math.inf)
+        high = f"up to {self.most:g}" if self.most < math.inf else f"below {self.below:g}" * (self.below < math.inf)
+        if self.least == -math.inf:
+            return ", ".join(filter(None, [low, high]))
+        return f"{self.least:g} {high.replace('up to', 'to').replace('below', 'to below') or 'or more'}"
 
 
 class OneOf:

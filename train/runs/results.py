@@ -77,7 +77,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """training, distillation, merge, evaluation, probe or analysis, as the manifest says."""
+        """One of `train.runs.run_folder.KINDS`, as the manifest says."""
         return self.manifest.get("kind") or kind_of_old_run(self.config, self.summary)
 
     @property
