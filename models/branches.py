@@ -88,8 +88,8 @@ def branched_logits(model: GPT, branches: Branches) -> Tensor:
     if max(c.token_shift, c.conv) > layout.P:
         raise ValueError(f"texts of {layout.P} tokens: accepted: padded to {max(c.token_shift, c.conv)} or more")
     tables = model.rope(slice(longest), branches.text_BP.device)
-    ropes = [tuple(t[: layout.P] for t in tables)]
-    ropes += [tuple(t[layout.P : layout.P + g.tokens_MQ.shape[1]] for t in tables) for g in branches.groups]
+    ropes = [_columns(tables, 0, layout.P)]
+    ropes += [_columns(tables, layout.P, layout.P + g.tokens_MQ.shape[1]) for g in branches.groups]
     flat_N = torch.cat([branches.text_BP.flatten(), *(g.tokens_MQ.flatten() for g in branches.groups)])
     x_NC = F.embedding(flat_N, model.embed.weight)
     if model.embed.shift is not None:
@@ -100,6 +100,11 @@ def branched_logits(model: GPT, branches: Branches) -> Tensor:
         x_NC = x_NC + block.attn.out(torch.cat([y.flatten(0, 1) for y in _attend(block.attn, h_NC, ropes, layout)]))
         x_NC = x_NC + block.mlp(_convolved(block.norm_mlp(x_NC), _shift(block.conv_mlp), layout))
     return F.linear(model.ln_final(_last(last, x_NC, ropes, layout)), model.unembedding).float()
+
+
+def _columns(rope: Rope, first: int, end: int) -> Rope:
+    keep, ahead, behind = rope
+    return keep[first:end], ahead[first:end], behind[first:end]
 
 
 def _last(block: Block, x_NC: Tensor, ropes: list[Rope], layout: _Layout) -> Tensor:

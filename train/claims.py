@@ -66,9 +66,9 @@ class Claim:
         found = or_none(measure, experiments, self.expect) if mine else None
         if found is None or len(found.seeds) < before.seeds:
             return self
-        *ends, n = (round(number, 4) for number in found.pooled)
+        value, low, high = (round(number, 4) for number in found.pooled[:3])
         world = next(e.runs[stage] for e in experiments if stage in e.runs).problems.get("preset", "")
-        now = Result("not reached", *ends, n, len(found.seeds), world)
+        now = Result("not reached", value, low, high, found.pooled.n, len(found.seeds), world)
         kept = before.verdict == "not reached" and before.seeds
         return replace(self, result=now if kept else replace(now, verdict=self.decide(now)))
 

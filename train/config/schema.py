@@ -61,8 +61,9 @@ def plain(value: Any) -> Any:
 
 def defaults(schema: Any) -> dict[str, Any]:
     """The defaults of a dataclass as plain data, REQUIRED where there is none; of an option with its `kind`."""
+    fields = dataclasses.fields(schema)
     found = {"kind": schema.kind} if issubclass(schema, Choice) else {}
-    for f in dataclasses.fields(schema):
+    for f in fields:
         made = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
         found[f.name] = REQUIRED if made is dataclasses.MISSING else plain(made)
     return found

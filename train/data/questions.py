@@ -126,7 +126,7 @@ class QuestionBatches:
                 tokens_MQ[m, : length_M[i]] = documents.tokens[begin_M[i] : end_M[i] - 1]
                 if probs is None:
                     floor -= float(documents.logp[end_M[i] - response : end_M[i]].sum())
-                entries.append(_entries(documents, probs, rows[b_M[i]], end_M[i], response, at))
+                entries.append(_entries(documents, probs, int(rows[b_M[i]]), int(end_M[i]), response, at))
                 at += response
             at_N = spans(np.arange(len(part)) * q + question_M[part] - 1, responses)
             groups.append(Group(*(torch.from_numpy(np.asarray(a)) for a in (tokens_MQ, b_M[part], at_N))))
