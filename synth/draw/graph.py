@@ -1,9 +1,11 @@
-"""The graphs of a problem: what there is (algorithm 1 of Part 2.1), what the query needs, in which order (2 and 3).
+"""The two graphs of a problem (Part 2.1, algorithms 1 to 3).
 
-The structure graph says which item has which; the dependency graph which parameters the query needs (steps A and B).
+The structure graph says which items there are and which item has which others (algorithm 1). Then the
+parameters that the query needs are chosen (step A, algorithm 2) and put in an order (step B, algorithm 3).
+
 Kernels on the slot arrays of `synth.problem.arrays`; `s` is a generator (`synth.kernel.rng`). A set of slots is two
-words: bit x of the first is instance slot x, bit a of the second abstract slot 48 + a. Where paper and published code
-differ, the code's behaviour is followed, because it made the published numbers; each place says so.
+integers: bit x of the first is instance slot x, bit a of the second abstract slot 48 + a. Where paper and published
+code differ, this follows the code, which made the published numbers; each place says so.
 """
 
 import math

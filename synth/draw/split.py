@@ -1,12 +1,12 @@
-"""Which side of the train/test split a problem is on: a bin 0..22, train 0..16, test 17..22 (Part 2.1).
+"""Which side of the train/test split a problem is on: bins 0..16 are train, 17..22 test (Part 2.1).
 
-By template (published): SHA-256 of the solution with names replaced by their kind, numbers by 0 and letters renamed in
-order of appearance, modulo 23. It is built from the parameters' types, not by replacing strings, so a name inside
-another name cannot leak. When the solution's order is redrawn at will, a problem has many solutions; then the template
-is made from the one text they share: parameters with equal unfolded expressions are written once, in a canonical
-order. Both sides of the split can then never share a solution template, whichever orders are drawn.
+By template (published): the bin is the SHA-256, modulo 23, of the solution with each name replaced by its kind, each
+number by 0, and letters renamed in order of appearance. The template is written from the parameters, not by replacing
+strings, so a name inside another name does no harm. A problem whose solution may have several orders has several
+templates. They must all be on one side, so one text is hashed for all of them: its steps in an order that depends on
+the expressions alone, and of several parameters with the same expression only one.
 
-By problem: an order-free hash of every sentence and the question, names and numbers included.
+By problem: the bin is a hash of all sentences and the question, names and numbers included, in any order.
 """
 
 import numpy as np

@@ -8,9 +8,9 @@ kernels, checker, oracle and labels share one layout; nothing ever re-parses Eng
 value = constant (add or multiply) combine(product of each term), mod `modulus`; no terms and a constant: the constant;
 neither: 0. Source of the construction: Part 2.1 (2407.20311), section 2 and appendix.
 
-A problem with a missing premise (2504.06514) lacks the sentence of one instance parameter, MISSING. What is not given
-depends on itself, so nothing finds it or what rests on it ready; their values are -1, and `needed` is what can still be
-derived of the query's ancestors.
+A problem with a missing premise (2504.06514) lacks the sentence of one instance parameter, MISSING. Its only term is
+itself, so neither it nor what rests on it is ever ready; their values are -1. `needed` then marks those ancestors of
+the query that can still be computed.
 """
 
 from collections.abc import Sequence

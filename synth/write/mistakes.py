@@ -1,8 +1,8 @@
 """Mistakes in a solution, and the exact distribution of its next sentence (Part 2.2, sections 2 and 4).
 
-The next parameter is uniform over those that are needed and ready. Before every step, with probability p, a wrong
-parameter is named and taken back (`Define WRONG as BACK.`), then again with probability p: one of the candidates,
-without replacement within one position:
+The next parameter is uniform over those that are needed and ready. Before it, with probability p, a wrong parameter is
+named and taken back (`Define WRONG as BACK.`), after that a second one with probability p, and so on. A wrong parameter
+is uniform over the candidates of the kind of mistake; none is named twice before the same step:
 
     retry  cannot be computed now (something it depends on is not yet in the solution); needed or not
     weak   is needed and comes later in this solution, except the one about to be written
@@ -93,9 +93,10 @@ def next_sentence_probs(kind, rate, p, done, excluded, right, wrong, letters=0):
     """P(next sentence defines x) in `right`, P(next sentence is a mistake naming x) in `wrong`; together they sum to 1.
 
     Exact for solutions whose order is redrawn step by step; both are 0 when nothing is ready. `letters` as in
-    `next_needed`. Candidates exclude the coming parameter, so the distribution averages over it. Given what was tried,
-    it is uniform over the untried ready ones, unless (weak, not the shortest) only some of them are candidates: these
-    leave fewer to choose from, and so are likelier by |candidates| / |untried candidates|.
+    `next_needed`. The coming parameter is never a candidate, and a reader does not know it, so the distribution is a
+    mean over what it may be: every ready parameter that was not tried, all equally likely, unless (weak, not the
+    shortest) only some of these are candidates. With such a one to come there was one candidate fewer, so what was
+    tried was likelier to be drawn: that weighs it by |candidates| / |untried candidates|.
     """
     ready_mask = np.zeros(SLOTS, dtype=np.int64)
     n_ready = next_needed(p, done, ready_mask, letters)
