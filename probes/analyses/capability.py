@@ -2,11 +2,12 @@
 
     python -m probes.run task=capability checkpoint=OPD capability.before=STUDENT
 
-Both models answer each held-out problem many times. c of n right: accuracy is the mean of c / n, capability at k the
-mean of 1 - C(n-c, k) / C(n, k), the unbiased chance that one of k is right. Then how the success rates of single
-problems move from before to after, by bins of the rate before; a problem is out of reach when none of n is right, and
-its rate then below 1 - 0.05^(1/n) with 95% confidence. To estimate and to bin by the same draws would show a return to
-the mean as a gain, so the bins come from the even draws and the rates before and after from the odd ones.
+Both models answer each held-out problem n times. Where c answers are right, accuracy is the mean of c / n, and
+capability at k (pass@k) the mean of 1 - C(n-c, k) / C(n, k), an unbiased estimate of the chance that at least one of k
+answers is right. A problem is out of reach when none of the n is right; its rate is then below 1 - 0.05^(1/n) with 95%
+confidence. Table `transitions` puts problems into bins by their rate before, and shows the rates of each bin before and
+after. Bins come from the even draws and rates from the odd ones: with the same draws for both, a bin of low rates holds
+problems with bad luck, and their return to the mean would look like a gain.
 """
 
 from collections.abc import Mapping
@@ -81,7 +82,7 @@ def gains(right_PN: Mapping[str, np.ndarray], among: np.ndarray, ks: tuple[int, 
         before, after = measure(count["before"]), measure(count["after"])
         found = {"before": before, "after": after, "gain": after - before}
         estimates = {c: bootstrap.ratio(value, within=(-1 if c == "gain" else 0, 1)) for c, value in found.items()}
-        if name == "out of reach":  # yes or no: where all are alike the interval is not of no width
+        if name == "out of reach":  # yes or no for each problem: where all are alike, a bootstrap has no width
             estimates |= {"before": bootstrap.rate(before > 0), "after": bootstrap.rate(after > 0)}
         rows.append({"measure": name} | cells(estimates))
     return rows

@@ -2,14 +2,14 @@
 
     python -m probes.run task=recovery checkpoint=TEACHER recovery.student=STUDENT
 
-The student's wrong greedy answers to held-out problems are cut after a share of their tokens and finished by the
-teacher, by the student itself, and by the exact oracle (policy `continue`, the likeliest token). A prefix is `sound`
-if the generator could have written it (the oracle says so, token by token); from there the oracle is always right, and
-what a teacher lacks is its own. Most `broken` prefixes hold the mistake already (some only a step or a letter that the
-generator would not take), and no ending makes a mistake right; so `answer` (the number alone) and `clean` (no further
-mistake behind the cut) stand beside `right`, all steps. Table `advantage` is the teacher's rate less the student's own
-from the same prefixes, paired by problem (the teacher's continuation advantage of 2604.13016). Last, the teacher's
-success by quartile of its perplexity on the prefix, which the paper finds falling.
+The student's wrong greedy answers to held-out problems are cut after a share of their tokens. The teacher, the student
+itself and the exact oracle (policy `continue`, the likeliest token) each finish what is left. A prefix is `sound` if
+the generator could have written it (the oracle says so, token by token), else `broken`. From a sound prefix the oracle
+is always right, so a teacher that is not fails by itself. Most broken prefixes hold a mistake already (others only a
+step or a letter that the generator would not take); no ending makes that right. So three rates are given: `right`, all
+steps; `answer`, the number alone; `clean`, no further mistake behind the cut. Table `advantage` is the teacher's rate
+less the student's own from the same prefixes, paired by problem (the teacher's continuation advantage of 2604.13016).
+Table `perplexity` is the teacher's success by quartile of its perplexity on the prefix, which the paper finds falling.
 """
 
 from collections.abc import Sequence

@@ -90,8 +90,8 @@ def unneeded(steps: Steps, nece: FittedProbe) -> dict[str, Any]:
 
 
 def found_and_suspected(steps: Steps, probe: FittedProbe, task: str, world: World) -> dict[str, Any]:
-    """can_next or nece_next on every parameter written up to the first mistake: found of those whose truth is no, and
-    suspected of those whose truth is yes. A probe that always says no finds all and suspects all."""
+    """How often can_next or nece_next says no, over all parameters written up to the first mistake: `found`, where that
+    is the truth, and `suspected`, where it is not. A probe that always says no has 100% of both."""
     steps = steps.take(np.flatnonzero(steps.before_mistake & (steps.name[:, 0] >= 0) & (steps.kind != RETRY)))
     if not len(steps):
         return {"found": share(steps.row > 0, steps.row), "suspected": None}

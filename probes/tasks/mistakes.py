@@ -4,8 +4,9 @@ taxonomy     greedy solutions of test problems: kind of the first mistake, by op
 first wrong  can_next and nece_next at the first wrong parameter, where the truth is no (Part 2.1, Fig. 8): did the
              model know before it wrote the name (V-probe), or once it had (linear probe after `Define NAME as`)?
 unneeded     parameters that it computed without need: did nece take them for needed before the solution began?
-detection    can_next and nece_next over all steps up to the first mistake: found where no, suspected where yes; and a
-             linear probe after each whole step, fitted to the model's own sampled solutions, for mistakes of any kind
+detection    can_next and nece_next over all steps up to the first mistake: how often the probe says no where the truth
+             is no (`found`), and where it is yes (`suspected`); and a linear probe at the end of each step, fitted to
+             the model's own sampled solutions, that tells whether the step is a mistake of any kind
 solutions    greedy, beam search, and retry upon regret (`probes.tasks.retry_upon_regret`) with the probe, with a
              perfect detector, with more retries, and with sentences doubted by chance as often as the probe does (ours)
 """

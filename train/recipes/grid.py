@@ -6,8 +6,9 @@
       eval: {entry: train.evaluate, over: [methods], set: {checkpoint: "@arm"}}
 
 gives arm-opd, arm-kd, arm-sft, eval-opd, ... In settings and labels `{methods}` is the copy's item; `@arm` is the copy
-of `arm` with the same items. `after: [arm]` waits for all copies that agree in the lists which both stages are over.
-`each` holds settings for the copies of single items. `{seed}` is filled in when the stage starts.
+of `arm` with the same items. With `after: [arm]`, eval-opd waits for arm-opd; a stage that is over no list, or over
+others than `arm`, waits for all copies of `arm`. `each` holds settings for the copies of single items. `{seed}` is
+filled in when the stage starts.
 """
 
 import itertools

@@ -1,7 +1,8 @@
-"""What the runs of one or several seeds say about a stage, each with n and a 95% interval.
+"""Numbers about a stage of an experiment, each with n and a 95% interval, from the runs of all its seeds.
 
-Seeds are pooled by counts, and each seed's own value is kept beside. A seed that lacks a run is left out; what no seed
-has is `Missing`. Models that were judged on the same problems are compared problem by problem.
+The counts of all seeds are added up; each seed's own value is kept, too. A seed without the runs that a number needs is
+left out; `Missing` is raised where no seed has them. Two models that solved the same problems are compared problem by
+problem.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -126,7 +127,7 @@ def lead(experiments: list[Experiment], stage: str, other: str, out_of_distribut
 def _evaluations(
     experiments: list[Experiment], stages: Callable[[Experiment], list[str]], out_of_distribution: bool = False
 ) -> list[list[Run]]:
-    """For every seed that has them all, the evaluations of these stages."""
+    """The evaluations of these stages, for every seed that has all of them."""
 
     def of_seed(experiment: Experiment) -> list[Run]:
         found = []
@@ -156,8 +157,8 @@ def _summed_counts(evaluations: Sequence[Run]) -> tuple[int, int]:
 def probe_margin(experiments: list[Experiment], stage: str, task: str) -> PooledEstimate:
     """Accuracy of the best probe of a task above the best of its controls (`probes.tasks.layers.margin`).
 
-    The interval is a paired bootstrap over problems, which redraws the probe and its controls together; over seeds,
-    which are independent, half widths add as the roots of their squares.
+    The interval of a seed redraws problems, of probe and controls alike. Seeds are independent: their half widths add
+    in squares (`_mean_of_seeds`).
     """
 
     def of_seed(experiment: Experiment) -> dict[str, Any]:
@@ -200,7 +201,7 @@ def table_cell(experiments: list[Experiment], stage: str, place: Cell) -> Pooled
 
 
 def _mean_of_seeds(cells: Sequence[Mapping[str, Any]]) -> Estimate:
-    """The mean of independent numbers, whose half widths add as the roots of their squares."""
+    """The mean of independent numbers; its half width is the root of the sum of their squared half widths, over n."""
     value = float(np.mean([c["value"] for c in cells]))
     ends = [[np.inf if c[end] is None else c[end] for c in cells] for end in ("low", "high")]  # JSON has no infinity
     below, above = (float(np.hypot.reduce([e - c["value"] for e, c in zip(of, cells, strict=True)])) for of in ends)
