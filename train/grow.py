@@ -18,13 +18,10 @@ from dataclasses import field, replace
 import torch
 from torch import Tensor
 
-from models.flops import n_params
 from models.gpt import GPT
 from synth.ranges import Positive, settings
 from train.config.compose import REQUIRED, plain, run_entry
 from train.core import checkpoint
-from train.core.budget_and_ledger import TrainState
-from train.core.optimizer import OptimConfig, Optimizer
 from train.core.torch_setup import set_up
 from train.runs.run_folder import OutConfig, open_run
 
@@ -73,7 +70,7 @@ def deeper(model: GPT, n_layer: int) -> GPT:
 def wider(model: GPT, n_embd: int, n_head: int, seed: int = 0) -> GPT:
     """The same function (but for the epsilon of its norms) in more channels, heads and hidden units.
 
-    Raises ValueError for fewer, for heads of another width, tied embeddings or LayerNorm, where it would not be.
+    Raises ValueError for fewer, for heads of another width, and for shapes where it would not be the same function.
     """
     c = model.config
     if n_embd < c.n_embd or n_head < c.n_head or n_embd * c.n_head != c.n_embd * n_head:
@@ -81,8 +78,8 @@ def wider(model: GPT, n_embd: int, n_head: int, seed: int = 0) -> GPT:
             f"n_embd={n_embd}, n_head={n_head}: the checkpoint has {c.n_embd} and {c.n_head}; accepted: more of both, "
             f"with heads of {c.head_dim} channels"
         )
-    if c.tied or c.norm != "rmsnorm" or c.mlp == "swiglu":
-        raise ValueError("checkpoint: accepted: untied embeddings, rmsnorm, an MLP without gates")
+    if c.tied or c.bias or c.norm != "rmsnorm" or c.mlp == "swiglu":
+        raise ValueError("checkpoint: accepted: untied embeddings, rmsnorm, no biases, an MLP without gates")
     grown = GPT(replace(c, n_embd=n_embd, n_head=n_head), seed).to(model.embed.weight.device)
     old = dict(model.named_parameters())
     for name, new in grown.named_parameters():
@@ -95,21 +92,14 @@ def _place(role: str, new: Tensor, old: Tensor, shrink: float) -> None:
     """Puts a trained tensor into the corner of the larger one, and zeros where the rest would change the output."""
     if role in ("norm_attn", "norm_mlp", "ln_final"):
         new.fill_(shrink)
-        new[: len(old)] = old * shrink
-    elif role == "qkv":  # rows: all queries, all keys, all values
-        for part, trained in zip(new.chunk(3), old.chunk(3), strict=True):
-            part[: trained.shape[0], : trained.shape[1]] = trained
-    elif role in ("out", "down", "embed", "shift"):
-        rows = old.shape[0]
-        if role in ("out", "down"):
-            new.zero_()
-        else:
-            new[:, old.shape[1] :] = 0.0
-        new[:rows, : old.shape[1]] = old
-    elif role in ("up", "unembed"):
-        new[: old.shape[0], : old.shape[1]] = old
-    else:  # scales of queries and keys, a value for each channel of a head
-        new.copy_(old)
+        old = old * shrink
+    elif role in ("out", "down"):
+        new.zero_()
+    elif role in ("embed", "shift"):
+        new[:, old.shape[1] :] = 0.0
+    parts = 3 if role == "qkv" else 1  # rows: all queries, all keys, all values
+    for part, trained in zip(new.chunk(parts), old.chunk(parts), strict=True):
+        part[tuple(map(slice, trained.shape))] = trained
 
 
 def main(config: GrowConfig) -> None:
@@ -124,12 +114,7 @@ def main(config: GrowConfig) -> None:
     run = open_run(
         plain(config), {"checkpoint": checkpoint.weights_digest(config.checkpoint)}, entry="train.grow", kind="grow"
     )
-    if not run.complete:
-        state = TrainState()
-        checkpoint.save(run.path, model, Optimizer(model, OptimConfig()), state, notes)
-        run.write_json("ledger.json", state.state_dict()["ledger"])
-        run.write_json("summary.json", {"parameters": n_params(model.config)})
-    print(run.path)
+    checkpoint.write_untrained(run, model, notes)
 
 
 if __name__ == "__main__":

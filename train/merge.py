@@ -14,13 +14,10 @@ from dataclasses import field
 
 import torch
 
-from models.flops import n_params
 from models.gpt import GPT
 from synth.ranges import Share, settings
 from train.config.compose import REQUIRED, plain, run_entry
 from train.core import checkpoint
-from train.core.budget_and_ledger import TrainState
-from train.core.optimizer import OptimConfig, Optimizer
 from train.core.torch_setup import set_up
 from train.runs.run_folder import OutConfig, open_run
 
@@ -62,12 +59,7 @@ def main(config: MergeConfig) -> None:
     model = merge_models(first, second, config.share)
     inputs = {name: checkpoint.weights_digest(path, name) for name, path in paths.items()}
     run = open_run(plain(config), inputs, entry="train.merge", kind="merge")
-    if not run.complete:
-        state = TrainState()
-        checkpoint.save(run.path, model, Optimizer(model, OptimConfig()), state, notes["first"])
-        run.write_json("ledger.json", state.state_dict()["ledger"])
-        run.write_json("summary.json", {"parameters": n_params(model.config), "share": config.share})
-    print(run.path)
+    checkpoint.write_untrained(run, model, notes["first"], share=config.share)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Hydra (its compose API only) puts together `configs/NAME.yaml` and the chosen fi
 setting is then merged into the dataclass by its type hints (`schema.py`), so a misspelt name or a wrong type never
 reaches the code below. A dataclass checks its own values in `__post_init__` with `ValueError`. Nothing outside this
 file knows Hydra.
-
 """
 
 import errno

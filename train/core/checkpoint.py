@@ -25,13 +25,16 @@ from safetensors.torch import save_model as save_weights
 from torch import nn
 
 import models
+from models.flops import n_params
 from models.gpt import GPT, GPTConfig
 from synth.store.files import append_json_line, read_json, read_json_lines, sha256, sync, write_json
 from train.config.schema import merge
 from train.core.budget_and_ledger import TrainState
 from train.core.distributed import shard_like, sharded
 from train.core.lora import has_lora
+from train.core.optimizer import OptimConfig, Optimizer
 from train.data.batches import DataConfig
+from train.runs.run_folder import RunFolder
 
 INDEX = "checkpoints.jsonl"
 FILES = WEIGHTS, OPTIMIZER, STATE = ("model.safetensors", "optimizer.pt", "state.json")
@@ -77,6 +80,16 @@ def save(
         if (run / path).exists():
             _remove(run / path)
     return final
+
+
+def write_untrained(run: RunFolder, model: GPT, notes: Mapping[str, Any], **summary: Any) -> None:
+    """Completes the run folder of a model that was made of others, without a step of training, and prints its path."""
+    if not run.complete:
+        state = TrainState()
+        save(run.path, model, Optimizer(model, OptimConfig()), state, notes)
+        run.write_json("ledger.json", state.state_dict()["ledger"])
+        run.write_json("summary.json", {"parameters": n_params(model.config), **summary})
+    print(run.path)
 
 
 def remove_leftovers(run: Path) -> None:
