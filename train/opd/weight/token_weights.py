@@ -104,13 +104,11 @@ class BeforeMistake(TokenWeight, kind="before_mistake"):
 
 
 @settings
-class AfterMistake(TokenWeight, kind="after_mistake"):
+class AfterMistake(BeforeMistake, kind="after_mistake"):
     """Only the first wrong step and what follows; nothing of a response without one (ours)."""
 
-    by_step = True
-
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
-        return (columns(rollouts) >= mistake_start(rollouts)).float()
+        return 1.0 - super().__call__(rollouts, signals)
 
 
 def uses(problems: Problems) -> np.ndarray:
@@ -146,25 +144,28 @@ class Structure(TokenWeight, kind="structure"):
 
 
 @settings
-class TopTeacherEntropy(TokenWeight, kind="teacher_entropy"):
-    """Only where the teacher is most uncertain: the top `share` by H_p (EOPD, 2603.07079, by a threshold in nats)."""
+class TopEntropy(TokenWeight):
+    """Only the `share` of positions where an entropy is highest: the signal that has the option's name."""
 
     share: OpenShare = 0.2
-    needs = frozenset({"teacher_entropy"})
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
-        return top(signals["teacher_entropy"], self.share, rollouts)
+        return top(signals[self.kind], self.share, rollouts)
 
 
 @settings
-class TopStudentEntropy(TokenWeight, kind="student_entropy"):
+class TopTeacherEntropy(TopEntropy, kind="teacher_entropy"):
+    """Only where the teacher is most uncertain: the top `share` by H_p (EOPD, 2603.07079, by a threshold in nats)."""
+
+    needs = frozenset({"teacher_entropy"})
+
+
+@settings
+class TopStudentEntropy(TopEntropy, kind="student_entropy"):
     """Only where the student is most uncertain: the top `share` by H_q (REOPOLD, 2603.11137, in its second phase)."""
 
     share: OpenShare = 0.5
     needs = frozenset({"student_entropy"})
-
-    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
-        return top(signals["student_entropy"], self.share, rollouts)
 
 
 @settings
