@@ -152,7 +152,7 @@ class Step:
     @torch.no_grad()
     def contrast(self) -> Tensor:
         """log of the mean, over the teacher's contrasting contexts, of the chance that it gives each response token:
-        float[B, R], 0 where there is no such context or another process scores."""
+        float[B, R], 0 where the row lacks such a context or the teacher's own, or another process scores it."""
         config, limit = self.teacher.config, self.teacher.context_limit(self.model)
         found = torch.full((config.contrasts, *self.rollouts.behaviour_BR.shape), -torch.inf)
         found = found.to(self.rollouts.behaviour_BR)
@@ -165,7 +165,7 @@ class Step:
                     continue
                 spans = blocks(part.rollouts.length_B, self.model.config.vocab_size)
                 own_N = torch.cat([of_token(teacher(at), token_N[at]) for at in spans])
-                shown_N = part.rollouts.has_context_B[row_N]
+                shown_N = (part.rollouts.has_context_B & self.rollouts.has_context_B[part.index_M])[row_N]
                 found[k, part.index_M[row_N], time_N] = torch.where(shown_N, own_N, -torch.inf)
         count_BR = (found > -torch.inf).sum(dim=0)
         return torch.where(count_BR > 0, found.logsumexp(dim=0) - count_BR.clamp(min=1).log(), 0.0)

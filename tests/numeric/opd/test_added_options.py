@@ -93,6 +93,14 @@ def test_confident_weights_have_mean_one_over_the_tokens_that_count(source, prom
         torch.testing.assert_close(ratio_N, wanted_N / wanted_N.mean())
 
 
+def test_over_the_batch_rows_without_a_target_are_counted_but_not_learned(source, prompts):
+    rollouts = drawn(source, prompts)
+    inside_BR, told_BR = rollouts.trainable_BR, rollouts.trainable_BR & (rollouts.group_B > 0)[:, None]
+    for over, among_BR in (("batch", inside_BR), ("kept", told_BR & (NotAbove()(rollouts, None) > 0)[:, None])):
+        found_BR = coefficients(rollouts, WeightConfig(sample=[NotAbove()], over=over), 24, None, told_BR)
+        torch.testing.assert_close(found_BR, told_BR.float() / among_BR.sum())
+
+
 def test_sample_weights_of_groups_and_authors(source, prompts):
     rollouts, none = drawn(source, prompts), Signals({}, V)
     assert Unsolved()(rollouts, none).tolist() == [0.0] * 8 + [1.0] * (len(rollouts) - 8)
@@ -235,12 +243,13 @@ def test_a_contrast_compares_a_right_hint_with_the_mean_over_wrong_ones(source, 
         own_BR[rollouts.trainable_BR] += (
             log_NV.gather(-1, rollouts.response_BR[rollouts.trainable_BR][:, None])[:, 0].exp() / 3
         )
-    shown_B = told.has_context_B
+    shown_B = told.has_context_B & step.rollouts.has_context_B  # the first row is right alone: no right sibling
     assert 0 < shown_B.sum() < len(rollouts) and not found_BR[~shown_B].any()
     inside_BR = inside_BR & shown_B[:, None]
     torch.testing.assert_close(found_BR[inside_BR], own_BR[inside_BR].log(), atol=1e-4, rtol=1e-4)
     count_BR, advantage_BR = made.outcome.positions(rollouts, 24, step.signals)
     plain_BR = GRPO().positions(rollouts, 24, None)[1]
+    assert torch.equal(advantage_BR[0], plain_BR[0].to(advantage_BR)) and told.has_context_B[0]
     assert (advantage_BR.sign() * plain_BR.sign() >= 0).all() and not advantage_BR[plain_BR == 0].any()
     assert not torch.equal(advantage_BR, plain_BR.to(advantage_BR)) and count_BR.sum() == pytest.approx(2.0)
 
@@ -254,7 +263,7 @@ def test_an_adaptive_source_begins_with_documents_and_rises_when_the_held_out_lo
     for step in range(2, 14):  # the student stands still, so its loss does not fall
         rollouts, cost, batch = drawer(student, step)
         found.append("gold" if (rollouts.origin_B == ORIGINS.index("gold")).all() else "new" if cost else "kept")
-        assert cost > 0 or batch <= step
+        assert (batch < step) == (found[-1] == "kept")
     assert drawer.threshold[0] == 1.0 and {"new", "kept"} <= set(found) and len(drawer.kept) == 2
     other = BatchSource(prompts, config, None)
     other.load_state_dict(drawer.state_dict())

@@ -5,8 +5,9 @@ coefficient, so the loss is a plain sum of coefficient times divergence, and cut
 reordering its rows or padding them further changes nothing. Prompts, contexts and padding have no position here at all;
 the end-of-sequence token has one like any other.
 
-The normaliser counts the response tokens of the rows that count, without those that `first` and `special` drop. Other
-token weights multiply after that: they take terms away and leave the others as they were.
+The normaliser divides by a number of response tokens. Not among them are responses of weight 0 and positions without a
+target (both are, with `over: batch`), nor tokens that a weight with `drops` takes out, such as `first` and `special`.
+Every other token weight leaves the number as it is, even where it is 0: the other tokens count what they did before.
 
 Legend: B rows, R response columns.
 """
@@ -48,7 +49,8 @@ Normaliser = Annotated[str, OneOf(*NORMALISERS)]
 class WeightConfig:
     """Weights that multiply; none: every response token alike.
 
-    normaliser: token | sequence | constant. over: kept (the rows that count) | batch (all rows).
+    normaliser: token | sequence | constant. over: which responses it counts: kept (those of a weight above 0, where
+    they have a target) | batch (all).
     """
 
     token: list[TokenWeight] = field(default_factory=list)
@@ -96,25 +98,22 @@ def coefficients(
         rollouts: the whole batch of a step, not a part of it.
         max_new: the budget of a response in tokens.
         signals: what the weights need to know of the batch.
-        has_target_BR: bool, where there is a target at all; elsewhere nothing counts, and it is not counted either.
+        has_target_BR: bool, where there is a target at all; elsewhere nothing is learned.
     Returns:
         float[B, R], zero on padding; sums to 1 with the normalisers `token` and `sequence` unless weights change it.
     """
     count_BR = rollouts.trainable_BR.to(rollouts.behaviour_BR.dtype)
-    if has_target_BR is not None:
-        count_BR = count_BR * has_target_BR
     weight_B = torch.ones_like(count_BR[:, 0])
     signals = Signals({}, 0) if signals is None else signals
     for weigh in config.sample:
         weight_B = weight_B * weigh(rollouts, signals)
-    weight_BR = count_BR * weight_B[:, None]
+    kept_BR = count_BR * (weight_B != 0)[:, None] * (1.0 if has_target_BR is None else has_target_BR)
+    weight_BR = kept_BR * weight_B[:, None]
     for weigh in config.token:
         token_BR = weigh(rollouts, signals)
         if weigh.mean_one:
-            kept_BR = count_BR * (weight_B != 0)[:, None]
             token_BR = token_BR * kept_BR.sum() / (token_BR * kept_BR).sum().clamp(min=1e-12)
         weight_BR = weight_BR * token_BR
         if weigh.drops:
-            count_BR = count_BR * (token_BR != 0)
-    counted_BR = count_BR if config.over == "batch" else count_BR * (weight_B != 0)[:, None]
-    return weight_BR * NORMALISERS[config.normaliser](counted_BR, max_new)
+            count_BR, kept_BR = count_BR * (token_BR != 0), kept_BR * (token_BR != 0)
+    return weight_BR * NORMALISERS[config.normaliser](count_BR if config.over == "batch" else kept_BR, max_new)
