@@ -136,14 +136,20 @@ class Method:
             raise ValueError(
                 f"weight.sample=success: teacher.context={context} shows no right peers; accepted: success1"
             )
+        contrast = self.teacher.contrast
+        if "log_p_contrast" in self.outcome.needs and "none" in (context, contrast):
+            raise ValueError(f"outcome={self.outcome.kind} compares teacher.context and contrast; accepted: both")
+        if "log_p_contrast" not in self.outcome.needs and contrast != "none":
+            raise ValueError(f"teacher.contrast={contrast}: outcome={self.outcome.kind} reads none; accepted: none")
         if context == "none":
             return
         if not source.one_solution:
             raise ValueError(f"source={source.kind} already holds a context; accepted: teacher.context=none")
-        if (sections(context) | sections(self.teacher.contrast)) & PEERS and source.samples < 2:
+        others = 1 if contrast == "none" else 2  # beside the one that is scored
+        if (sections(context) | sections(contrast)) & PEERS and source.samples <= others:
             raise ValueError(
                 f"teacher.context={context} shows the other responses to the same prompt; accepted: source.samples "
-                f"above 1, got {source.samples}"
+                f"above {others}, got {source.samples}"
             )
 
     def _check_sampling(self) -> None:

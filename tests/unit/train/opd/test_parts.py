@@ -17,7 +17,7 @@ from train.opd.divergence.kl_and_jsd import ForwardKL, ReverseKL
 from train.opd.divergence.sampled_kl import K2, PolicyGradient
 from train.opd.method import Method, Term
 from train.opd.objective import weigh
-from train.opd.outcome import GRPO, DrGRPO, OutcomeConfig, drgrpo_advantage, grpo_advantage
+from train.opd.outcome import GRPO, RLCSD, DrGRPO, OutcomeConfig, drgrpo_advantage, grpo_advantage
 from train.opd.regularizer import RegularizerConfig
 from train.opd.rollouts import Rollouts, join, positions, responses
 from train.opd.schedule import Schedule
@@ -154,6 +154,11 @@ def test_equal_rewards_in_every_group_give_no_outcome_term():
           "source": TeacherSampler()}, "teacher.context=gold has no effect"),
         ({"source": TeacherSampler(), "teacher": EmaTeacher(rate=0.1)}, "one frozen teacher"),
         ({"teacher": InitialStudent(context="success1")}, "source.samples above 1, got 1"),
+        ({"teacher": InitialStudent(context="gold", contrast="failure1")}, "outcome=none reads none"),
+        ({"teacher": InitialStudent(context="success1"), "source": replace(STUDENT, samples=4),
+          "outcome": RLCSD()}, "compares teacher.context and contrast"),
+        ({"teacher": InitialStudent(context="success1", contrast="failure1"), "outcome": RLCSD(),
+          "source": replace(STUDENT, samples=2)}, "source.samples above 2, got 2"),
         ({"weight": WeightConfig(sample=[Success()])}, "shows no right peers"),
         ({"weight": WeightConfig(sample=[Contrast()])}, "compares responses to one prompt"),
         ({"weight": WeightConfig(token=[ImportanceWeight(cap=2.0)])}, "has nothing to act on"),
