@@ -243,7 +243,7 @@ class Objective:
         totals, positions = step.totals, step.positions
         totals.gather(self.group)
         positions.gather(self.group)
-        if self.method.changes:
+        if self.method.changes and "divergence" in totals.terms:
             self.losses.append(totals.terms["divergence"])
         (generation,) = self.group.sum([generation])
         generated = 0 if generation == 0.0 else int(step.rollouts.length_B.sum())

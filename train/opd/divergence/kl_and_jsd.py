@@ -6,7 +6,7 @@ Legend: N response positions, K entries of the support. p teacher target, q stud
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import field, replace
-from math import exp, log, log1p
+from math import log, log1p, tanh
 from typing import Annotated
 
 import torch
@@ -242,7 +242,7 @@ class TAID(MovingTarget, kind="taid"):
                 before = losses[step - 1]
                 drift = self.momentum * drift + (1.0 - self.momentum) * (before - loss) / (before + 1e-15)
                 line = self.start + (self.end - self.start) * step / self.steps
-                t = min(self.end, max(line, t + self.alpha * (1.0 - t) / (1.0 + exp(-drift))))
+                t = min(self.end, max(line, t + self.alpha * (1.0 - t) * (0.5 + 0.5 * tanh(drift / 2.0))))
             found.append(t)
         return found
 
