@@ -2,8 +2,8 @@
 
     python -m train.opd.metrics            # as a Markdown table
 
-A number that a step has nothing for is absent from its line, never NaN: the teacher's without teacher, that of loops
-where none is, lengths of right responses where none is. p is the teacher's target after its transform, q the
+A number that is undefined at a step is left out of that step's line, and never NaN: without a teacher all that is about
+teachers, in a batch without right responses their mean length. p is the teacher's target after its transform, q the
 student, y the response's token, d = log p(y) - log q(y).
 """
 

@@ -5,8 +5,9 @@
     python -m train.opd.table --parts    # the options of each part, their settings and defaults
 
 A part that a method leaves at its default stays empty: fresh student at temperature 1, external teacher, full
-vocabulary, all tokens alike, no regularizer, no reward. `deviates` says where a method is not what its paper says or
-its authors released, behind the one of the two that it follows; `method.faithful=release` (or paper) is the other.
+vocabulary, all tokens alike, no regularizer, no reward. The column `deviates` says how a method differs from its paper
+or from its authors' code. Where these differ from each other it begins with the one that the method follows by default,
+paper or release; `method.faithful=` chooses.
 """
 
 import re

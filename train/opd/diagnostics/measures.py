@@ -1,7 +1,7 @@
 """What is logged of a batch: sums over its micro-batches, means over its response positions, lengths and accuracies.
 
-The first wrong step of a response is the checker's (`Verdicts.first_mistake`): where the teacher objects against where
-the student goes wrong is asked of responses that have one, at positions with a target.
+Whether the teacher objects where the student goes wrong is measured, too: by responses with a wrong step (the checker
+names the first, `Verdicts.first_mistake`), at those of their positions that have a target.
 """
 
 from collections import defaultdict

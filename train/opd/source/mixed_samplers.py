@@ -307,11 +307,13 @@ class Spliced(SampledResponses, kind="spliced"):
 
 @settings
 class Revision(SampledResponses, kind="revision"):
-    """Self-revision training, phase 1 of SD-Zero (2604.12002): y0, its verdict as a flag, and revisions y1 of it.
+    """Self-revision training, phase 1 of SD-Zero (2604.12002). An answer y0 is written, the checker's verdict on it is
+    put behind it as a flag, and `revisions` new answers y1 are written by a student that reads both.
 
-    Two rows for each of `revisions`: y1 after the prompt that holds y0 and its flag, and y0 + flag + y1 after the bare
-    prompt. Both carry the verdict of y1, by which they are kept or left out. tries: who writes y0 and y1: the student
-    at step 0, as published, or the present one, whose tries come to hold tries (its accuracy fell from 43 to 10%).
+    Each y1 gives two rows: y1 behind the prompt with y0 and flag, and y0 + flag + y1 behind the bare prompt. Both have
+    the verdict of y1, so that weight.sample=[right] keeps both or none. tries: who writes y0 and y1: the student at
+    step 0 (initial, as published) or the present one (live): it learns to answer with y0 + flag + y1, then puts such
+    answers in the place of y0, and so on; its accuracy fell from 43 to 10%.
     """
 
     revisions: Positive = 3

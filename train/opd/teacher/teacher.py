@@ -2,8 +2,11 @@
 
 Teacher and student are aligned by response position, never by column: a sequence's output at column prompt + t - 1
 predicts response token t, so a teacher may read a longer prompt and still score the same tokens. Targets never carry
-gradient. A scoring model that follows the student hears of each step through `follow`, before its batch is drawn, and
-has a state that checkpoints keep: step k is scored by the copies as they are after k updates, killed in between or not.
+gradient.
+
+Some teachers are copies of the student that change with it: a moving average, a copy that is renewed. They do so in
+`follow`, which is called before the batch of step k is drawn, after k updates of the student; checkpoints hold them. So
+a run that was killed and resumed scores step k by the same weights as one that was not.
 
 Legend: B rows, T columns, R response columns, N response positions, n some of them, C channels, V vocabulary.
 """
