@@ -35,7 +35,8 @@ from synth.documents import CONTEXT_SEGMENT, Documents
 from synth.kernel.rng import key
 from synth.ranges import Count, OneOf, Positive, settings
 from synth.spec import Spec, preset
-from synth.store.encodings import PHRASE, Encoding, Retokenised, encoding
+from synth.store import encodings
+from synth.store.encodings import PHRASE, Encoding, Retokenised
 from synth.world.vocabulary import PAD
 from train.data.corruption import DefectConfig, corrupt
 
@@ -60,14 +61,12 @@ class DataConfig:
 
     def source(self, split: str, stream: str = "data") -> Source:
         """A stream of documents of one split; streams of different names are independent."""
-        if self.tokens == PHRASE:
-            return Source(self.spec(), self.seed, split, stream)
-        return Retokenised(self.spec(), self.seed, split, stream, self.encoding())
+        return encodings.source(self.spec(), self.seed, split, stream, self.tokens)
 
     def encoding(self) -> Encoding:
         """The tokens of the documents. Raises ValueError on a folder that holds no usable tokenizer."""
         try:
-            return encoding(self.tokens, self.spec().load_world())
+            return encodings.encoding(self.tokens, self.spec().load_world())
         except ValueError as error:
             raise ValueError(f"data.{error}") from None
 
