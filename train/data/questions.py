@@ -74,6 +74,8 @@ class QuestionBatches:
         self.hard = Source(replace(source.spec, exact_ops=True), source.seed, source.split, f"{source.stream}/exact")
         self.oracle = Oracle(source.spec) if config.target == "oracle" else None
         self._chunk: tuple[int, list[_Asked], np.ndarray] | None = None  # the one at hand
+        if config.count > 1:
+            other_questions(source, source.problems([0]), [0], 0)  # refuses what it cannot ask, before a run is begun
 
     def batch(self, k: int) -> QuestionBatch:
         """Batch number k."""

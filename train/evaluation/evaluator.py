@@ -28,7 +28,6 @@ from synth.documents import Documents
 from synth.judge.checker import KINDS, MALFORMED, Verdicts
 from synth.kernel.rng import key
 from synth.oracle.next_token import Oracle
-from synth.problem.arrays import Problems
 from synth.ranges import AboveZero, Count, NotNegative, Positive, Range, settings
 from synth.store.encodings import PHRASE, Encoding, encoding_of
 from synth.store.files import finite, write_json_lines
@@ -139,9 +138,9 @@ def evaluate(
     """The model's solutions of the problems `indices` of `source`; a pure function of the arguments."""
     sampling = sampling or Sampling()
     documents, encoding = source.documents(indices), encoding_of(source)
-    offsets, prompt_N = np.asarray(documents.offsets), np.asarray(documents.prompt)
-    prompts = [documents.tokens[o : o + p].tolist() for o, p in zip(offsets, prompt_N, strict=False)]
-    longest = int((np.diff(offsets) - prompt_N).max())
+    prompt_N = np.asarray(documents.prompt)
+    prompts = [documents.prompt_tokens(i).tolist() for i in range(len(documents))]
+    longest = int((np.diff(documents.offsets) - prompt_N).max())
     budget = sampling.max_new_tokens or min(2 * longest, model.config.context - int(prompt_N.max()))
     tokens_NR = np.full((len(prompts), budget), encoding.pad, dtype=np.int64)
     length, finished = np.zeros(len(prompts), dtype=np.int64), np.zeros(len(prompts), dtype=bool)
@@ -209,7 +208,7 @@ def held_out_loss(model: GPT, source: Source, indices: Sequence[int], batch: int
 def kl_sum(oracle: Oracle, documents: Documents, rows: np.ndarray, logp_NV: Tensor) -> float:
     """KL(oracle || model) in nats, summed over the tokens of the responses of these rows. logp_NV: the model's
     log-probabilities at those tokens, row by row; only the entries of the oracle are looked up."""
-    truth = oracle(Problems(*(a[rows] for a in documents.problems)), [documents.response(i) for i in rows])
+    truth = oracle(documents.problems.take(rows), [documents.response(i) for i in rows])
     is_token = np.ones(len(truth.status), dtype=bool)
     is_token[truth.rows[1:] - 1] = False  # the position after a response's last token
     entries = np.diff(truth.starts)  # of each position

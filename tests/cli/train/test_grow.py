@@ -33,3 +33,10 @@ def test_a_grown_model_learns_from_several_questions(tmp_path):
 def test_what_questions_cannot_do_is_one_line(words, named):
     with pytest.raises(ValueError, match=named):
         load("pretrain", PretrainConfig, words)
+
+
+def test_data_that_cannot_be_asked_anew_leave_no_folder(tmp_path):
+    words = ["questions.count=2", "data.overrides.missing_premise=0.5", f"out.root={tmp_path}/runs"]
+    with pytest.raises(ValueError, match="missing_premise=0"):
+        pretrain(load("pretrain", PretrainConfig, words))
+    assert not (tmp_path / "runs").exists()
