@@ -361,6 +361,7 @@ def test_only_the_student_carries_gradient():
         ({"kind": "rkl", "support": {"kind": "teacher_topk", "k": 0}}, "support.k=0"),
         ({"kind": "rkl", "support": {"kind": "teacher_topk", "rest": "drop"}}, "no divergence"),
         ({"kind": "rkl", "support": {"kind": "teacher_topk", "rest": "half"}}, "one side only"),
+        ({"kind": "veto", "support": {"kind": "teacher_topk", "rest": "general"}}, "rest=general"),
         ({"kind": "rkl", "support": {"kind": "full", "k": 4}}, "divergence.support.k=4: unknown setting.*nothing"),
         ({"kind": "rkl", "adv_clip": 1.0}, "divergence.adv_clip=1.0: unknown setting"),
         ({"kind": "rkl", "entry_clip": -1.0}, "entry_clip=-1.0"),

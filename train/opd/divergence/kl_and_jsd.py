@@ -12,7 +12,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from synth.ranges import AboveZero, NotNegative, Positive, Range, Share, settings
+from synth.ranges import AboveZero, BadSetting, NotNegative, Positive, Range, Share, settings
 from train.opd.divergence.interface_and_topk import Divergence, Full, Support, TopK
 from train.opd.log_probs import Scored
 from train.opd.schedule import OpenShare
@@ -202,6 +202,10 @@ class MovingTarget(ExactDivergence):
     """A KL between the student and a target made of the teacher's distribution and of the student's as it is."""
 
     reverse = False
+
+    def __post_init__(self) -> None:
+        if self.support.generalised:
+            raise BadSetting("support.rest=general: the target is a distribution; accepted: renorm, tail")
 
     @abstractmethod
     def target(self, p_NK: Tensor, q_NK: Tensor) -> Tensor:
