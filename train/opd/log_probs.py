@@ -140,6 +140,12 @@ def blocks(length_B: Tensor, vocabulary: int, whole_rows: bool = False) -> list[
     return found
 
 
+def token_log_probs(log_probs: LogProbs, rollouts: Rollouts, vocabulary: int) -> Tensor:
+    """The log-probability of every response token, a block at a time: float[N]."""
+    token_N = rollouts.response_BR[positions(rollouts.length_B)]
+    return torch.cat([of_token(log_probs(at), token_N[at]) for at in blocks(rollouts.length_B, vocabulary)])
+
+
 class _Recorded(torch.autograd.Function):
     """A scalar whose gradients with respect to two tensors have been computed already."""
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from models.gpt import GPT
 from train.opd.diagnostics.measures import PositionMeasures, StepTotals
 from train.opd.divergence.interface_and_topk import Divergence
-from train.opd.log_probs import Scored, Signals, Targets, advantage, blocks, of_token
+from train.opd.log_probs import Scored, Signals, Targets, advantage, token_log_probs
 from train.opd.outcome import GroupOutcome
 from train.opd.rollouts import Prompts, Rollouts, positions
 from train.opd.teacher.context import add_contexts
@@ -159,12 +159,10 @@ class Step:
         for k in range(config.contrasts):
             told = add_contexts(self.rollouts, config.contrast, self.prompts, self.batch, limit, f"contrast {k}")
             for part in self.parts(told, asks=True):
-                row_N, time_N = positions(part.rollouts.length_B)
-                token_N, teacher = part.rollouts.response_BR[row_N, time_N], part.targets()[0]
+                (row_N, time_N), teacher = positions(part.rollouts.length_B), part.targets()[0]
                 if teacher is None:
                     continue
-                spans = blocks(part.rollouts.length_B, self.model.config.vocab_size)
-                own_N = torch.cat([of_token(teacher(at), token_N[at]) for at in spans])
+                own_N = token_log_probs(teacher, part.rollouts, self.model.config.vocab_size)
                 shown_N = (part.rollouts.has_context_B & self.rollouts.has_context_B[part.index_M])[row_N]
                 found[k, part.index_M[row_N], time_N] = torch.where(shown_N, own_N, -torch.inf)
         count_BR = (found > -torch.inf).sum(dim=0)

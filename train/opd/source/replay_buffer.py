@@ -9,14 +9,12 @@ from copy import copy
 from dataclasses import field, replace
 from typing import Any
 
-import torch
-
 from models.gpt import GPT
 from synth.ranges import AboveZero, NotNegative, Positive, settings
 from train.core.distributed import Group
 from train.core.loop import SINGLE_PROCESS
-from train.opd.log_probs import blocks, of_token
-from train.opd.rollouts import TRACKS, Prompts, Rollouts, judged, positions, stacked
+from train.opd.log_probs import token_log_probs
+from train.opd.rollouts import TRACKS, Prompts, Rollouts, judged, stacked
 from train.opd.schedule import Schedule, at_step
 from train.opd.source.samplers import GoldDocuments, OwnResponses, Sampler, check_share
 from train.opd.teacher.teacher import log_probs_of
@@ -109,10 +107,7 @@ class BatchSource:
         other.stream += "/held out"
         gold, _ = GoldDocuments().draw(replace(self.prompts, stream=other), 0, student, None)
         log_probs = log_probs_of(student, gold.tokens_BT, gold.prompt_B, gold.length_B)
-        row_N, time_N = positions(gold.length_B)
-        token_N = gold.response_BR[row_N, time_N]
-        spans = blocks(gold.length_B, student.config.vocab_size)
-        return -float(torch.cat([of_token(log_probs(at), token_N[at]) for at in spans]).mean())
+        return -float(token_log_probs(log_probs, gold, student.config.vocab_size).mean())
 
     def _draw(self, student: GPT, batch: int) -> tuple[Rollouts, float]:
         """A new batch, and what this process spent on it."""

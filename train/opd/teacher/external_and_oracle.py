@@ -15,7 +15,7 @@ from models.gpt import GPT
 from synth.oracle.next_token import ABSTAINED, POLICIES, Oracle
 from synth.ranges import OneOf, settings
 from synth.spec import Spec
-from train.opd.log_probs import LogProbs, blocks, of_token
+from train.opd.log_probs import LogProbs, token_log_probs
 from train.opd.rollouts import Rollouts, positions
 from train.opd.teacher.teacher import (
     Frozen,
@@ -135,11 +135,9 @@ class MostLikely(ScoringModel):
 
     def _scored(self, rollouts: Rollouts) -> tuple[list[LogProbs], Tensor]:
         """The log-probabilities of each model, and int[B] which of them finds each response likeliest."""
-        row_N, time_N = positions(rollouts.length_B)
-        token_N, size = rollouts.response_BR[row_N, time_N], self.models[0].config.vocab_size
+        row_N, size = positions(rollouts.length_B)[0], self.models[0].config.vocab_size
         sources = [log_probs_with_context(model, rollouts) for model in self.models]
-        parts = blocks(rollouts.length_B, size)
-        own_MN = torch.stack([torch.cat([of_token(source(at), token_N[at]) for at in parts]) for source in sources])
+        own_MN = torch.stack([token_log_probs(source, rollouts, size) for source in sources])
         total_MB = own_MN.new_zeros(len(sources), len(rollouts)).index_add(1, row_N, own_MN)
         return sources, total_MB.argmax(dim=0)
 
