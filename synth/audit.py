@@ -161,8 +161,8 @@ def warn_small_cells(name: str, audit: Audit) -> None:
         return
     for ops in sorted(audit.ops):
         if (count := len(audit.shapes[ops])) < FEWEST_TEMPLATES:
-            templates = f"{count} different template{'s' * (count != 1)}"
-            print(f"warning: {name}: {ops} operations: {templates} in {audit.ops[ops]} problems, at least 20 wanted")
+            templates = f"{count} different template{'s' * (count != 1)} in {audit.ops[ops]} problems"
+            print(f"warning: {name}: {ops} operations: {templates}, at least {FEWEST_TEMPLATES} wanted")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -138,9 +138,9 @@ def page(name: str, card: dict[str, Any]) -> str:
     return template.format(**card | text, name=name, rate=rate, table=by_ops, points=curve, files=hashes)
 
 
-def thinned(rows: list[Any], most: int = 12) -> list[Any]:
-    """At most `most` of the rows, evenly, the first and the last among them."""
-    return [rows[i] for i in np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]
+def thinned(rows: list[Any]) -> list[Any]:
+    """At most twelve of the rows, evenly, the first and the last among them."""
+    return [rows[i] for i in np.linspace(0, len(rows) - 1, min(12, len(rows))).round().astype(int)]
 
 
 if __name__ == "__main__":

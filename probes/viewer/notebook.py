@@ -46,9 +46,9 @@ def find_run(setting: str = "GLASSHOUSE_RUN", runs: Path = RUNS) -> Path:
     return checkpoint.expand_zoo_path(ZOO_MODEL)
 
 
-def no_such_run(runs: Path = RUNS) -> str:
+def no_such_run() -> str:
     """What to do where there is no run of the kind that is wanted."""
-    return f"No such run under {runs.name}/: first run `{QUICKSTART}`, or name a run."
+    return f"No such run under {RUNS.name}/: first run `{QUICKSTART}`, or name a run."
 
 
 def frame(

@@ -159,12 +159,12 @@ def newest(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [sample for sample in samples if last is None or sample.get("step") == last]
 
 
-def choose(samples: Sequence[Mapping[str, Any]], count: int = SHOWN) -> list[Mapping[str, Any]]:
-    """Half right and half wrong if there are enough of both, else filled up from the others; in the order made."""
+def choose(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Ten: half right and half wrong if there are enough of both, else filled up from the others; in the order made."""
     right = [i for i, sample in enumerate(samples) if sample.get("right")]
     wrong = [i for i, sample in enumerate(samples) if not sample.get("right")]
-    n_wrong = min(len(wrong), max(count // 2, count - len(right)))
-    chosen = sorted(wrong[:n_wrong] + right[: count - n_wrong])
+    n_wrong = min(len(wrong), max(SHOWN // 2, SHOWN - len(right)))
+    chosen = sorted(wrong[:n_wrong] + right[: SHOWN - n_wrong])
     return [samples[i] for i in chosen]
 
 
