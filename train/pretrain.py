@@ -89,10 +89,11 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         plain_batches = self.batch.packing == "none" and self.batch.loss_on == "solution" and not self.batch.micro
         plain_model = self.precision == "float32" and not self.compile and self.lora is None and self.device == "cpu"
-        if self.questions is not None and not (plain_batches and plain_model and self.data.tokens == "phrase"):
+        plain_data = self.data.tokens == "phrase" and self.data.documents is None
+        if self.questions is not None and not (plain_batches and plain_model and plain_data):
             raise ValueError(
                 "questions: accepted: batch.packing=none, batch.loss_on=solution, batch.micro=0, precision=float32, "
-                "device=cpu, compile=false, lora=null, data.tokens=phrase; or questions=null"
+                "device=cpu, compile=false, lora=null, data.tokens=phrase, data.documents=null; or questions=null"
             )
         if self.init_vocabulary != "same" and self.init is None:
             raise ValueError(f"init_vocabulary={self.init_vocabulary} without init: accepted: same, or init=CHECKPOINT")
@@ -226,7 +227,7 @@ def build_objective(
 ) -> Objective:
     """What a step learns from: the tokens of documents, or several questions about each text."""
     if config.questions is None:
-        batches = Batches(source, batch, group.rank, group.world_size)
+        batches = Batches(source, batch, group.rank, group.world_size, config.data.documents)
         return NextToken(batches, group.device, config.compile, config.precision, batch.micro, group)
     if group.world_size > 1:
         raise ValueError(f"questions: {group.world_size} processes; accepted: one, or questions=null")

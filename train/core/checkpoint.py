@@ -193,7 +193,7 @@ def notes(path: str | Path, setting: str = "checkpoint") -> dict[str, Any]:
 
 
 def take_data(setting: str, values: Mapping[str, Any], given: Mapping[str, str]) -> Mapping[str, Any]:
-    """Settings of a command whose data, seed aside, are those of the checkpoint that `setting` names.
+    """Settings of a command whose data, but for `seed` and `documents`, are those of the checkpoint in `setting`.
 
     They stay as they are where the command line gives `data` or `data.preset`, or the checkpoint notes none. `given`:
     setting -> text of the command line.
@@ -201,7 +201,8 @@ def take_data(setting: str, values: Mapping[str, Any], given: Mapping[str, str])
     path = given.get(setting, "null")
     if path == "null" or {"data", "data.preset"} & given.keys() or not (own := notes(path, setting).get("data")):
         return values
-    return {**values, "data": merge(DataConfig, None, {**own, "seed": values["data"]["seed"]}, "data")}
+    kept = {name: values["data"].get(name) for name in ("seed", "documents")}
+    return {**values, "data": merge(DataConfig, None, own | kept, "data")}
 
 
 def weights_digest(path: str | Path, setting: str = "checkpoint") -> str:

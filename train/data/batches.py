@@ -33,6 +33,7 @@ from torch import Tensor
 from synth.dataset import Source
 from synth.documents import CONTEXT_SEGMENT, Documents
 from synth.kernel.rng import key
+from synth.problem.arrays import Integers
 from synth.ranges import Count, OneOf, Positive, settings
 from synth.spec import Spec, preset
 from synth.store import encodings
@@ -41,15 +42,18 @@ from synth.world.vocabulary import PAD
 from train.data.corruption import DefectConfig, corrupt
 
 
-@dataclass(frozen=True)
+@settings
 class DataConfig:
     """The data of a run: a preset of synth, what differs from it, and the seed of the stream (not of the weights).
-    tokens: phrase, word, or the folder of a Hugging Face tokenizer (`synth.store.encodings`)."""
+    tokens: phrase, word, or the folder of a Hugging Face tokenizer (`synth.store.encodings`). documents: learn from the
+    first so many documents of the stream, in epochs; null: from fresh ones without end. It limits the solutions that
+    are learned from, not the prompts that a student or teacher answers, contexts or evaluations."""
 
     preset: str = "tiny"
     overrides: Annotated[dict[str, Any], Spec] = field(default_factory=dict)
     seed: int = 0
     tokens: str = PHRASE
+    documents: Positive | None = None
 
     def __post_init__(self) -> None:
         self.spec()
@@ -272,15 +276,28 @@ def in_batches(lengths: np.ndarray, bucket: int, seed: int, chunk: int) -> np.nd
     return np.argsort(lengths, kind="stable").reshape(bucket, -1)[order]
 
 
+def in_epochs(places: Integers, documents: int | None, seed: int) -> np.ndarray:
+    """Which documents stand at these places of a stream that has only the first `documents` (None: all), int64.
+    They come in epochs, each in an order of its own, a function of (seed, epoch)."""
+    found = np.array(places, dtype=np.int64)
+    for epoch in np.unique(found // documents) if documents else ():
+        order = np.random.Generator(np.random.Philox(key(seed, "epoch order", int(epoch)))).permutation(documents)
+        here = np.asarray(places) // documents == epoch
+        found[here] = order[np.asarray(places)[here] % documents]
+    return found
+
+
 class Batches:
     """The batches of a source, by step. Keeps the last chunk, nothing else. Process `rank` of `world_size` gets every
-    `world_size`-th row of a batch; together they have the rows of a single process."""
+    `world_size`-th row of a batch; together they have the rows of a single process. limit: `data.documents`."""
 
-    def __init__(self, source: DocumentSource, config: BatchConfig, rank: int = 0, world_size: int = 1):
+    def __init__(
+        self, source: DocumentSource, config: BatchConfig, rank: int = 0, world_size: int = 1, limit: int | None = None
+    ):
         if config.documents < world_size:
             accepted = f"fewer than the {world_size} processes; accepted: {world_size} or more"
             raise ValueError(f"batch.documents={config.documents}: {accepted}")
-        self.source, self.config, self._share = source, config, slice(rank, None, world_size)
+        self.source, self.config, self._share, self._limit = source, config, slice(rank, None, world_size), limit
         self._fill = source.encoding.pad if isinstance(source, Retokenised) else PAD
         self._chunk: tuple[int, Documents, np.ndarray] | None = None
 
@@ -307,7 +324,8 @@ class Batches:
         documents = self._documents(range(chunk * size, (chunk + 1) * size))
         return documents, in_batches(np.diff(documents.offsets), c.bucket, self.source.seed, chunk)
 
-    def _documents(self, indices: Any) -> Documents:
+    def _documents(self, places: Integers) -> Documents:
+        indices = in_epochs(places, self._limit, self.source.seed)
         return corrupt(self.source.documents(indices), indices, self.config.defect, self.source.seed)
 
 

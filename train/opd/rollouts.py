@@ -25,7 +25,7 @@ from synth.problem.arrays import Problems, concatenate
 from synth.store.encodings import Encoding, encoding_of
 from synth.world.vocabulary import EOS, PAD
 from train.core.budget_and_ledger import forward_flops
-from train.data.batches import pad
+from train.data.batches import in_epochs, pad
 
 NO_ANSWER = -1  # in `Verdicts.answer`
 ORIGINS = ("student", "gold", "teacher", "spliced", "revision", "privileged")  # who wrote a response
@@ -190,6 +190,7 @@ class Prompts:
     stream: problems and documents by index. count: prompts of a step. max_new: the budget of a response in tokens,
     its end included. seed: of the rollouts. judge: what counts as right (`Rollouts`). first, stop: which of a step's
     prompts are meant, all where stop is null; of several processes each draws responses to a share of them.
+    gold: how many gold documents there are to learn from (`data.documents`), null for no end.
     """
 
     stream: Source
@@ -199,16 +200,18 @@ class Prompts:
     judge: str = "strict"
     first: int = 0
     stop: int | None = None
+    gold: int | None = None
 
     @property
     def tokens(self) -> Encoding:
         """What the stream's documents are written in."""
         return encoding_of(self.stream)
 
-    def documents(self, step: int) -> Documents:
-        """The documents of a step: indices step * count + first to step * count + stop."""
-        start = step * self.count
-        return self.stream.documents(range(start + self.first, start + (self.stop or self.count)))
+    def documents(self, step: int, limit: int | None = None) -> Documents:
+        """The documents of a step: places step * count + first to step * count + stop of the stream, or of the epochs
+        of its first `limit` documents."""
+        places = step * self.count + np.arange(self.first, self.stop or self.count)
+        return self.stream.documents(in_epochs(places, limit, self.stream.seed))
 
     def share(self, rank: int, world_size: int) -> "Prompts":
         """The prompts of one of `world_size` processes."""

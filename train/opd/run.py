@@ -230,7 +230,7 @@ def distil(
     """Trains to the end of the budget and writes the summary; `models` as `build` returns them."""
     student, teacher, source_model = models
     log = SampleLog(run.path / "samples.jsonl", config.data.encoding(), config.evaluate.every, config.evaluate.samples)
-    prompts = Prompts(source, config.prompts, config.max_new, config.seed)
+    prompts = Prompts(source, config.prompts, config.max_new, config.seed, gold=config.data.documents)
     watch = log if group.is_main else None
     objective = Objective(config.method, prompts, teacher, source_model, config.micro_batch, watch, group)
     state = train(

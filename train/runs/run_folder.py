@@ -31,7 +31,7 @@ from train.runs.results import flat
 
 # What `kind` in a manifest may be: training makes models from data, merge and grow from models, distillation a student.
 KINDS = ("training", "distillation", "merge", "grow", "evaluation", "probe", "analysis")
-LATER = ("questions",)  # settings that earlier versions did not have; null, they do what those did
+LATER = ("questions", "data.documents")  # settings that earlier versions did not have; null, they do what those did
 METHOD_WORDS = ("deviates", "faithful", "release", "paper")  # of a method's file, beside the parts that it names
 
 
@@ -91,8 +91,12 @@ def config_hash(config: Mapping[str, Any], inputs: Mapping[str, str] | None = No
     `inputs` maps a dotted setting that names a checkpoint (`init`, `teacher`) to a digest of its contents, which is
     hashed instead of the path: a moved input is the same, a changed one is not. Words about a method are not hashed.
     """
-    hashed = {k: v for k, v in config.items() if k != "out" and not (k in LATER and v is None)}
-    body = json.loads(json.dumps(hashed))
+    body = json.loads(json.dumps({k: v for k, v in config.items() if k != "out"}))
+    for setting in LATER:
+        group, _, leaf = setting.rpartition(".")
+        node = body.get(group) if group else body
+        if isinstance(node, dict) and node.get(leaf, 0) is None:
+            del node[leaf]
     for word in METHOD_WORDS if isinstance(body.get("method"), dict) else ():
         body["method"].pop(word, None)
     for setting, digest in (inputs or {}).items():

@@ -105,7 +105,7 @@ class BatchSource:
         """Mean negative log-likelihood of as many documents as a step has prompts, of another stream."""
         other = copy(self.prompts.stream)
         other.stream += "/held out"
-        gold, _ = GoldDocuments().draw(replace(self.prompts, stream=other), 0, student, None)
+        gold, _ = GoldDocuments().draw(replace(self.prompts, stream=other, gold=None), 0, student, None)
         log_probs = log_probs_of(student, gold.tokens_BT, gold.prompt_B, gold.length_B)
         return -float(token_log_probs(log_probs, gold, student.config.vocab_size).mean())
 

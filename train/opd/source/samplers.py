@@ -64,10 +64,11 @@ class Sampler(Choice):
 
 @settings
 class GoldDocuments(Sampler, kind="gold"):
-    """The documents that the stream itself holds for the step's prompts. Costs nothing to make."""
+    """The documents that the stream itself holds: those of the step's prompts, or of the few there are
+    (`data.documents`). Costs nothing to make."""
 
     def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
-        documents, device = prompts.documents(step), next(student.parameters()).device
+        documents, device = prompts.documents(step, prompts.gold), next(student.parameters()).device
         count, tokens = len(documents.prompt), prompts.tokens
         padded_BT = pad(documents.tokens, documents.offsets, np.arange(count), tokens.pad)
         tokens_BT = torch.from_numpy(padded_BT).long().to(device)
