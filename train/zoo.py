@@ -23,7 +23,7 @@ from train.runs.results import Run, counts
 from train.statistics import wilson
 from train.tables import Table, format_interval
 
-MOST = 12_000_000  # bytes of weights in all
+MOST = 25_000_000  # bytes of weights in all
 EVERY = 20  # of the log's lines without an evaluation, one in this many is kept
 COPIED = ("config.yaml", "ledger.json", "summary.json")
 
@@ -69,8 +69,8 @@ def add(config: ZooConfig, name: str, path: str, judged_by: str) -> Path:
     """Copies a run into the zoo with its card. Raises ValueError, with nothing written, when it is not accepted."""
     step = checkpoint.find(path, "run")
     run, evaluation = Run(step.parent.parent), Run(Path(judged_by))
-    if not run.complete or run.kind != "training":
-        raise ValueError(f"run={config.run}: is no finished run of train.pretrain; accepted: one that is")
+    if not run.complete or run.kind not in ("training", "distillation"):
+        raise ValueError(f"run={config.run}: accepted: a finished run of train.pretrain or train.opd.run")
     judged = evaluation.manifest.get("inputs", {}).values()
     done = evaluation.kind == "evaluation" and evaluation.complete
     if not done or checkpoint.weights_digest(run.folder) not in judged:

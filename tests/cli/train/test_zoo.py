@@ -11,7 +11,9 @@ from synth.store.files import read_json_lines
 from train import evaluate, pretrain, zoo
 from train.config.compose import run_entry
 from train.core import checkpoint
+from train.opd import run as opd_run
 
+PACKED = checkpoint.ZOO
 pytestmark = pytest.mark.timeout(600)
 SMALL = [
     "data=smoke",
@@ -58,6 +60,18 @@ def test_a_run_becomes_a_model_of_the_zoo(made, empty, capsys):
     page = (empty / "small-0/README.md").read_text()
     assert card["sha256"]["model.safetensors"] in page and "| operations |" in page
     assert len(read_json_lines(empty / "small-0/metrics.jsonl")) == 3
+
+
+def test_a_distilled_student_becomes_one_too(empty, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(checkpoint, "ZOO", PACKED)  # the smoke scale's student and teacher
+    fewer = ["prompts=3", "budget.steps=2", "evaluate.problems=4", "evaluate.documents=4", f"out.folder={tmp_path}/run"]
+    assert opd_run.entry(["method=opd", "scale=smoke", *fewer]) == 0, capsys.readouterr().err
+    words = [f"checkpoint={tmp_path}/run", "problems=8", "samples=0", f"out.folder={tmp_path}/judged"]
+    assert run_entry("evaluate", evaluate.EvaluateConfig, evaluate.main, "", words) == 0
+    monkeypatch.setattr(checkpoint, "ZOO", empty)
+    assert run_zoo("name=student", f"run={tmp_path}/run", f"evaluation={tmp_path}/judged") == 0
+    assert checkpoint.weights_digest("zoo/student") == checkpoint.weights_digest(tmp_path / "run")
+    assert json.loads((empty / "student/card.json").read_text())["steps"] == 2
 
 
 def test_what_does_not_belong_there_is_refused(made, empty, capsys, monkeypatch):
