@@ -62,8 +62,8 @@ class Claim:
     def judged(self, experiments: list[Experiment]) -> "Claim":
         """The claim with what these runs say, where they are of its recipe and have as many seeds as its result."""
         plan, stage, before = plan_of(experiments), self.expect.stage, self.result
-        mine = plan.get("recipe") == self.recipe and plan.get("claims", True)
-        found = or_none(measure, experiments, self.expect) if mine else None
+        same_recipe = plan.get("recipe") == self.recipe and plan.get("claims", True)
+        found = or_none(measure, experiments, self.expect) if same_recipe else None
         if found is None or len(found.seeds) < before.seeds:
             return self
         value, low, high = (round(number, 4) for number in found.pooled[:3])

@@ -157,8 +157,10 @@ class Step:
         found = torch.full((config.contrasts, *self.rollouts.behaviour_BR.shape), -torch.inf)
         found = found.to(self.rollouts.behaviour_BR)
         for k in range(config.contrasts):
-            told = add_contexts(self.rollouts, config.contrast, self.prompts, self.batch, limit, f"contrast {k}")
-            for part in self.parts(told, asks=True):
+            with_context = add_contexts(
+                self.rollouts, config.contrast, self.prompts, self.batch, limit, f"contrast {k}"
+            )
+            for part in self.parts(with_context, asks=True):
                 (row_N, time_N), teacher = positions(part.rollouts.length_B), part.targets()[0]
                 if teacher is None:
                     continue

@@ -83,8 +83,8 @@ class Objective:
 
     A function of (weights, step) beside the frozen models and what the method remembers: copies of the student that
     teach it, responses that are used again; `state_dict` holds both. `model` is the frozen model that the source needs;
-    `micro_batch` is the most rows of one forward pass, 0 for all; `watch(step, rollouts)` sees every batch. Each of the
-    processes of a `group` has its part of the loss, times their number, since their gradients are averaged.
+    `micro_batch` is the most rows of one forward pass, 0 for all; `on_batch(step, rollouts)` sees every batch. Each
+    process of a `group` has its part of the loss, times their number, since their gradients are averaged.
     """
 
     def __init__(
@@ -94,13 +94,13 @@ class Objective:
         teacher: Teacher,
         model: GPT | None = None,
         micro_batch: int = 0,
-        watch: Callable[[int, Rollouts], None] | None = None,
+        on_batch: Callable[[int, Rollouts], None] | None = None,
         group: Group = SINGLE_PROCESS,
     ) -> None:
         self.method, self.teacher, self.group = method, teacher, group
         self.prompts = replace(prompts, judge=method.judge)
         self.source = BatchSource(self.prompts, method.source, model, group)
-        self.micro_batch, self.watch = micro_batch, watch
+        self.micro_batch, self.on_batch = micro_batch, on_batch
         self.whole_responses = any(term.divergence.whole_responses for term in method.terms)
         self.losses: list[float] = []  # of the first term, where a divergence changes with them
         self._trained: tuple[GPT, nn.Module] | None = None
@@ -125,8 +125,8 @@ class Objective:
         for extension in self.method.extensions:
             batches = extension.extend(batches, step)
         loss = self._sum(batches, step)
-        if self.watch is not None:
-            self.watch(number, step.rollouts)
+        if self.on_batch is not None:
+            self.on_batch(number, step.rollouts)
         return self._output(loss, step, generation, drawn - started)
 
     def _draw(self, model: GPT, number: int) -> tuple[Step, float]:
@@ -182,7 +182,7 @@ class Objective:
         """The terms of the responses; logs how many of their tokens have a target."""
         has_target_BR = step.positions.has_target_BR
         if has_target_BR is not None:
-            name = "told" if self.method.teacher.context != "none" else "known"
+            name = "has_context" if self.method.teacher.context != "none" else "has_target"
             step.totals.add_share(name, has_target_BR, step.rollouts)
         method = self.method.at(step.number, self.losses)
         return weigh(method, step.rollouts, self.prompts.max_new, step.number, step.signals, has_target_BR)

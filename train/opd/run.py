@@ -164,9 +164,9 @@ def load(path: str, setting: str, config: OpdConfig, source: Source, device: tor
     if prompt + context + config.max_new > model.config.context:
         per_token = longest(recipe, 1, gold) - longest(recipe, 0, gold) + 1
         most = (model.config.context - prompt - longest(recipe, 0, gold)) // per_token
-        told = f" and contexts up to {context}" if context else ""
+        contexts = f" and contexts up to {context}" if context else ""
         raise ValueError(
-            f"max_new={config.max_new}: prompts have up to {prompt} tokens{told}, and {setting}={path} reads "
+            f"max_new={config.max_new}: prompts have up to {prompt} tokens{contexts}, and {setting}={path} reads "
             f"{model.config.context}; accepted: up to {most}"
             + ("" if most > 0 else ": none; another method, or a model with a longer context")
         )
@@ -231,8 +231,8 @@ def distil(
     student, teacher, source_model = models
     log = SampleLog(run.path / "samples.jsonl", config.data.encoding(), config.evaluate.every, config.evaluate.samples)
     prompts = Prompts(source, config.prompts, config.max_new, config.seed, gold=config.data.documents)
-    watch = log if group.is_main else None
-    objective = Objective(config.method, prompts, teacher, source_model, config.micro_batch, watch, group)
+    on_batch = log if group.is_main else None
+    objective = Objective(config.method, prompts, teacher, source_model, config.micro_batch, on_batch, group)
     state = train(
         run,
         student,

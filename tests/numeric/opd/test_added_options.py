@@ -101,12 +101,12 @@ def test_over_the_batch_rows_without_a_target_are_counted_but_not_learned(source
         torch.testing.assert_close(found_BR, told_BR.float() / among_BR.sum())
 
 
-def test_sample_weights_of_groups_and_authors(source, prompts):
+def test_sample_weights_of_groups_and_origins(source, prompts):
     rollouts, none = drawn(source, prompts), Signals({}, V)
     assert Unsolved()(rollouts, none).tolist() == [0.0] * 8 + [1.0] * (len(rollouts) - 8)
     assert NotAbove()(rollouts, none).tolist() == [0.0] + [1.0] * (len(rollouts) - 1)
     authors = torch.arange(len(rollouts)) % 3
-    by_teacher = WrittenBy(author="teacher")(replace(rollouts, origin_B=authors), none)
+    by_teacher = WrittenBy(origin="teacher")(replace(rollouts, origin_B=authors), none)
     assert by_teacher.tolist() == [float(a == ORIGINS.index("teacher")) for a in authors.tolist()]
 
 

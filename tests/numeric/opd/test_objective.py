@@ -296,7 +296,7 @@ def distil(folder: Path, source: Source, steps: int, stop_at: int | None = None)
             raise KeyboardInterrupt
 
     student = model(source, 0)
-    o = objective(METHODS["rkl"], source, micro_batch=4, watch=watch)
+    o = objective(METHODS["rkl"], source, micro_batch=4, on_batch=watch)
     try:
         train(run, student, o, OptimConfig(lr=1e-2), Budget(steps=steps), OUT)
     finally:

@@ -154,7 +154,7 @@ def test_what_follows_an_impossible_token_is_not_learned_where_the_oracle_abstai
         assert ((counts_BR > 0) == has_target_BR).all() and counts_BR.sum().item() == pytest.approx(1.0)
         lost[policy] = int((~has_target_BR).sum())
         output = o(student, 0)
-        assert output.loss.item() > 0 and output.flops["teacher"] == 0.0 and 0 < output.metrics["known"] <= 1
+        assert output.loss.item() > 0 and output.flops["teacher"] == 0.0 and 0 < output.metrics["has_target"] <= 1
     assert lost["abstain"] > lost["continue"]
 
 

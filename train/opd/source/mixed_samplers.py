@@ -90,9 +90,11 @@ class Privileged(SampledResponses, kind="privileged"):
         parse(self.context)
 
     def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
-        return self.told(prompts, step, student, self.samples, "student")
+        return self.answers_with_context(prompts, step, student, self.samples, "student")
 
-    def told(self, prompts: Prompts, step: int, student: GPT, times: int, origin: str) -> tuple[Rollouts, float]:
+    def answers_with_context(
+        self, prompts: Prompts, step: int, student: GPT, times: int, origin: str
+    ) -> tuple[Rollouts, float]:
         """The responses behind the bare prompts; behaviour_BR: their log-probability given the context."""
         gold, _ = GoldDocuments().draw(replace(prompts, gold=None), step, student, None)
         gold = gold.rows(torch.arange(len(gold), device=gold.prompt_B.device).repeat_interleave(times))
@@ -121,7 +123,7 @@ class Rescued(Privileged, kind="rescued"):
         unsolved = own.group_B[group_mean(judged_right(own), own.group_B) == 0.0].unique()
         if not len(unsolved):
             return own, flops
-        tried, more = self.told(prompts, step, student, self.tries, "privileged")
+        tried, more = self.answers_with_context(prompts, step, student, self.tries, "privileged")
         flops += more * len(unsolved) / prompts.count  # only these prompts would need to be asked
         kept_B = torch.isin(tried.group_B, unsolved) & (judged_right(tried) > 0.0)
         kept = [tried.rows(kept_B.nonzero().squeeze(1))] if kept_B.any() else []

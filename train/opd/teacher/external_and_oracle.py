@@ -163,7 +163,7 @@ class OracleTeacher(TeacherConfig, kind="oracle"):
 
     def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> ScoringModel:
         if spec is None:
-            raise RuntimeError("teacher=oracle: no data whose law it could know")
+            raise RuntimeError("teacher=oracle: no data whose distribution it could know")
         return Exact(Oracle(spec, self.policy))
 
 

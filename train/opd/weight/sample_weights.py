@@ -123,12 +123,12 @@ class NotAbove(SampleWeight, kind="not_above"):
 
 @settings
 class WrittenBy(SampleWeight, kind="written_by"):
-    """Only responses of one author, one of `rollouts.ORIGINS` (DistiLLM-2: another loss for each of a pair)."""
+    """Only responses of one origin, one of `rollouts.ORIGINS` (DistiLLM-2: another loss for each of a pair)."""
 
-    author: Annotated[str, OneOf(*ORIGINS)] = "teacher"
+    origin: Annotated[str, OneOf(*ORIGINS)] = "teacher"
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
-        return (rollouts.origin_B == ORIGINS.index(self.author)).float()
+        return (rollouts.origin_B == ORIGINS.index(self.origin)).float()
 
 
 @settings

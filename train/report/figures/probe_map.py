@@ -43,10 +43,10 @@ def layer_map(experiments: list[Experiment]) -> CaptionedFigure:
 def _task(ax: Axes, results: list[dict[str, Any]], seeds: int) -> None:
     for i, line in enumerate(dict.fromkeys(map(_line, results))):
         for seed in range(seeds):
-            mine = [r for r in results if _line(r) == line and r["seed"] == seed]
-            if mine:
-                mine.sort(key=lambda r: r["layer"])
-                _probe(ax, mine, COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)], line)
+            found = [r for r in results if _line(r) == line and r["seed"] == seed]
+            if found:
+                found.sort(key=lambda r: r["layer"])
+                _probe(ax, found, COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)], line)
     majority = [r["majority"] for r in results if r.get("majority") is not None]
     if majority:
         ax.axhline(sum(majority) / len(majority), color=GREY, ls=":", label="majority")
