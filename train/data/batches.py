@@ -279,11 +279,14 @@ def in_batches(lengths: np.ndarray, bucket: int, seed: int, chunk: int) -> np.nd
 def in_epochs(places: Integers, documents: int | None, seed: int) -> np.ndarray:
     """Which documents stand at these places of a stream that has only the first `documents` (None: all), int64.
     They come in epochs, each in an order of its own, a function of (seed, epoch)."""
-    found = np.array(places, dtype=np.int64)
-    for epoch in np.unique(found // documents) if documents else ():
+    place = np.array(places, dtype=np.int64)
+    if documents is None:
+        return place
+    found = place.copy()
+    for epoch in np.unique(place // documents):
         order = np.random.Generator(np.random.Philox(key(seed, "epoch order", int(epoch)))).permutation(documents)
-        here = np.asarray(places) // documents == epoch
-        found[here] = order[np.asarray(places)[here] % documents]
+        here = place // documents == epoch
+        found[here] = order[place[here] % documents]
     return found
 
 

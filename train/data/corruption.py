@@ -16,6 +16,7 @@ import numpy as np
 
 from synth.documents import SOLUTION_SEGMENT, Documents
 from synth.kernel.rng import key
+from synth.problem.arrays import Integers
 from synth.ranges import settings
 
 
@@ -37,7 +38,7 @@ class DefectConfig:
             raise ValueError(f"batch.defect.length={self.length} with kind={self.kind}: accepted: {accepted}")
 
 
-def corrupt(documents: Documents, indices: Sequence[int], config: DefectConfig, seed: int) -> Documents:
+def corrupt(documents: Documents, indices: Integers, config: DefectConfig, seed: int) -> Documents:
     """The documents of these stream indices, `config.share` of them with the defect. The log-probabilities stay those
     of the clean generator; repeated tokens have 0, so that the entropy floor of a batch is that of its problems."""
     if config.kind == "none":
