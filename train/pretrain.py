@@ -246,7 +246,8 @@ def run_training(
     judge = EvaluationCallback(config.data.source("test", "validation"), config.evaluate, written, harder)
     state = train(
         run, model, objective, config.optim, config.budget, config.out,
-        evaluate=judge, evaluate_every=config.evaluate.every, notes=vocabulary_notes(config.data), group=group,
+        evaluate=judge, evaluate_every=config.evaluate.every,
+        keep_best=config.evaluate.best, notes=vocabulary_notes(config.data), group=group,
     )  # fmt: skip
     if group.is_main:
         run.write_json("summary.json", summary(run, model, state))

@@ -50,8 +50,9 @@ def save(
     notes: Mapping[str, Any] | None = None,
     objective: Mapping[str, Any] | None = None,
     keep: int = 0,
+    best: int | None = None,
 ) -> Path:
-    """Writes checkpoints/step-N for `state.step` and keeps the `keep` newest (0: all).
+    """Writes checkpoints/step-N for `state.step` and keeps the `keep` newest (0: all) and that of step `best`.
 
     notes: JSON that readers of the weights need (the data's vocabulary). objective: the objective's state_dict.
     Raises ValueError when it cannot be written; the checkpoints before it stay.
@@ -77,9 +78,16 @@ def save(
     append_json_line(run / INDEX, {"step": state.step, "path": f"checkpoints/{final.name}", "sha256": hashes})
     folders = list(dict.fromkeys(line["path"] for line in reversed(read_json_lines(run / INDEX))))
     for path in folders[keep:] if keep else []:
-        if (run / path).exists():
+        if (run / path).exists() and path != f"checkpoints/step-{best}":
             _remove(run / path)
     return final
+
+
+def choose(run: Path, step: int) -> None:
+    """Makes the checkpoint of this step the run's newest one, for all who read the run."""
+    lines = read_json_lines(run / INDEX)
+    if lines[-1]["step"] != step:
+        append_json_line(run / INDEX, next(line for line in reversed(lines) if line["step"] == step))
 
 
 def write_untrained(run: RunFolder, model: GPT, notes: Mapping[str, Any], **summary: Any) -> None:

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -67,6 +68,7 @@ class Stateful(Protocol):
 
 
 SINGLE_PROCESS = Group()
+BEST = "eval_full"  # what `keep_best` goes by: the share of an evaluation's problems that are fully solved
 Evaluate = Callable[[Any, TrainState], Mapping[str, Any]]
 
 
@@ -85,6 +87,7 @@ def train(
     *,
     evaluate: Evaluate | None = None,
     evaluate_every: int = 0,
+    keep_best: bool = False,
     notes: Mapping[str, Any] | None = None,
     group: Group = SINGLE_PROCESS,
 ) -> TrainState:
@@ -92,8 +95,10 @@ def train(
 
     `evaluate(model, state)` returns numbers for the log; it is called before the first step, every `evaluate_every`
     steps and at the end, with the averaged weights where `optim.ema` asks for them. `notes` goes into every checkpoint.
-    All processes of `group` take the same steps and rank 0 writes; the loss of a step is the mean of theirs. Raises
-    Diverged when loss or gradient are not finite, or the loss has risen by more than `optim.spike`.
+    All processes of `group` take the same steps and rank 0 writes; the loss of a step is the mean of theirs. With
+    `keep_best` the run's newest checkpoint is in the end the one that solved most problems of an evaluation, the first
+    of equals, the start included. Raises Diverged when loss or gradient are not finite, or the loss has risen by more
+    than `optim.spike`.
     """
     training = _Training(run, model, objective, Optimizer(model, optim), TrainState(), budget, out, notes, group)
     training.resume()
@@ -102,6 +107,9 @@ def train(
     with MetricsLog(run, state, budget, quiet=not group.is_main) as log:
         if judge is not None and state.step == 0:
             log.record(0, training.position() | training.evaluated(judge))
+            if keep_best:
+                training.save(best=0)
+        best = group.from_main(partial(log.best, BEST)) if keep_best else None
         while state.progress(budget) < 1:
             row = training.step()
             last = state.progress(budget) >= 1
@@ -111,9 +119,13 @@ def train(
             if is_evaluated or is_due(state.step, out.log_every, last):
                 log.record(state.step, training.position() | row)
             log.show(state, row["tokens_per_second"])
-            if last or is_due(state.step, out.save_every, last):
+            if keep_best and is_evaluated:
+                best = group.from_main(partial(log.best, BEST))
+            if last or is_due(state.step, out.save_every, last) or best == state.step:
                 log.flush(state)
-                training.save()
+                training.save(best)
+        if group.is_main and best is not None:
+            checkpoint.choose(run.path, best)
     return state
 
 
@@ -197,13 +209,15 @@ class _Training:
         self.state.ledger.add(seconds={"evaluation": time.perf_counter() - started})
         return values
 
-    def save(self) -> None:
-        """Writes a checkpoint, on rank 0."""
+    def save(self, best: int | None = None) -> None:
+        """Writes a checkpoint, on rank 0. The one of step `best` is not removed."""
         objective = self.objective.state_dict() if isinstance(self.objective, Stateful) else None
         with self.optimizer.averaged():
             model = full_model(self.model)
             if self.group.is_main:
-                checkpoint.save(self.run.path, model, self.optimizer, self.state, self.notes, objective, self.out.keep)
+                checkpoint.save(
+                    self.run.path, model, self.optimizer, self.state, self.notes, objective, self.out.keep, best
+                )
             else:
                 self.optimizer.state_dict()  # gathering the shards takes every process
 
@@ -256,6 +270,11 @@ class MetricsLog:
         self._file.write(json.dumps({"step": step, **finite(values)}) + "\n")
         self._file.flush()
         self.last_step = step
+
+    def best(self, name: str) -> int | None:
+        """The step at which this number was highest, the first of equals; None where it was never logged."""
+        rows = [row for row in read_json_lines(self.run.path / "metrics.jsonl") if row.get(name) is not None]
+        return max(rows, key=lambda row: row[name])["step"] if rows else None
 
     def show(self, state: TrainState, tokens_per_second: float) -> None:
         """Moves the progress bar."""

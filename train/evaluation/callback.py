@@ -10,7 +10,7 @@ from typing import Any
 
 from models.gpt import GPT
 from synth.dataset import Source
-from synth.ranges import Count, Positive, settings
+from synth.ranges import BadSetting, Count, Positive, settings
 from train.core.budget_and_ledger import TrainState
 from train.data.batches import DataConfig
 from train.evaluation.evaluator import (
@@ -32,6 +32,7 @@ class EvaluationCallbackConfig:
     All are from the test split's stream `validation`, which no final evaluation reads. samples: rollouts to write down.
     samples_per_problem: solutions at temperature 1 of each of the first `sampled_problems` problems, for pass@k; ood:
     greedy solutions of as many problems with exactly this many operations above the data's most (0: not measured).
+    best: the run ends with the checkpoint that solved most of them (early stopping), the start included, not the last.
     """
 
     every: Count = 500
@@ -41,6 +42,11 @@ class EvaluationCallbackConfig:
     samples_per_problem: Count = 0
     sampled_problems: Positive = 32
     ood: Count = 0
+    best: bool = False
+
+    def __post_init__(self) -> None:
+        if self.best and self.every == 0:
+            raise BadSetting("best=true with every=0: nothing is evaluated; accepted: every of 1 or more")
 
 
 MeasureSamples = Callable[[GPT, Evaluation], Mapping[str, Any]]

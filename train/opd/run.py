@@ -242,6 +242,7 @@ def distil(
         config.out,
         evaluate=judge,
         evaluate_every=config.evaluate.every,
+        keep_best=config.evaluate.best,
         notes=vocabulary_notes(config.data),
         group=group,
     )

@@ -31,7 +31,8 @@ from train.runs.results import flat
 
 # What `kind` in a manifest may be: training makes models from data, merge and grow from models, distillation a student.
 KINDS = ("training", "distillation", "merge", "grow", "evaluation", "probe", "analysis")
-LATER = ("questions", "data.documents")  # settings that earlier versions did not have; null, they do what those did
+# Settings that earlier versions did not have, with the value that does what those did.
+LATER = {"questions": None, "data.documents": None, "evaluate.best": False}
 METHOD_WORDS = ("deviates", "faithful", "release", "paper")  # of a method's file, beside the parts that it names
 
 
@@ -92,10 +93,10 @@ def config_hash(config: Mapping[str, Any], inputs: Mapping[str, str] | None = No
     hashed instead of the path: a moved input is the same, a changed one is not. Words about a method are not hashed.
     """
     body = json.loads(json.dumps({k: v for k, v in config.items() if k != "out"}))
-    for setting in LATER:
+    for setting, default in LATER.items():
         group, _, leaf = setting.rpartition(".")
         node = body.get(group) if group else body
-        if isinstance(node, dict) and node.get(leaf, 0) is None:
+        if isinstance(node, dict) and leaf in node and node[leaf] is default:
             del node[leaf]
     for word in METHOD_WORDS if isinstance(body.get("method"), dict) else ():
         body["method"].pop(word, None)

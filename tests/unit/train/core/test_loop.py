@@ -75,6 +75,39 @@ def test_what_is_written_when(tmp_path):
     assert rows[-1]["loss"] < rows[1]["loss"]
 
 
+@pytest.mark.parametrize(("scores", "best"), [([1, 3, 5, 5, 2], 10), ([9, 3, 5, 5, 2], 0), ([1, 1, 2, 3, 4], 20)])
+@pytest.mark.parametrize("killed_at", [None, 7, 12])
+def test_early_stopping_ends_with_the_weights_of_the_first_best_evaluation(tmp_path, scores, best, killed_at):
+    run, model, out = start(tmp_path, save_every=4, keep=1)
+    seen, weights = [], {}
+
+    def evaluate(model, state):
+        seen.append(state.step)
+        if state.step == killed_at and seen.count(killed_at) == 1:
+            raise KeyboardInterrupt
+        weights[state.step] = model.weight.detach().clone()
+        return {"eval_full": scores[state.step // 5]}
+
+    def stopping(model, step):
+        if step == killed_at and killed_at not in seen:
+            seen.append(killed_at)
+            raise KeyboardInterrupt
+        return objective(model, step)
+
+    def go():
+        arguments = {"evaluate": evaluate, "evaluate_every": 5, "keep_best": True}
+        train(run, model, stopping, OPTIM, Budget(steps=20), out, **arguments)
+
+    if killed_at is not None:
+        with pytest.raises(KeyboardInterrupt):
+            go()
+    go()
+    found = checkpoint.find(run.path)
+    assert found.name == f"step-{best}"
+    assert torch.equal(load_file(found / checkpoint.WEIGHTS)["weight"], weights[best])
+    assert sorted(path.name for path in found.parent.iterdir()) == sorted({f"step-{best}", "step-20"})
+
+
 def test_zero_means_never_but_the_last_step_is_saved(tmp_path):
     run, model, out = start(tmp_path, log_every=0, save_every=0)
     train(run, model, objective, OPTIM, Budget(steps=3), out)
