@@ -43,12 +43,24 @@ class StageConfig:
     each: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class MapConfig:
+    """A map of regimes (`train.report.studies.regime_map`): its rows and columns are lists of the recipe; `family`: the
+    arms that are compared with all others in a cell; `choose`: lists of which every arm takes the best item."""
+
+    rows: str = REQUIRED
+    columns: str = REQUIRED
+    family: list[str] = field(default_factory=list)
+    choose: list[str] = field(default_factory=list)
+
+
 @settings
 class RecipeFile:
     """The content of configs/recipe/NAME.yaml.
 
     lists: what stages are copied over. seeds: how many. controls: stages that every arm is compared with; the report
-    then ranks the arms (`train.report.studies.arm_ranking`). keep_going: the other stages run on when one fails.
+    then ranks the arms (`train.report.studies.arm_ranking`). map: what the report draws a map of. keep_going: the other
+    stages run on when one fails.
     """
 
     name: str = REQUIRED
@@ -59,6 +71,7 @@ class RecipeFile:
     lists: dict[str, list[Any]] = field(default_factory=dict)
     seeds: Positive = 1
     controls: list[str] = field(default_factory=list)
+    map: MapConfig | None = None
     keep_going: bool = False
 
     @property
@@ -105,6 +118,10 @@ class RecipeConfig:
         named += [(f"start.{stage}", stage) for stage in self.start]
         for one in self.recipe.expect:
             named += [(f"recipe.expect stage={stage}", stage) for stage in (one.stage, one.against) if stage]
+        if self.recipe.map:
+            for name in (self.recipe.map.rows, self.recipe.map.columns, *self.recipe.map.choose):
+                if name not in self.recipe.lists:
+                    raise ValueError(f"recipe.map: {name} is no list; accepted: {', '.join(self.recipe.lists)}")
         for setting, stage in named:
             if stage not in names:
                 raise ValueError(f"{setting}: is no stage; accepted: {', '.join(names)}")
@@ -142,7 +159,7 @@ def stages_of(config: RecipeConfig, only: Mapping[str, Sequence[Any]] | None = N
                 settings |= flat(more or {})
             after = tuple(expand_after(stage.after, items, recipe.overs, lists))
             label = substitute(stage.label, items, recipe.overs) or name
-            stages.append(Stage(name, stage.entry, settings, after, str(label)))
+            stages.append(Stage(name, stage.entry, settings, after, str(label), items))
     check_graph(stages)
     return stages
 
@@ -168,6 +185,7 @@ def run_seed(config: RecipeConfig, seed: int, given: Mapping[str, tuple[Path, Pa
     """Runs the stages of one seed; returns the failures that `recipe.keep_going` allows."""
     facts = {"recipe": config.recipe.name, "scale": config.scale.name, "claims": config.scale.claims}
     facts |= {"title": config.recipe.title, "about": config.recipe.about, "controls": config.recipe.controls}
+    facts |= {"map": asdict(config.recipe.map)} if config.recipe.map else {}
     facts |= {"expect": [asdict(expectation) for expectation in config.recipe.expect], "seed": seed}
     plan = PlanFile(config.folder / f"plan-seed{seed}.json", facts, stages_of(config))
     for name, (_, folder) in given.items():

@@ -41,7 +41,7 @@ class Stage:
     """One command of a recipe: `python -m entry` with `settings` (dotted setting -> value) once `needs` are done.
 
     In a value `@NAME` is the run folder of stage NAME, `@seed` the recipe's seed, `{seed}` the same inside a text, and
-    `@seed/TEXT` a seed derived from it by hashing.
+    `@seed/TEXT` a seed derived from it by hashing. `items`: of the lists that it is a copy over.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Stage:
     settings: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     label: str = ""
+    items: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def inputs(self) -> set[str]:
@@ -96,6 +97,7 @@ class PlanFile:
         self.rows = {
             stage.name: {k: v for k, v in before.get(stage.name, {}).items() if k in ("folder", "fingerprint", "argv")}
             | {"name": stage.name, "entry": stage.entry, "label": stage.label, "needs": sorted(stage.inputs)}
+            | ({"items": dict(stage.items)} if stage.items else {})
             for stage in stages
         }
 

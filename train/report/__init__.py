@@ -16,7 +16,7 @@ from train import plotting
 from train.report import page, sections
 from train.report.estimates import Missing, NotApplicable, solution_accuracy
 from train.report.figures import accuracy, probe_map, training
-from train.report.studies import arm_ranking, collapse, correction_data
+from train.report.studies import arm_ranking, collapse, correction_data, regime_map
 from train.report.verdicts import Verdict, judge
 from train.runs.expectation import expectations
 from train.runs.results import Experiment, described, load, plan_of
@@ -46,6 +46,8 @@ RANKED = (
     ("The arms, ranked by what they gained for their compute", {"ranking": arm_ranking.figure}, arm_ranking.section),
     *PARTS[-2:],
 )
+MAPS = {"regime-map": regime_map.map_figure, "regime-curves": regime_map.curves_figure}
+MAPPED = (("Where the family of methods wins", MAPS, regime_map.section), *PARTS[-2:])  # for recipes with a `map`
 
 
 def build(paths: list[Path], out: Path | None = None) -> Path:
@@ -60,7 +62,7 @@ def build(paths: list[Path], out: Path | None = None) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     plan, ranked = plan_of(experiments), arm_ranking.controls_of(experiments)
     body = sections.headline(experiments)
-    for title, figures, section in RANKED if ranked else PARTS:
+    for title, figures, section in MAPPED if plan.get("map") else RANKED if ranked else PARTS:
         makers = figures(experiments) if callable(figures) else figures
         drawn = [partial(_figure, make, out / "figures" / f"{name}.png") for name, make in makers.items()]
         pieces, anything = _pieces([*drawn, *([section] if section else [])], experiments)

@@ -264,8 +264,8 @@ def test_every_setting_of_every_recipe_is_accepted_by_its_stage(recipe, scale, c
         load(*settings_of(entry_of, words), words)
 
 
-# Recipes whose arms differ in more: in who the student or the teacher is, in the budget of a response.
-OTHER_QUESTIONS = ("capability", "premise", "collapse_search")
+# Recipes whose arms differ in more: student, teacher, the budget of a response, how many solutions there are.
+OTHER_QUESTIONS = ("capability", "premise", "collapse_search", "regime")
 OWN = ("method", "teacher", "prompts", "optim.lr", "optim.muon.lr", "skill.stop")  # of an arm; all else is shared
 
 
