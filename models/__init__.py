@@ -3,6 +3,10 @@
 The invariant that matters: nothing in this room knows where tokens come from or what they mean.
 """
 
+from synth.entry import quiet_start
+
+quiet_start()
+
 from models.decode.cache import KVCache
 from models.flops import flops_per_token, n_params
 from models.gpt import GPT, GPTConfig

@@ -6,7 +6,6 @@ Try it:  python -m models.sizes
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 
 from models.flops import flops_per_token, n_params
 from models.gpt import GPTConfig
+from synth.entry import run_command
 
 _HOME = Path(__file__).resolve().parents[1]
 FOLDER = next(home / "configs" / "model" for home in (_HOME / "train", _HOME) if (home / "configs").is_dir())
@@ -83,14 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if given.context is not None and given.context < 1:
             raise ValueError(f"context={given.context}: expected at least 1")
-        print(table(read_sizes(given.vocab, given.size), given.context), flush=True)
+        print(table(read_sizes(given.vocab, given.size), given.context))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader (head, less) has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -16,6 +16,7 @@ from itertools import combinations
 from pathlib import Path
 
 from synth import cli
+from synth.entry import run_command
 from synth.judge.sympy_audit import CHECKS, audit_record, identity, shape, template
 
 FEWEST_TEMPLATES = 20  # of a test cell: below this, its accuracy says little about other templates
@@ -177,4 +178,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -6,10 +6,12 @@ kinds); the last line counts. The value of a solution's last step is its answer.
 the error is printed.
 """
 
+import sys
 from collections import Counter
 from typing import Any
 
 from synth import cli
+from synth.entry import run_command
 
 PLAIN_PYTHON_UP_TO = 100  # below this, starting numba takes longer than the checking
 
@@ -53,4 +55,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

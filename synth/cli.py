@@ -1,13 +1,14 @@
 """What the commands of this package share: the argument parser, one-line errors, argument types, reading records."""
 
 import argparse
-import io
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+
+from synth.entry import fail
 
 OPTIONS = Path(__file__).with_name("options.json")
 PLAIN_PYTHON_UP_TO = 20  # problems; for fewer, starting numba takes longer than plain Python
@@ -34,25 +35,9 @@ def command_parser(command: str, description: str | None, examples: str) -> Pars
     return parser
 
 
-def fail(message: str) -> NoReturn:
-    """Print one line on standard error and exit with code 2."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(2)
-
-
 def print_lines(lines: Sequence[str]) -> None:
-    """Print a report; a reader that closes the pipe early (head, less) is no error."""
-    try:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # a text may hold what the terminal cannot show
-        print("\n".join(lines), flush=True)
-    except BrokenPipeError:
-        ignore_closed_pipe()
-
-
-def ignore_closed_pipe() -> None:
-    """Send the rest of standard output nowhere, so that Python does not complain of the closed pipe at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Print a report."""
+    print("\n".join(lines))
 
 
 def use_plain_python(few: bool) -> None:

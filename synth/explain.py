@@ -7,11 +7,13 @@ options say how the solutions are distributed; what concerns the problem is read
 """
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
 
 from synth import cli
+from synth.entry import run_command
 
 EXAMPLE = """examples:
   python -m synth.generate --ops 4 --count 1 --out - | python -m synth.explain -
@@ -61,4 +63,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

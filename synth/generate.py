@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from synth import cli
+from synth.entry import run_command
 
 WORTH_SHOWING = 4  # operations of the first problem that is shown, where nothing else was asked for
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
@@ -102,8 +103,6 @@ def main(argv: list[str] | None = None) -> None:
         show_problems(args, spec) if form == "show" else write_problems(args, spec, form)
     except ValueError as error:
         cli.fail(str(error))
-    except BrokenPipeError:
-        cli.ignore_closed_pipe()
 
 
 def show_problems(args: argparse.Namespace, spec: Any) -> None:
@@ -138,4 +137,4 @@ def write_problems(args: argparse.Namespace, spec: Any, form: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

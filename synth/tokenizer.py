@@ -3,10 +3,12 @@
 What is saved needs no code of this project: `AutoTokenizer.from_pretrained(FOLDER)` (`synth.store.hf_tokenizer`).
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from synth import cli, spec
+from synth.entry import run_command
 from synth.store.files import atomic_path
 from synth.store.hf_tokenizer import added_markers, fast_tokenizer, train_bpe, word_tokenizer
 
@@ -75,4 +77,4 @@ def measure(preset: str, kinds: Sequence[str], merges: int, count: int) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

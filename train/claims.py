@@ -18,6 +18,7 @@ from typing import Literal
 import yaml
 
 from synth.cli import Parser, fail, print_lines
+from synth.entry import run_command
 from synth.ranges import settings
 from synth.store.files import atomic_write
 from train.config.compose import CONFIGS
@@ -117,4 +118,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from synth.cli import Parser, fail, print_lines
+from synth.entry import run_command
 from train.runs.results import Run, differences, full_accuracy, is_number, is_run
 from train.tables import Table, format_amount, format_interval
 
@@ -89,4 +90,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

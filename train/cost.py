@@ -18,6 +18,7 @@ import torch
 from models.flops import n_params, training_flops_per_token
 from models.sizes import read_sizes
 from synth.cli import Parser, fail
+from synth.entry import run_command
 from synth.spec import preset
 from train.runs.results import Run, is_run
 from train.tables import Table
@@ -100,4 +101,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

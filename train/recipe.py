@@ -15,7 +15,6 @@ cuts it down, and what is run in parts adds up in one folder and one report:
     python -m train.recipe recipe=arena methods=[opd,kd] seeds=2
 """
 
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -212,13 +211,8 @@ def starting_points(config: RecipeConfig, seed: int) -> dict[str, tuple[Path, Pa
     return found
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def entry(argv: list[str] | None = None) -> int:
-    """The command: exit code 0 done, 1 a stage failed, 2 bad input, 130 interrupted."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    """The command: exit code 0 done, 1 a stage failed, 2 bad input."""
     try:
         return run_entry("recipe", RecipeConfig, main, __doc__ or "", argv)
     except StageFailed as failed:

@@ -9,6 +9,7 @@ absent; begun again with the same settings, it goes on after the shards that are
 import dataclasses
 import fcntl
 import hashlib
+import io
 import json
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ import numpy as np
 
 from synth.dataset import Source
 from synth.documents import Documents, join
+from synth.entry import interrupts_ignored
 from synth.spec import Spec
 from synth.store import data_card, shards
 from synth.store.encodings import PHRASE, encoding
@@ -86,7 +88,9 @@ def _map(function: Callable[[Chunk], Any], chunks: list[Chunk], workers: int) ->
             yield function(chunk)
             bar.update(chunk.stop - chunk.start)
     else:
-        with get_context("spawn").Pool(workers) as pool:
+        with interrupts_ignored():
+            started = get_context("spawn").Pool(workers)
+        with started as pool:
             waiting: deque = deque()  # bounded, so that a slow disk does not fill the memory
             for chunk in [*chunks, *[None] * (workers * WAITING)]:
                 if chunk is not None:
@@ -107,8 +111,9 @@ def write_lines(spec: Spec, seed: int, split: str, start: int, stop: int, worker
     """JSON lines to a file, or to standard output when `out` is "-"."""
     chunks = _map(_lines, _chunks(spec, seed, split, start, stop), workers)
     if out == "-":
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # records are, whatever the locale
         sys.stdout.writelines(chunks)
-        sys.stdout.flush()
         return
     with _replacing(Path(out)) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.writelines(chunks)

@@ -6,8 +6,6 @@ reaches the code below. A dataclass checks its own values in `__post_init__` wit
 file knows Hydra.
 """
 
-import errno
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from synth.entry import message_of, run_command
 from train.config.schema import REQUIRED, assign, build, guess, is_single, merge, missing, plain
 
 __all__ = ["CONFIGS", "REQUIRED", "load", "plain", "resolved", "run_entry", "show"]
@@ -24,7 +23,6 @@ Config = TypeVar("Config")
 _PACKAGED = Path(__file__).resolve().parents[1] / "configs"  # where a wheel puts them
 CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[2] / "configs"
 NO_CHOICES = ("claims",)  # files beside those of a group
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)  # of a file system
 
 
 def load(name: str, schema: type[Config], overrides: Sequence[str] = (), folder: Path = CONFIGS) -> Config:
@@ -57,43 +55,27 @@ def run_entry(
     argv: Sequence[str] | None = None,
     rewrite: Callable[[list[str]], list[str]] = list,
 ) -> int:
-    """Runs a command and returns its exit code: 0 done, 1 stopped by divergence, 2 bad input, 130 interrupted.
+    """Runs a command and returns its exit code, as `synth.entry.run_command` says.
 
     `main(config)` raises ValueError for input it cannot accept; the user reads it as one line on stderr. `--help`,
     `--show` (print the resolved settings) and `--traceback` (show where an error came from) work for every entry.
     `rewrite` writes out what an entry has as short forms of several settings, and may raise ValueError too.
     """
-    overrides = list(sys.argv[1:] if argv is None else argv)
-    if {"-h", "--help"} & set(overrides):
-        print(_help(name, schema, doc))
-        return 0
-    traceback, only_show = "--traceback" in overrides, "--show" in overrides
-    try:
-        overrides = rewrite([one for one in overrides if one not in ("--traceback", "--show")])
-        if only_show:
+    words = list(sys.argv[1:] if argv is None else argv)
+
+    def command() -> None:
+        if {"-h", "--help"} & set(words):
+            print(_help(name, schema, doc))
+            return
+        overrides = rewrite([one for one in words if one not in ("--traceback", "--show")])
+        if "--show" in words:
             print(show(name, schema, overrides), end="")
-            return 0
+            return
         main(load(name, schema, overrides))
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        print("interrupted: the same command continues from the last checkpoint", file=sys.stderr)
-        return 130
-    except (ValueError, FloatingPointError) as error:
-        if traceback:
-            raise
-        if os.environ.get("RANK", "0") == "0":  # only rank 0 prints
-            print(f"error: {_one_line(error)}", file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else 1
-    except OSError as error:
-        if traceback or error.errno not in NO_ROOM:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}cannot be written ({error.strerror}); accepted: a folder with room that may be written; "
-              "then the same command continues", file=sys.stderr)  # fmt: skip
-        return 2
-    return 0
+
+    return run_command(
+        command, again="the same command continues from the last checkpoint", traceback="--traceback" in words
+    )
 
 
 def resolved(name: str, schema: type, overrides: Sequence[str] = (), folder: Path = CONFIGS) -> dict[str, Any]:
@@ -104,7 +86,7 @@ def resolved(name: str, schema: type, overrides: Sequence[str] = (), folder: Pat
             given = OmegaConf.to_container(compose(name, overrides=choices))
         values = merge(schema, None, given, "")
     except Exception as error:  # Hydra wraps errors in many types; here all of them come from YAML files and choices
-        raise ValueError(f"configs/{name}.yaml {' '.join(choices)}: {_one_line(error)}") from error
+        raise ValueError(f"configs/{name}.yaml {' '.join(choices)}: {message_of(error)}") from error
     given = dict(one.split("=", 1) for one in overrides)
     values = getattr(schema, "complete", lambda values, given: values)(values, given)
     alias = getattr(schema, "alias", lambda _, key: key)
@@ -152,8 +134,3 @@ def _help(name: str, schema: type, doc: str) -> str:
     lines += ["", "Ready-made parts (configs/GROUP/NAME.yaml):", *parts] if parts else []
     lines += ["", "Settings and their defaults (key=value; a.b=value inside a group):"]
     return "\n".join(lines + ["  " + line for line in show(name, schema).rstrip().splitlines()])
-
-
-def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "; ".join(lines[:2]) or type(error).__name__

@@ -7,6 +7,7 @@ python -m train.opd.diff scope scope@release      # the two forms of a method (`
 import sys
 from typing import Any
 
+from synth.entry import run_command
 from train.config.schema import plain
 from train.opd.table import read, short
 from train.runs.run_folder import METHOD_WORDS
@@ -47,4 +48,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(lambda: main(sys.argv[1:])))

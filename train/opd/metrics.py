@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import yaml
 
+from synth.entry import run_command
 from train.tables import Table
 
 
@@ -55,4 +56,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(lambda: main(sys.argv[1:])))

@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from synth.entry import run_command
 from train.config.compose import CONFIGS
 from train.config.schema import Choice, assign, build, defaults, merge, plain
 from train.opd.method import Method
@@ -143,4 +144,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(lambda: main(sys.argv[1:])))

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from synth.cli import Parser, fail, print_lines
+from synth.entry import run_command
 from train.report import build
 
 
@@ -23,13 +24,8 @@ def main(argv: list[str] | None = None) -> int:
         print_lines([str(build(arguments.runs, arguments.out))])
     except ValueError as error:
         fail(str(error))
-    except OSError as error:
-        fail(f"{error.filename}: cannot be read or written ({error.strerror}); accepted: another --out")
-    except KeyboardInterrupt:
-        print("interrupted: the same command starts again", file=sys.stderr)
-        return 130
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

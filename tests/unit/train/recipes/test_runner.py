@@ -182,10 +182,11 @@ def test_a_stage_that_names_no_folder_is_a_failure(bench):
 def test_a_killed_recipe_leaves_no_process_and_continues(bench, root, blow):
     stages = "[Stage('a', 'stand_in', {}), Stage('b', 'stand_in', {'x': '@a', 'seconds': 1.5})]"
     code = (
-        "import sys; from pathlib import Path; from train.recipe import _interrupt; import signal;"
-        "signal.signal(signal.SIGTERM, _interrupt); from train.recipes.runner import PlanFile, Runner, Stage;"
+        "import sys; from pathlib import Path; from synth.entry import run_command;"
+        "from train.recipes.runner import PlanFile, Runner, Stage;"
         "import train.recipes.runner; train.recipes.runner.code_digest = lambda: 'as it is';"
-        f"stages = {stages}; Runner(PlanFile(Path(sys.argv[1]) / 'plan-seed0.json', {{}}, stages), 0, 2).run(stages)"
+        f"stages = {stages}; runner = Runner(PlanFile(Path(sys.argv[1]) / 'plan-seed0.json', {{}}, stages), 0, 2);"
+        "sys.exit(run_command(lambda: bool(runner.run(stages)) - 1))"
     )
     path = os.pathsep.join([str(root), os.environ["PYTHONPATH"]])
     slow = {**os.environ, "PYTHONPATH": path, "SLOWER": "400"}  # `b` would sleep for ten minutes
