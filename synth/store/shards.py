@@ -7,6 +7,7 @@
 Try: `shards = read_shards("med/", verify=True); documents = shards[0]; documents.prompt_tokens(3)`.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from synth.documents import Documents
 from synth.problem.arrays import Problems, empty
 from synth.spec import Spec
 from synth.store.files import atomic_path, read_json, sha256, sync, write_json
-from synth.store.records import record
+from synth.store.records import CHUNK, lines
 
 SHARD_ARRAYS = Documents._fields[:-1]  # all but the problems
 MANIFEST, PARTIAL, WORLD_FILE, PARQUET = "manifest.json", "manifest.partial.json", "world.json", "records.parquet"
@@ -105,8 +106,9 @@ class Shards:
             raise ValueError(f"{self.folder} holds other tokens than its world's; accepted: its {PARQUET} files")
         source = Source(self.spec, self.manifest["seed"], self.manifest["split"])
         for entry, documents in zip(self.manifest["shards"], self, strict=True):
-            for i in range(len(documents)):
-                yield record(source, documents, i, entry["first"] + i)
+            for start in range(0, len(documents), CHUNK):
+                some = documents.take(range(start, min(start + CHUNK, len(documents))))
+                yield from map(json.loads, lines(source, some, entry["first"] + start))
 
 
 def read_shards(folder: str | Path, verify: bool = False) -> Shards:

@@ -24,16 +24,15 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from synth.dataset import Source
 from synth.documents import Documents, join
 from synth.entry import interrupts_ignored
 from synth.spec import Spec
 from synth.store import data_card, shards
+from synth.store.columns import spec_hash
 from synth.store.encodings import PHRASE, encoding
 from synth.store.files import atomic_path, read_json, sha256, write_json
-from synth.store.records import CHUNK, record, records, spec_hash
+from synth.store.records import CHUNK, lines, record, records
 from synth.store.shards import Shards, read_shards
 from synth.world.vocabulary import path_of
 
@@ -62,7 +61,8 @@ def _chunks(spec: Spec, seed: int, split: str, start: int, stop: int) -> list[Ch
 
 
 def _lines(chunk: Chunk) -> str:
-    return "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records(chunk.source(), chunk.start, chunk.stop))
+    source = chunk.source()
+    return "\n".join([*lines(source, source.documents(range(chunk.start, chunk.stop)), chunk.start), ""])
 
 
 def _documents(chunk: Chunk, tokens: str = PHRASE, parquet: bool = False) -> tuple[Documents, Any]:
@@ -74,8 +74,7 @@ def _documents(chunk: Chunk, tokens: str = PHRASE, parquet: bool = False) -> tup
         return encoded, None
     from synth.store.parquet import table
 
-    written = [record(source, documents, i, chunk.start + i) for i in range(len(documents))]
-    return encoded, table(written, np.split(encoded.tokens, encoded.offsets[1:-1]))
+    return encoded, table(source, documents, chunk.start, encoded)
 
 
 def _map(function: Callable[[Chunk], Any], chunks: list[Chunk], workers: int) -> Iterator:
