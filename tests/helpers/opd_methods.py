@@ -1,5 +1,7 @@
 """Every method of configs/method on small random models: its objective and its verdicts, for tests of invariances."""
 
+import functools
+
 import numpy as np
 import torch
 import yaml
@@ -17,13 +19,18 @@ from train.opd.objective import Objective
 from train.opd.rollouts import Prompts
 from train.opd.run import OpdConfig, frozen_models
 
-NAMES = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
+FILES = {
+    path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((CONFIGS / "method").glob("*.yaml"))
+}
+NAMES = list(FILES)
+FAITHFUL = {name: form for name, content in FILES.items() if (form := content.get("faithful"))}  # to what, by default
 PROMPTS, MAX_NEW = 4, 16
 
 
+@functools.cache
 def method(name: str, *words: str) -> Method:
     """The method of a file, as the command reads it."""
-    bare = build(Method, yaml.safe_load((CONFIGS / "method" / f"{name}.yaml").read_text(encoding="utf-8")))
+    bare = build(Method, FILES[name])
     needs = ["teacher=t"] if bare.needs_teacher else []
     needs += ["teachers=[u]"] if bare.teacher.route else []
     return load("opd", OpdConfig, ["student=s", "data=tiny", f"method={name}", *needs, *words]).method

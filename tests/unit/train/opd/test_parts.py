@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from synth.world.vocabulary import EOS, PAD
-from tests.helpers.opd_methods import method
+from tests.helpers.opd_methods import FAITHFUL, NAMES, method
 from train.config.compose import CONFIGS
 from train.config.schema import build, merge, missing
 from train.opd.diff import difference
@@ -254,10 +254,7 @@ def test_top_k_must_be_smaller_than_the_vocabulary():
         made.check_vocabulary(8)
 
 
-METHODS = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
-
-
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_method_file_loads_is_short_and_says_what_it_is(name):
     text = (CONFIGS / "method" / f"{name}.yaml").read_text(encoding="utf-8")
     header = "".join(line for line in text.splitlines() if line.startswith("#"))
@@ -266,7 +263,7 @@ def test_every_method_file_loads_is_short_and_says_what_it_is(name):
     assert made.name == name and bool(made.faithful) == bool(made.release or made.paper) <= bool(made.deviates)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if method(name).faithful])
+@pytest.mark.parametrize("name", FAITHFUL)
 def test_the_other_form_of_a_method_is_one_word_and_settings_inside_it_hold(name):
     made, other = method(name), "paper" if method(name).faithful == "release" else "release"
     switched = method(name, f"method.faithful={other}")
@@ -292,7 +289,7 @@ def test_the_table_of_methods_has_a_row_for_each_with_its_paper(capsys):
         and "times 1.0→0.0 at 60" in shown[4]
     )
     assert main([]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(METHODS) + 2
+    assert len(capsys.readouterr().out.splitlines()) == len(NAMES) + 2
     assert main(["gkd@release"]) == 0 and "**release**: The release" in capsys.readouterr().out
     assert difference("gkd", "gkd@release") == [("weight.normaliser", "sequence", "token")]
     assert main(["nope"]) == 2 and "nope: no such method" in capsys.readouterr().err
