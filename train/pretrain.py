@@ -140,7 +140,7 @@ class NextToken:
         (solution_loss,) = self.group.sum([solution_loss])
         floor, solution_loss = floor / max(1.0, n_solutions), solution_loss / max(1.0, n_solutions)
         metrics = {"floor": floor, "excess": solution_loss - floor}
-        return StepOutput(loss, metrics, int(tokens), {"update": flops})
+        return StepOutput(loss, metrics, int(tokens), {"update": flops}, documents=self.batches.config.documents)
 
     def _sums(self, forward: nn.Module, batch: Batch) -> tuple[Tensor, float]:
         """The summed loss of the targets, with its graph, and of the solution tokens among them."""
@@ -176,7 +176,9 @@ class AskedTokens:
         read = (b.branches.length_B, b.whole_M, b.continued_M)
         text, whole, continued = (forward_flops(model.config, tokens) for tokens in read)
         metrics = {"floor": b.floor, "excess": loss.item() - b.floor, "targets": b.targets}
-        return StepOutput(loss, metrics, b.tokens, {"update": 3 * (text + whole - continued)})
+        return StepOutput(
+            loss, metrics, b.tokens, {"update": 3 * (text + whole - continued)}, documents=self.batches.documents
+        )
 
 
 def build(config: PretrainConfig) -> tuple[PretrainConfig, GPT]:

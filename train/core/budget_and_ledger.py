@@ -54,12 +54,13 @@ class Budget:
 @dataclass
 class Ledger:
     """Tokens, floating-point operations and wall seconds by kind of work; CPU seconds of all steps, which depend less
-    on what else the machine does."""
+    on what else the machine does; gold documents read, each as often as it was."""
 
     tokens: dict[str, int] = field(default_factory=dict)
     flops: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
+    documents: dict[str, int] = field(default_factory=dict)
 
     def add(self, **columns: Mapping[str, float]) -> None:
         """`add(tokens={...}, flops={...}, seconds={...})`, each a mapping from kind of work to an amount."""

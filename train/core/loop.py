@@ -37,6 +37,7 @@ class StepOutput:
 
     loss: a scalar with its graph. metrics: for the log. tokens: counted against the budget. flops: by kind of work
     (generation, teacher, update). tokens_by_kind, seconds: the ledger's other columns; without, all are the update's.
+    documents: solutions of the generator that were read.
     """
 
     loss: Tensor
@@ -45,6 +46,7 @@ class StepOutput:
     flops: Mapping[str, float]
     tokens_by_kind: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    documents: int = 0
 
 
 class Objective(Protocol):
@@ -185,6 +187,7 @@ class _Training:
             flops=output.flops,
             seconds={**output.seconds, "update": output.seconds.get("update", 0.0) + own},
             cpu_seconds={"steps": cpu_seconds},
+            documents={"gold": output.documents} if output.documents else {},
         )
         if spike and smooth - lowest > spike:
             rise = f"the smoothed loss rose from {lowest:.3f} to {smooth:.3f}"

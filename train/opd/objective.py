@@ -44,6 +44,8 @@ from train.opd.teacher.context import add_contexts
 from train.opd.teacher.teacher import HiddenStates, Teacher
 from train.opd.weight.weight import coefficients
 
+GOLD = ORIGINS.index("gold")
+
 
 def weigh(
     method: Method,
@@ -127,7 +129,8 @@ class Objective:
         loss = self._sum(batches, step)
         if self.on_batch is not None:
             self.on_batch(number, step.rollouts)
-        return self._output(loss, step, generation, drawn - started)
+        gold = sum(int((part.rollouts.origin_B == GOLD).sum()) for batch in batches for part in batch.parts)
+        return self._output(loss, step, generation, drawn - started, gold)
 
     def _draw(self, model: GPT, number: int) -> tuple[Step, float]:
         """The responses, with what their teacher reads before them; and this process's FLOPs for them."""
@@ -238,14 +241,14 @@ class Objective:
             measures = token_measures(scored, part.rollouts.eos) | term_measures(terms, scored)
             step.positions.add(part.index_M, scored, measures)
 
-    def _output(self, loss: Tensor, step: Step, generation: float, seconds: float) -> StepOutput:
+    def _output(self, loss: Tensor, step: Step, generation: float, seconds: float, gold: int) -> StepOutput:
         """The loss with the metrics of the whole batch, and what the step cost."""
         totals, positions = step.totals, step.positions
         totals.gather(self.group)
         positions.gather(self.group)
         if self.method.changes and "divergence" in totals.terms:
             self.losses.append(totals.terms["divergence"])
-        (generation,) = self.group.sum([generation])
+        generation, documents = self.group.sum([generation, gold])
         generated = 0 if generation == 0.0 else int(step.rollouts.length_B.sum())
         return StepOutput(
             loss=loss,
@@ -254,4 +257,5 @@ class Objective:
             flops={"generation": generation + totals.flops.pop("futures", 0.0), **totals.flops},
             tokens_by_kind={"generation": generated, **totals.tokens},
             seconds={"generation": seconds, "teacher": totals.teacher_seconds},
+            documents=int(documents),
         )

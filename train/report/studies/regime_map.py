@@ -121,7 +121,7 @@ def _epochs(experiments: list[Experiment], stage: str) -> float | None:
     counts = [run.config["data"].get("documents") for run in runs]
     if not all(counts):
         return None
-    read = [run.summary["steps"] * run.config["prompts"] / n for run, n in zip(runs, counts, strict=True)]
+    read = [run.total("documents") / n for run, n in zip(runs, counts, strict=True)]
     return float(np.mean(read))
 
 

@@ -8,6 +8,7 @@ import pytest
 from synth.dataset import Source
 from synth.spec import preset
 from tests.helpers import opd_batches
+from tests.helpers.opd_methods import PROMPTS, method, objective
 from train.config.compose import load
 from train.data.batches import BatchConfig, Batches, in_epochs
 from train.opd.rollouts import Prompts
@@ -47,6 +48,18 @@ def test_gold_is_limited_and_prompts_are_not():
     own = OwnResponses().draw(prompts, 2, student, None)[0]
     endless = OwnResponses().draw(replace(prompts, gold=None), 2, student, None)[0]
     assert (own.tokens_BT == endless.tokens_BT).all()
+
+
+NLL = ["method.regularizer.gold_nll=0.1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "in_a_step"), [("sft", [], {4}), ("opd", [], {0}), ("gkd", [], {0, 4}), ("opd", NLL, {4})]
+)
+def test_the_ledger_counts_gold_documents(name, words, in_a_step):
+    student = opd_batches.model(SOURCE, 0)
+    found = objective(method(name, *words), SOURCE, student)
+    assert {found(student, step).documents for step in range(6)} == in_a_step and PROMPTS == 4
 
 
 def test_a_run_without_limit_has_the_hash_that_it_had_before():

@@ -47,7 +47,13 @@ def folder(tmp_path):
             }
             config = {"student": "zoo/kid", "teacher": None, "prompts": 8, "data": data}
             metrics = [{"step": step, "eval_full": v} for step, v in ((0, 0.0), (25, validation), (50, validation / 2))]
-            run = write_run(tmp_path / f"{name}-{seed:08d}", config, summary={"steps": 50}, metrics=metrics).name
+            run = write_run(
+                tmp_path / f"{name}-{seed:08d}",
+                config,
+                summary={"steps": 50},
+                metrics=metrics,
+                ledger={"documents": {"gold": 400}},
+            ).name
             judged = {"checkpoint": f"{tmp_path}/{run}", "data": {"preset": "tiny", "overrides": {}, "seed": 1}}
             right = verdicts(share, seed)
             summary = {"n": N, "verdicts": {"index": list(range(N)), "right": right}}
@@ -70,7 +76,7 @@ def test_a_cell_holds_the_arms_of_its_column_and_those_that_need_none(folder):
         "none": ["free", "prompts"],
     }
     epochs = {arm.name: arm.epochs for arm in found["kid", "few"].arms}
-    assert epochs == {"free": None, "old": 50 * 8 / 100, "prompts": None}
+    assert epochs == {"free": None, "old": 400 / 100, "prompts": None}
 
 
 def test_the_rate_is_chosen_on_validation_problems_not_by_the_evaluation(folder):
