@@ -22,6 +22,7 @@ from train.core.distributed import shard_like, sharded, unsharded
 BelowOne = Annotated[float, Range(0, below=1)]
 # Quintic coefficients (Jordan et al. 2024): steepest at 0 at the price of singular values that end near 1, not at it.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+RUN = 3  # iterations of wide matrices between two looks at the matrices themselves
 STACKED = {"qkv": 3}  # linear maps whose rows are several matrices; each of them is orthogonalised by itself
 
 
@@ -86,13 +87,23 @@ class OptimConfig:
 
 
 def orthogonalise(g_NRC: Tensor, iterations: int = 5) -> Tensor:
-    """The matrices U V^T (nearly) of g = U S V^T, for a batch with R <= C; singular values end within 0.7 to 1.2."""
+    """The matrices U V^T (nearly) of g = U S V^T, for a batch with R <= C; singular values end within 0.7 to 1.2.
+
+    An iteration is x <- q x with q = a + b s + c s^2 and s = x x^T. For wide matrices `RUN` iterations multiply their
+    small q first and follow s <- q s q. Longer runs lose small singular values to rounding, for s has their squares.
+    """
     a, b, c = NEWTON_SCHULZ
     x_NRC = g_NRC / (g_NRC.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
-    for _ in range(iterations):
-        s_NRR = torch.bmm(x_NRC, x_NRC.mT)
-        p_NRR = torch.baddbmm(s_NRR, s_NRR, s_NRR, beta=b, alpha=c)
-        x_NRC = torch.baddbmm(x_NRC, p_NRR, x_NRC, beta=a)
+    run = RUN if x_NRC.shape[2] >= 2 * x_NRC.shape[1] else 1
+    for first in range(0, iterations, run):
+        s_NRR, product_NRR = torch.bmm(x_NRC, x_NRC.mT), None
+        for i in range(first, end := min(first + run, iterations)):
+            q_NRR = torch.baddbmm(s_NRR, s_NRR, s_NRR, beta=b, alpha=c)
+            q_NRR.diagonal(dim1=1, dim2=2).add_(a)
+            product_NRR = q_NRR if product_NRR is None else torch.bmm(q_NRR, product_NRR)
+            if i + 1 < end:
+                s_NRR = q_NRR @ s_NRR @ q_NRR
+        x_NRC = torch.bmm(product_NRR, x_NRC)
     return x_NRC
 
 

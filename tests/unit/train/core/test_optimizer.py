@@ -111,6 +111,21 @@ def test_batched_muon_is_muon_one_by_one_and_close_to_torchs():
         assert torch.cosine_similarity(moved, expected, dim=0) > 0.95, name  # torch iterates in bfloat16
 
 
+@pytest.mark.parametrize("shape", [(16, 64), (24, 24), (16, 48)])
+@pytest.mark.parametrize("iterations", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("decades", [1, 4, 8])
+def test_orthogonalise_is_the_plain_iteration_also_for_small_singular_values(shape, iterations, decades):
+    """Keeping only the square of the matrix would lose every singular value below 1e-4 of the largest."""
+    generator = torch.Generator().manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn(2, *shape, generator=generator).double(), full_matrices=False)
+    g = u * torch.logspace(0, -decades, shape[0], dtype=torch.float64) @ v
+    x = g / g.flatten(1).norm(dim=1)[:, None, None]
+    for _ in range(iterations):
+        s = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * s + 2.0315 * s @ s) @ x
+    assert (orthogonalise(g.float(), iterations) - x).norm() < 2e-5 * x.norm()
+
+
 def test_each_of_the_stacked_maps_is_orthogonalised_alone():
     net = Net()
     before = net.blocks[0]["qkv"].weight.detach().clone()
