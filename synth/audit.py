@@ -1,6 +1,6 @@
 """Independent proof of data sets: `python -m synth.audit train.jsonl test.jsonl`, or folders of token shards.
 
-Every record is proved from its JSON alone (`synth.judge.sympy_audit`: exact values, needed parameters, texts, inserted
+Every record is proved from its JSON alone (`synth.judge.audit_record`: exact values, needed parameters, texts, inserted
 mistakes). The records of a folder are rendered from the tokens of its shards, once their hashes are verified. Several
 files must not share a problem nor, unless they were split by problem, a solution template. Prints tables, with the
 problems and different templates of each number of operations, and warns of test cells of few templates. The exit code
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from synth import cli
 from synth.entry import run_command
-from synth.judge.sympy_audit import CHECKS, audit_record, identity, shape, template
+from synth.judge.audit_record import CHECKS, audit_record, identity, shape, template
 
 FEWEST_TEMPLATES = 20  # of a test cell: below this, its accuracy says little about other templates
 FIRST_TEST_BIN = 17

@@ -1,56 +1,67 @@
 """Judge solutions in a file: `python -m synth.check FILE.jsonl`.
 
 Each line is a JSON record of a problem (as `python -m synth.generate --out -` writes it) with a solution's text in it.
-One line per record says right, or wrong with the first mistake and its kind (`synth.judge.checker` has the table of
-kinds); the last line counts. The value of a solution's last step is its answer. If any record is bad, only
-the error is printed.
+The first line counts; the others name the wrong ones with their first mistake and its kind (`synth.judge.checker` has
+the table of kinds), or with --all every record. The value of a solution's last step is its answer. If any record is
+bad, only the error is printed.
 """
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any
 
 from synth import cli
 from synth.entry import run_command
 
 PLAIN_PYTHON_UP_TO = 100  # below this, starting numba takes longer than the checking
+TOGETHER, SHOWN = 500, 20  # solutions judged at once; wrong ones that are named where not all are asked for
 
 EXAMPLE = """examples:
   python -m synth.check records.jsonl
-  python -m synth.check rollouts.jsonl --field completion --strict
+  python -m synth.check rollouts.jsonl --field completion --strict --all
   python -m synth.generate --ops 15 --count 50 --out - | python -m synth.check -"""
 
 
-def describe(verdict: Any, text: str) -> str:
-    """The verdict on a batch of one in words."""
+def describe(verdicts: Any, i: int, text: str) -> str:
+    """The verdict on solution i of a batch in words."""
     from synth.judge.checker import reason
 
-    why, first = reason(verdict, 0), verdict.first_mistake[0]
+    why, first = reason(verdicts, i), verdicts.first_mistake[i]
     if first >= 0:
-        step = " ".join(text[verdict.start[0, first] : verdict.stop[0, first]].split())
+        step = " ".join(text[verdicts.start[i, first] : verdicts.stop[i, first]].split())
         return f"wrong, step {first + 1} {why}: {step}"
     words = ["right" if why == "right" else f"wrong, {why}"]
-    counts = {"taken back": verdict.retries[0], "unneeded": verdict.unneeded[0]}
+    counts = {"taken back": verdicts.retries[i], "unneeded": verdicts.unneeded[i]}
     return ", ".join(words + [f"{n} {name}" for name, n in counts.items() if n])
+
+
+def judged(args: Any) -> Iterator[tuple[str, bool, str]]:
+    """(why it is right or wrong, whether it is right as published, what to print) of every record."""
+    for _, batch in groupby(cli.records_and_texts(args, PLAIN_PYTHON_UP_TO, "judge.checker"), key=itemgetter(2)):
+        while some := list(islice(batch, TOGETHER)):
+            from synth.judge.check_text import check_texts
+            from synth.judge.checker import reason
+            from synth.problem.records import read_records
+
+            names, records, worlds, texts = zip(*some, strict=True)
+            verdicts = check_texts(read_records(records, worlds[0]), worlds[0], texts)
+            for i, name in enumerate(names):
+                yield reason(verdicts, i), bool(verdicts.published[i]), f"{name}: {describe(verdicts, i, texts[i])}"
 
 
 def main(argv: list[str] | None = None) -> None:
     args = cli.command_parser("check", __doc__, EXAMPLE).parse_args(argv)
-    reasons, published = Counter(), Counter()
-
-    def judge(problem: Any, world: Any, text: str, name: str) -> str:
-        from synth.judge.check_text import check_text
-        from synth.judge.checker import reason
-
-        verdict = check_text(problem, world, text)
-        reasons[reason(verdict, 0)] += 1
-        published[bool(verdict.published[0])] += 1
-        return f"{name}: {describe(verdict, text)}"
-
-    lines = cli.for_each_record(args, PLAIN_PYTHON_UP_TO, judge)
-    right = reasons.pop("right", 0)
-    first = "; first mistakes: " + ", ".join(f"{kind} {n}" for kind, n in reasons.most_common()) if reasons else ""
-    cli.print_lines([*lines, f"{len(lines)} solutions, {right} right, {published[True]} right as published{first}"])
+    whys, published, lines = zip(*judged(args), strict=True)
+    kinds = Counter(whys)
+    right = kinds.pop("right", 0)
+    first = "; first mistakes: " + ", ".join(f"{kind} {n}" for kind, n in kinds.most_common()) if kinds else ""
+    wrong = [line for line, why in zip(lines, whys, strict=True) if why != "right"]
+    more = [f"and {len(wrong) - SHOWN} more that are wrong; --all names every record"] if len(wrong) > SHOWN else []
+    detail = lines if args.all else [*wrong[:SHOWN], *more]
+    cli.print_lines([f"{len(lines)} solutions, {right} right, {sum(published)} right as published{first}", *detail])
     raise SystemExit(1 if args.strict and right < len(lines) else 0)
 
 

@@ -4,11 +4,11 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from synth.entry import fail
+from synth.entry import fail, say
 
 OPTIONS = Path(__file__).with_name("options.json")
 PLAIN_PYTHON_UP_TO = 20  # problems; for fewer, starting numba takes longer than plain Python
@@ -44,6 +44,14 @@ def use_plain_python(few: bool) -> None:
     """Where there is little to do, leave the kernels uncompiled; call before they are imported."""
     if few:
         os.environ.setdefault("GLASSHOUSE_JIT", "0")
+
+
+def say_when_compiling(module: str) -> None:
+    """Say so where the kernels of a module of synth are not compiled yet; call when it is imported."""
+    from synth.kernel import jit
+
+    if jit.ENABLED and not any(Path(jit._cache_folder(module)).rglob("*.nbc")):
+        say(f"compiling synth.{module}, once: some minutes")
 
 
 def require_new(option: str, path: Path, may_exist: bool = False) -> None:
@@ -108,27 +116,28 @@ def _type(name: str) -> Callable[[str], Any]:
     return {"rate": rate, "share": share, "perm_level": perm_level, "int": int}[name]
 
 
-def read_records(file: str) -> list[tuple[int, dict]]:
-    """(line number, record) of every line that is not blank of a path, or of standard input for `-`; exit 2 naming the
-    first line that is no record."""
-    name, records = name_of(file), []
+def read_lines(file: str) -> list[tuple[int, str]]:
+    """(line number, line) of every line of a path, or of standard input for `-`, that is not blank; exit 2 without."""
+    name = name_of(file)
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except OSError as error:
         fail(f"{name} cannot be read ({error.strerror}); accepted: a file of JSON lines, or -")
     except UnicodeDecodeError:
         fail(f"{name} is not UTF-8 text; accepted: a file of JSON lines")
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            fail(f"{name} line {number} is not JSON ({error}); accepted: one JSON record per line")
-        if not isinstance(record, dict):
-            fail(f"{name} line {number} is no record; accepted: a JSON object with the keys of synth.generate --out -")
-        records.append((number, record))
-    return records or fail(f"{name} holds no record; accepted: one JSON record per line")
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    return lines or fail(f"{name} holds no record; accepted: one JSON record per line")
+
+
+def parsed(line: str, place: str) -> dict:
+    """The record of a line; exit 2 naming the place when it is none."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        fail(f"{place} is not JSON ({error}); accepted: one JSON record per line")
+    if not isinstance(record, dict):
+        fail(f"{place} is no record; accepted: a JSON object with the keys of synth.generate --out -")
+    return record
 
 
 def name_of(file: str) -> str:
@@ -136,29 +145,30 @@ def name_of(file: str) -> str:
     return "standard input" if file == "-" else file
 
 
-def for_each_record(args: argparse.Namespace, few: int, describe: Callable[[Any, Any, str, str], str]) -> list[str]:
-    """`describe(problem, its world, the text to judge, name of the record)` of every record that the command line
-    names; exit 2 with the line of the first that is bad. few: as many records are worked on in plain Python."""
+def records_and_texts(args: argparse.Namespace, few: int, module: str) -> Iterator[tuple[str, dict, Any, str]]:
+    """(name, record, its world, the text under --field) of every record that the command line names; exit 2 with the
+    line of the first that is bad. few: so many are worked on in plain Python, more by the kernels of `module`."""
     if args.world:
         require_world(args.world)
-    records = read_records(args.file)
-    use_plain_python(len(records) <= few)
+    lines = read_lines(args.file)
+    use_plain_python(len(lines) <= few)
+    say_when_compiling(module)
     from tqdm import tqdm
 
-    lines = []
-    for number, record in tqdm(records, unit="record", delay=2, disable=None, leave=False):
+    for number, line in tqdm(lines, unit="record", delay=2, disable=None, leave=False):
+        place = f"{name_of(args.file)} line {number}"
+        record = parsed(line, place)
         try:
-            problem, world, text = problem_and_text(record, args.field, args.world)
-            lines.append(describe(problem, world, text, " ".join(str(record.get("id", f"line {number}")).split())))
+            world, text = world_and_text(record, args.field, args.world)
         except ValueError as error:
-            fail(f"{name_of(args.file)} line {number}: {error}")
-    return lines
+            fail(f"{place}: {error}")
+        yield " ".join(str(record.get("id", f"line {number}")).split()), record, world, text
 
 
-def problem_and_text(record: dict, field: str, world_file: str | None = None) -> tuple:
-    """(problem, its world, the text under `field`) of a record; ValueError when the record is bad. world_file: of a
-    world that is not shipped; names that no world has make a world of their own."""
-    from synth.problem.records import from_record, world_of
+def world_and_text(record: dict, field: str, world_file: str | None = None) -> tuple[Any, str]:
+    """(its world, the text under `field`) of a record; ValueError when the record is bad. world_file: of a world that
+    is not shipped; names that no world has make a world of their own."""
+    from synth.problem.records import check_record, world_of
     from synth.world import vocabulary
 
     text = record.get(field)
@@ -166,4 +176,5 @@ def problem_and_text(record: dict, field: str, world_file: str | None = None) ->
         raise ValueError(f"no text under the key {field!r}; accepted: --field with one of its text keys")
     in_file = world_file is not None and record.get("world") == vocabulary.read(world_file)["name"]
     world = world_of(record, world_file if in_file else None)
-    return from_record(record, world), world, text
+    check_record(record, world)
+    return world, text

@@ -52,14 +52,17 @@ def main(argv: list[str] | None = None) -> None:
     names = ("retry_rate", "retry_kind", "uncorrected", "letter_order", "letters", "shortest")
     settings = {name: getattr(args, name) for name in names}
 
-    def account(problem: Any, world: Any, text: str, name: str) -> str:
+    def account(name: str, record: dict, world: Any, text: str) -> str:
         from synth.oracle.next_token import Oracle
+        from synth.problem.records import read_record
         from synth.spec import Spec
 
         spec = Spec(modulus=world.modulus, ops=1, **settings)
-        return f"{name}\n{explain(Oracle(spec, args.policy, world), problem, text)}"
+        return f"{name}\n{explain(Oracle(spec, args.policy, world), read_record(record, world), text)}"
 
-    cli.print_lines(cli.for_each_record(args, cli.PLAIN_PYTHON_UP_TO, account))
+    cli.print_lines(
+        [account(*entry) for entry in cli.records_and_texts(args, cli.PLAIN_PYTHON_UP_TO, "oracle.next_token")]
+    )
 
 
 if __name__ == "__main__":

@@ -128,12 +128,15 @@ def write_problems(args: argparse.Namespace, spec: Any, form: str) -> None:
     """Write problems as `check_output` says."""
     from synth.store import writers
 
+    cli.say_when_compiling("problem_source")
     start = args.start or 0
     stream = (spec, args.seed, args.split, start, start + args.count, args.workers, args.out)
     if form == "shards":
         writers.write_shards(*stream, args.tokens, args.shard or writers.SHARD, False if args.no_parquet else None)
     else:
         (writers.write_lines if form == "lines" else writers.write_parquet)(*stream)
+    if args.out != "-":
+        print(f"{args.count:,} problem{'s' * (args.count > 1)} in {args.out}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 from_record(to_record(problem, world, "pq") | {"id": "x"})        the same problem, checked on the way
 """
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import numpy as np
 
 from synth.problem import arrays as A
@@ -99,53 +102,87 @@ def from_record(record: dict, world: World | None = None) -> Problems:
     Raises ValueError naming the record, field and parameter of the first thing that is missing or does not follow from
     the layers and the sentences (`synth.problem.validate_record`).
     """
+    check_record(record, world)
+    return read_record(record, world or world_of(record))
+
+
+def check_record(record: dict, world: World | None = None) -> None:
+    """Raises the ValueError of `from_record`."""
     if not isinstance(record, dict):
         refuse(record, f"{type(record).__name__}; accepted: an object")
     possessive = world.possessive if world else vocab.read(_language(record)).get("possessive", vocab.POSSESSIVE)
     validate_record.check_record(record, possessive)
-    return read_record(record, world or world_of(record))
 
 
 def read_record(record: dict, world: World) -> Problems:
     """The arrays of a record as it stands: values, needed parameters and counts are taken, not checked. Raises
     ValueError naming the first field that is missing or cannot be read."""
     try:
-        return _read(record, world)
+        return read_records([record], world)
     except (KeyError, IndexError, TypeError, AttributeError, OverflowError, ValueError) as error:
         refuse(record, f"bad or missing field {error}")
 
 
-def _read(record: dict, world: World) -> Problems:
-    p = A.empty(1)
-    tokens = {text.strip(): i for i, text in enumerate(world.vocabulary) if i >= world.first_name}
-    layers = record["layers"]
-    p.widths[0] = 0
+@lru_cache(maxsize=64)
+def _name_tokens(world: World) -> dict[str, int]:
+    return {text.strip(): i for i, text in enumerate(world.vocabulary) if i >= world.first_name}
+
+
+def _slots(layers: list[dict], possessive: str) -> dict[str, int]:
+    """The slot of each parameter that the layers make possible, by name."""
+    slots = {}
     for i, layer in enumerate(layers):
-        p.widths[0, i] = len(layer["items"])
-        p.categories[0, i] = tokens[layer["category"]]
-        p.items[0, i * 4 : i * 4 + len(layer["items"])] = [tokens[item] for item in layer["items"]]
-    p.scalars[0, A.DEPTH_] = len(layers)
-    names = p.slot_names()[0]
-    slots = {world.name_of(*names[s]): int(s) for s in np.flatnonzero(p.possible()[0])}
-    for a in (p.exists, p.n_terms, p.constant_op, p.combine, p.needed):
-        a[0] = 0
-    for parameter in record["parameters"]:
-        s = slots[parameter["name"]]
-        p.exists[0, s], p.needed[0, s] = 1, int(parameter["needed"])
-        p.value[0, s] = -1 if parameter["value"] is None else parameter["value"]
-        p.constant[0, s] = -1 if parameter["constant"] is None else parameter["constant"]
-        p.constant_op[0, s] = CONSTANT_OPS.index(parameter["combine_constant"])
-        p.combine[0, s] = COMBINES.index(parameter["combine"])
-        p.n_terms[0, s] = len(parameter["terms"])
-        for t, term in enumerate(parameter["terms"]):
-            p.terms[0, s, t, : len(term)] = [slots[name] for name in term]
-    missing = -1 if record.get("missing") is None else slots[record["missing"]]
-    if missing >= 0:
-        p.n_terms[0, missing], p.terms[0, missing, 0, 0] = 1, missing
-    sentences = [slots[q["name"]] for q in record["parameters"] if q["kind"] == "instance" and q.get("given", True)]
-    topo = [slots[name] for name in record["needed_order"]]
-    p.sentences[0, : len(sentences)] = sentences
-    p.topo[0, : len(topo)] = topo
-    ops, edges, split_bin = record["ops"], record["edges"], record["split_bin"]
-    p.scalars[0] = [len(layers), slots[record["query"]], ops, len(sentences), len(topo), edges, split_bin, missing]
+        for j, item in enumerate(layer["items"]):
+            for k, child in enumerate(layers[i + 1]["items"] if i + 1 < len(layers) else ()):
+                slots[f"{item}{possessive} {child}"] = i * 16 + j * 4 + k
+            for k in range(i + 1, len(layers)):
+                slots[f"{item}{possessive} {layers[k]['category']}"] = INSTANCES + int(A.PAIR[i, k]) * 4 + j
+    return slots
+
+
+def read_records(records: Sequence[dict], world: World) -> Problems:
+    """The problems of several records that are known to be consistent (`check_record`)."""
+    p, tokens = A.empty(len(records)), _name_tokens(world)
+    for a in (p.widths, p.exists, p.n_terms, p.constant_op, p.combine, p.needed):
+        a[:] = 0
+    cells: list[tuple] = []  # row, slot and what the arrays of slots hold
+    factors: list[tuple] = []  # row, slot, term, factor, slot of the factor
+    for i, record in enumerate(records):
+        layers = record["layers"]
+        p.widths[i, : len(layers)] = [len(layer["items"]) for layer in layers]
+        p.categories[i, : len(layers)] = [tokens[layer["category"]] for layer in layers]
+        p.items[i, : 4 * len(layers)] = [
+            tokens[item] if item is not None else -1
+            for layer in layers
+            for item in (*layer["items"], *[None] * (4 - len(layer["items"])))
+        ]
+        slots, missing = _slots(layers, world.possessive), record.get("missing")
+        sentences = []
+        for q in record["parameters"]:
+            s, terms, value, constant = slots[q["name"]], q["terms"], q["value"], q["constant"]
+            if q["kind"] == "instance" and q.get("given", True):
+                sentences.append(s)
+            cells.append((
+                i, s, 1, int(q["needed"]), -1 if value is None else value, -1 if constant is None else constant,
+                CONSTANT_OPS.index(q["combine_constant"]), COMBINES.index(q["combine"]), len(terms),
+            ))  # fmt: skip
+            factors += [(i, s, t, f, slots[name]) for t, term in enumerate(terms) for f, name in enumerate(term)]
+        absent = -1 if missing is None else slots[missing]
+        topo = [slots[name] for name in record["needed_order"]]
+        p.sentences[i, : len(sentences)] = sentences
+        p.topo[i, : len(topo)] = topo
+        ops, edges, split_bin = record["ops"], record["edges"], record["split_bin"]
+        p.scalars[i] = [len(layers), slots[record["query"]], ops, len(sentences), len(topo), edges, split_bin, absent]
+    if cells:
+        row, slot, *columns = np.array(cells, dtype=np.int32).T
+        for a, column in zip(
+            (p.exists, p.needed, p.value, p.constant, p.constant_op, p.combine, p.n_terms), columns, strict=True
+        ):
+            a[row, slot] = column
+    if factors:
+        *place, of = np.array(factors, dtype=np.int32).T
+        p.terms[tuple(place)] = of
+    gone = np.flatnonzero(p.scalars[:, A.MISSING] >= 0)
+    slot = p.scalars[gone, A.MISSING]
+    p.n_terms[gone, slot], p.terms[gone, slot, 0, 0] = 1, slot
     return p

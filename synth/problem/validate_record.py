@@ -6,13 +6,15 @@ The problem is the layers, the instance parameters' sentences and the query; all
 rests on a missing premise has no value and is not needed. Plain Python on names, which may be of any world.
 """
 
+import math
 from collections.abc import Collection
-from graphlib import CycleError, TopologicalSorter
 from typing import Any, NoReturn
 
 MODULUS = (2, 997)
 BINS, MOST_LAYERS, MOST_ITEMS, MOST_OPERANDS = 23, 4, 4, 4
 PARAMETER_KEYS = ("name", "kind", "value", "needed", "constant", "combine_constant", "combine", "terms")
+_KEYS = set(PARAMETER_KEYS)
+_WAYS = ((None,), (None,), ("sum", "difference"), ("sum",), ("sum",))  # to combine so many terms
 Layers = list[tuple[str, list[str]]]  # category and items
 
 
@@ -81,13 +83,14 @@ def _check(record: Any, possessive: str) -> None:
         if name not in parameters:
             raise _Fault("parameters", f"the layers have {name!r}, the parameters do not")
         found = parameters[name]["terms"]
-        if sorted(found) != sorted(wanted):
+        if found != wanted and sorted(found) != sorted(wanted):
             raise _Fault("terms", f"{found!r} do not follow from the layers; accepted: {wanted!r}", name)
     query = _field(record, "query")
     if not isinstance(query, str) or query not in parameters:
         raise _Fault("query", f"{query!r} is no parameter of the record")
     for name, value in _values(parameters, modulus).items():
-        _equal("value", parameters[name]["value"], value, name)
+        if parameters[name]["value"] != value:
+            _equal("value", parameters[name]["value"], value, name)
     _equal("answer", _field(record, "answer"), parameters[query]["value"])
     if missing is not None and (missing not in parameters or parameters[query]["value"] is not None):
         raise _Fault("missing", f"{missing!r} is no parameter that the query rests on")
@@ -154,9 +157,10 @@ def _parameters(record: dict, possible: dict[str, str], modulus: int, missing: s
         parameters[name] = p
         if name not in possible:
             raise _Fault("name", "no parameter that the layers make possible", name)
-        for key in PARAMETER_KEYS:
+        for key in PARAMETER_KEYS if not p.keys() >= _KEYS else ():
             _field(p, key, name)
-        _equal("kind", p["kind"], possible[name], name)
+        if p["kind"] != possible[name]:
+            _equal("kind", p["kind"], possible[name], name)
         if p["value"] is not None or missing is None:
             _whole(p, "value", 0, modulus - 1, name)
         if p.get("given", True) is not (name != missing):
@@ -182,7 +186,7 @@ def _check_expression(p: dict, parameters: dict[str, dict], modulus: int) -> Non
     if has_constant:
         _whole(p, "constant", 0, modulus - 1, name)
     _one_of("combine_constant", p["combine_constant"], ("add", "mul") if has_constant and terms else (None,), name)
-    ways = {0: (None,), 1: (None,), 2: ("sum", "difference")}.get(len(terms), ("sum",))
+    ways = _WAYS[len(terms)]
     if p["kind"] == "abstract":
         ways = ways[:1]
         _equal("constant", p["constant"], None, name)
@@ -216,35 +220,48 @@ def ancestors(parameters: dict[str, dict], query: str) -> set[str]:
 def _values(parameters: dict[str, dict], modulus: int) -> dict[str, int | None]:
     """Value of every parameter by name; None where it rests on a missing premise. Raises _Fault on a circle."""
     value: dict[str, Any] = {}
-    try:
-        order = list(TopologicalSorter({name: factors(p) for name, p in parameters.items()}).static_order())
-    except CycleError as error:
-        raise _Fault("terms", "it depends on itself", error.args[1][0]) from None
-    for name in order:
+    open_names: set[str] = set()  # those on the way from the parameter at hand
+
+    def visit(name: str) -> Any:
+        if name in open_names:
+            raise _Fault("terms", "it depends on itself", name)
+        open_names.add(name)
         p = parameters[name]
-        if not p.get("given", True) or None in [value[f] for f in factors(p)]:
-            value[name] = None
-            continue
-        products = [value[t[0]] * (value[t[1]] if len(t) > 1 else 1) for t in p["terms"]]
-        total = products[0] - products[1] if p["combine"] == "difference" else sum(products)
-        if p["constant"] is not None:
-            total = p["constant"] * total if p["combine_constant"] == "mul" else p["constant"] + total
-        value[name] = total % modulus
+        products = []
+        for term in p["terms"]:
+            found = [value[factor] if factor in value else visit(factor) for factor in term]
+            products.append(None if None in found else math.prod(found))
+        total = None
+        if p.get("given", True) and None not in products:
+            total = products[0] - products[1] if p["combine"] == "difference" else sum(products)
+            if p["constant"] is not None:
+                total = p["constant"] * total if p["combine_constant"] == "mul" else p["constant"] + total
+            total %= modulus
+        open_names.discard(name)
+        value[name] = total
+        return total
+
+    for name in parameters:
+        if name not in value:
+            visit(name)
     return value
 
 
 def _check_needed(record: dict, parameters: dict[str, dict], query: str) -> None:
     needed = {name for name in ancestors(parameters, query) if parameters[name]["value"] is not None}
     for name, p in parameters.items():
-        _equal("needed", p["needed"], name in needed, name)
+        if p["needed"] is not (name in needed):
+            _equal("needed", p["needed"], name in needed, name)
     order = _field(record, "needed_order")
     if not _is_list(order, str):
         raise _Fault("needed_order", f"{order!r}; accepted: a list of names")
     if sorted(order) != sorted(needed):
         wrong = sorted(set(order) ^ needed) or sorted(n for n in order if order.count(n) > 1)
         raise _Fault("needed_order", "not each needed parameter once", wrong[0])
-    for i, name in enumerate(order):
-        if late := [f for f in factors(parameters[name]) if f not in order[:i]]:
+    before: set[str] = set()
+    for name in order:
+        if late := [f for f in factors(parameters[name]) if f not in before]:
             raise _Fault("needed_order", f"comes before {late[0]!r}, which it depends on", name)
+        before.add(name)
     if query in needed and order[-1] != query:
         raise _Fault("needed_order", "the last is not the query", order[-1])

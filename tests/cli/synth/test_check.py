@@ -1,8 +1,29 @@
-"""`python -m synth.check` as a user runs it: verdict lines, the summary, exit codes, one line for bad input."""
+"""`python -m synth.check` as a user runs it: the summary, verdict lines, exit codes, one line for bad input."""
 
 import json
+from subprocess import CompletedProcess
 
 import pytest
+
+from synth import check
+from synth import generate as generator
+from synth.entry import run_command
+
+MAINS = {"synth.generate": generator.main, "synth.check": check.main}
+
+
+@pytest.fixture
+def command(capsys, monkeypatch):
+    """The commands as their modules end, in this process."""
+
+    def run(module: str, *arguments: object, **variables: str) -> CompletedProcess[str]:
+        for name, value in ({"GLASSHOUSE_JIT": "1"} | variables).items():
+            monkeypatch.setenv(name, value)
+        code = run_command(lambda: MAINS[module]([*map(str, arguments)]))
+        out, err = capsys.readouterr()
+        return CompletedProcess([module], code, out, err)
+
+    return run
 
 
 def generate(command, *arguments: str) -> list[dict]:
@@ -21,13 +42,13 @@ def write(path, records) -> str:
 
 
 def test_right_solutions(command, tmp_path, records):
-    done = command("synth.check", write(tmp_path / "x.jsonl", records), "--strict")
+    done = command("synth.check", write(tmp_path / "x.jsonl", records), "--strict", "--all")
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and done.stderr == "" and len(lines) == 7
-    for line, r in zip(lines, records, strict=False):
+    for line, r in zip(lines[1:], records, strict=True):
         back = f", {len(r['mistakes'])} taken back" if r["mistakes"] else ""
         assert line == f"{r['id']}: right{back}"
-    assert lines[-1] == "6 solutions, 6 right, 6 right as published"
+    assert lines[0] == "6 solutions, 6 right, 6 right as published"
 
 
 def test_wrong_solutions_are_shown_with_the_first_mistake(command, tmp_path, records):
@@ -40,22 +61,28 @@ def test_wrong_solutions_are_shown_with_the_first_mistake(command, tmp_path, rec
         records[3] | {"other": records[3]["solution"]},
     ]
     path = write(tmp_path / "x.jsonl", changed)
-    done = command("synth.check", path, "--field", "other")
-    lines = done.stdout.splitlines()
-    assert done.returncode == 0 and len(lines) == 5
+    done = command("synth.check", path, "--field", "other", "--all")
+    count, *lines = done.stdout.splitlines()
+    assert done.returncode == 0 and len(lines) == 4
     assert f": wrong, step {len(sentences)} wrong " in lines[0] and sentences[-1].rstrip(".")[:30].strip() in lines[0]
     assert lines[1].endswith("wrong, step 1 malformed: \\ud800 Not a sentence of the world.")
     assert lines[2].endswith(": wrong, ends early")
     assert ": right" in lines[3]
-    assert lines[4].startswith("4 solutions, 1 right, 1 right as published; first mistakes: ")
-    assert "malformed 1" in lines[4] and "ends early 1" in lines[4]
-    assert command("synth.check", path, "--field", "other", "--strict").returncode == 1
+    assert count.startswith("4 solutions, 1 right, 1 right as published; first mistakes: ")
+    assert "malformed 1" in count and "ends early 1" in count
+    again = command("synth.check", path, "--field", "other", "--strict")
+    assert again.returncode == 1 and again.stdout.splitlines() == [count, *lines[:3]]
 
 
 def test_a_file_of_many_records_and_small_worlds(command, tmp_path):
-    path = write(tmp_path / "x.jsonl", generate(command, "--preset", "tiny", "--count", "120"))
-    done = command("synth.check", path, "--strict")
-    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "120 solutions, 120 right, 120 right as published"
+    records = generate(command, "--preset", "tiny", "--count", "120")
+    done = command("synth.check", write(tmp_path / "x.jsonl", records), "--strict")
+    assert (done.returncode, done.stdout) == (0, "120 solutions, 120 right, 120 right as published\n")
+    broken = write(tmp_path / "x.jsonl", [r | {"solution": ""} if i < 30 else r for i, r in enumerate(records)])
+    count, *lines, more = command("synth.check", broken).stdout.splitlines()
+    assert count == "120 solutions, 90 right, 90 right as published; first mistakes: ends early 30"
+    assert [line.split(":")[0] for line in lines] == [r["id"] for r in records[:20]]
+    assert more == "and 10 more that are wrong; --all names every record"
 
 
 def test_bad_input_is_one_line_and_exit_code_2(command, tmp_path, records):

@@ -7,9 +7,10 @@ import re
 import numpy as np
 import pytest
 
-from synth import generate
+from synth import cli, generate
 from synth.dataset import Source
-from synth.judge.sympy_audit import audit_record
+from synth.judge.audit_record import audit_record
+from synth.kernel import jit
 from synth.spec import preset
 from synth.store import writers
 from synth.world.vocabulary import FOLDER
@@ -102,6 +103,19 @@ def test_help_shows_an_example(command):
         assert option in done.stdout
 
 
+def test_what_has_to_be_compiled_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(jit, "ENABLED", True)
+    monkeypatch.setattr(jit, "_cache_folder", lambda module: str(tmp_path / module))
+    cli.say_when_compiling("judge.checker")
+    assert capsys.readouterr().err == "compiling synth.judge.checker, once: some minutes\n"
+    (tmp_path / "judge.checker" / "place").mkdir(parents=True)
+    (tmp_path / "judge.checker" / "place" / "kernel.nbc").touch()
+    cli.say_when_compiling("judge.checker")
+    monkeypatch.setattr(jit, "ENABLED", False)
+    cli.say_when_compiling("oracle.next_token")
+    assert capsys.readouterr().err == ""
+
+
 def test_the_command_of_the_readme_prints_pages(command):
     done = command("synth.generate", "--ops", "15")
     assert (done.returncode, done.stderr) == (0, "")
@@ -169,16 +183,17 @@ def test_files_do_not_depend_on_the_number_of_workers(command, tmp_path):
             tmp_path / name,
             timeout=250,
         )
-        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+        assert (done.returncode, done.stdout) == (0, f"1,200 problems in {tmp_path / name}\n"), done.stderr
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
     assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 1200
 
 
 def test_shards_from_the_command(here, capsys):
     generate.main(["--preset", "tiny", "--count", "12", "--out", "shards/"])
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out == "12 problems in shards/\n"
     assert json.loads((here / "shards" / "manifest.json").read_text())["documents"] == 12
     generate.main(["--preset", "tiny", "--count", "12", "--out", "shards/"])  # finished already: the same again
+    assert capsys.readouterr().out == "12 problems in shards/\n"
     line = refused(capsys, "--preset", "tiny", "--count", "13", "--out", "shards/")
     assert "documents=12, not 13; accepted" in line
 

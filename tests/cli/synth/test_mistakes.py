@@ -5,7 +5,7 @@ import json
 import pytest
 
 from synth import generate
-from synth.judge.sympy_audit import audit_record
+from synth.judge.audit_record import audit_record
 from synth.store.writers import read_shards
 
 

@@ -5,9 +5,9 @@ import pytest
 from scipy import stats
 
 from synth.dataset import Source
+from synth.judge.audit_record import audit_record
 from synth.judge.check_text import check_text
 from synth.judge.checker import EARLY, ENDED, LATE, MALFORMED, NEVER, NOT_READY, UNDETERMINED, check
-from synth.judge.sympy_audit import audit_record
 from synth.problem import arrays as P
 from synth.problem.arrays import INSTANCES, MISSING, SPLIT_BIN, dependencies
 from synth.problem.records import from_record, to_record

@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 from synth.dataset import Source
-from synth.judge.sympy_audit import audit_record
+from synth.judge.audit_record import audit_record
 from synth.problem import arrays as P
 from synth.problem.arrays import Problems, dependencies
 from synth.problem.records import from_record, to_record

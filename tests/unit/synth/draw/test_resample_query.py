@@ -7,7 +7,7 @@ import pytest
 
 from synth.dataset import Source
 from synth.draw.lengths import lengths, phrase_pieces
-from synth.judge.sympy_audit import audit_record
+from synth.judge.audit_record import audit_record
 from synth.problem.arrays import INSTANCES, SPLIT_BIN
 from synth.problem_source import test_cell_templates
 from synth.spec import preset

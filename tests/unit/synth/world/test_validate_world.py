@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from synth.dataset import Source
-from synth.judge.sympy_audit import audit_record
+from synth.judge.audit_record import audit_record
 from synth.problem.records import from_record
 from synth.spec import Spec, preset
 from synth.store import writers

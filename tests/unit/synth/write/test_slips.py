@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 
 from synth.dataset import Source
+from synth.judge.audit_record import audit_record
 from synth.judge.check_text import check_text
 from synth.judge.checker import KINDS, MALFORMED, RETRY, RIGHT, UNCORRECTED, check
-from synth.judge.sympy_audit import audit_record
 from synth.problem.arrays import dependencies
 from synth.spec import preset
 from synth.store import writers

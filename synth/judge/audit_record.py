@@ -1,9 +1,9 @@
 """Independent proof of one record from its JSON alone; `synth.audit` applies it to files.
 
-Nothing here uses the sampler, the writer or the checker. Values are exact integers in sympy, reduced only at the end;
-needed parameters are a walk from the query; the problem's text is written again, the solution's is read with regular
-expressions and every clause is computed, both in the phrases of the record's world (`Language`). What rests on a
-missing premise has no value (sympy's nan), and a slip is a clause that would hold with another result.
+Nothing here uses the sampler, the writer or the checker. Values are exact integers, reduced only at the end (the tests
+hold them against sympy's); needed parameters are a walk from the query; the problem's text is written again, the
+solution's is read with regular expressions and every clause is computed, both in the phrases of the record's world
+(`Language`). What rests on a missing premise has no value, and a slip is a clause that would hold with another result.
 """
 
 import hashlib
@@ -15,8 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sympy import Integer, Mod, nan
-
 from synth.problem.validate_record import abstract_terms, ancestors, factors, operations
 
 KEYS = {
@@ -27,6 +25,8 @@ KEYS = {
 OPTIONAL_KEYS = {"context", "context_recipe", "world"}
 CHECKS = ("record", "structure", "values", "needed", "operations", "problem text", "solution text", "mistakes")
 PARTS = ("stop", "define", "as", "so", "semicolon", "is", "plus", "minus", "times", "back", "undetermined")
+OPEN = object()
+LETTERS = re.compile("[A-Za-z]+")
 SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
 
@@ -63,33 +63,37 @@ def language_of(record: dict, own: str | None = None) -> Language:
     return language(own) if own and language(own).name == name else language(name)
 
 
-def total(parameter: dict, value: Callable[[str], Any]) -> Any:
-    """A parameter's expression with values put in, not reduced."""
+def total(parameter: dict, value: Callable[[str], int | None]) -> int | None:
+    """A parameter's expression with values put in, not reduced; None where one of them is None."""
     terms = []
     for term in parameter["terms"]:
-        terms.append(Integer(1))
+        terms.append(1)
         for factor in term:
-            terms[-1] *= value(factor)
-    result = terms[0] - terms[1] if parameter["combine"] == "difference" else sum(terms, Integer(0))
+            if (found := value(factor)) is None:
+                return None
+            terms[-1] *= found
+    result = terms[0] - terms[1] if parameter["combine"] == "difference" else sum(terms)
     if parameter["constant"] is None:
         return result
-    return SIGNS["*" if parameter["combine_constant"] == "mul" else "+"](Integer(parameter["constant"]), result)
+    return SIGNS["*" if parameter["combine_constant"] == "mul" else "+"](parameter["constant"], result)
 
 
 def evaluate(parameters: dict[str, dict], modulus: int) -> dict[str, int | None]:
     """Values of parameters given by name, exact to the last step, None where a premise is missing. Raises ValueError on
     a circular dependency."""
-    exact: dict[str, Any] = {}  # an Integer, or nan; None while its terms are being evaluated
+    exact: dict[str, Any] = {}  # an integer, None, or OPEN while its terms are being evaluated
 
     def visit(name: str) -> Any:
         if name not in exact:
-            exact[name] = None
-            exact[name] = total(parameters[name], visit) if parameters[name].get("given", True) else nan
-        if exact[name] is None:
+            exact[name] = OPEN
+            exact[name] = total(parameters[name], visit) if parameters[name].get("given", True) else None
+        if exact[name] is OPEN:
             raise ValueError(f"{name} depends on itself")
         return exact[name]
 
-    return {name: None if visit(name) is nan else int(Mod(visit(name), modulus)) for name in parameters}
+    for name in parameters:
+        visit(name)
+    return {name: None if exact[name] is None else exact[name] % modulus for name in parameters}
 
 
 def problem_text(record: dict, own: str | None = None) -> str:
@@ -111,14 +115,21 @@ def problem_text(record: dict, own: str | None = None) -> str:
     return "".join(question + sentences if record["order"] == "qp" else sentences + question)
 
 
-def steps(record: dict, own: str | None = None) -> list[tuple[str, str, list[str], bool]]:
+Step = tuple[str, str, list[str], bool]
+
+
+def steps(record: dict, own: str | None = None) -> list[Step]:
     """Sentences of the solution: (name, letter, clauses in plain signs, whether it is taken back). The letter is BACK
     when nothing else is said of the name. Raises ValueError on any other text."""
-    spoken = language_of(record, own)
-    *sentences, rest = spoken.end.split(record["solution"])
+    return _steps(language_of(record, own), record["solution"], record["missing"] is None)
+
+
+@lru_cache(maxsize=2)  # a record's sentences are asked for more than once
+def _steps(spoken: Language, text: str, complete: bool) -> list[Step]:
+    *sentences, rest = spoken.end.split(text)
     if rest:
         raise ValueError("the solution does not end with a full stop")
-    if record["missing"] is not None and sentences.pop() != spoken.phrases["undetermined"]:
+    if not complete and sentences.pop() != spoken.phrases["undetermined"]:
         raise ValueError("a premise is missing, but the solution does not say that the answer is undetermined")
     back = spoken.phrases["back"]
     out = []
@@ -137,13 +148,13 @@ def steps(record: dict, own: str | None = None) -> list[tuple[str, str, list[str
 def clause_holds(clause: str, modulus: int, letters: dict[str, int], reached: dict[str, set[str]]) -> bool:
     """Whether ` t = x + y = 3 + 4 = 0` is right, given the values of letters and the names they rest on; adds t."""
     target, *parts = clause.removeprefix(" so").strip().split(" = ")
-    reached[target] = {name for x in re.findall("[A-Za-z]+", parts[0]) for name in reached.get(x, ())}
-    numbers = re.sub("[A-Za-z]+", lambda m: str(letters.get(m[0], "?")), parts[0])
+    reached[target] = {name for x in LETTERS.findall(parts[0]) for name in reached.get(x, ())}
+    numbers = LETTERS.sub(lambda m: str(letters.get(m[0], "?")), parts[0])
     a, *rest = numbers.split()
-    value = SIGNS[rest[0]](Integer(int(a)), Integer(int(rest[1]))) if rest else Integer(int(a))
+    value = SIGNS[rest[0]](int(a), int(rest[1])) if rest else int(a)
     fresh, letters[target] = target not in letters, int(parts[-1])
     written = parts == [numbers] or parts == [parts[0], numbers] or parts == [parts[0], numbers, parts[-1]]
-    return fresh and written and int(Mod(value, modulus)) == int(parts[-1]) and (len(parts) == 3) == bool(rest)
+    return fresh and written and value % modulus == int(parts[-1]) and (len(parts) == 3) == bool(rest)
 
 
 def audit_solution(
@@ -175,7 +186,7 @@ def audit_solution(
         if unknown or name in written or not parameters[name].get("given", True):
             yield "solution text", f"{name} comes too early or again"
             return
-        expected = int(Mod(total(parameters[name], lambda n: Integer(written[n])), record["modulus"]))
+        expected = total(parameters[name], written.__getitem__) % record["modulus"]
         inside, reached = dict(letters), dict(means)
         *first, last = clauses
         if kind == "slip":
@@ -290,5 +301,5 @@ def identity(record: dict) -> tuple:
     rows = []
     for p in [p for p in record["parameters"] if p["kind"] == "instance"]:
         names = factors(p) if p["combine"] == "difference" else sorted(factors(p))
-        rows.append((p["name"], str(p["constant"]), p["combine_constant"], p["combine"], *names))
-    return (record["query"], *sorted(rows, key=str))
+        rows.append((p["name"], str(p["constant"]), str(p["combine_constant"]), str(p["combine"]), *names))
+    return (record["query"], *sorted(rows))
