@@ -177,7 +177,7 @@ class AskedTokens:
         text, whole, continued = (forward_flops(model.config, tokens) for tokens in read)
         metrics = {"floor": b.floor, "excess": loss.item() - b.floor, "targets": b.targets}
         return StepOutput(
-            loss, metrics, b.tokens, {"update": 3 * (text + whole - continued)}, documents=self.batches.documents
+            loss, metrics, b.tokens, {"update": 3 * (text + whole - continued)}, documents=self.batches.size
         )
 
 
