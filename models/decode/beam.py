@@ -18,14 +18,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from models.decode.cache import KVCache
 from models.decode.decoder import Decoder, prefill
-from models.decode.sampling import Samples, check_prompts
+from models.decode.sampling import Generators, Samples, check_prompts, uniforms
 from models.gpt import GPT
 
 
 @torch.no_grad()
 def beam_search(
     model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, *, beams: int = 4, length_penalty: float = 1.0,
-    eos: int, pad: int, generator: torch.Generator | None = None, max_rows: int = 128,
+    eos: int, pad: int, generator: Generators | None = None, max_rows: int = 128,
 ) -> Samples:  # fmt: skip
     """The best continuation of every prompt, in the form of `models.decode.sampling.sample`. `sampling_logprobs_BT` is
     zero: the probability of drawing a beam's text has no closed form. `max_rows` bounds the rows of a batch (prompts x
@@ -40,7 +40,8 @@ def beam_search(
     for start in range(0, len(order), size):
         rows = order[start : start + size]
         search = _Search(model, [list(prompts[row]) for row in rows], max_new_tokens, beams, length_penalty, eos)
-        while search.step(generator):
+        own = [generator[row] for row in rows] if isinstance(generator, Sequence) else generator
+        while search.step(own):
             pass
         found.update(zip(rows, (items[0][1:] for items in search.finished), strict=True))  # the best of each prompt
     texts, logprobs = zip(*(found[row] for row in range(len(prompts))), strict=True)
@@ -74,14 +75,14 @@ class _Search:
         self.done_P = torch.zeros(n, dtype=torch.bool, device=device)
         self.finished: list[list[tuple[float, list[int], list[float]]]] = [[] for _ in range(n)]
 
-    def step(self, generator: torch.Generator | None) -> bool:
+    def step(self, generator: Generators | None) -> bool:
         """Continue every beam by one token; False when all prompts are done."""
         n, beams, vocabulary = self.logp_PKV.shape
         total_PC = (self.score_PK[..., None] + self.logp_PKV).flatten(1)
         if generator is None:
             score_PC, chosen_PC = total_PC.topk(2 * beams, dim=-1)
         else:  # the largest after adding Gumbel noise: a draw without replacement
-            uniform_PC = torch.rand(total_PC.shape, generator=generator, device=generator.device).to(total_PC.device)
+            uniform_PC = uniforms(generator, *total_PC.shape, total_PC.device)
             noisy_PC = total_PC - (-uniform_PC.clamp(1e-20, 1 - 1e-7).log()).log()
             chosen_PC = noisy_PC.topk(2 * beams, dim=-1).indices
             score_PC, order_PC = total_PC.gather(1, chosen_PC).sort(-1, descending=True)

@@ -24,6 +24,9 @@ PREFILL_ROWS = 32  # different prompts of similar length in one prefill: more wo
 LEAVE_SHARE = 1 / 16  # finished rows leave the batch once they are this share of it, at the cost of moving as many
 
 
+Generators = torch.Generator | Sequence[torch.Generator]  # one for all prompts, or one for each
+
+
 class Samples(NamedTuple):
     """Continuations, on the model's device; behind a row's end `pad` and log-probabilities of 0."""
 
@@ -47,22 +50,22 @@ def finish_reason(finished: bool) -> str:
 @torch.no_grad()
 def sample(
     model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int, *, temperature: float = 1.0, top_k: int = 0,
-    top_p: float = 1.0, eos: int, pad: int, generator: torch.Generator | None = None, max_rows: int = 128,
+    top_p: float = 1.0, eos: int, pad: int, generator: Generators | None = None, max_rows: int = 128,
 ) -> Samples:  # fmt: skip
     """Continue every prompt until `eos` or for `max_new_tokens`.
 
     For several samples of a prompt, repeat it: repeats that enter the batch together are prefilled once. temperature 0
     takes the most likely token and needs no generator. top_k keeps the k most likely tokens (and ties; 0 keeps all),
     then top_p the smallest set of most likely tokens with this probability (Holtzman et al. 2020). The generator always
-    advances by one draw per prompt and possible new token. `max_rows` bounds the rows of the batch, hence memory; it
-    changes results only by rounding. Raises ValueError for a setting out of range, an empty prompt, or a prompt too
-    long for `max_new_tokens` in the model's context; FloatingPointError for logits that are not finite.
+    advances by one draw per prompt and possible new token; with one for each prompt, a prompt's draws are its own
+    wherever it stands. `max_rows` bounds the rows of the batch, hence memory; it changes results only by rounding.
+    Raises ValueError for a setting out of range, an empty prompt, or a prompt too long for `max_new_tokens` in the
+    model's context; FloatingPointError for logits that are not finite.
     """
     _check(temperature, top_k, top_p, generator, max_rows)
     check_prompts(model, prompts, max_new_tokens)
     if generator is not None and temperature > 0:
-        uniform_BT = torch.rand(len(prompts), max_new_tokens, generator=generator, device=generator.device)
-        uniform_BT = uniform_BT.to(model.embed.weight.device)
+        uniform_BT = uniforms(generator, len(prompts), max_new_tokens, model.embed.weight.device)
     settings = (temperature, top_k, top_p)
     batch = _Batch(model, prompts, max_new_tokens, eos, min(max_rows, len(prompts)))
     while batch.fill():
@@ -74,6 +77,13 @@ def sample(
             token_A1 = inverse_cdf_sample(sampling_AV, uniform_BT[batch.row_A, batch.step_A])
         batch.advance(token_A1, logp_AV, sampling_AV)
     return _results(batch, eos, pad)
+
+
+def uniforms(generator: Generators, rows: int, columns: int, device: torch.device) -> Tensor:
+    """Draws from [0, 1), float32[rows, columns]; with a generator for each row, each row from its own."""
+    if isinstance(generator, torch.Generator):
+        return torch.rand(rows, columns, generator=generator, device=generator.device).to(device)
+    return torch.stack([torch.rand(columns, generator=own, device=own.device) for own in generator]).to(device)
 
 
 class _Batch:
@@ -171,7 +181,7 @@ def token_logprobs(model: GPT, tokens_BT: Tensor) -> Tensor:
     return logp_BTV.gather(-1, tokens_BT[:, 1:, None])[..., 0]
 
 
-def _check(temperature: float, top_k: int, top_p: float, generator: torch.Generator | None, max_rows: int) -> None:
+def _check(temperature: float, top_k: int, top_p: float, generator: Generators | None, max_rows: int) -> None:
     has_generator = generator is not None or temperature == 0
     for name, value, right, expected in (
         ("temperature", temperature, temperature >= 0 and math.isfinite(temperature), "0 (greedy) or more"),

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.decode.beam import beam_search
-from models.decode.sampling import Samples, finish_reason, sample
+from models.decode.sampling import Generators, Samples, finish_reason, sample
 from models.gpt import GPT
 from synth.contexts.context_tokens import cut, render
 from synth.dataset import Source
@@ -144,11 +144,10 @@ def evaluate(
     budget = sampling.max_new_tokens or min(2 * longest, model.config.context - int(prompt_N.max()))
     tokens_NR = np.full((len(prompts), budget), encoding.pad, dtype=np.int64)
     length, finished = np.zeros(len(prompts), dtype=np.int64), np.zeros(len(prompts), dtype=bool)
-    order = np.argsort(prompt_N, kind="stable")
+    order, draws = np.argsort(prompt_N, kind="stable"), _generators(indices, sampling)
     for k in range(0, len(order), batch):
-        rows = order[k : k + batch]
-        generator = torch.Generator().manual_seed(key(sampling.seed, "evaluation", k))
-        out = _respond(model, [prompts[i] for i in rows], budget, sampling, encoding, generator)
+        rows = order[k : k + batch].tolist()
+        out = _respond(model, [prompts[i] for i in rows], budget, sampling, encoding, [draws[i] for i in rows])
         tokens_NR[rows, : out.tokens_BT.shape[1]] = out.tokens_BT.cpu().numpy()
         length[rows], finished[rows] = out.lengths_B.cpu().numpy(), out.finished_B.cpu().numpy()
     problems = documents.problems
@@ -157,7 +156,19 @@ def evaluate(
     return Evaluation(index, problems.ops, problems.answer, tokens_NR, length, finished, verdicts, documents)
 
 
-def _respond(model: GPT, prompts: list[list[int]], budget: int, how: Sampling, tokens: Encoding, generator) -> Samples:
+def _generators(indices: Sequence[int], how: Sampling) -> list[torch.Generator]:
+    """What the solution of each problem is drawn with, which belongs to the problem and to how often it was asked
+    before: neither the batch nor the other problems change its draws."""
+    asked, found = Counter(), []
+    for index in map(int, indices):
+        found.append(torch.Generator().manual_seed(key(how.seed, f"evaluation draw {asked[index]}", index)))
+        asked[index] += 1
+    return found
+
+
+def _respond(
+    model: GPT, prompts: list[list[int]], budget: int, how: Sampling, tokens: Encoding, generator: Generators
+) -> Samples:
     ends: dict[str, Any] = {"eos": tokens.eos, "pad": tokens.pad}
     if how.beams > 1:
         ends["generator"] = generator if how.temperature > 0 else None

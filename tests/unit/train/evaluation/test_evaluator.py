@@ -1,5 +1,7 @@
 """Evaluation: answers are matched to their problems, counts add up, and the held-out loss is what it says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from models.decode.sampling import Samples
 from models.gpt import GPT, GPTConfig
 from synth.oracle.next_token import Oracle
 from synth.store.files import read_json_lines
+from tests.helpers.untrained_models import SMALL_WORLD, perturbed
 from train.core.budget_and_ledger import TrainState
 from train.data.batches import DataConfig
 from train.evaluation import evaluator
@@ -202,3 +205,18 @@ def test_what_costs_samples_is_measured_only_when_asked_for():
     assert (
         not {key for key in bare if "pass" in key or "ood" in key or key == "more"} and 0.0 <= bare["eos_gold"] <= 1.0
     )
+
+
+@pytest.mark.parametrize("sampling", [Sampling(1.0), Sampling(1.0, beams=3), Sampling(0.7, top_k=5, top_p=0.9)])
+def test_draws_belong_to_the_problem_and_not_to_the_batch(sampling):
+    """Alone, in a batch, in another order, and beside other problems a problem is drawn the same solution; asked twice
+    it is drawn another one."""
+    model = perturbed(GPT(GPTConfig(SMALL_WORLD.spec().load_world().size, 1, 2, 8, 256), 0))
+    source = SMALL_WORLD.source("test")
+    sampling = replace(sampling, max_new_tokens=12)
+    whole = evaluate(model, source, [0, 1, 2, 3, 4, 0], sampling)
+    single = evaluate(model, source, [0, 1, 2, 3, 4, 0], sampling, batch=1)
+    assert (whole.tokens_NR == single.tokens_NR).all()
+    some = evaluate(model, source, [4, 0, 2], sampling)
+    assert (some.tokens_NR == whole.tokens_NR[[4, 0, 2]]).all()
+    assert (whole.tokens_NR[0] != whole.tokens_NR[5]).any()
