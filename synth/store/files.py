@@ -2,12 +2,14 @@
 
 Everything is written under a temporary name, flushed to the disk and renamed. In a JSON-lines file, which grows a line
 at a time, a last line without its newline was cut off by a kill: readers leave it out and the next append removes it.
+Errors name the file: OSError where it cannot be read or written, ValueError where its content is not what it should be.
 """
 
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,23 +17,37 @@ from pathlib import Path
 from typing import IO, Any
 
 BLOCK = 4096  # bytes read at once when looking for the last line of a file
+KEPT = 60  # characters of a name that its temporary name keeps: a file system allows 255 bytes
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` for a file or a folder, renamed to `path` when the block ends without an error. A
-    file at `path` is replaced; a folder must not be there yet. After an error nothing is left behind."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    file at `path` is replaced; a folder must not be there yet. After an error nothing is left behind. Raises OSError
+    with the name of `path`, also for what libraries raise in its place."""
+    temporary = path.with_name(f".{path.name[:KEPT]}.{os.getpid()}.tmp")
     try:
         yield temporary
         sync(temporary)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):
             temporary.unlink()
-        raise
+        if (number := _error_number(error, temporary)) is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
     sync(path.parent)
+
+
+def _error_number(error: BaseException, temporary: Path) -> int | None:
+    """The number of an error in writing a temporary file; None for other errors, and those that name another file."""
+    if isinstance(error, BrokenPipeError):
+        return None
+    if isinstance(error, OSError) and (error.filename is None or str(error.filename).startswith(str(temporary))):
+        return error.errno
+    rust = re.search(r"\(os error (\d+)\)", str(error)) if isinstance(error, Exception) else None
+    return int(rust[1]) if rust and not isinstance(error, OSError) else None
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
@@ -42,27 +58,89 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file, atomically. Raises ValueError for a number that is not finite (see `finite`)."""
-    atomic_write(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    atomic_write(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """The content of a JSON file. What UTF-8 cannot hold (bytes of a path in another encoding) is escaped."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(errors="backslashreplace")
 
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises OSError when it cannot be read, ValueError naming the file for bad JSON."""
+    return _parsed(path.read_bytes(), f"{path}: is")
+
+
+def _parsed(content: bytes, where: str) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: is not JSON ({error})") from error
+        return json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} not JSON ({error})") from error
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The records of a JSON-lines file without a torn last line; none where there is no file. Raises ValueError naming
-    the file when another line is not JSON."""
+    the file and the line when another line is no JSON object."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
+    records = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        records.append(record := _parsed(line, f"{path}: line {number} is"))
+        if not isinstance(record, dict):
+            raise ValueError(f"{path}: line {number} is no JSON object")
+    return records
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What is missing or of a wrong kind in here is the fault of this file or folder: raises ValueError naming it."""
     try:
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-    except ValueError as error:
-        raise ValueError(f"{path}: has a line that is not JSON ({error})") from error
+        yield
+    except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        what = f"no {error}" if isinstance(error, KeyError) else (str(error).splitlines() or [""])[0]
+        raise ValueError(f"{path}: is not as it was written ({type(error).__name__}: {what})") from error
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with `seal`, the hash of its other entries, which `unsealed` looks at."""
+    return {**record, "seal": _seal(record)}
+
+
+def unsealed(path: Path) -> dict[str, Any]:
+    """The object in a JSON file without its seal. Raises ValueError naming the file when it is no object, or not what
+    was sealed; files of earlier versions have no seal."""
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: holds no JSON object")
+    seal = record.pop("seal", None)
+    if seal is not None and seal != _seal(record):
+        raise ValueError(f"{path}: is damaged: its seal is not the hash of its content")
+    return record
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    content = json.loads(json.dumps(record))  # as it comes back
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class Record(dict):
+    """A JSON object of a file: what it lacks is a ValueError that names the file."""
+
+    def __init__(self, path: Path, content: Mapping[str, Any] | list[tuple[str, Any]] = ()) -> None:
+        super().__init__(content)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise ValueError(f"{self.path}: has no {key!r}")
+
+
+def as_record(path: Path, value: Any) -> Any:
+    """A JSON value with every object in it as a `Record` of this file."""
+    if isinstance(value, dict):
+        return Record(path, {key: as_record(path, item) for key, item in value.items()})
+    return [as_record(path, item) for item in value] if isinstance(value, list) else value
 
 
 def append_json_line(path: Path, record: Mapping[str, Any], durable: bool = True) -> None:
@@ -86,7 +164,7 @@ def last_json_line(path: Path) -> dict[str, Any]:
         end = _end_of_last_line(file)
         start = _end_of_last_line(file, max(0, end - 1))
         file.seek(start)
-        return json.loads(file.read(end - start)) if end else {}
+        return _parsed(file.read(end - start), f"{path}: its last line is") if end else {}
 
 
 def _end_of_last_line(file: IO[bytes], end: int | None = None) -> int:

@@ -18,7 +18,7 @@ from synth.dataset import Source
 from synth.documents import Documents
 from synth.problem.arrays import Problems, empty
 from synth.spec import Spec
-from synth.store.files import atomic_path, read_json, sha256, sync, write_json
+from synth.store.files import atomic_path, sealed, sha256, sync, unsealed, write_json
 from synth.store.records import CHUNK, lines
 
 SHARD_ARRAYS = Documents._fields[:-1]  # all but the problems
@@ -45,7 +45,7 @@ def write_shard(folder: Path, first: int, documents: Documents, table: Any) -> d
             pq.write_table(table, temporary / PARQUET)
         entry = {"name": folder.name, "first": first, "documents": len(documents), "tokens": len(documents.tokens)}
         entry["sha256"] = {f.name: sha256(f) for f in sorted(temporary.iterdir())}
-        write_json(temporary / "shard.json", entry)
+        write_json(temporary / "shard.json", sealed(entry))
         for file in temporary.iterdir():
             sync(file)
     return entry
@@ -120,7 +120,7 @@ def read_shards(folder: str | Path, verify: bool = False) -> Shards:
         state = "is not finished" if (folder / PARTIAL).is_file() else f"holds no {MANIFEST}"
         raise ValueError(f"{folder} {state}; accepted: a folder that synth.generate --out has finished")
     try:
-        shards = Shards(folder, read_json(folder / MANIFEST))
+        shards = Shards(folder, unsealed(folder / MANIFEST))
         len(shards)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder / MANIFEST} is no manifest of token shards ({error})") from None

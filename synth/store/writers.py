@@ -11,12 +11,14 @@ import fcntl
 import hashlib
 import io
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -31,7 +33,7 @@ from synth.spec import Spec
 from synth.store import data_card, shards
 from synth.store.columns import spec_hash
 from synth.store.encodings import PHRASE, encoding
-from synth.store.files import atomic_path, read_json, sha256, write_json
+from synth.store.files import KEPT, atomic_path, sealed, sha256, unsealed, write_json
 from synth.store.records import CHUNK, lines, record, records
 from synth.store.shards import Shards, read_shards
 from synth.world.vocabulary import path_of
@@ -132,27 +134,34 @@ def write_parquet(spec: Spec, seed: int, split: str, start: int, stop: int, work
 
 @contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
-    """A temporary file beside `target`, renamed to it on success and removed on failure. What a killed process left
-    under the temporary name is written over. Raises ValueError while another writes it."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    with _locked(temporary, str(target)):
+    """A temporary file beside `target`, renamed to it on success and removed on failure. Raises ValueError while
+    another process writes it, or when one has written it meanwhile."""
+    lock = target.with_name(f".{target.name[:KEPT]}.lock")
+    with _locked(lock, str(target)):
         try:
-            yield temporary
-            temporary.rename(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+            if target.exists():
+                raise ValueError(f"--out {target} exists already; accepted: a path that does not exist yet")
+            own = re.compile(rf"\.{re.escape(target.name[:KEPT])}\.(\d+\.)?tmp")
+            for left in target.parent.iterdir():  # by a process that was killed
+                if own.fullmatch(left.name):
+                    left.unlink()
+            with atomic_path(target) as temporary:
+                yield temporary
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 @contextmanager
 def _locked(path: Path, name: str) -> Iterator[None]:
-    """Hold a lock on a file for as long as this process lives. Raises ValueError when another process holds it."""
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"--out {name} is being written by another process; accepted: another path") from None
+    """Hold a lock on a file or a folder. Raises ValueError when another process holds it."""
+    file = os.open(path, os.O_RDONLY) if path.is_dir() else os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+    except BlockingIOError:
+        raise ValueError(f"--out {name} is being written by another process; accepted: another path") from None
+    finally:
+        os.close(file)
 
 
 @lru_cache(maxsize=1)
@@ -198,7 +207,9 @@ def write_shards(
     if (folder / shards.MANIFEST).is_file():
         (folder / shards.PARTIAL).unlink(missing_ok=True)
         return
-    with _locked(folder / shards.PARTIAL, out):
+    with _locked(folder, out):
+        if (folder / shards.MANIFEST).is_file():  # another process has finished it meanwhile
+            return
         for left in folder.glob(".*.tmp"):  # by a process that was killed
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         if tokens != PHRASE:
@@ -212,20 +223,27 @@ def write_shards(
         files = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
         names = [name for name in files if not name.startswith("shard-") and name != shards.PARTIAL]
         manifest["sha256"] = {name: sha256(folder / name) for name in names}
-        write_json(folder / shards.MANIFEST, manifest)
-        (folder / shards.PARTIAL).unlink()
+        write_json(folder / shards.MANIFEST, sealed(manifest))
+        (folder / shards.PARTIAL).unlink(missing_ok=True)
 
 
 def begin(folder: Path, plan: dict, parquet: bool | None) -> None:
     """Make the folder for a plan, or find that it holds the same one, begun or finished; ValueError otherwise."""
     if not folder.exists():  # made under another name, so that a folder without a plan is never one of ours
-        with atomic_path(folder) as temporary:
-            temporary.mkdir()
-            write_json(temporary / shards.PARTIAL, plan)
-    found = next((folder / name for name in (shards.MANIFEST, shards.PARTIAL) if (folder / name).is_file()), None)
-    if found is None:
-        raise ValueError(f"--out {folder} exists already; accepted: a new folder, or one that was begun with --out")
-    there = read_json(found)
+        try:
+            with atomic_path(folder) as temporary:
+                temporary.mkdir()
+                write_json(temporary / shards.PARTIAL, sealed(plan))
+        except OSError:
+            if not folder.is_dir():  # else another process has made it meanwhile
+                raise
+    found, there = None, {}
+    while there == {}:
+        found = next((folder / name for name in (shards.MANIFEST, shards.PARTIAL) if (folder / name).is_file()), None)
+        if found is None:
+            raise ValueError(f"--out {folder} exists already; accepted: a new folder, or one that was begun with --out")
+        with suppress(FileNotFoundError):  # the plan becomes the manifest when another process finishes
+            there = unsealed(found)
     if parquet is None and plan["parquet"]:  # without pyarrow it cannot go on with parquet, with it it can without
         plan["parquet"] = there.get("parquet", plan["parquet"])
     for key, new in json.loads(json.dumps(plan)).items():
@@ -247,7 +265,7 @@ def _write_missing(folder: Path, spec: Spec, plan: dict, workers: int, tokens: s
     entries = {}
     for path in spans:
         try:
-            entry = read_json(path / "shard.json")
+            entry = unsealed(path / "shard.json")
             shards.check_shard(path, entry["sha256"])
             entries[path] = entry
         except (OSError, ValueError, KeyError, TypeError):

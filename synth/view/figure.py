@@ -20,6 +20,7 @@ from scipy.optimize import isotonic_regression
 from synth.dataset import Source
 from synth.documents import SOLUTION_SEGMENT, Documents
 from synth.problem.arrays import INSTANCES, MISSING, N_SENTENCES, Problems, dependencies
+from synth.store.files import atomic_path
 from synth.world.vocabulary import DOES, HAVE, HOW_MANY, World
 
 COLUMN, ROW, VIRTUAL_ROW = 2.55, 0.76, 0.3  # inches between layers, nodes, and edges that only pass by
@@ -72,7 +73,9 @@ def draw(problem: Problems, world: World, order: list[int], path: str) -> None:
         _draw_box(axes, problem, s, kinds[s], layout.place[s], world, names[s], step)
     _draw_title(axes, problem, world, (left + 0.25, high + 0.82))
     _draw_legend(axes, (left + 0.25, low - 0.6), set(kinds.values()))
-    figure.savefig(path, metadata={"Date": None} if Path(path).suffix != ".png" else None)
+    kind = Path(path).suffix
+    with atomic_path(Path(path)) as temporary:
+        figure.savefig(temporary, format=kind[1:], metadata={"Date": None} if kind != ".png" else None)
 
 
 def shown(problem: Problems) -> list[int]:

@@ -81,7 +81,7 @@ def test_bad_json_names_the_file(tmp_path):
     with pytest.raises(ValueError, match=r"x\.json: is not JSON"):
         read_json(tmp_path / "x.json")
     (tmp_path / "x.jsonl").write_text('{"a": 1\n{"a": 2}\n')
-    with pytest.raises(ValueError, match=r"x\.jsonl: has a line that is not JSON"):
+    with pytest.raises(ValueError, match=r"x\.jsonl: line 1 is not JSON"):
         read_json_lines(tmp_path / "x.jsonl")
 
 
@@ -95,3 +95,35 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         (temporary / "file").write_text("x")
         raise RuntimeError
     assert [p.name for p in tmp_path.iterdir()] == ["good"]
+
+
+def test_an_error_in_writing_names_the_file_and_not_its_temporary_name(tmp_path):
+    """Also where a library in Rust raises what is no OSError, and for names as long as a file system allows."""
+    raised = [OSError(28, "No space left on device"), RuntimeError("Error: No space left on device (os error 28)")]
+    for error in raised:
+        with pytest.raises(OSError) as caught, atomic_path(tmp_path / "x.bin") as temporary:
+            temporary.write_bytes(b"half")
+            raise error
+        assert (caught.value.errno, caught.value.filename) == (28, str(tmp_path / "x.bin"))
+    with pytest.raises(FileNotFoundError) as caught:
+        atomic_write(tmp_path / "none" / "x", "")
+    assert caught.value.filename == str(tmp_path / "none" / "x")
+    atomic_write(tmp_path / ("y" * 250), "")
+    assert [p.name for p in tmp_path.iterdir()] == ["y" * 250]
+
+
+def test_a_seal_finds_any_change_and_old_files_have_none(tmp_path):
+    path, record = tmp_path / "x.json", {"a": [1, 2.5, None], "b": {"c": "é"}}
+    files.write_json(path, files.sealed(record))
+    assert files.unsealed(path) == record
+    path.write_text(path.read_text().replace("2.5", "2.6"))
+    with pytest.raises(ValueError, match=r"x\.json: is damaged"):
+        files.unsealed(path)
+    files.write_json(path, record)
+    assert files.unsealed(path) == record
+
+
+def test_bytes_of_a_path_in_another_encoding_come_back(tmp_path):
+    name = os.fsdecode(b"/data/\xff")
+    files.write_json(tmp_path / "x.json", {"path": name, "text": "é"})
+    assert read_json(tmp_path / "x.json") == {"path": name, "text": "é"}

@@ -1,6 +1,7 @@
 """Files of documents: the fixed keys of a record, shards and parquet that re-read equal, nothing half-written left."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from synth.documents import SOLUTION_SEGMENT, join
 from synth.spec import preset
 from synth.store import writers
 from synth.store.shards import SHARD_ARRAYS
+from tests.helpers.effort import effort
 from tests.helpers.run_folders import files_of
 
 # design, section 6: these keys are a promise to users
@@ -210,3 +212,35 @@ def test_solution_segment_is_what_is_exported():
     record = writers.record(source, documents, 0, 4)
     assert record["solution"] == source.world.decode(documents.tokens[documents.segment == SOLUTION_SEGMENT])
     assert record["id"].endswith("-0-data-train-4")
+
+
+@pytest.mark.parametrize("form", ["shards", "lines"])
+def test_of_writers_at_once_one_makes_it_and_the_others_say_so(tmp_path, form):
+    """Four forks write the same; the data are whole, and nothing else is left."""
+    write = {"shards": writers.write_shards, "lines": writers.write_lines}[form]
+    for turn in range(effort(3, 40)):
+        out, children = tmp_path / f"{turn}{'.jsonl' if form == 'lines' else ''}", []
+        for _ in range(4):
+            read, end = os.pipe()
+            if (pid := os.fork()) == 0:
+                try:
+                    write(SPEC, 0, "train", 0, 6, 1, str(out), **({"parquet": False} if form == "shards" else {}))
+                except ValueError as error:
+                    os.write(end, str(error).encode())
+                except BaseException as error:
+                    os.write(end, f"BUG {error!r}".encode())
+                os._exit(0)
+            os.close(end)
+            children.append((pid, read))
+        said = []
+        for pid, read in children:
+            os.waitpid(pid, 0)
+            with os.fdopen(read) as pipe:
+                said.append(pipe.read())
+        allowed = ("is being written by another process", "exists already")
+        assert all(not text or any(words in text for words in allowed) for text in said) and "" in said, said
+        if form == "shards":
+            assert len(list(writers.read_shards(out, verify=True).records())) == 6
+        else:
+            assert len(out.read_text().splitlines()) == 6
+    assert not [p for p in tmp_path.rglob("*") if p.name.endswith((".tmp", ".lock"))]
