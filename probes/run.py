@@ -20,12 +20,11 @@ from collections.abc import Sequence
 
 from models.gpt import GPT
 from probes.analyses import capability, collapse, futures, merge, premise, provenance, recovery, signal
-from probes.runs import check_vocabulary, checkpoint, open_run, plain, run_entry, set_up
+from probes.runs import Run, check_vocabulary, checkpoint, open_run, plain, run_entry, set_up
 from probes.settings import ProbeConfig
 from probes.tasks import export, layers, mistakes
 from probes.tasks.published import beside
 from probes.tasks.task import Task
-from synth.store.files import read_json
 
 ANALYSES = (signal, provenance, capability, recovery, futures, premise, merge, collapse)
 TASKS: dict[str, Task] = {m.TASK.config.task: m.TASK for m in (layers, mistakes, export, *ANALYSES)}
@@ -53,7 +52,7 @@ def main(config: ProbeConfig) -> None:
             if not run.resumed:  # a refusal leaves nothing behind
                 shutil.rmtree(run.path)
             raise
-    summary = read_json(run.path / "summary.json")
+    summary = Run(run.path).summary
     print("\n".join([task.text(summary), *beside(summary, config.data.spec())]))
     print(run.path)
     run.close()

@@ -20,7 +20,7 @@ import yaml
 from synth.cli import Parser, fail, print_lines
 from synth.entry import run_command
 from synth.ranges import settings
-from synth.store.files import atomic_write
+from synth.store.files import atomic_write, naming
 from train.config.compose import CONFIGS
 from train.config.schema import build
 from train.report.estimates import or_none
@@ -106,8 +106,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     folders = {plan.parent for plan in parser.parse_args(argv).runs.glob(f"*/{PLANS}")}
     try:
         claims = read(text := FILE.read_text(encoding="utf-8"))
-        for experiments in (load([folder]) for folder in sorted(folders)):
-            claims = [(title, claim.judged(experiments)) for title, claim in claims]
+        for folder in sorted(folders):
+            with naming(folder):
+                experiments = load([folder])
+                claims = [(title, claim.judged(experiments)) for title, claim in claims]
     except (ValueError, TypeError) as error:
         fail(str(error))
     results = iter(claims)

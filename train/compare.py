@@ -14,6 +14,7 @@ from pathlib import Path
 
 from synth.cli import Parser, fail, print_lines
 from synth.entry import run_command
+from synth.store.files import naming
 from train.runs.results import Run, differences, full_accuracy, is_number, is_run
 from train.tables import Table, format_amount, format_interval
 
@@ -60,7 +61,9 @@ def rows_of(runs: Sequence[Run]) -> list[dict[str, str]]:
     for kind in dict.fromkeys(run.kind for run in runs):
         alike = [run for run in runs if run.kind == kind]
         found = zip(alike, differences(alike, seeds=True), strict=True)
-        rows += [row(run) | {"differs": " ".join(settings)} for run, settings in found]
+        for run, settings in found:
+            with naming(run.folder):
+                rows.append(row(run) | {"differs": " ".join(settings)})
     return rows
 
 

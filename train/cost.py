@@ -20,6 +20,7 @@ from models.sizes import read_sizes
 from synth.cli import Parser, fail
 from synth.entry import run_command
 from synth.spec import preset
+from synth.store.files import naming
 from train.runs.results import Run, is_run
 from train.tables import Table
 
@@ -45,7 +46,8 @@ def measured(runs: Sequence[Run], tokens: float, machine: float | None) -> Table
     """The second table: the rates of runs while they updated weights, and the days of the tokens at that rate."""
     rows = []
     for run in runs:
-        spent = {column: run.ledger.get(column, {}).get("update", 0.0) for column in ("tokens", "flops", "seconds")}
+        with naming(run.folder / "ledger.json"):
+            spent = {column: run.ledger.get(column, {}).get("update", 0.0) for column in ("tokens", "flops", "seconds")}
         if not spent["seconds"]:
             continue
         speed, rate = spent["tokens"] / spent["seconds"], spent["flops"] / spent["seconds"]

@@ -23,7 +23,6 @@ from models.gpt import GPT
 from synth.contexts.context_tokens import parse
 from synth.dataset import Source
 from synth.ranges import Count, Positive, settings
-from synth.store.files import read_json
 from train.config.compose import REQUIRED, plain, run_entry
 from train.core import checkpoint
 from train.core.checkpoint import take_data
@@ -78,7 +77,7 @@ def main(config: EvaluateConfig) -> None:
     if not run.complete:
         summary = measure(config, model, data.source(config.split, "evaluation"), harder, run.path)
         run.write_json("summary.json", summary)
-    print(table(read_json(run.path / "summary.json")))
+    print(table(Run(run.path).summary))
     trained = described(notes.get("data") or {})
     other = "" if trained == described(plain(config.data)) else f" (it was trained on {trained})"
     print(outcome(Run(run.path)) + other)

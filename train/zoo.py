@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from synth.store.files import atomic_path, atomic_write, read_json, sha256, write_json, write_json_lines
+from synth.store.files import as_record, atomic_path, atomic_write, read_json, sha256, write_json, write_json_lines
 from train.config.compose import run_entry
 from train.core import checkpoint
+from train.runs import checksums
 from train.runs.results import Run, counts
 from train.statistics import wilson
 from train.tables import Table, format_interval
@@ -57,9 +58,10 @@ def row(name: str) -> list[str]:
     """A model's row of the list. Raises ValueError when its files have changed."""
     step = checkpoint.find(f"zoo/{name}")
     folder = step.parent.parent
+    checksums.check(folder)
     if checkpoint.latest(folder) != step:
         raise ValueError(f"zoo/{name}: its files are not the ones that were put there; accepted: a fresh checkout")
-    card = read_json(folder / "card.json")
+    card = as_record(folder / "card.json", read_json(folder / "card.json"))
     right, n = card["right"], card["n"]
     rate = f"{format_interval(wilson(right, n))} n={n}"
     return [name, f"{card['parameters']:,}", f"{card['tokens'] / 1e6:.1f}M", rate, card["about"]]
@@ -103,6 +105,7 @@ def _write(folder: Path, step: Path, run: Run, evaluation: Run, config: ZooConfi
     card = card_of(run, evaluation, hashes, config)
     write_json(folder / "card.json", card)
     atomic_write(folder / "README.md", page(str(config.name), card))
+    checksums.write(folder, checksums.of_files(folder, unlisted=()))
 
 
 def card_of(run: Run, evaluation: Run, hashes: dict[str, str], config: ZooConfig) -> dict[str, Any]:

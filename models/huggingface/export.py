@@ -146,12 +146,17 @@ def _from_pretrained(auto_class: Any, folder: Path, **settings: Any) -> Any:
     _model_type(folder)
     with _quiet():
         try:
-            hf_model, info = auto_class.from_pretrained(folder, dtype="auto", output_loading_info=True, **settings)
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"folder={folder}: cannot be read ({str(error).splitlines()[0]})") from error
+            settings |= {"dtype": "auto", "output_loading_info": True, "use_safetensors": True}  # nothing is unpickled
+            hf_model, info = auto_class.from_pretrained(folder, **settings)
+        except (OSError, SafetensorError, RuntimeError, TypeError, ValueError, KeyError) as error:
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"folder={folder}: cannot be read ({why[:200]})") from error
     for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[fault]:
             raise ValueError(f"folder={folder}: {fault.replace('_', ' ')} in its weights: {sorted(info[fault])[0]}")
+    for name, tensor in hf_model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"folder={folder}: {name} is not finite; accepted: a model of finite numbers")
     return hf_model.eval()
 
 

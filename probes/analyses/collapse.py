@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -33,7 +32,6 @@ from probes.settings import ProbeConfig
 from probes.tables import Row, Rows, cells, percent_axis, plot_intervals
 from probes.tasks.task import Models, Summary, task_of
 from synth.ranges import BadSetting, Count, Filled, OneOf, Positive, settings
-from synth.store.files import read_json_lines
 
 
 @settings
@@ -70,13 +68,12 @@ def check(config: ProbeConfig) -> None:
 
 def checkpoints_of(run: Path, most: int) -> dict[int, Path]:
     """Step -> checkpoint, in order: the student as step 0 where it is still there, then those that the run kept."""
-    settings = run / "config.yaml"
-    config = yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    config = runs.Run(run).config
     found = {}
     if config.get("student"):
         with suppress(ValueError):  # a model that the zoo no longer has
             found[0] = checkpoint.expand_zoo_path(config["student"], "student")
-    found |= {line["step"]: run / line["path"] for line in read_json_lines(run / checkpoint.INDEX)}
+    found |= {line["step"]: run / line["path"] for line in checkpoint.index_lines(run)}
     steps = sorted(step for step, path in found.items() if path.exists())
     if len(steps) < 2:
         raise ValueError(f"model={run}: has {len(steps)} checkpoints; accepted: two or more, of a run with out.keep=0")
@@ -111,7 +108,7 @@ def run(config: ProbeConfig, c: Settings, models: Models, log: ResumeLog) -> dic
                 lambda label, step=step: answers(step, f" {label}"),
             )  # fmt: skip
             steered += [{"step": step} | row for row in found]
-    logged = read_json_lines(Path(config.model) / "metrics.jsonl")
+    logged = runs.Run(Path(config.model)).metrics
     layers = [fading(rows, *place, "own") for place in dict.fromkeys((row["state"], row["layer"]) for row in rows)]
     tables = {"probes": rows, "behaviour": behaviour, "order": fading_order(rows, logged), "layers": layers}
     by_key = {key: [line for line in logged if line.get(key) is not None] for key in runs.HEALTH}

@@ -24,11 +24,11 @@ from probes.queries.table import Queries, draw_split
 from probes.readout.activations import RESIDUAL, chosen_sites, layer_of, names_in_line, read
 from probes.readout.controls import majority
 from probes.readout.linear import LinearProbes, fit_probes
-from probes.runs import ClusterBootstrap, Estimate
+from probes.runs import ClusterBootstrap, Estimate, Run
 from synth.dataset import Source
 from synth.documents import Documents
 from synth.ranges import AboveZero, BadSetting, Count, Filled, OneOf, Range, settings
-from synth.store.files import read_json
+from synth.store.files import naming
 from synth.world.vocabulary import World
 
 ASKED = tuple(name for name, task in TASKS.items() if not task.pairs)
@@ -86,7 +86,9 @@ def places(model: GPT, config: ReadoutConfig, run: str | None = None) -> dict[st
     summary = Path(run) / "summary.json"
     if not summary.is_file():
         raise ValueError(f"probe={run}: holds no summary.json; {PROBES}")
-    rows = [row for row in read_json(summary).get("results", []) if row.get("probe") == "linear" and "l2" in row]
+    with naming(summary):
+        rows = [row for row in Run(Path(run)).summary.get("results", []) if row.get("probe") == "linear"]
+        rows = [row for row in rows if "l2" in row]
     if not rows:
         raise ValueError(f"probe={run}: has no linear probe; {PROBES}")
     for row in sorted(rows, key=lambda row: row["validation"]):  # of each task the best one stays

@@ -2,14 +2,18 @@
 
     checkpoints/step-N/model.safetensors   weights
                        optimizer.pt        moments (and the objective's own state), loadable without pickle
-                       state.json          step, ledger, model config, notes, versions
+                       state.json          step, ledger, model config, notes, versions, hashes of the other two
+                                           and of the logs so far, and a hash of all this
     checkpoints.jsonl                      one line a save, with the sha256 of each file
 
 Reading takes the last line whose files have these hashes, and warns of each line that it skips. Weights go to disk and
-back without a change of one bit. `zoo/NAME` is a model that comes with the code (train/zoo.py), without its moments.
+back without a change of one bit; those that are not finite are neither written nor read, and nothing that would have
+to be unpickled is. `zoo/NAME` is a model that comes with the code (train/zoo.py), without its moments.
 """
 
 import io
+import json
+import pickle
 import shutil
 import sys
 from collections.abc import Mapping
@@ -27,18 +31,20 @@ from torch import nn
 import models
 from models.flops import n_params
 from models.gpt import GPT, GPTConfig
-from synth.store.files import append_json_line, read_json, read_json_lines, sha256, sync, write_json
+from synth.store.files import append_json_line, naming, sealed, sha256, sync, unsealed, write_json
 from train.config.schema import merge
 from train.core.budget_and_ledger import TrainState
 from train.core.distributed import shard_like, sharded
 from train.core.lora import has_lora
 from train.core.optimizer import OptimConfig, Optimizer
 from train.data.batches import DataConfig
+from train.runs import checksums
 from train.runs.run_folder import RunFolder
 
 INDEX = "checkpoints.jsonl"
 FILES = WEIGHTS, OPTIMIZER, STATE = ("model.safetensors", "optimizer.pt", "state.json")
 MODEL_FILES = (WEIGHTS, STATE)  # what readers of the weights need
+LOGS = ("metrics.jsonl", "samples.jsonl")  # of which a checkpoint notes what was there when it was written
 ZOO = Path(models.__file__).resolve().parent / "zoo"
 
 
@@ -55,14 +61,17 @@ def save(
     """Writes checkpoints/step-N for `state.step` and keeps the `keep` newest (0: all) and that of step `best`.
 
     notes: JSON that readers of the weights need (the data's vocabulary). objective: the objective's state_dict.
-    Raises ValueError when it cannot be written; the checkpoints before it stay.
+    Raises ValueError when it cannot be written, FloatingPointError for weights that are not finite; the checkpoints
+    before it stay.
     """
+    if (name := not_finite(model)) is not None:
+        raise FloatingPointError(f"step {state.step}: {name} is not finite; nothing is written, {run} stays as it was")
     folder = run / "checkpoints"
     folder.mkdir(exist_ok=True)
     remove_leftovers(run)
     temporary, final = folder / f".step-{state.step}.tmp", folder / f"step-{state.step}"
     try:
-        _write(temporary, model, optimizer, state, notes, objective)
+        _write(temporary, model, optimizer, state, notes, objective, logs_of(run))
     except (OSError, SafetensorError) as error:
         free = shutil.disk_usage(folder).free
         shutil.rmtree(temporary, ignore_errors=True)
@@ -76,7 +85,7 @@ def save(
     sync(folder)
     hashes = {name: sha256(final / name) for name in FILES}
     append_json_line(run / INDEX, {"step": state.step, "path": f"checkpoints/{final.name}", "sha256": hashes})
-    folders = list(dict.fromkeys(line["path"] for line in reversed(read_json_lines(run / INDEX))))
+    folders = list(dict.fromkeys(line["path"] for line in reversed(index_lines(run))))
     for path in folders[keep:] if keep else []:
         if (run / path).exists() and path != f"checkpoints/step-{best}":
             _remove(run / path)
@@ -85,7 +94,7 @@ def save(
 
 def choose(run: Path, step: int) -> None:
     """Makes the checkpoint of this step the run's newest one, for all who read the run."""
-    lines = read_json_lines(run / INDEX)
+    lines = index_lines(run)
     if lines[-1]["step"] != step:
         append_json_line(run / INDEX, next(line for line in reversed(lines) if line["step"] == step))
 
@@ -106,7 +115,36 @@ def remove_leftovers(run: Path) -> None:
         shutil.rmtree(leftover)
 
 
-def _write(folder: Path, model: nn.Module, optimizer: Any, state: TrainState, notes: Any, objective: Any) -> None:
+def not_finite(model: nn.Module) -> str | None:
+    """The name of the first tensor of a model with a number that is not finite; None where there is none."""
+    return next((name for name, tensor in model.state_dict().items() if not torch.isfinite(tensor).all()), None)
+
+
+def logs_of(run: Path) -> dict[str, dict[str, Any]]:
+    """Size and hash of each log of a run as it is now."""
+    contents = {name: (run / name).read_bytes() for name in LOGS if (run / name).is_file()}
+    return {name: {"bytes": len(text), "sha256": checksums.digest(text)} for name, text in contents.items()}
+
+
+def _check_logs(run: Path, state: Mapping[str, Any], step: int) -> None:
+    """Raises ValueError when a log does not begin as it was when the checkpoint of this state was written. A log that
+    was begun anew after it (the rollouts of an evaluation) says so in its first line."""
+    for name, noted in state.get("logs", {}).items():
+        path = run / name
+        text = path.read_bytes() if path.is_file() else b""
+        if not text:
+            print(f"warning: {path}: is not there; it begins anew at step {step}", file=sys.stderr)
+        elif checksums.digest(text[: noted["bytes"]]) != noted["sha256"]:
+            with naming(path):
+                begun = json.loads(text.partition(b"\n")[0])["step"]
+            if begun <= step:
+                accepted = f"accepted: the file as it was; or none, then it begins anew at step {step}"
+                raise ValueError(f"{path}: is damaged: it is not as it was at step {step}; {accepted}")
+
+
+def _write(
+    folder: Path, model: nn.Module, optimizer: Any, state: TrainState, notes: Any, objective: Any, logs: Any
+) -> None:
     """Writes the files of a checkpoint into a new folder and flushes them to the disk."""
     folder.mkdir()
     save_weights(model, str(folder / WEIGHTS), metadata={"format": "pt"})
@@ -115,14 +153,16 @@ def _write(folder: Path, model: nn.Module, optimizer: Any, state: TrainState, no
     (folder / OPTIMIZER).write_bytes(moments.getbuffer())
     config = getattr(model, "config", None)
     record = {"state": state.state_dict(), "model": asdict(cast(Any, config)) if is_dataclass(config) else None}
-    write_json(folder / STATE, record | {"notes": dict(notes or {}), "versions": {"torch": torch.__version__}})
+    record |= {"notes": dict(notes or {}), "versions": {"torch": torch.__version__}, "logs": logs}
+    record["sha256"] = {name: sha256(folder / name) for name in (WEIGHTS, OPTIMIZER)}
+    write_json(folder / STATE, sealed(record))
     for path in (*(folder / name for name in FILES), folder):
         sync(path)
 
 
 def latest(run: Path) -> Path | None:
     """The newest checkpoint of a run whose files have the hashes of the index; None when there is none."""
-    for line in reversed(read_json_lines(run / INDEX)):
+    for line in reversed(index_lines(run)):
         folder = run / line["path"]
         damaged = [name for name, digest in line["sha256"].items() if not _matches(folder / name, digest)]
         if not damaged:
@@ -133,18 +173,62 @@ def latest(run: Path) -> Path | None:
     return None
 
 
+def index_lines(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's index that can be read, with a warning for each other; none where there is no file."""
+    path = run / INDEX
+    if not path.is_file():
+        return []
+    checksums.check(run, INDEX)
+    lines = []
+    for number, text in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            line = json.loads(text)
+            if not (isinstance(line["step"], int) and isinstance(line["path"], str) and dict(line["sha256"])):
+                raise TypeError("a line with step, path and sha256 is wanted")
+            lines.append(line)
+        except (ValueError, LookupError, TypeError, RecursionError):
+            print(f"warning: {path}: line {number} is damaged; passing over it", file=sys.stderr)
+    return lines
+
+
+def to_resume(run: Path) -> Path | None:
+    """The checkpoint that a run goes on from; None where it begins. Raises ValueError when it has checkpoints and all
+    of them are damaged: nothing is thrown away by starting again."""
+    found, path = latest(run), run / INDEX
+    if found is None and path.is_file() and path.stat().st_size and any((run / "checkpoints").glob("step-*")):
+        raise ValueError(
+            f"{path}: none of its checkpoints is as it was written; accepted: their files as they were; or a new folder"
+        )
+    return found
+
+
 def restore(folder: Path, model: nn.Module, optimizer: Any, state: TrainState) -> dict[str, Any]:
-    """Fills model, optimiser and state from a step folder; returns the objective's state."""
-    if sharded(model):
-        own, tensors = model.state_dict(), load_file(str(folder / WEIGHTS))
-        model.load_state_dict({name: shard_like(tensor, own[name]) for name, tensor in tensors.items()})
-    elif not has_lora(model):  # with LoRA the weights are those of `init` and the updates are in the optimiser's file
-        load_weights(model, str(folder / WEIGHTS))
+    """Fills model, optimiser and state from a step folder; returns the objective's state. Raises ValueError naming the
+    file that cannot be read."""
+    record = _state(folder)
     device = next(model.parameters()).device
-    moments = torch.load(folder / OPTIMIZER, map_location=device, weights_only=True)
-    optimizer.load_state_dict(moments["optimizer"])
-    state.load_state_dict(read_json(folder / STATE)["state"])
-    return moments["objective"]
+    try:
+        if sharded(model):
+            own, tensors = model.state_dict(), load_file(str(folder / WEIGHTS))
+            model.load_state_dict({name: shard_like(tensor, own[name]) for name, tensor in tensors.items()})
+        elif not has_lora(model):  # with LoRA the weights are those of `init`, the updates are in the optimiser's file
+            load_weights(model, str(folder / WEIGHTS))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{folder / WEIGHTS}: cannot be read ({str(error).splitlines()[0]})") from error
+    try:
+        moments = torch.load(folder / OPTIMIZER, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError) as error:
+        what = (
+            "it holds more than tensors and numbers" if isinstance(error, pickle.UnpicklingError) else "it is damaged"
+        )
+        raise ValueError(f"{folder / OPTIMIZER}: cannot be read ({what}); accepted: the file as it was") from error
+    with naming(folder / OPTIMIZER):
+        optimizer.load_state_dict(moments["optimizer"])
+        remembered = moments["objective"]
+    with naming(folder / STATE):
+        state.load_state_dict(record["state"])
+    _check_logs(folder.parent.parent, record, state.step)
+    return remembered
 
 
 def find(path: str | Path, setting: str = "checkpoint") -> Path:
@@ -161,6 +245,10 @@ def find(path: str | Path, setting: str = "checkpoint") -> Path:
     found = latest(path) if path.is_dir() else None
     if found is None:
         raise ValueError(f"{setting}={path}: holds no complete checkpoint; {accepted}")
+    newest = path / index_lines(path)[-1]["path"]
+    if found != newest and (path / checksums.SUMMARY).is_file():
+        what = f"the run is complete and its checkpoint {newest.name} is damaged; the one before it is {found}"
+        raise ValueError(f"{setting}={path}: {what}; accepted: the files as they were, or that one by its name")
     return found
 
 
@@ -190,7 +278,9 @@ def load_model(path: str | Path, setting: str = "checkpoint", device: str | torc
     try:
         model = GPT(GPTConfig(**config))
         load_weights(model, str(folder / WEIGHTS))
-    except (SafetensorError, RuntimeError, TypeError) as error:
+        if (name := not_finite(model)) is not None:
+            raise ValueError(f"{name} is not finite")
+    except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
         raise _unreadable(WEIGHTS, path, setting, error) from error
     return model.to(device).eval()
 
@@ -221,10 +311,23 @@ def weights_digest(path: str | Path, setting: str = "checkpoint") -> str:
 def _record(folder: Path, path: str | Path, setting: str) -> dict[str, Any]:
     """The state.json of a step folder, which may be damaged where the folder was copied without its run's index."""
     try:
-        record = read_json(folder / STATE)
-        return {"model": record["model"], "notes": record["notes"]}
+        record = _state(folder)
+        return {"model": record["model"], "notes": dict(record["notes"])}
     except (ValueError, KeyError, TypeError) as error:
-        raise _unreadable(STATE, path, setting, error) from error
+        name = next((name for name in FILES if str(folder / name) in str(error)), STATE)
+        raise _unreadable(name, path, setting, error) from error
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """The content of state.json. Raises ValueError when it, or a file that it has the hash of, is not as it was."""
+    path = folder / STATE
+    with naming(path):
+        record = unsealed(path)
+        hashes = dict(record.get("sha256", {}))
+    for name, digest in hashes.items():
+        if (folder / name).is_file() and not _matches(folder / name, digest):
+            raise ValueError(f"{folder / name}: is damaged: its sha256 is not that in {STATE}")
+    return record
 
 
 def _unreadable(name: str, path: str | Path, setting: str, error: Exception) -> ValueError:
@@ -234,7 +337,7 @@ def _unreadable(name: str, path: str | Path, setting: str, error: Exception) -> 
 
 def _damaged(step: Path) -> bool:
     """Whether the contents of a step folder are not those that its run's index says."""
-    lines = [line for line in read_json_lines(step.parent.parent / INDEX) if Path(line["path"]).name == step.name]
+    lines = [line for line in index_lines(step.parent.parent) if Path(line["path"]).name == step.name]
     return bool(lines) and not all(_matches(step / name, h) for name, h in lines[-1]["sha256"].items())
 
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from models.flops import n_params
 from models.gpt import GPT
-from synth.store.files import finite, read_json_lines, write_json_lines
+from synth.store.files import finite, naming, read_json_lines, write_json_lines
 from train.core import checkpoint
 from train.core.budget_and_ledger import Budget, Diverged, TrainState
 from train.core.distributed import Group, full_model
@@ -149,7 +149,7 @@ class _Training:
         """Loads the last checkpoint, if there is one."""
         if self.group.is_main:
             checkpoint.remove_leftovers(self.run.path)
-        if (found := checkpoint.latest(self.run.path)) is not None:
+        if (found := checkpoint.to_resume(self.run.path)) is not None:
             objective_state = checkpoint.restore(found, self.model, self.optimizer, self.state)
             if isinstance(self.objective, Stateful):
                 self.objective.load_state_dict(objective_state)
@@ -251,7 +251,8 @@ class MetricsLog:
     def __init__(self, run: RunFolder, state: TrainState, budget: Budget, quiet: bool = False):
         self.run, self.budget, self.quiet = run, budget, quiet
         path = Path(os.devnull) if quiet else run.path / "metrics.jsonl"
-        kept = [line for line in read_json_lines(path) if line["step"] <= state.step]
+        with naming(path):
+            kept = [line for line in read_json_lines(path) if line["step"] <= state.step]
         if path.is_file():
             write_json_lines(path, kept)
         self.last_step = kept[-1]["step"] if kept else -1

@@ -18,13 +18,13 @@ import torch
 from models.gpt import GPT
 from synth.dataset import Source
 from synth.ranges import AboveZero, Positive, Range, settings
-from synth.store.files import read_json
 from train.config.compose import REQUIRED, plain, run_entry
 from train.core import checkpoint
 from train.core.torch_setup import set_up
 from train.data.batches import DataConfig, check_vocabulary
 from train.evaluation.evaluator import Evaluation, PassConfig, evaluate, rate, sample_solutions
 from train.opd.rollouts import NO_ANSWER, generation_flops
+from train.runs.results import Run
 from train.runs.run_folder import OutConfig, open_run
 from train.tables import Table
 
@@ -97,7 +97,7 @@ def main(config: BaselinesConfig) -> None:
         run.write_json("summary.json", {"strategies": rows, "n": config.problems})
     rows = [
         [row["strategy"], f"{row['rate']:.1%} [{row['low']:.1%}, {row['high']:.1%}]", f"{row['flops']:.2e}"]
-        for row in read_json(run.path / "summary.json")["strategies"]
+        for row in Run(run.path).summary["strategies"]
     ]
     print(Table(["strategy", "answer right [95%]", "FLOPs a problem"], rows).text("lr"))
     print(run.path)

@@ -10,6 +10,7 @@ Every stage writes the path of its run folder to `out.path_file`.
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from synth.kernel.rng import key
-from synth.store.files import read_json, write_json
+from synth.store.files import naming, read_json, write_json
 from train.config.schema import as_arguments
 from train.recipes import stage_process
 from train.recipes.progress import ProgressDisplay
@@ -92,7 +93,8 @@ class PlanFile:
     """One seed of a recipe as a JSON file: facts about it, and for each stage its run folder and fingerprint."""
 
     def __init__(self, path: Path, facts: Mapping[str, Any], stages: list[Stage]):
-        before = {row["name"]: row for row in read_json(path).get("stages", [])} if path.is_file() else {}
+        with naming(path):
+            before = {row["name"]: row for row in read_json(path).get("stages", [])} if path.is_file() else {}
         self.path, self.facts = path, dict(facts)
         self.rows = {
             stage.name: {k: v for k, v in before.get(stage.name, {}).items() if k in ("folder", "fingerprint", "argv")}
@@ -135,7 +137,7 @@ class _Job:
     @property
     def folder(self) -> Path | None:
         """The run folder, once the stage has opened it."""
-        return Path(self.path_file.read_text(encoding="utf-8").strip()) if self.path_file.is_file() else None
+        return Path(os.fsdecode(self.path_file.read_bytes()).strip()) if self.path_file.is_file() else None
 
     def result(self) -> Path:
         """The run folder of an ended stage. Raises StageFailed when it did not succeed."""

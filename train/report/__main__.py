@@ -11,6 +11,7 @@ from pathlib import Path
 
 from synth.cli import Parser, fail, print_lines
 from synth.entry import run_command
+from synth.store.files import naming
 from train.report import build
 
 
@@ -21,7 +22,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write; needed for several runs")
     arguments = parser.parse_args(argv)
     try:
-        print_lines([str(build(arguments.runs, arguments.out))])
+        with naming(Path(", ".join(map(str, arguments.runs)))):
+            print_lines([str(build(arguments.runs, arguments.out))])
     except ValueError as error:
         fail(str(error))
     return 0

@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 import yaml
+from yaml.representer import SafeRepresenter
 
-from synth.store.files import read_json, read_json_lines
+from synth.store.files import Record, as_record, naming, read_json, read_json_lines
+from train.runs import checksums
 from train.statistics import Estimate, wilson
 from train.tables import format_amount, format_interval
 
+yaml.SafeDumper.add_representer(Record, SafeRepresenter.represent_dict)  # a report shows manifests as YAML
 PLANS = "plan-seed*.json"
 # Settings of data that change what is written about a problem (mistakes, contexts), not which problems are drawn.
 WRITING = frozenset({"retry_rate", "retry_kind", "mask_mistakes", "uncorrected", "contexts"})
@@ -51,25 +54,33 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        path = self.folder / "config.yaml"
+        path = self._checked("config.yaml")
         try:
-            return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.is_file() else {}
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.is_file() else {}
         except (ValueError, yaml.YAMLError) as error:
             raise ValueError(f"{path}: is not YAML ({error})") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{path}: holds no settings")
+        return content
+
+    def _checked(self, name: str) -> Path:
+        """The path of a file whose content is what was written, as far as the folder says."""
+        checksums.check(self.folder, name)
+        return self.folder / name
 
     manifest = cached_property(lambda self: self.json("manifest"))
     summary = cached_property(lambda self: self.json("summary"))
     ledger = cached_property(lambda self: self.json("ledger"))  # {"tokens", "flops", ...: {kind of work: amount}}
-    metrics = cached_property(lambda self: read_json_lines(self.folder / "metrics.jsonl"))
-    samples = cached_property(lambda self: read_json_lines(self.folder / "samples.jsonl"))
+    metrics = cached_property(lambda self: read_json_lines(self._checked("metrics.jsonl")))
+    samples = cached_property(lambda self: read_json_lines(self._checked("samples.jsonl")))
 
     def json(self, name: str) -> dict[str, Any]:
         """The object in `name`.json of the folder; empty where there is no such file."""
-        path = self.folder / f"{name}.json"
+        path = self._checked(f"{name}.json")
         content = read_json(path) if path.is_file() else {}
         if not isinstance(content, dict):
             raise ValueError(f"{path}: holds no JSON object")
-        return content
+        return as_record(path, content)
 
     @property
     def complete(self) -> bool:
@@ -199,10 +210,13 @@ def load(paths: list[Path]) -> list[Experiment]:
     experiments, loose = [], []
     for path in paths:
         if plans := sorted(path.glob(PLANS)):
-            for plan in map(read_json, plans):  # a recipe that is still at work has named no folder for some stages
-                named = {stage["name"]: path / stage["folder"] for stage in plan.get("stages", []) if "folder" in stage}
-                runs = {name: Run(folder, name) for name, folder in named.items() if is_run(folder)}
-                experiments.append(Experiment(runs, plan.get("seed"), plan))
+            for file in plans:  # a recipe that is still at work has named no folder for some stages
+                with naming(file):
+                    plan = as_record(file, read_json(file))
+                    named = [stage for stage in plan.get("stages", []) if "folder" in stage]
+                    at = {stage["name"]: path / stage["folder"] for stage in named}
+                    runs = {name: Run(folder, name) for name, folder in at.items() if is_run(folder)}
+                    experiments.append(Experiment(runs, plan.get("seed"), plan))
             continue
         folders = [path] if is_run(path) else sorted(filter(is_run, path.iterdir())) if path.is_dir() else []
         if not folders:

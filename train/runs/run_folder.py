@@ -26,7 +26,8 @@ from typing import IO, Any
 import yaml
 
 from synth.ranges import Count, settings
-from synth.store.files import atomic_path, atomic_write, finite, read_json, write_json
+from synth.store.files import atomic_path, atomic_write, finite, json_bytes, naming, read_json, write_json
+from train.runs import checksums
 from train.runs.results import flat
 
 # What `kind` in a manifest may be: training makes models from data, merge and grow from models, distillation a student.
@@ -78,7 +79,10 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a file of the folder; numbers that are not finite become null."""
-        write_json(self.path / name, finite(value))
+        if name in (*checksums.ALWAYS, checksums.SUMMARY):
+            checksums.replace(self.path, name, json_bytes(finite(value)))
+        else:
+            write_json(self.path / name, finite(value))
 
     def close(self) -> None:
         """Releases the lock, as the end of the process does."""
@@ -138,62 +142,81 @@ def open_run(
         seeds, data: noted in the manifest; `data` is a hash of what determines the data.
         entry, kind: the module that runs, and one of `KINDS`; noted in the manifest.
 
-    Raises ValueError, before anything is written, when the folder holds another config, something that is no run, or is
-    in use by another process.
+    Raises ValueError, before anything is written, when the folder holds another config, something that is no run, files
+    that are not what was written, or is in use by another process.
     """
     assert kind in KINDS, kind
     path, digest = run_path(config, inputs), config_hash(config, inputs)
+    created = False
     if not path.exists():
         manifest = {"entry": entry, "kind": kind, "config": digest, "inputs": dict(inputs or {})}
         manifest |= {"seeds": dict(seeds or {}), "data": data, **describe(), "resumed": []}
-        _create(path, config, manifest)
-        run = RunFolder(path, False, _lock(path))
-    else:
-        _check_same(path, digest, config)
-        run = RunFolder(path, True, _lock(path))
-        for leftover in path.glob(".*.tmp"):  # of a process that was killed while it wrote
-            leftover.unlink()
-        if not run.complete:
+        created = _create(path, config, manifest)
+    if not created:
+        _check_same(path, digest, config, inputs or {})
+    run = RunFolder(path, not created, _lock(path))
+    if run.complete:
+        checksums.check(path)
+    elif not created:
+        with naming(path / "manifest.json"):
             manifest, now = read_json(path / "manifest.json"), describe()
             manifest["resumed"].append({k: now[k] for k in ("time", "command", "commit", "changes")})
-            run.write_json("manifest.json", manifest)
+        run.write_json("manifest.json", manifest)
     if config["out"].get("path_file"):
-        atomic_write(Path(config["out"]["path_file"]), f"{path}\n")
+        atomic_write(Path(config["out"]["path_file"]), os.fsencode(path) + b"\n")
     return run
 
 
-def _create(path: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-    """Makes the folder with its first two files, atomically: a folder without a manifest is not a run."""
+def _create(path: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
+    """Makes the folder with its first files, atomically: a folder without a manifest is not a run. False when another
+    process has made it meanwhile."""
     try:
         with atomic_path(path) as temporary:
             temporary.mkdir(parents=True)
             atomic_write(temporary / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
             write_json(temporary / "manifest.json", manifest)
+            checksums.write(temporary, checksums.of_files(temporary))
     except OSError as error:
+        if (path / "manifest.json").is_file():
+            return False
         raise ValueError(f"{path}: cannot be created ({error.strerror})") from error
+    return True
 
 
-def _check_same(path: Path, digest: str, config: Mapping[str, Any]) -> None:
+def _check_same(path: Path, digest: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
     if not (path / "manifest.json").is_file() or not (path / "config.yaml").is_file():
         raise ValueError(f"{path}: exists and is not a run folder; accepted: a new folder, or a run of the same config")
-    if read_json(path / "manifest.json")["config"] == digest:
-        return
-    old = dict(flat(yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))))
-    new = dict(flat(config))
+    checksums.check(path, *checksums.ALWAYS)
+    with naming(path / "manifest.json"):
+        manifest = read_json(path / "manifest.json")
+        if manifest["config"] == digest:
+            return
+        others = [name for name, value in dict(manifest.get("inputs") or {}).items() if inputs.get(name) != value]
+    with naming(path / "config.yaml"):
+        old = dict(flat(yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))))
+    new = dict(flat(json.loads(json.dumps(config))))  # as YAML gives it back: a tuple there is a list here
     keys = [key for key in dict.fromkeys([*old, *new]) if not key.startswith("out.") and old.get(key) != new.get(key)]
     changes = [f"{key} is {old.get(key)} there and {new.get(key)} here" for key in keys]
-    what = "; ".join(changes[:3]) or "an input's contents changed"
+    what = "; ".join(changes[:3]) or f"the contents of {', '.join(others) or 'an input'} changed"
     raise ValueError(f"{path}: is a run of another config ({what}); accepted: a new folder, or the same config")
 
 
-def _lock(path: Path) -> IO[str]:
-    """Locks the folder until the process ends: two writers would interleave their lines."""
-    handle = (path / ".lock").open("w")
+def _lock(path: Path) -> IO[str] | None:
+    """Locks the folder until the process ends: two writers would interleave their lines. None where a complete run is
+    on a disk that cannot be written, as nothing will be."""
+    try:
+        handle = (path / ".lock").open("w")
+    except OSError:
+        if (path / checksums.SUMMARY).is_file():
+            return None
+        raise
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         handle.close()
         raise ValueError(f"{path}: is in use by another process; accepted: wait for it, or stop it") from None
+    for leftover in path.glob(".*.tmp"):  # of a process that was killed while it wrote
+        leftover.unlink()
     return handle
 
 

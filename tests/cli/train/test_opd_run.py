@@ -20,7 +20,7 @@ SMALL = [
 ]  # fmt: skip
 FILES = {
     "config.yaml", "manifest.json", "metrics.jsonl", "checkpoints.jsonl", "checkpoints", "samples.jsonl", "ledger.json",
-    "summary.json",
+    "summary.json", "SHA256SUMS",
 }  # fmt: skip
 
 

@@ -5,7 +5,6 @@ answer, finished, finish_reason (`stop` or `length`), and the transcript with th
 steps that a resumed run repeats are replaced.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from models.decode.sampling import finish_reason
 from synth.store.encodings import Encoding
-from synth.store.files import atomic_write, finite, read_json_lines
+from synth.store.files import append_json_line, finite, last_json_line, read_json_lines, write_json_lines
 from synth.world.vocabulary import World
 from train.evaluation.evaluator import transcript
 from train.opd.rollouts import ORIGINS, Rollouts
@@ -30,9 +29,10 @@ class SampleLog:
         """`rollouts` is the batch of step `step`."""
         if self.every == 0 or self.count == 0 or step % self.every:
             return
-        kept = [line for line in read_json_lines(self.path) if line["step"] < step]
-        lines = kept + [{"step": step} | record for record in self.records(step, rollouts)]
-        atomic_write(self.path, "".join(json.dumps(finite(line)) + "\n" for line in lines))
+        if self.path.exists() and last_json_line(self.path).get("step", step) >= step:
+            write_json_lines(self.path, [line for line in read_json_lines(self.path) if line["step"] < step])
+        for record in self.records(step, rollouts):
+            append_json_line(self.path, finite({"step": step} | record), durable=False)
 
     def records(self, step: int, rollouts: Rollouts) -> list[dict[str, Any]]:
         """The chosen rollouts as JSON; none where the batch is gold documents."""

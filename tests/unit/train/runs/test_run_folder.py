@@ -87,6 +87,19 @@ def test_another_config_in_an_exact_folder_is_refused_and_nothing_changes(tmp_pa
     assert {p.name: p.read_bytes() for p in (tmp_path / "mine").iterdir()} == before
 
 
+def test_what_differs_is_the_change_and_not_how_yaml_gives_a_list_back(tmp_path):
+    out = {"root": "", "name": "a", "folder": str(tmp_path / "mine")}
+    probe = {"l2": (0.1, 1.0), "tasks": ("nece", "dep"), "layers": {"at": (0, 1)}}
+    start(config(tmp_path, out=out, probe=probe)).close()
+    start(config(tmp_path, out=out, probe=probe)).close()
+    change = r"another config \(probe\.tasks is \['nece', 'dep'\] there and \['nece'\] here\)"
+    with pytest.raises(ValueError, match=change):
+        start(config(tmp_path, out=out, probe=probe | {"tasks": ("nece",)}))
+    start(config(tmp_path, out=out | {"folder": str(tmp_path / "other")}, init="x"), inputs={"init": "1"}).close()
+    with pytest.raises(ValueError, match=r"another config \(the contents of init changed\)"):
+        start(config(tmp_path, out=out | {"folder": str(tmp_path / "other")}, init="x"), inputs={"init": "2"})
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     (tmp_path / "mine").mkdir()
     with pytest.raises(ValueError, match="is not a run folder"):
