@@ -28,6 +28,7 @@ from train.core import checkpoint
 from train.core.budget_and_ledger import Budget, Diverged, TrainState
 from train.core.distributed import Group, full_model
 from train.core.optimizer import OptimConfig, Optimizer
+from train.core.torch_setup import return_freed_memory
 from train.runs.run_folder import RunFolder, TrainingOutConfig, open_run
 
 
@@ -223,6 +224,7 @@ class _Training:
                 )
             else:
                 self.optimizer.state_dict()  # gathering the shards takes every process
+        return_freed_memory()
 
 
 def summary(run: RunFolder, model: GPT, state: TrainState) -> dict[str, Any]:

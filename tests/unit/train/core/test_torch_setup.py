@@ -41,6 +41,23 @@ def test_freed_memory_is_kept(root):
     assert faults("handed back", root) > 10_000
 
 
+def test_holes_between_tensors_of_many_sizes_go_back_to_the_system(root):
+    code = (
+        "import random, torch; from train.core import torch_setup; torch_setup.set_up(); random.seed(0); kept = []\n"
+        "def resident(): return int(open('/proc/self/statm').read().split()[1]) * 4096 / 2**20\n"
+        "for _ in range(1500):\n"
+        "    kept.append(torch.ones(random.randint(1, 1_000_000)))\n"
+        "    if len(kept) > 40: kept.pop(random.randrange(len(kept)))\n"
+        "before, done = resident(), torch_setup.return_freed_memory()\n"
+        "print(done, before, resident())"
+    )
+    words = [sys.executable, "-c", code]
+    done, before, after = subprocess.run(words, cwd=root, capture_output=True, text=True, check=True).stdout.split()
+    if done == "False":
+        pytest.skip("the C library is not glibc, or keeps nothing")
+    assert float(after) < float(before) - 20.0
+
+
 def test_a_command_that_trains_nothing_loads_neither_shards_nor_the_compiler(root):
     """Each takes most of a second of its start."""
     code = (
