@@ -11,6 +11,11 @@ Hugging Face folders of train.export. The problem is number `index` of the split
 there is not read. `probe` is a run folder of probes.run, whose choice of layer and penalty the read-outs then use.
 """
 
+if __name__ == "__main__":  # before torch is imported
+    from train.config.early import early
+
+    early("glass")
+
 import json
 import sys
 from dataclasses import field

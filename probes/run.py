@@ -14,6 +14,12 @@ tasks analyse distillation (`probes.analyses`): tables/*.csv, one figure, and th
 has the settings below and a section of its own, which `task=NAME --help` shows.
 """
 
+if __name__ == "__main__":  # before torch is imported
+    from probes.words import rewrite, task_of
+    from train.config.early import early
+
+    early("probe", rewrite, task_of)
+
 import shutil
 import sys
 from collections.abc import Sequence
@@ -25,6 +31,7 @@ from probes.settings import ProbeConfig
 from probes.tasks import export, layers, mistakes
 from probes.tasks.published import beside
 from probes.tasks.task import Task
+from probes.words import rewrite, task_of
 
 ANALYSES = (signal, provenance, capability, recovery, futures, premise, merge, collapse)
 TASKS: dict[str, Task] = {m.TASK.config.task: m.TASK for m in (layers, mistakes, export, *ANALYSES)}
@@ -59,10 +66,10 @@ def main(config: ProbeConfig) -> None:
 
 
 def entry(argv: Sequence[str]) -> int:
-    """Runs the command with the settings of the task that `task=` names; `checkpoint=` is read as `model=`."""
-    argv = [f"model={word.partition('=')[2]}" if word.startswith("checkpoint=") else word for word in argv]
-    name = next((word.partition("=")[2] for word in reversed(argv) if word.startswith("task=")), ProbeConfig.task)
-    return run_entry("probe", TASKS[name].config if name in TASKS else ProbeConfig, main, __doc__ or "", argv)
+    """Runs the command with the settings of the task that `task=` names."""
+    task = TASKS.get(task_of(argv))
+    schema = task.config if task is not None else ProbeConfig
+    return run_entry("probe", schema, main, __doc__ or "", argv, rewrite)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from probes.queries.labels import ALL, TASKS
 from probes.readout.linear import LinearConfig
 from probes.readout.vprobe import VProbeConfig
 from probes.runs import REQUIRED, DataConfig, OutConfig
+from probes.words import LAYERS
 from synth.ranges import BadSetting, Positive, settings
 from synth.store.encodings import PHRASE
 
@@ -63,7 +64,7 @@ class ProbeConfig:
     """
 
     model: str = REQUIRED
-    task: str = "layers"
+    task: str = LAYERS
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
     probe: ProbeSettings = field(default_factory=ProbeSettings)

@@ -98,6 +98,11 @@ def check(group: Any) -> None:
             raise BadSetting(f"{name}={shown}: accepted: {accepted}")
 
 
+def accepted(hint: Any) -> str:
+    """What an annotation accepts, in words; nothing where it says nothing."""
+    return (_rule(hint) or ("",))[0]
+
+
 @functools.cache
 def _rules(cls: type) -> list[tuple[str, str, Callable[[Any], bool]]]:
     hints = typing.get_type_hints(cls, include_extras=True)

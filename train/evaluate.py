@@ -12,6 +12,11 @@ problems without one too: `gain` is the difference of the two rates. With `conte
 two operations more than the data's most, in the same vocabulary; `data.overrides.NAME=VALUE` changes the data.
 """
 
+if __name__ == "__main__":  # before torch is imported
+    from train.config.early import early
+
+    early("evaluate")
+
 import sys
 from collections.abc import Mapping
 from dataclasses import field

@@ -8,6 +8,11 @@ custom_code=true, which adds the code to the folder, for `trust_remote_code=True
 logits between the checkpoint and the folder, read back.
 """
 
+if __name__ == "__main__":  # before torch is imported
+    from train.config.early import early
+
+    early("export")
+
 import copy
 import sys
 from dataclasses import dataclass

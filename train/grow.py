@@ -11,6 +11,11 @@ root of the mean over more channels, so their weights shrink by the root of the 
 model has no optimiser state and an empty ledger.
 """
 
+if __name__ == "__main__":  # before torch is imported
+    from train.config.early import early
+
+    early("grow")
+
 import math
 import sys
 from dataclasses import field, replace

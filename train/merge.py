@@ -9,6 +9,11 @@ and method=grpo from theta0. Merging makes sense only between models that starte
 model has no optimiser state and an empty ledger.
 """
 
+if __name__ == "__main__":  # before torch is imported
+    from train.config.early import early
+
+    early("merge")
+
 import sys
 from dataclasses import field
 

@@ -9,6 +9,11 @@ token. The same command again continues a run that was killed, and does nothing 
 Legend: B documents, T positions, N loss positions, V vocabulary.
 """
 
+if __name__ == "__main__":  # before torch is imported
+    from train.config.early import early
+
+    early("pretrain")
+
 import dataclasses
 import sys
 from dataclasses import field, replace

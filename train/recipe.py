@@ -15,6 +15,11 @@ cuts it down, and what is run in parts adds up in one folder and one report:
     python -m train.recipe recipe=arena methods=[opd,kd] seeds=2
 """
 
+if __name__ == "__main__":  # before the rest is imported
+    from train.config.early import early
+
+    early("recipe")
+
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from synth.ranges import Count, Positive, settings
-from train.config.compose import REQUIRED, run_entry
+from train.config.compose import REQUIRED, run_entry, words_of
 from train.recipes.grid import check_lists, copies, expand_after, select_items, substitute
 from train.recipes.runner import PlanFile, Runner, Stage, StageFailed, check_graph
 from train.runs.expectation import Expectation
@@ -106,6 +111,7 @@ class RecipeConfig:
     seeds: Positive | None = None
     only: dict[str, list[Any]] = field(default_factory=dict)
     start: dict[str, str] = field(default_factory=dict)
+    variant: str = ""  # end of the folder's name; `-m` writes there what differs between its runs, but for the seed
 
     def __post_init__(self) -> None:
         if not self.recipe.stages:
@@ -132,11 +138,16 @@ class RecipeConfig:
             return f"recipe.{key}"
         return f"only.{key}" if key in config["recipe"]["lists"] else key
 
+    @staticmethod
+    def named(values: dict[str, Any], differs: dict[str, str]) -> dict[str, Any]:
+        """The settings of one run of a sweep: the seeds of a recipe share its folder."""
+        return values | {"variant": words_of(differs, ("seed", "seeds", "recipe", "scale", "out"))}
+
     @property
     def folder(self) -> Path:
         """Where all of it goes."""
         name = self.recipe.name if self.scale.name == "cpu" else f"{self.recipe.name}-{self.scale.name}"
-        return Path(self.out) / name
+        return Path(self.out, f"{name}-{self.variant}" if self.variant else name)
 
 
 def stages_of(config: RecipeConfig, only: Mapping[str, Sequence[Any]] | None = None) -> list[Stage]:

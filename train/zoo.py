@@ -8,6 +8,11 @@ A model of the zoo is a training run's folder without the optimiser's moments: c
 summary, the weights, and README.md, its card: recipe, seeds, curve, accuracy by operations, hashes.
 """
 
+if __name__ == "__main__":  # before torch is imported
+    from train.config.early import early
+
+    early("zoo")
+
 import shutil
 import sys
 from dataclasses import dataclass

@@ -30,7 +30,7 @@ AGAINST_A_CONTRACT = {
     "probes reads train through one module": ("probes/tasks/layers.py", "import train.merge"),
     "only commands read the report": ("train/zoo.py", "from train.report import page"),
     "synth without torch": ("synth/spec.py", "import torch.nn as nn"),
-    "Hydra in one module": ("train/recipe.py", "import hydra"),
+    "Hydra in one folder": ("train/recipe.py", "import hydra"),
 }
 
 SOURCES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))

@@ -12,16 +12,12 @@ never meets an unknown name; the dataclasses check their own values (`synth.rang
 
 import dataclasses
 import difflib
-import json
 import types
 import typing
 from abc import ABC
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, cast
-
-from omegaconf import OmegaConf
-from yaml import YAMLError
 
 from synth.ranges import BadSetting
 
@@ -62,7 +58,7 @@ def plain(value: Any) -> Any:
 def defaults(schema: Any) -> dict[str, Any]:
     """The defaults of a dataclass as plain data, REQUIRED where there is none; of an option with its `kind`."""
     fields = dataclasses.fields(schema)
-    found = {"kind": schema.kind} if issubclass(schema, Choice) else {}
+    found = {"kind": schema.kind} if issubclass(schema, Choice) and hasattr(schema, "kind") else {}
     for f in fields:
         made = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
         found[f.name] = REQUIRED if made is dataclasses.MISSING else plain(made)
@@ -71,14 +67,14 @@ def defaults(schema: Any) -> dict[str, Any]:
 
 def build(hint: Any, value: Any) -> Any:
     """The real, checked objects of plain data. Raises ValueError on an unknown option or setting, or a failed check."""
-    inner, _ = _split(hint)
-    if _is_choice(inner) and value is not None:
+    inner, _ = split(hint)
+    if is_choice(inner) and value is not None:
         value = {"kind": value} if isinstance(value, str) else dict(value)
         inner = option(inner, value.pop("kind", None), "kind")
     if value is None:
         return None
     if dataclasses.is_dataclass(inner) and isinstance(value, Mapping):
-        hints = _hints(inner)
+        hints = hints_of(inner)
         for name in (name for name in value if name not in hints):
             raise ValueError(_unknown(f"{name}={value[name]}", name, hints, ""))
         return cast(Any, inner)(**{name: _build_inside(name, hints[name], item) for name, item in value.items()})
@@ -104,20 +100,21 @@ def merge(hint: Any, base: Any, given: Any, where: str) -> Any:
     A mapping that names a `kind`, or a name alone, replaces a choice with that option's defaults. Raises ValueError, in
     one line that begins with `where=given`, on an unknown name or a wrong type.
     """
-    inner, optional = _split(hint)
-    if (given is None and (optional or inner is Any)) or (isinstance(given, str) and given == REQUIRED):
+    inner, optional = split(hint)
+    if (given is None and (optional or inner is Any)) or waits(given):
         return given
-    if _is_choice(inner) and given is not None:
+    if is_choice(inner) and given is not None:
         return _merge_choice(inner, base, given, where)
     if dataclasses.is_dataclass(inner):
         if not isinstance(given, Mapping):
-            raise ValueError(f"{where}={_shown(given)}: a group of settings; accepted: {_below(where, _hints(inner))}")
+            accepted = _below(where, hints_of(inner))
+            raise ValueError(f"{where}={_shown(given)}: a group of settings; accepted: {accepted}")
         return _merge_group(inner, base, given, where)
     origin = typing.get_origin(inner)
     if origin is dict and isinstance(given, Mapping):
-        item, types_of, old = typing.get_args(inner)[1], _types_of(hint), base or {}
-        new = {n: merge(types_of.get(n, item), old.get(n), v, _path(where, n)) for n, v in given.items()}
-        return old | {n: given[n] if types_of and v == given[n] else v for n, v in new.items()}  # 1 stays 1 for 1.0
+        item, named, old = typing.get_args(inner)[1], _item_types(hint), base if isinstance(base, Mapping) else {}
+        new = {n: merge(named.get(n, item), old.get(n), v, _path(where, n)) for n, v in given.items()}
+        return old | {n: given[n] if named and v == given[n] else v for n, v in new.items()}  # 1 stays 1 for 1.0
     if origin in (list, tuple) and isinstance(given, list | tuple):
         item = (typing.get_args(inner) or (Any,))[0]
         return origin(merge(item, None, v, f"{where}.{i}") for i, v in enumerate(given))
@@ -132,21 +129,22 @@ def assign(hint: Any, base: Any, path: Sequence[str], text: str, key: str, given
     line, for groups of which exactly one setting may be given (`one_of`): the others are cleared. A dataclass may name
     one of its settings as its `form`: whose value is the name of a mapping that is then merged into the whole.
     """
-    inner, _ = _split(hint)
+    inner, _ = split(hint)
     if not path:
         return merge(hint, base, parse(hint, text, key), key)
+    base = None if waits(base) else base
     name, rest = path[0], path[1:]
     place = key.removesuffix("." + ".".join(path)) if key != ".".join(path) else ""
-    if _is_choice(inner) and name == "kind" and not rest:
+    if is_choice(inner) and name == "kind" and not rest:
         chosen = option(inner, text, key)
-        kept = {n: v for n, v in (base or {}).items() if n in _hints(chosen)}
+        kept = {n: v for n, v in (base or {}).items() if n in hints_of(chosen)}
         return defaults(chosen) | kept
-    if _is_choice(inner):
+    if is_choice(inner):
         if base is None:
             raise ValueError(f"{key}={text}: {place} is null; accepted: {place}=NAME with {', '.join(inner.options)}")
         inner = inner.options[base["kind"]]
     if dataclasses.is_dataclass(inner):
-        hints, old = _hints(inner), defaults(inner) if base in (None, REQUIRED) else base
+        hints, old = hints_of(inner), defaults(inner) if base is None else base
         if name not in hints:
             raise ValueError(_unknown(f"{key}={text}", name, hints, place))
         new = old | {name: assign(hints[name], old[name], rest, text, key, given)}
@@ -169,30 +167,59 @@ def assign(hint: Any, base: Any, path: Sequence[str], text: str, key: str, given
 
 
 def parse(hint: Any, text: str, key: str) -> Any:
-    """Text of a command line as a value: as it is where text is meant, else read as YAML."""
-    inner, _ = _split(hint)
+    """Text of a command line as a value, by Hydra's grammar; as it is where text is meant."""
+    from train.config import grammar  # imports Hydra, which the dataclasses of settings do without
+
+    inner, _ = split(hint)
     if text == "null":
         return None
-    if inner is str or (_is_choice(inner) and text.isidentifier()):
-        return text
     if inner is int and text.removeprefix("-").replace("_", "").isdigit():
         return int(text)
-    quoted = text.startswith(("[", "{", '"', "'"))
     try:
-        value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"] if text else None  # type: ignore
-    except YAMLError as error:
-        if inner is Any and not quoted:
-            return text
-        raise ValueError(f"{key}={text}: expected {_expected(hint)}") from error
-    if value is None:
-        raise ValueError(f"{key}={text}: expected {_expected(hint)}")
-    return text if inner is Any and isinstance(value, str) and not quoted else value
+        value = grammar.value(text)
+    except ValueError:
+        raise ValueError(f"{key}={text}: expected {_expected(hint)}") from None
+    if inner is str:
+        return str(value) if isinstance(value, str) else text
+    if isinstance(value, grammar.Several):
+        wanted = f"{key}=[{text}]" if inner is Any or typing.get_origin(inner) in (list, tuple) else _expected(hint)
+        raise ValueError(f"{key}={text}: several values; accepted: {wanted}, or -m for a run with each")
+    if isinstance(value, str) and not value and not isinstance(value, grammar.Quoted):
+        raise ValueError(f"{key}=: expected {_expected(hint)}")
+    return str(value) if isinstance(value, str) else value
 
 
-def as_arguments(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as the commands read them: `key=value`, a value as YAML in one line."""
-    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()}
-    return [f"{key}={text}" for key, text in texts.items()]
+def waits(value: Any) -> bool:
+    """Whether a value is not there yet: required, or an interpolation (`${...}`)."""
+    return isinstance(value, str) and (value == REQUIRED or "${" in value)
+
+
+def reset(hint: Any, base: Any, path: Sequence[str], key: str) -> Any:
+    """`base` (complete) where the setting at `path` has its dataclass's default again; an entry of an open mapping or
+    of a list is taken out."""
+    inner, place = split(hint)[0], key.removesuffix("." + ".".join(path)) if key != ".".join(path) else ""
+    if is_choice(inner) and isinstance(base, Mapping):
+        inner = inner.options[base["kind"]]
+    if dataclasses.is_dataclass(inner) and isinstance(base, Mapping):
+        hints, name = hints_of(inner), path[0]
+        if name not in hints:
+            raise ValueError(_unknown(f"~{key}", name, hints, place))
+        inside = reset(hints[name], base[name], path[1:], key) if path[1:] else defaults(inner)[name]
+        return {**base, name: inside}
+    if isinstance(base, Mapping):
+        for i in range(len(path), 0, -1):
+            name = ".".join(path[:i])
+            if name in base and i == len(path):
+                return {other: item for other, item in base.items() if other != name}
+            if name in base:
+                return {**base, name: reset((typing.get_args(inner) or (Any, Any))[1], base[name], path[i:], key)}
+    if isinstance(base, list) and path[0].isdigit() and int(path[0]) < len(base):
+        i, inside = int(path[0]), []
+        if path[1:]:
+            inside = [reset((typing.get_args(inner) or (Any,))[0], base[i], path[1:], key)]
+        return base[:i] + inside + base[i + 1 :]
+    accepted = ", ".join(_path(place, str(name)) for name in base) if isinstance(base, Mapping) else "nothing"
+    raise ValueError(f"~{key}: there is none; accepted: {accepted or 'nothing'}")
 
 
 def option(choice: type[Choice], kind: Any, where: str) -> type:
@@ -221,8 +248,8 @@ def missing(values: Any, where: str = "") -> list[str]:
 
 def is_single(schema: type, name: str) -> bool:
     """Whether the dataclass has a field of that name which is no group of settings: a number, text, a list."""
-    inner = _split(_hints(schema).get(name))[0]
-    return name in _hints(schema) and not dataclasses.is_dataclass(inner) and not _is_choice(inner)
+    inner = split(hints_of(schema).get(name))[0]
+    return name in hints_of(schema) and not dataclasses.is_dataclass(inner) and not is_choice(inner)
 
 
 def _merge_choice(choice: type[Choice], base: Any, given: Any, where: str) -> dict[str, Any]:
@@ -234,13 +261,13 @@ def _merge_choice(choice: type[Choice], base: Any, given: Any, where: str) -> di
     if "kind" in given:
         chosen = option(choice, given["kind"], f"{where}.kind")
         return _merge_group(chosen, None, {n: v for n, v in given.items() if n != "kind"}, where)
-    if base in (None, REQUIRED):
+    if base is None or waits(base):
         raise ValueError(f"{where}={_shown(given)}: needs a kind; accepted: {accepted}")
     return _merge_group(choice.options[base["kind"]], base, given, where)
 
 
 def _merge_group(schema: Any, base: Any, given: Mapping[Any, Any], where: str) -> dict[str, Any]:
-    hints, old = _hints(schema), defaults(schema) if base in (None, REQUIRED) else base
+    hints, old = hints_of(schema), defaults(schema) if base is None or waits(base) else base
     for name in (name for name in given if name not in hints):
         raise ValueError(_unknown(f"{_path(where, name)}={_shown(given[name])}", name, hints, where))
     if getattr(schema, "one_of", False) and any(value is not None for value in given.values()):
@@ -250,7 +277,7 @@ def _merge_group(schema: Any, base: Any, given: Mapping[Any, Any], where: str) -
 
 def _assign_in_mapping(hint: Any, base: dict, path: Sequence[str], text: str, key: str, given: Iterable[str]) -> dict:
     """In a mapping to anything, the settings of a recipe's stage for instance, a name may have dots itself."""
-    item, types_of = typing.get_args(_split(hint)[0])[1], _types_of(hint)
+    item, named = typing.get_args(split(hint)[0])[1], _item_types(hint)
     for i in range(1, len(path)):
         name = ".".join(path[:i])
         if name in base and (item is not Any or isinstance(base[name], Mapping)):
@@ -259,7 +286,7 @@ def _assign_in_mapping(hint: Any, base: dict, path: Sequence[str], text: str, ke
     if item is not Any and len(path) > 1:
         raise ValueError(_unknown(f"{key}={text}", path[0], base, key.removesuffix("." + ".".join(path))))
     name = ".".join(path)
-    return base | {name: assign(types_of.get(name, item), base.get(name), [], text, key, given)}
+    return base | {name: assign(named.get(name, item), base.get(name), [], text, key, given)}
 
 
 def _scalar(kind: Any, optional: bool, given: Any, where: str) -> Any:
@@ -285,12 +312,13 @@ def _scalar(kind: Any, optional: bool, given: Any, where: str) -> Any:
 
 
 @cache
-def _hints(schema: type) -> dict[str, Any]:
+def hints_of(schema: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, with their annotations."""
     hints = typing.get_type_hints(schema, include_extras=True)
     return {f.name: hints[f.name] for f in dataclasses.fields(schema)}
 
 
-def _split(hint: Any) -> tuple[Any, bool]:
+def split(hint: Any) -> tuple[Any, bool]:
     """X and whether null is accepted, of `X | None`; annotations are taken off, and a Literal is text."""
     if typing.get_origin(hint) is Annotated:
         hint = typing.get_args(hint)[0]
@@ -299,21 +327,27 @@ def _split(hint: Any) -> tuple[Any, bool]:
     if typing.get_origin(hint) not in (types.UnionType, typing.Union):
         return hint, False
     kinds = [k for k in typing.get_args(hint) if k is not type(None)]
-    return (_split(kinds[0])[0] if len(kinds) == 1 else Any), type(None) in typing.get_args(hint)
+    return (split(kinds[0])[0] if len(kinds) == 1 else Any), type(None) in typing.get_args(hint)
 
 
-def _types_of(hint: Any) -> dict[str, Any]:
-    """The types of the names of an open mapping, `Annotated[dict[str, Any], CLASS]`: those of the class's fields."""
+def types_of(hint: Any) -> Any:
+    """The dataclass whose fields are the names of an open mapping, of `Annotated[dict[str, Any], CLASS]`; else None."""
     notes = typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
-    return next((_hints(note) for note in notes if dataclasses.is_dataclass(note)), {})
+    return next((note for note in notes if dataclasses.is_dataclass(note)), None)
 
 
-def _is_choice(hint: Any) -> bool:
+def _item_types(hint: Any) -> dict[str, Any]:
+    named = types_of(hint)
+    return {} if named is None else hints_of(named)
+
+
+def is_choice(hint: Any) -> bool:
+    """Whether it is a setting with several options, not one of them."""
     return isinstance(hint, type) and issubclass(hint, Choice) and "kind" not in vars(hint)
 
 
 def _expected(hint: Any) -> str:
-    inner, optional = _split(hint)
+    inner, optional = split(hint)
     if typing.get_origin(inner) in (list, tuple):
         return "a list such as [1, 2]"
     name = _EXPECTED.get(inner, "another kind of value")

@@ -10,8 +10,14 @@ are logged as text with the checker's verdicts in samples.jsonl. The same comman
 and does nothing once it is complete.
 """
 
+if __name__ == "__main__":  # before torch is imported
+    from train.config.early import early
+    from train.runs.scaled import rewrite
+
+    early("opd", rewrite)
+
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import field
 from functools import partial
@@ -19,15 +25,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-import yaml
 
 from models.gpt import GPT
 from synth.dataset import Source
 from synth.ranges import Count, Positive, Range, settings
 from synth.spec import Spec
 from synth.store.encodings import PHRASE
-from train.config.compose import CONFIGS, REQUIRED, plain, resolved, run_entry
-from train.config.schema import as_arguments, guess
+from train.config.compose import REQUIRED, plain, run_entry
 from train.core import checkpoint
 from train.core.budget_and_ledger import Budget
 from train.core.distributed import Group, process_group
@@ -45,10 +49,9 @@ from train.opd.source.samplers import GoldDocuments
 from train.opd.teacher.context import check_skill, described, longest, measure_skill
 from train.opd.teacher.self_teachers import Synced
 from train.opd.teacher.teacher import Teacher, frozen
-from train.runs.results import Run, flat, outcome
+from train.runs.results import Run, outcome
 from train.runs.run_folder import RunFolder, TrainingOutConfig, run_path
-
-STUDENT, TEACHER = "zoo/tiny-student-0", "zoo/tiny-teacher-0"
+from train.runs.scaled import rewrite
 
 
 @settings
@@ -248,47 +251,6 @@ def distil(
     )
     if group.is_main:
         run.write_json("summary.json", summary(run, student, state))
-
-
-def rewrite(overrides: Sequence[str]) -> list[str]:
-    """The overrides with `scale=NAME` written out: the settings that recipes of that scale give (configs/scale).
-
-    What is given beside it wins. A scale without claims, such as smoke, is for trying a method: what is not given then
-    comes from the zoo, and a teacher that cannot read its context does not stop the run. Raises ValueError for an
-    unknown scale or method.
-    """
-    names = [one.removeprefix("scale=") for one in overrides if one.startswith("scale=")]
-    if not names:
-        return list(overrides)
-    scales = sorted(path.stem for path in (CONFIGS / "scale").glob("*.yaml"))
-    if names[-1] not in scales:
-        raise ValueError(f"scale={names[-1]}: no such option{guess(names[-1], scales)}; accepted: {', '.join(scales)}")
-    scale = yaml.safe_load((CONFIGS / "scale" / f"{names[-1]}.yaml").read_text(encoding="utf-8"))
-    own = [one for one in overrides if not one.startswith("scale=")]
-    given = {one.partition("=")[0] for one in own}
-    settings = dict(flat(scale["entries"].get("train.opd.run", {})))
-    if any(key.startswith("budget.") for key in given):
-        settings = {key: value for key, value in settings.items() if not key.startswith("budget.")}
-    if not scale["claims"]:
-        settings |= stand_ins(resolved("opd", OpdConfig, own)["method"])
-    kept = {key: value for key, value in settings.items() if key not in given}
-    return as_arguments(kept) + own
-
-
-def stand_ins(method: Mapping[str, Any]) -> dict[str, Any]:
-    """Models of the zoo for what a method needs, and a check of its teacher's context that stops nothing."""
-    teacher = method["teacher"]
-    context = teacher.get("context", "none")
-    found: dict[str, Any] = {"student": STUDENT}
-    if teacher["kind"] == "external":
-        found["teacher"] = TEACHER
-        if teacher["route"] is not None:
-            found["teachers"] = [TEACHER] * len(teacher["route"].get("bounds", [0]))
-    if context != "none":
-        found |= {"skill.problems": 8, "skill.stop": False}
-    if "concise" in context.split("+"):  # it asks for something only where solutions are not concise anyway
-        found["data.overrides.shortest"] = False
-    return found
 
 
 def entry(argv: Sequence[str] | None = None) -> int:

@@ -7,6 +7,11 @@ that answer where m of all samples agree, else the teacher's greedy one. FLOPs a
 prompt is read once for all its samples. Problems are of the test split; what distillation must beat at equal cost.
 """
 
+if __name__ == "__main__":  # before torch is imported
+    from train.config.early import early
+
+    early("test_time")
+
 import sys
 from dataclasses import field
 from functools import partial

@@ -20,7 +20,7 @@ from typing import Any
 
 from synth.kernel.rng import key
 from synth.store.files import naming, read_json, write_json
-from train.config.schema import as_arguments
+from train.config.grammar import as_arguments
 from train.recipes import stage_process
 from train.recipes.progress import ProgressDisplay
 from train.recipes.stage_process import ROOT

@@ -187,7 +187,8 @@ def test_one_budget_on_the_command_line_replaces_the_default(folder):
         ("shape.radius=-1", ["shape.radius=-1.0: accepted"]),
         ("shapes=[circle, bax]", ["shapes.1=bax is not known", "did you mean box?"]),
         ("typed.ops=many", ["typed.ops=many", "expected an integer"]),
-        ("typed.ops=.inf", ["typed.ops=inf", "expected an integer"]),
+        ("typed.ops=inf", ["typed.ops=inf", "expected an integer"]),
+        ("typed.ops=.inf", ["typed.ops=.inf", "expected an integer"]),
         ("typed.exact=2", ["typed.exact=2", "expected true or false"]),
         ("free.a=[1", ["free.a=[1"]),
         ("seed=abc", ["seed=abc", "expected an integer"]),
@@ -198,21 +199,28 @@ def test_one_budget_on_the_command_line_replaces_the_default(folder):
         ("numbers=3", ["numbers=3", "expected a list"]),
         ("size=medium", ["size=medium", "no such option", "accepted: big, small"]),
         ("seed", ["seed: not understood"]),
-        ("+seed=1", ["+seed=1: not understood"]),
+        ("numbers=1,2", ["numbers=1,2: several values", "accepted: numbers=[1,2], or -m for a run with each"]),
+        ("lr=0.1,0.2", ["lr=0.1,0.2: several values", "accepted: a number, or -m for a run with each"]),
+        ("size=big,small", ["size=big,small: several values", "one of big, small, or -m"]),
+        ("size/width=3", ["size/width=3: size/width is no group of files", "size.width=VALUE"]),
+        ("+sed=1", ["sed=1: unknown setting (did you mean seed?)"]),
+        ("~sed", ["~sed: unknown setting (did you mean seed?)"]),
+        ("~free.a", ["~free.a: there is none; accepted: nothing"]),
+        ("--sed", ["--sed: not understood; accepted: key=value"]),
         ("--seed=1", ["--seed=1: not understood"]),
         ("=1", ["=1: not understood"]),
         ("seed=-1", ["seed=-1: accepted: 0 or more"]),
         ("budget=3", ["budget=3", "a group of settings", "budget.tokens"]),
         ("seed=[1", ["seed=[1"]),
-        ("seed=${lr}", ["seed=${lr}: not understood"]),
+        ("seed=${lr}", ["seed=0.2: expected an integer"]),
+        ("seed=${lrr}", ["Interpolation key 'lrr' not found"]),
+        ("path=${oc.env:GLASSHOUSE_NO_SUCH_NAME}", ["GLASSHOUSE_NO_SUCH_NAME"]),
         ("seed=", ["seed=: expected an integer"]),
     ],
 )
-def test_bad_words_are_one_line_on_stderr_and_exit_code_2(folder, capsys, monkeypatch, word, parts):
-    monkeypatch.setattr("train.config.compose.CONFIGS", folder)
+def test_bad_words_are_one_line_on_stderr_and_exit_code_2(folder, capsys, word, parts):
     ran = []
-    monkeypatch.setattr("train.config.compose.load", lambda name, schema, words: load(name, schema, words, folder))
-    assert run_entry("toy", Toy, ran.append, "doc", [word]) == 2
+    assert run_entry("toy", Toy, ran.append, "doc", [word], folder=folder) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and not ran
     assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
@@ -236,8 +244,7 @@ def test_show_is_the_whole_resolved_config(folder):
     assert shown == plain(load("toy", Toy, ["size=big"], folder))
 
 
-def test_exit_codes(folder, capsys, monkeypatch):
-    monkeypatch.setattr("train.config.compose.load", lambda name, schema, words: load(name, schema, words, folder))
+def test_exit_codes(folder, capsys):
 
     def fails(error):
         def main(config):
@@ -245,15 +252,15 @@ def test_exit_codes(folder, capsys, monkeypatch):
 
         return main
 
-    assert run_entry("toy", Toy, lambda config: None, "doc", []) == 0
-    assert run_entry("toy", Toy, fails(ValueError("two\nlines")), "doc", []) == 2
+    assert run_entry("toy", Toy, lambda config: None, "doc", [], folder=folder) == 0
+    assert run_entry("toy", Toy, fails(ValueError("two\nlines")), "doc", [], folder=folder) == 2
     assert capsys.readouterr().err == "error: two; lines\n"
-    assert run_entry("toy", Toy, fails(Diverged("loss nan")), "doc", []) == 1
-    assert run_entry("toy", Toy, fails(KeyboardInterrupt()), "doc", []) == 130
+    assert run_entry("toy", Toy, fails(Diverged("loss nan")), "doc", [], folder=folder) == 1
+    assert run_entry("toy", Toy, fails(KeyboardInterrupt()), "doc", [], folder=folder) == 130
     with pytest.raises(ValueError):
-        run_entry("toy", Toy, fails(ValueError("x")), "doc", ["--traceback"])
+        run_entry("toy", Toy, fails(ValueError("x")), "doc", ["--traceback"], folder=folder)
     with pytest.raises(ZeroDivisionError):  # a bug is not the user's input
-        run_entry("toy", Toy, fails(ZeroDivisionError()), "doc", [])
+        run_entry("toy", Toy, fails(ZeroDivisionError()), "doc", [], folder=folder)
 
 
 def test_a_name_in_an_open_mapping_may_have_dots(folder):

@@ -15,13 +15,12 @@ from train.opd.run import OpdConfig
 from train.opd.test_time import BaselinesConfig
 from train.pretrain import PretrainConfig
 from train.recipe import RecipeConfig
-from train.sweep import SweepConfig
 from train.zoo import ZooConfig
 
 ENTRIES = {
     "evaluate": EvaluateConfig, "export": ExportConfig, "glass": GlassConfig, "grow": GrowConfig,
     "merge": MergeConfig, "opd": OpdConfig,
-    "pretrain": PretrainConfig, "probe": ProbeConfig, "recipe": RecipeConfig, "sweep": SweepConfig,
+    "pretrain": PretrainConfig, "probe": ProbeConfig, "recipe": RecipeConfig,
     "test_time": BaselinesConfig, "zoo": ZooConfig,
 }  # fmt: skip
 
