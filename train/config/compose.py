@@ -23,10 +23,12 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobStatus, run_job
+from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from synth.entry import run_command
+from synth.entry import message_of, run_command
 from train.config import grammar, notes
 from train.config.help import page
 from train.config.loader import (
@@ -217,7 +219,7 @@ def _dispatch(command: Command, words: list[str]) -> int:
     elif given.hydra_help:
         hydra.hydra_help(name, get_args_parser(), given)
     elif given.cfg:
-        hydra.show_cfg(name, overrides, given.cfg, given.package, given.resolve)
+        _show_cfg(hydra, name, given)
     elif given.info:
         hydra.show_info(given.info, name, overrides)
     elif given.shell_completion:
@@ -229,6 +231,13 @@ def _dispatch(command: Command, words: list[str]) -> int:
     else:
         return _run(hydra, command, name, overrides, given.traceback)
     return 0
+
+
+def _show_cfg(hydra: Hydra, name: str, given: argparse.Namespace) -> None:
+    try:
+        hydra.show_cfg(name, given.overrides, given.cfg, given.package, given.resolve)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(message_of(error)) from error
 
 
 def _run(hydra: Hydra, command: Command, name: str, overrides: list[str], traceback: bool) -> int:
@@ -263,9 +272,14 @@ def _sweep(hydra: Hydra, command: Command, name: str, overrides: list[str], trac
     hydra.config_loader.command = job.command  # type: ignore[attr-defined]
     try:
         batches = hydra.multirun(name, job, [*(word.input_line or "" for word in words), *more]) or []
-    except ValueError:
+    except (ValueError, HydraException) as error:
         _forget(folder)
-        raise
+        raise ValueError(message_of(error)) from error
+    except RuntimeError as error:  # of submitit, where there is no SLURM
+        if "srun" not in str(error):
+            raise
+        _forget(folder)
+        raise ValueError(f"hydra/launcher: {message_of(error)}") from error
     codes = [done.return_value for batch in batches for done in batch]
     return max((code for code in codes if isinstance(code, int)), default=0)
 

@@ -5,7 +5,7 @@ need no escapes, and a setting that wants a number or a list still refuses it.
 """
 
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -29,6 +29,7 @@ def _parser() -> OverridesParser:
     return OverridesParser.create()
 
 
+@lru_cache(4096)  # a recipe's stages share most of their words
 def read(line: str) -> Override:
     """One word. Raises ValueError, in one line, where it is none."""
     try:

@@ -105,6 +105,7 @@ def _from_docstring(doc: str, names: list[str]) -> dict[str, str]:
 
 def _words(words: str, hint: Any, value: Any) -> str:
     """The words of a setting, before them what it accepts."""
+    inner: Any
     inner, optional = split(hint)
     takes = accepted(hint)
     if value is None and not takes and not is_choice(inner) and not dataclasses.is_dataclass(inner):

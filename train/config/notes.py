@@ -80,7 +80,7 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         from train.config.schema import Choice, defaults, hints_of
 
-        chosen = isinstance(obj, type) and issubclass(obj, Choice)
+        chosen: bool = isinstance(obj, type) and issubclass(obj, Choice)
         if not (chosen or (isinstance(obj, type) and dataclasses.is_dataclass(obj))) or obj is Choice:
             return NotImplemented
         state: dict[str, Any] = {"flags": {flag: getattr(obj, flag) for flag in FLAGS if hasattr(obj, flag)}}
@@ -89,7 +89,7 @@ class _Pickler(pickle.Pickler):
             state["fields"] = [(name, hint, values[name]) for name, hint in hints_of(obj).items()]
             state["ranges"] = getattr(getattr(obj, "__post_init__", None), "__qualname__", "").startswith("settings.")
         if chosen and Choice in obj.__bases__:
-            return _shell, (obj.__name__, Choice), state | {"options": dict(obj.options)}, None, None, _fill
+            return _shell, (obj.__name__, Choice), state | {"options": dict(vars(obj)["options"])}, None, None, _fill
         base = next(one for one in obj.__mro__ if Choice in one.__bases__) if chosen else object
         return _shell, (obj.__name__, base), state, None, None, _fill
 

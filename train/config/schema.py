@@ -112,7 +112,7 @@ def merge(hint: Any, base: Any, given: Any, where: str) -> Any:
         return _merge_group(inner, base, given, where)
     origin = typing.get_origin(inner)
     if origin is dict and isinstance(given, Mapping):
-        item, named, old = typing.get_args(inner)[1], _item_types(hint), base if isinstance(base, Mapping) else {}
+        item, named, old = typing.get_args(inner)[1], _item_types(hint), dict(base) if isinstance(base, Mapping) else {}
         new = {n: merge(named.get(n, item), old.get(n), v, _path(where, n)) for n, v in given.items()}
         return old | {n: given[n] if named and v == given[n] else v for n, v in new.items()}  # 1 stays 1 for 1.0
     if origin in (list, tuple) and isinstance(given, list | tuple):

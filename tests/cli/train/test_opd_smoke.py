@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from train.config.compose import CONFIGS
-from train.opd.run import STUDENT, TEACHER, entry, rewrite
+from train.opd.run import OpdConfig, entry
+from train.runs.scaled import STUDENT, TEACHER, rewrite
 
 NAMES = sorted(path.stem for path in (CONFIGS / "method").glob("*.yaml"))
 pytestmark = pytest.mark.timeout(600)
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.timeout(600)
 def test_every_method_runs_as_typed(name, tmp_path, capsys):
     """Fewer prompts and problems than the scale has, to save time; the words of the method are as typed."""
     fewer = ["prompts=3", "budget.steps=2", "evaluate.problems=4", "evaluate.documents=4", "skill.problems=2"]
-    if not any(word.startswith("skill.stop") for word in rewrite([f"method={name}", "scale=smoke"])):
+    if not any(word.startswith("skill.stop") for word in rewrite([f"method={name}", "scale=smoke"], OpdConfig)):
         fewer.pop()
     assert entry([f"method={name}", "scale=smoke", *fewer, f"out.root={tmp_path}"]) == 0, capsys.readouterr().err
     folder = next(tmp_path.glob("*-????????"))
@@ -32,11 +33,11 @@ def test_a_method_runs_with_nothing_else_given(command, tmp_path):
 
 
 def test_what_is_given_wins_over_the_scale():
-    words = rewrite(["method=routed", "scale=smoke", "prompts=5", "teacher=mine", "budget.flops=1e9"])
+    words = rewrite(["method=routed", "scale=smoke", "prompts=5", "teacher=mine", "budget.flops=1e9"], OpdConfig)
     assert words[-4:] == ["method=routed", "prompts=5", "teacher=mine", "budget.flops=1e9"]
-    assert {"data=smoke", f"student={STUDENT}", f'teachers=["{TEACHER}"]', "max_new=48"} <= set(words)
+    assert {"data=smoke", f"student={STUDENT}", f"teachers=[{TEACHER}]", "max_new=48"} <= set(words)
     assert sum(word.startswith(("budget.", "prompts=", "teacher=")) for word in words) == 3
-    assert rewrite(["method=gkd"]) == ["method=gkd"]
+    assert rewrite(["method=gkd"], OpdConfig) == ["method=gkd"]
 
 
 @pytest.mark.parametrize(

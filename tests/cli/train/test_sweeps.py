@@ -56,7 +56,7 @@ def test_every_combination_runs_once_and_its_folder_says_what_differs(configs, l
         (["sed=1,2"], "sed=1: unknown setting (did you mean seed?)"),
         (["seed=1,2", "lr=big"], "lr=big: expected a number"),
         (["seed=1,2", "hydra/launcher=slrm"], "hydra/launcher"),
-        (["seed=interval(0,1)"], "interval"),
+        (["seed=interval(0,1)"], "INTERVAL_SWEEP"),
         (["--cfg", "job"], "several of --run, --multirun"),
     ],
 )
@@ -65,6 +65,13 @@ def test_a_wrong_sweep_is_refused_whole(configs, capsys, words, said):
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and said in error
     assert list(Path().iterdir()) == []
+
+
+def test_without_slurm_there_is_one_clear_line(configs, capsys, monkeypatch):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    monkeypatch.setenv("PATH", str(configs))
+    assert run(configs, "-m", "seed=0,1", "hydra/launcher=submitit_slurm") == 2
+    assert "srun" in capsys.readouterr().err and list(Path().iterdir()) == []
 
 
 def test_a_run_that_fails_decides_the_exit_code_and_stops_no_other(configs, capsys):

@@ -4,8 +4,6 @@ Stages here are a stand-in command that makes a run folder as the real ones do, 
 Try: `python -m pytest tests/unit/train/recipes/test_runner.py`.
 """
 
-import copy
-import functools
 import importlib
 import inspect
 import json
@@ -18,7 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hydra import compose
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 from train.config.compose import CONFIGS, NO_CHOICES, load
 from train.recipe import RecipeConfig, entry, stages_of
@@ -233,11 +231,15 @@ SCALES = sorted(p.stem for p in (CONFIGS / "scale").glob("*.yaml"))
 @pytest.fixture(scope="module")
 def composed_once():
     """Hydra puts the files of each choice together once, which is nearly all of what loading settings takes."""
-    whole = functools.cache(lambda name, choices: compose(name, overrides=list(choices)))
+    real, found = ConfigLoaderImpl.load_configuration, {}
+
+    def once(self, name, words, *more):
+        key = (name, *words)
+        found[key] = found.get(key) or real(self, name, words, *more)
+        return found[key]
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "train.config.compose.compose", lambda name, overrides: copy.deepcopy(whole(name, tuple(overrides)))
-        )
+        patch.setattr(ConfigLoaderImpl, "load_configuration", once)
         yield
 
 
