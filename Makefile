@@ -16,6 +16,9 @@ JOBS ?= 2
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+TEST_STAMP := $(VENV)/.installed-tests
+# Without byte code of all that lies in the packages: what is imported is compiled then.
+INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --no-compile
 ENTRY_PACKAGES := synth models train probes
 RUN_TESTS := $(PY) -m pytest -q -n $(JOBS) --dist loadfile
 
@@ -24,7 +27,7 @@ RUN_TESTS := $(PY) -m pytest -q -n $(JOBS) --dist loadfile
 export PYTHONMALLOC ?= malloc
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: help env demo test unit numeric golden cli torture lint style types bench lock clean
+.PHONY: help env tests demo test unit numeric golden cli torture lint style types bench lock clean
 
 help:
 	@echo "make demo   the whole lab on two CPU cores in under ten minutes; report in runs/quickstart/report.html"
@@ -32,62 +35,72 @@ help:
 	@echo "make torture  in full what make test takes a sample of: runs killed at every moment, a million fuzzed solutions"
 	@echo "make lint   make style (ruff; directions and cycles of imports) and make types (basedpyright)"
 	@echo "make bench  speed beside the peers, into tests/bench/README.md"
-	@echo "make env    .venv from requirements.lock; every target above needs it and makes it"
-	@echo "make lock   remake requirements.lock          make clean  remove caches and .venv, keep runs/"
+	@echo "make env    .venv from requirements.lock; every target above makes it (tests, lint, bench: and requirements-test.lock)"
+	@echo "make lock   remake both lock files          make clean  remove caches and .venv, keep runs/"
 
 env: $(STAMP)
 
-# Compiles the generator, the checker, the oracle and the decoding step once, so that the first problem
-# a person asks for comes at once.
-WARM_UP := from numpy import full, zeros; from synth.judge.checker import check; from synth.dataset import Source; \
-	from synth.oracle.next_token import Oracle; from synth.spec import preset; source = Source(preset("tiny"), 0); \
-	documents = source.documents(range(2)); Oracle(source.spec).documents(documents); \
-	check(documents.problems, source.world, zeros((2, 8), "int64"), full(2, 8)); \
-	import torch; from models import GPT, GPTConfig; from models.decode.sampling import sample; torch.set_num_threads(1); \
+# Kernels are compiled once, here, so that the first problem a person asks for comes at once: the generator in one process,
+# the oracle, the checker and the decoding step, which start from problems drawn without compilation, in another.
+DECODE := import torch; from models import GPT, GPTConfig; from models.decode.sampling import sample; torch.set_num_threads(1); \
 	sample(GPT(GPTConfig(8, 1, 1, 4, 8)), [[1]], 4, temperature=0, eos=0, pad=0)
 
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 found; give one: make PYTHON=/path/to/python" >&2; exit 2; }
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r requirements.lock
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
-	$(PY) -m synth.generate --ops 5 --count 64 --out - > /dev/null
-	$(PY) -c '$(WARM_UP)'
+	$(INSTALL) $(PIP_FLAGS) -r requirements.lock
+	$(INSTALL) --no-build-isolation --no-deps -e .
+	GLASSHOUSE_JIT=0 $(PY) -m synth.generate --ops 5 --count 2 --out - > $(VENV)/problems.jsonl
+	@echo "compiling, in two processes: a minute or two"; export GLASSHOUSE_JIT=1; \
+	$(PY) -m synth.generate --ops 5 --count 2 --out - > /dev/null & \
+	for command in explain check; do $(PY) -m synth.$$command $(VENV)/problems.jsonl > /dev/null || exit; done; \
+	$(PY) -c '$(DECODE)' && wait $$!
 	touch $@
+
+$(TEST_STAMP): $(STAMP) requirements-test.lock
+	$(INSTALL) $(PIP_FLAGS) -r requirements.lock -r requirements-test.lock
+	touch $@
+
+tests: $(TEST_STAMP)
 
 demo: env
 	$(PY) -m train.recipe recipe=quickstart
 
-test: env
+test: tests
 	$(RUN_TESTS) tests/unit tests/numeric tests/golden tests/cli
 
-unit numeric golden cli: env
+unit numeric golden cli: tests
 	$(RUN_TESTS) tests/$@
 
 # The proofs of which `make test` takes a sample: kills at every file operation and at random moments, a million fuzzed solutions.
-torture: env
+torture: tests
 	TORTURE=1 $(RUN_TESTS) --timeout 0 tests/numeric/train/test_resume.py tests/numeric/synth/test_resume_shards.py \
 		tests/numeric/synth/test_checker_fuzz.py
 
 lint: style types
 
-style: env
+style: tests
 	$(PY) -m ruff check $(ENTRY_PACKAGES) tests
 	$(PY) -m ruff format --check $(ENTRY_PACKAGES) tests
 	$(VENV)/bin/lint-imports --no-cache
 
-types: env
+types: tests
 	$(VENV)/bin/basedpyright
 
-bench: env
+bench: tests
 	$(PY) -m pytest -q -s --timeout 0 tests/bench --table tests/bench/README.md
+
+FREEZE := .venv-lock/bin/python -m pip freeze --all --exclude pip --exclude wheel --exclude glasshouse \
+	| grep -viE '^(nvidia|cuda|triton)' | sed 's/+cpu$$//' | tr 'A-Z_' 'a-z-' | sort
 
 lock:
 	$(PYTHON) -m venv --clear .venv-lock
-	.venv-lock/bin/python -m pip install --quiet $(PIP_FLAGS) '.[test]'
-	@{ grep '^#' requirements.lock; .venv-lock/bin/python -m pip freeze --all --exclude pip --exclude wheel --exclude glasshouse \
-		| grep -viE '^(nvidia|cuda|triton)' | sed 's/+cpu$$//' | tr 'A-Z_' 'a-z-' | sort; } > .requirements.tmp
+	.venv-lock/bin/python -m pip install --quiet $(PIP_FLAGS) . pyarrow
+	@{ grep '^#' requirements.lock; $(FREEZE); } > .requirements.tmp
+	.venv-lock/bin/python -m pip install --quiet $(PIP_FLAGS) '.[test]' -c .requirements.tmp
+	@{ grep '^#' requirements-test.lock; $(FREEZE) | grep -vxFf .requirements.tmp; } > .requirements-test.tmp
 	mv .requirements.tmp requirements.lock
+	mv .requirements-test.tmp requirements-test.lock
 	rm -rf .venv-lock
 
 clean:

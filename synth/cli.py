@@ -46,12 +46,13 @@ def use_plain_python(few: bool) -> None:
         os.environ.setdefault("GLASSHOUSE_JIT", "0")
 
 
-def say_when_compiling(module: str) -> None:
-    """Say so where the kernels of a module of synth are not compiled yet; call when it is imported."""
+def say_when_compiling(*modules: str) -> None:
+    """Say so where the kernels of these modules of synth, soon needed, are not compiled yet."""
     from synth.kernel import jit
 
-    if jit.ENABLED and not any(Path(jit._cache_folder(module)).rglob("*.nbc")):
-        say(f"compiling synth.{module}, once: some minutes")
+    cold = [module for module in modules if jit.ENABLED and not any(Path(jit._cache_folder(module)).rglob("*.nbc"))]
+    if cold:
+        say(f"compiling {', '.join(f'synth.{module}' for module in cold)}, once: some minutes")
 
 
 def require_new(option: str, path: Path, may_exist: bool = False) -> None:

@@ -11,13 +11,16 @@ from typing import Literal
 
 import torch
 
+from synth.cli import say_when_compiling
+
 Precision = Literal["float32", "bfloat16"]
 
 
 def set_up(
     threads: int = 1, device: str = "cpu", precision: str = "float32", distributed: bool = False
 ) -> torch.device:
-    """Deterministic kernels, full float32 precision, and the number of threads. Raises ValueError on a bad setting.
+    """Deterministic kernels, full float32 precision, and the number of threads. Where the kernels of synth, which such
+    commands need, are yet to be compiled, it says so. Raises ValueError on a bad setting.
 
     `precision` is only checked against the device: bfloat16 is switched on where the matrix products are.
     `distributed`: the command can run in several processes of torchrun; others refuse it.
@@ -39,6 +42,7 @@ def set_up(
     torch.set_float32_matmul_precision("highest")
     torch.set_flush_denormal(True)  # gradients of a solved task turn denormal, which slows a CPU many times over
     keep_freed_memory()
+    say_when_compiling("problem_source", "judge.checker", "oracle.next_token")
     return torch.device(device)
 
 

@@ -37,7 +37,7 @@ from train.evaluation.repetition import periods
 from train.statistics import SHARE, Estimate, nested_mean, wilson
 
 BATCH = 128  # rollouts at a time: then the key-value cache of a small model fits into the CPU's cache
-LOGITS = 2**26  # most log-probabilities at a time for the held-out loss: 256 MB
+LOGITS = 2**23  # most log-probabilities at a time for the held-out loss: 32 MB, of which several copies live at once
 
 
 @settings
