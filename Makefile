@@ -74,7 +74,8 @@ unit numeric golden cli: tests
 
 # The proofs of which `make test` takes a sample: kills at every file operation and at random moments, a million fuzzed solutions.
 torture: tests
-	TORTURE=1 $(RUN_TESTS) --timeout 0 tests/numeric/train/test_resume.py tests/numeric/synth/test_resume_shards.py \
+	TORTURE=1 $(RUN_TESTS) -rP --timeout 0 tests/numeric/train/test_resume.py tests/numeric/train/test_killed_anywhere.py \
+		tests/unit/train/runs/test_damage.py tests/unit/synth/store/test_writers.py tests/numeric/synth/test_resume_shards.py \
 		tests/numeric/synth/test_checker_fuzz.py
 
 lint: style types

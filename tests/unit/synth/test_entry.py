@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from synth import generate, tokenizer
 from synth.entry import Stopped, message_of, run_command
 from tests.helpers.commands import environment
 from tests.helpers.paths import ROOT
@@ -117,3 +119,45 @@ def test_a_signal_to_all_processes_is_one_line_and_leaves_nothing(tmp_path, numb
     if process.returncode != -signal.SIGINT:  # before Python itself was up
         assert (process.returncode, said) == (130, "interrupted: the same command starts again\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def without_room(call, room):
+    """Exit code and what is said by a fork of this process whose files may not grow beyond `room` bytes."""
+    read, write = os.pipe()
+    if (pid := os.fork()) == 0:
+        os.dup2(write, 2)
+        sys.stderr, sys.stdout = os.fdopen(2, "w", closefd=False), io.StringIO()
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+        os._exit(run_command(call))
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        said = pipe.read()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said
+
+
+@pytest.mark.parametrize(
+    ("main", "words"),
+    [
+        (generate.main, ["--preset", "tiny", "--count", "3", "--out", "{}/x.jsonl"]),
+        (generate.main, ["--preset", "tiny", "--count", "3", "--out", "{}/x.parquet"]),
+        (generate.main, ["--preset", "tiny", "--count", "3", "--out", "{}/x/"]),
+        (generate.main, ["--preset", "tiny", "--figure", "{}/x.png"]),
+        (tokenizer.main, ["--preset", "tiny", "--out", "{}/x"]),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_a_full_disk_is_one_line_that_names_the_file_and_nothing_is_left(tmp_path, main, words):
+    """What was written whole before (the plan of a data set, shards) stays: the same command goes on from it."""
+    code, said = without_room(lambda: main([word.format(tmp_path) for word in words]), room=100)
+    assert code == 2 and said.count("\n") == 1 and said.startswith("error: "), said
+    assert str(tmp_path / "x") in said and "File too large" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_may_not_be_written_is_one_line(tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    tmp_path.chmod(0o555)
+    code, said = without_room(lambda: generate.main(["--ops", "2", "--out", f"{tmp_path}/x.jsonl"]), room=10**9)
+    assert code == 2 and said.count("\n") == 1 and str(tmp_path) in said
