@@ -103,6 +103,7 @@ def fork(work: Work, root: Path, back: float = 0.0, room: int | None = None) -> 
     clock = time.time
     time.time = lambda: clock() - back
     if room is not None:
+        sys.dont_write_bytecode = True  # Python would leave half a file there, without an error
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
     try:

@@ -43,7 +43,7 @@ def test_a_run_folder_is_complete_and_doing_it_again_changes_nothing(command, tm
     names = {p.name for p in folder.iterdir()} - {".lock"}
     assert names == {
         "config.yaml", "manifest.json", "metrics.jsonl", "checkpoints.jsonl", "checkpoints", "samples.jsonl",
-        "ledger.json", "summary.json",
+        "ledger.json", "summary.json", "SHA256SUMS",
     }  # fmt: skip
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["command"][:3] == ["python", "-m", "train.pretrain"] and manifest["seeds"] == {
@@ -261,7 +261,7 @@ def test_a_disk_without_room_is_one_line(tmp_path):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("error: ") and "cannot be written (File too large" in done.stderr

@@ -127,6 +127,7 @@ def without_room(call, room):
     if (pid := os.fork()) == 0:
         os.dup2(write, 2)
         sys.stderr, sys.stdout = os.fdopen(2, "w", closefd=False), io.StringIO()
+        sys.dont_write_bytecode = True  # Python would leave half a file there, without an error
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
         os._exit(run_command(call))
