@@ -7,7 +7,6 @@ problems and different templates of each number of operations, and warns of test
 is 1 if something is wrong.
 """
 
-import json
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -61,7 +60,11 @@ class Audit:
 def read(path: str) -> Iterator[dict]:
     """Records of a file or folder. Raises ValueError where it cannot be read, naming the line or the shard."""
     if not Path(path).is_dir():
-        yield from _rows(Path(path)) if path.endswith(".parquet") else _lines(path)
+        yield from (
+            _rows(Path(path))
+            if path.endswith(".parquet")
+            else (cli.parsed(line, f"{path} line {n}") for n, line in cli.read_lines(path))
+        )
         return
     from synth.store.shards import PARQUET, read_shards
 
@@ -80,23 +83,6 @@ def _rows(path: Path) -> Iterator[dict]:
     except ImportError:
         raise ValueError(f"{path} needs pyarrow; accepted: JSON lines, or pip install -e '.[data]'") from None
     yield from read_rows(path)
-
-
-def _lines(path: str) -> Iterator[dict]:
-    number = 0
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            for line in file:
-                number += 1
-                record = json.loads(line)
-                if not isinstance(record, dict):
-                    raise ValueError("no JSON object")
-                yield record
-    except (OSError, ValueError) as error:
-        place = f"{path}, line {number}" if number else path
-        raise ValueError(f"{place}: {error}; {ACCEPTED}") from None
-    if number == 0:
-        raise ValueError(f"{path} is empty; {ACCEPTED}")
 
 
 def audit_file(path: str, own: str | None = None) -> Audit:

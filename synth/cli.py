@@ -1,6 +1,7 @@
 """What the commands of this package share: the argument parser, one-line errors, argument types, reading records."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -10,6 +11,7 @@ from typing import Any, NoReturn
 
 from synth.entry import fail, say
 
+FIELDS = ("solution", "completion", "response")  # keys of a text to judge, in records, and in rollouts of a run
 OPTIONS = Path(__file__).with_name("options.json")
 PLAIN_PYTHON_UP_TO = 20  # problems; for fewer, starting numba takes longer than plain Python
 
@@ -117,17 +119,23 @@ def _type(name: str) -> Callable[[str], Any]:
     return {"rate": rate, "share": share, "perm_level": perm_level, "int": int}[name]
 
 
-def read_lines(file: str) -> list[tuple[int, str]]:
-    """(line number, line) of every line of a path, or of standard input for `-`, that is not blank; exit 2 without."""
-    name = name_of(file)
+def read_lines(file: str) -> Iterator[tuple[int, str]]:
+    """(line number, line) of every line of a path, or of standard input for `-`, that is not blank; exit 2 where there
+    is none. UTF-8, with or without a byte order mark, lines ended in any way."""
+    name, found = name_of(file), False
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        with contextlib.nullcontext(sys.stdin) if file == "-" else Path(file).open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                line = line.removeprefix("\ufeff") if number == 1 else line
+                if line.strip():
+                    found = True
+                    yield number, line
     except OSError as error:
         fail(f"{name} cannot be read ({error.strerror}); accepted: a file of JSON lines, or -")
     except UnicodeDecodeError:
         fail(f"{name} is not UTF-8 text; accepted: a file of JSON lines")
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    return lines or fail(f"{name} holds no record; accepted: one JSON record per line")
+    if not found:
+        fail(f"{name} holds no record; accepted: one JSON record per line")
 
 
 def parsed(line: str, place: str) -> dict:
@@ -151,7 +159,7 @@ def records_and_texts(args: argparse.Namespace, few: int, module: str) -> Iterat
     line of the first that is bad. few: so many are worked on in plain Python, more by the kernels of `module`."""
     if args.world:
         require_world(args.world)
-    lines = read_lines(args.file)
+    lines = list(read_lines(args.file))
     use_plain_python(len(lines) <= few)
     say_when_compiling(module)
     from tqdm import tqdm
@@ -160,22 +168,28 @@ def records_and_texts(args: argparse.Namespace, few: int, module: str) -> Iterat
         place = f"{name_of(args.file)} line {number}"
         record = parsed(line, place)
         try:
-            world, text = world_and_text(record, args.field, args.world)
+            problem, world, text = problem_and_text(record, args.field, args.world)
         except ValueError as error:
             fail(f"{place}: {error}")
-        yield " ".join(str(record.get("id", f"line {number}")).split()), record, world, text
+        yield " ".join(str(record.get("id", f"line {number}")).split()), problem, world, text
 
 
-def world_and_text(record: dict, field: str, world_file: str | None = None) -> tuple[Any, str]:
-    """(its world, the text under `field`) of a record; ValueError when the record is bad. world_file: of a world that
+def problem_and_text(record: dict, field: str | None, world_file: str | None = None) -> tuple[dict, Any, str]:
+    """(the record of the problem, its world, the text under `field`) of a record, or of a rollout with its problem under
+    `record`; ValueError when it is bad. field: None for the first of `FIELDS` that is there. world_file: of a world that
     is not shipped; names that no world has make a world of their own."""
+    from synth.judge.check_text import after_prompt
     from synth.problem.records import check_record, world_of
     from synth.world import vocabulary
 
-    text = record.get(field)
+    text = record.get(field or next((name for name in FIELDS if isinstance(record.get(name), str)), FIELDS[0]))
     if not isinstance(text, str):
-        raise ValueError(f"no text under the key {field!r}; accepted: --field with one of its text keys")
-    in_file = world_file is not None and record.get("world") == vocabulary.read(world_file)["name"]
-    world = world_of(record, world_file if in_file else None)
-    check_record(record, world)
-    return world, text
+        raise ValueError(f"no text under the key {field or FIELDS[0]!r}; accepted: --field with one of its text keys")
+    inner = record.get("record")
+    problem = inner if isinstance(inner, dict) else record
+    if "steps" in problem and "layers" not in problem:  # of a run of an earlier version
+        raise ValueError("a rollout without its problem; accepted: records of synth.generate, or samples of a new run")
+    in_file = world_file is not None and problem.get("world") == vocabulary.read(world_file)["name"]
+    world = world_of(problem, world_file if in_file else None)
+    check_record(problem, world)
+    return problem, world, after_prompt(text, problem.get("problem", record.get("prompt")))

@@ -24,10 +24,13 @@ SHOWN = 4  # alternatives of a token
 
 def explain(oracle, problem, text: str) -> str:
     """The oracle's account of one solution text for a batch of one; ValueError when it is no text of the world."""
+    from synth.judge.check_text import judged_tokens
     from synth.oracle.next_token import ABSTAINED, EXACT, STATUSES
 
     world = oracle.world
-    tokens = np.array(world.encode(text), dtype=np.int64)
+    tokens = np.array(judged_tokens(text, world)[0], dtype=np.int64)
+    if tokens.min(initial=0) < 0:
+        world.encode(text)
     expected = oracle(problem, [tokens])
     logp, entropy = expected.logp(np.append(tokens, 0))[:-1], expected.entropy()[:-1]
     lines = []

@@ -111,6 +111,8 @@ def save(
     hf_model = (to_custom_code if custom_code else to_hugging_face)(model, eos=eos, pad=pad)
     with _quiet():
         hf_model.save_pretrained(folder)
+    for weights in Path(folder).glob("*.safetensors"):  # written for their owner alone; the other files are as usual
+        weights.chmod((Path(folder) / "config.json").stat().st_mode)
     for module in CODE if custom_code else ():
         source = (MODELS / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
         flat = re.sub(r"from models\.(?:\w+\.)*(\w+) import", r"from .\1 import", source)

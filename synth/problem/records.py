@@ -3,6 +3,7 @@
 from_record(to_record(problem, world, "pq") | {"id": "x"})        the same problem, checked on the way
 """
 
+import json
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -62,6 +63,11 @@ def to_record(problem: Problems, world: World, order: str) -> dict:
         "parameters": [parameter(s) for s in [*sentences.tolist(), *others]],
         "missing": text.get(missing),
     }
+
+
+def as_text(record: dict) -> str:
+    """A record as one line of JSON, for tables whose columns have one type."""
+    return json.dumps(record, ensure_ascii=False)
 
 
 def world_of(record: dict, language: str | None = None) -> World:

@@ -156,6 +156,7 @@ def _write(
     record |= {"notes": dict(notes or {}), "versions": {"torch": torch.__version__}, "logs": logs}
     record["sha256"] = {name: sha256(folder / name) for name in (WEIGHTS, OPTIMIZER)}
     write_json(folder / STATE, sealed(record))
+    (folder / WEIGHTS).chmod((folder / STATE).stat().st_mode)  # safetensors writes it for its owner alone
     for path in (*(folder / name for name in FILES), folder):
         sync(path)
 

@@ -28,10 +28,12 @@ from synth.documents import Documents
 from synth.judge.checker import KINDS, MALFORMED, Verdicts
 from synth.kernel.rng import key
 from synth.oracle.next_token import Oracle
+from synth.problem.arrays import Problems
+from synth.problem.records import to_record
 from synth.ranges import AboveZero, Count, NotNegative, Positive, Range, settings
 from synth.store.encodings import PHRASE, Encoding, encoding_of
 from synth.store.files import finite, write_json_lines
-from synth.world.vocabulary import World
+from synth.world.vocabulary import HOW_MANY, World
 from train.data.batches import collate, longest_document
 from train.evaluation.repetition import periods
 from train.statistics import SHARE, Estimate, nested_mean, wilson
@@ -116,7 +118,8 @@ class Evaluation:
         for i in range(min(count, len(self.index))):
             response = self.tokens_NR[i, : self.length[i]]
             record = {"index": int(self.index[i]), "ops": int(self.ops[i]), "answer": int(self.answer[i])}
-            text = transcript(encoding, documents.prompt_tokens(i), response, self.verdicts, i)
+            problem = documents.problems.take(i)
+            text = transcript(encoding, documents.prompt_tokens(i), response, self.verdicts, i, problem)
             finished = bool(self.finished[i])
             records.append(record | {"finished": finished, "finish_reason": finish_reason(finished)} | text)
         return records
@@ -243,13 +246,19 @@ def write_samples(run: Path, records: list[dict[str, Any]], **more: Any) -> None
 
 
 def transcript(
-    vocabulary: World | Encoding, prompt: np.ndarray, response: np.ndarray, verdicts: Verdicts, row: int
+    vocabulary: World | Encoding,
+    prompt: np.ndarray,
+    response: np.ndarray,
+    verdicts: Verdicts,
+    row: int,
+    problem: Problems,
 ) -> dict[str, Any]:
     """One response as JSON: prompt, response: text; right: whether every step and the answer are; steps: text and kind
-    ("right" or the mistake) of each; context: text of the sections before the problem, where there are any.
+    ("right" or the mistake) of each; record: the problem, for `synth.check`; context: text of the sections before the
+    problem, where there are any.
 
     vocabulary: renders tokens, the world or the encoding they are in. prompt, response: token ids without padding.
-    verdicts: of a batch, in which the response is row `row`.
+    verdicts: of a batch, in which the response is row `row`. problem: as a batch of one.
     """
     spans = zip(verdicts.start[row], verdicts.stop[row], verdicts.kind[row], strict=True)
     steps = list(spans)[: int(verdicts.steps[row])]
@@ -257,11 +266,13 @@ def transcript(
         world, phrases = vocabulary.world, vocabulary.phrases(prompt.tolist())
     else:
         world, phrases = vocabulary, prompt
-    context, problem = cut(phrases)
+    context, asked = cut(phrases)
     texts = {"context": render(world, context)} if context else {}
-    texts |= {"prompt": world.decode(problem), "response": vocabulary.decode(response)}
+    texts |= {"prompt": world.decode(asked), "response": vocabulary.decode(response)}
     judged = [{"text": vocabulary.decode(response[start:stop]), "kind": KINDS[kind]} for start, stop, kind in steps]
-    return texts | {"right": bool(verdicts.right[row]), "steps": judged}
+    order = "qp" if world.phrases[HOW_MANY] in asked[:2] else "pq"
+    record = {"id": f"problem of row {row}"} | to_record(problem, world, order) | {"world": world.name}
+    return texts | {"right": bool(verdicts.right[row]), "steps": judged, "record": record}
 
 
 @settings

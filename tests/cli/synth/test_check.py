@@ -1,5 +1,6 @@
 """`python -m synth.check` as a user runs it: the summary, verdict lines, exit codes, one line for bad input."""
 
+import importlib
 import json
 from subprocess import CompletedProcess
 
@@ -7,7 +8,10 @@ import pytest
 
 from synth import check
 from synth import generate as generator
+from synth.dataset import Source
 from synth.entry import run_command
+from synth.spec import preset
+from synth.store import writers
 
 MAINS = {"synth.generate": generator.main, "synth.check": check.main}
 
@@ -61,7 +65,7 @@ def test_wrong_solutions_are_shown_with_the_first_mistake(command, tmp_path, rec
         records[3] | {"other": records[3]["solution"]},
     ]
     path = write(tmp_path / "x.jsonl", changed)
-    done = command("synth.check", path, "--field", "other", "--all")
+    done = command("synth.check", path, "--field", "other", "--all", "--reading", "strict")
     count, *lines = done.stdout.splitlines()
     assert done.returncode == 0 and len(lines) == 4
     assert f": wrong, step {len(sentences)} wrong " in lines[0] and sentences[-1].rstrip(".")[:30].strip() in lines[0]
@@ -70,7 +74,7 @@ def test_wrong_solutions_are_shown_with_the_first_mistake(command, tmp_path, rec
     assert ": right" in lines[3]
     assert count.startswith("4 solutions, 1 right, 1 right as published; first mistakes: ")
     assert "malformed 1" in count and "ends early 1" in count
-    again = command("synth.check", path, "--field", "other", "--strict")
+    again = command("synth.check", path, "--field", "other", "--strict", "--reading", "strict")
     assert again.returncode == 1 and again.stdout.splitlines() == [count, *lines[:3]]
 
 
@@ -120,3 +124,75 @@ def test_missing_files_arguments_and_help(command, tmp_path):
         assert len(done.stderr.splitlines()) == 1 and message in done.stderr, done.stderr
     done = command("synth.check", "--help")
     assert done.returncode == 0 and "examples:" in done.stdout
+
+
+def verdicts(capsys, records, tmp_path, *words: str) -> list[str]:
+    capsys.readouterr()
+    assert run_command(lambda: check.main([write(tmp_path / "y.jsonl", records), *words])) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def responses(r: dict) -> dict[str, str]:
+    """What a model may have written, and a decoder may have left of it."""
+    text, answer = r["solution"], r["answer"]
+    whole = f"{text}<answer> {answer}<eos>"
+    return {
+        "special tokens kept": whole,
+        "skipped": f"{text} {answer}",
+        "padded": f"{whole}<pad><pad>",
+        "the whole sequence": f"<pad><pad><problem>{r['problem']}<solution>{whole}",
+        "the whole sequence, skipped": f"{r['problem']}{text} {answer}",
+        "no end": f"{text}<answer> {answer}",
+        "spaces": f"  {text}  ",
+        "a line each": text.strip().replace(". ", ".\n"),
+        "windows": "\ufeff" + whole.replace(". ", ".\r\n") + "\r\n",
+        "blank lines": text.replace(". ", ".\n\n") + "\n\n",
+        "tabs": text.replace(" ", "\t"),
+    }
+
+
+def test_a_whole_response_is_judged(records, tmp_path, capsys):
+    """Strictly, too: special tokens kept or skipped and white space decide nothing; the answer does."""
+    for name in responses(records[0]):
+        asked = [r | {"completion": responses(r)[name], "solution": None} for r in records]
+        for reading in ("strict", "tolerant"):
+            lines = verdicts(capsys, asked, tmp_path, "--reading", reading)
+            assert lines[0] == "6 solutions, 6 right, 6 right as published", (name, reading, lines)
+    for form in ("{0}<answer> {1}<eos>", "{0} {1}", "{0}\n{1}", "{0}\nAnswer: {1}"):
+        wrong = [r | {"solution": form.format(r["solution"], (r["answer"] + 1) % 23)} for r in records]
+        lines = verdicts(capsys, wrong, tmp_path)
+        assert all("wrong, wrong answer" in line for line in lines[1:]), lines
+    cut_off = [r | {"solution": r["solution"] + "<answer>"} for r in records]
+    assert verdicts(capsys, cut_off, tmp_path)[0].startswith("6 solutions, 0 right")
+
+
+def test_text_around_is_forgiven_unless_the_reading_is_strict(records, tmp_path, capsys):
+    around = [r | {"solution": f"Sure, here it is:{r['solution']} I hope this helps!"} for r in records]
+    assert verdicts(capsys, around, tmp_path)[0] == (
+        "6 solutions, 6 right (0 in the strict reading), 6 right as published"
+    )
+    strict = verdicts(capsys, around, tmp_path, "--reading", "strict")
+    assert strict[0].startswith("6 solutions, 0 right, 0 right as published; first mistakes: malformed 6")
+
+
+@pytest.mark.parametrize("command_name", ["check", "explain", "audit"])
+def test_every_command_reads_every_form_of_a_file(command_name, tmp_path, capsys):
+    """Byte order mark, line ends, blank lines, white space in a line, no last line end."""
+    source = Source(preset("tiny"), 0)
+    rows = [json.dumps(r) for r in writers.records(source, 0, 3)]
+    main = importlib.import_module(f"synth.{command_name}").main
+    outputs = set()
+    for text in (
+        "\n".join(rows), "\n".join(rows) + "\n", "\r\n".join(rows) + "\r\n", "\ufeff" + "\n".join(rows),
+        "\n\n" + "\n \n\t\n".join(rows) + "\n\n", "\n".join(f"  {row} " for row in rows), "\r".join(rows),
+    ):  # fmt: skip
+        path = tmp_path / "records.jsonl"
+        path.write_bytes(text.encode("utf-8"))
+        assert run_command(lambda path=path: main([str(path)])) == 0
+        outputs.add(capsys.readouterr().out)
+    assert len(outputs) == 1
+    for text, message in (("\n\n", "no record"), ("\n{oops", "line 2 is not JSON"), ("\n[]", "line 2 is no record")):
+        path.write_text(text)
+        assert run_command(lambda: main([str(path)])) == 2
+        said = capsys.readouterr()
+        assert message in said.err and said.err.count("\n") == 1 and said.out == ""

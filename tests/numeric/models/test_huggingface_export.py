@@ -207,3 +207,62 @@ def test_transformer_lens_sees_the_same_at_every_site(tmp_path):
         for site in hook_names(model.config)[:-1]:
             assert torch.allclose(cache[site], store[site], atol=1e-4), (name, site)
         assert torch.allclose(cache["ln_final.hook_out"], store["ln_final.hook_normalized"], atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def custom():
+    model = lively(QUICKSTART)
+    return model, export.to_custom_code(model, eos=EOS, pad=PAD)
+
+
+def test_hidden_states_and_embeddings_of_custom_code(custom):
+    """As `transformers` means them: what enters each block, then what the unembedding reads, padded or not."""
+    model, theirs = custom
+    prompts = [tokens(n, seed=n).tolist() for n in (9, 3, 14)]
+    ids, mask = left_padded(prompts)
+    with torch.no_grad():
+        out = theirs(ids, attention_mask=mask, output_hidden_states=True)
+        embedded = theirs(inputs_embeds=theirs.get_input_embeddings()(ids), attention_mask=mask)
+        last = theirs(ids, attention_mask=mask, logits_to_keep=2)
+    sites = ["blocks.0.hook_resid_pre", *(f"blocks.{k}.hook_resid_post" for k in range(3)), "ln_final.hook_normalized"]
+    assert len(out.hidden_states) == len(sites) and theirs(ids).hidden_states is None
+    for b, prompt in enumerate(prompts):
+        with torch.no_grad(), capture(model, sites) as store:
+            model(torch.tensor([prompt]))
+        for site, state in zip(sites, out.hidden_states, strict=True):
+            assert torch.allclose(state[b, -len(prompt) :], store[site][0], atol=1e-5), site
+    assert torch.equal(embedded.logits, out.logits) and torch.equal(last.logits, out.logits[:, -2:])
+    with pytest.raises(ValueError, match="input_ids and inputs_embeds"):
+        theirs(ids, inputs_embeds=out.hidden_states[0])
+
+
+def test_custom_code_generates_from_embeddings(custom):
+    _, theirs = custom
+    ids = tokens(2, 7, seed=3)
+    expected = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6)[:, 7:]
+    embeddings = theirs.get_input_embeddings()(ids).detach()
+    got = theirs.generate(inputs_embeds=embeddings, attention_mask=torch.ones_like(ids), max_new_tokens=6)
+    assert torch.equal(got, expected)
+
+
+def test_gradient_checkpointing_of_custom_code_changes_no_gradient(custom):
+    _, theirs = custom
+    x, gradients = tokens(2, 20, seed=4), []
+    theirs.train()
+    for reentrant in (None, False, True):
+        theirs.zero_grad()
+        if reentrant is not None:
+            theirs.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            theirs.enable_input_require_grads()
+        theirs(x, labels=x).loss.backward()
+        gradients.append([p.grad.clone() for p in theirs.parameters()])
+    assert theirs.is_gradient_checkpointing
+    theirs.gradient_checkpointing_disable()
+    theirs.eval()
+    assert all(torch.equal(a, b) for other in gradients[1:] for a, b in zip(gradients[0], other, strict=True))
+
+
+@pytest.mark.parametrize("custom_code", [False, True])
+def test_weights_may_be_read_by_those_who_may_read_the_rest(tmp_path, custom_code):
+    export.save(lively(LLAMA), tmp_path / "folder", custom_code=custom_code)
+    assert {oct(p.stat().st_mode) for p in (tmp_path / "folder").iterdir()} == {"0o100644"}

@@ -1,8 +1,9 @@
 """Some rollouts of the training batches as text, so that a person can see what the student says as it is distilled.
 
 `samples.jsonl`, one rollout a line: step (the weights' updates so far), index of the problem in the stream, ops,
-answer, finished, finish_reason (`stop` or `length`), and the transcript with the checker's word for each step. Lines of
-steps that a resumed run repeats are replaced.
+answer, finished, finish_reason (`stop` or `length`), the problem's record, and the transcript with the checker's word
+for each step. `python -m synth.check samples.jsonl` judges them again. Lines of steps that a resumed run repeats are
+replaced.
 """
 
 from pathlib import Path
@@ -53,5 +54,6 @@ class SampleLog:
                 "finished": bool(finished_B[row]),
                 "finish_reason": finish_reason(bool(finished_B[row])),
             }
-            records.append(facts | transcript(self.world, prompt, response, rollouts.verdicts, row))
+            problem = rollouts.problems.take(row)
+            records.append(facts | transcript(self.world, prompt, response, rollouts.verdicts, row, problem))
         return records
