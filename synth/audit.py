@@ -60,11 +60,9 @@ class Audit:
 def read(path: str) -> Iterator[dict]:
     """Records of a file or folder. Raises ValueError where it cannot be read, naming the line or the shard."""
     if not Path(path).is_dir():
-        yield from (
-            _rows(Path(path))
-            if path.endswith(".parquet")
-            else (cli.parsed(line, f"{path} line {n}") for n, line in cli.read_lines(path))
-        )
+        lines = () if path.endswith(".parquet") else cli.read_lines(path)
+        yield from (cli.parsed(line, f"{path} line {number}") for number, line in lines)
+        yield from _rows(Path(path)) if path.endswith(".parquet") else ()
         return
     from synth.store.shards import PARQUET, read_shards
 

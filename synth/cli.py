@@ -175,9 +175,9 @@ def records_and_texts(args: argparse.Namespace, few: int, module: str) -> Iterat
 
 
 def problem_and_text(record: dict, field: str | None, world_file: str | None = None) -> tuple[dict, Any, str]:
-    """(the record of the problem, its world, the text under `field`) of a record, or of a rollout with its problem under
-    `record`; ValueError when it is bad. field: None for the first of `FIELDS` that is there. world_file: of a world that
-    is not shipped; names that no world has make a world of their own."""
+    """(the problem's record, its world, the text under `field`) of a record, or of a rollout with its problem under
+    `record`; ValueError when it is bad. field: None for the first of `FIELDS` that is there. world_file: of a world
+    that is not shipped; names that no world has make a world of their own."""
     from synth.judge.check_text import after_prompt
     from synth.problem.records import check_record, world_of
     from synth.world import vocabulary

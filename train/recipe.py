@@ -217,7 +217,7 @@ def starting_points(config: RecipeConfig, seed: int) -> dict[str, tuple[Path, Pa
     found = {}
     for stage, path in config.start.items():
         path = Path(path.replace("{seed}", str(seed)))
-        checkpoint.find(path, f"start.{stage}")
+        checkpoint.weights_digest(path, f"start.{stage}")
         found[stage] = (path, checkpoint.expand_zoo_path(path))
     return found
 

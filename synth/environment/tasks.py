@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from synth.dataset import Source
 from synth.environment.rewards import Response, Score, score
-from synth.judge.free_text import READINGS, gold_answer, phrase
+from synth.judge.free_text import READINGS, gold_answer
 from synth.spec import Spec, preset
 from synth.store.records import record
 from synth.world import vocabulary as vocab
@@ -110,7 +110,7 @@ class Environment:
 
     def _render(self, made: dict[str, Any]) -> str:
         world = self.source.world
-        words = {role: phrase(world, number).strip() for number, role in enumerate(vocab.ROLES)}
+        words = {role: world.phrase(number).strip() for number, role in enumerate(vocab.ROLES)}
         return self._template.render(
             record=made, modulus=world.modulus, words=words, owner=world.possessive,
             shown=[(example, self._completion(example)) for example in self._shown],

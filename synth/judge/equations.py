@@ -59,7 +59,7 @@ class Steps:
     """Reads the steps of one text for one problem; `read` may be called once."""
 
     def __init__(self, problem: Problems, world: World) -> None:
-        self.world = world
+        self.world, self.phrase = world, world.phrase
         slots = np.flatnonzero(problem.possible()[0] & (problem.exists[0] > 0))
         names = sorted((world.name_of(*problem.slot_names()[0, s]) for s in slots), key=len, reverse=True)
         self.names = {" ".join(name.casefold().split()): name for name in names}
@@ -68,8 +68,9 @@ class Steps:
         begin, joint, self.back, self.word = (
             self.phrase(role).strip() for role in (vocab.DEFINE, vocab.AS, vocab.BACK, vocab.UNDETERMINED)
         )
-        # Another name than the problem's is one when it looks like one; "define the total as" is prose.
-        first = "[A-Z]" if all(part[:1].isupper() for name in names for part in name.split(world.possessive)) else ""
+        # Another name than the problem's is one when it looks like one; "define each number's letter as" is prose.
+        capital = all(part.strip()[:1].isupper() for name in names for part in name.split(world.possessive))
+        first = "[A-Z]" if capital else ""
         part = rf"{first}[^.;:\n=]{{1,60}}?"
         other = rf"{part}{re.escape(world.possessive)}\s+{part}" if begin and joint else r"(?!)"
         begin = rf"(?i:{re.escape(begin)})\s*:?\s+(?i:the\s+number\s+of\s+(?:each\s+)?)?" if begin else ""
@@ -80,11 +81,6 @@ class Steps:
         self.letter: dict[str, str] = {}  # the world's, for each letter of the text
         self.letter_of: dict[str, str] = {}  # the text's letter, for each parameter that it defines
         self.clauses: list[str] = []
-
-    def phrase(self, role: int) -> str:
-        """The text of a phrase of the world, empty where it writes nothing."""
-        token = int(self.world.phrases[role])
-        return self.world.vocabulary[token] if token >= 0 else ""
 
     def heads(self, text: str) -> list[re.Match[str]]:
         """Where steps begin."""
@@ -137,7 +133,10 @@ class Steps:
         own = self._read_equations(letter, self._with_letters(body))
         if own is None:
             return f"{begin} {self._name(letter)}{stop}"
-        parts = [*(self.phrase(vocab.SEMICOLON) + clause for clause in self.clauses), self.phrase(vocab.SO) + own]
+        parts = [
+            *(self.phrase(vocab.SEMICOLON) + clause for clause in self.clauses),
+            self.phrase(vocab.SO) + own,
+        ]
         taken_back = self.back and re.search(rf"(?<!\w){re.escape(self.back)}(?!\w)", body)
         return f"{begin} {self._name(letter)}{''.join(parts)}{f' {self.back}' if taken_back else ''}{stop}"
 
@@ -235,9 +234,8 @@ class Steps:
             return fresh, written[1]
         if isinstance(numbers, ast.BinOp):
             return None
-        value = numbers.value if isinstance(numbers, ast.Constant) else None
-        if isinstance(shape, ast.Constant):
-            return str(shape.value), shape.value if value is None else value
-        assert isinstance(shape, ast.Name)
-        value = self.value.get(shape.id) if value is None else value
-        return None if value is None else (self._name(shape.id), value)
+        put_in = numbers if numbers is not None else shape
+        known = self.value.get(put_in.id) if isinstance(put_in, ast.Name) else getattr(put_in, "value", None)
+        if type(known) is not int:
+            return None
+        return (self._name(shape.id) if isinstance(shape, ast.Name) else str(getattr(shape, "value", ""))), known

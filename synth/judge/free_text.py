@@ -70,7 +70,7 @@ _CLEAN = [
     (_MARK, ""),
     (r"[ \t]+", " "),
 ]  # fmt: skip
-_CLEAN = [(re.compile(pattern, re.MULTILINE), new) for pattern, new in _CLEAN]
+_CLEANERS = [(re.compile(pattern, re.MULTILINE), new) for pattern, new in _CLEAN]
 _ANSWER = re.compile(r"(?i)\banswer\b\s*(?:is\b|:|=|->|\u2192)[\s:=]*(?=([^\n]*))")
 _BOXED = re.compile(r"\u27e6([^\u27e7]*)\u27e7")
 _LAST = re.compile(r"(?:^|(?<![-=+*\n])(?:\.|\n+))\s*(-?\d+)\s*\.?\s*$")
@@ -102,7 +102,7 @@ def read_free_text(problem: Problems, world: World, text: str) -> tuple[str, int
 def plain(text: str, world: World) -> str:
     """A text without what is only layout; boxed answers stand between \u27e6 and \u27e7."""
     text = unicodedata.normalize("NFKC", text[-LONGEST:].replace("\r\n", "\n").replace("\r", "\n"))
-    for pattern, new in _CLEAN:
+    for pattern, new in _CLEANERS:
         text = pattern.sub(new, text)
     return re.sub(rf"\(\s*mod(?:ulo)?\s*{world.modulus}\s*\)|(?:\bmod(?:ulo)?\s*|%\s*){world.modulus}\b", " ", text)
 
@@ -130,12 +130,6 @@ def _value(words: str, steps: Steps) -> int | None:
     return int(number[0]) if number else steps.undetermined_in(words)
 
 
-def phrase(world: World, role: int) -> str:
-    """The text of a phrase of the world, empty where it writes nothing."""
-    token = int(world.phrases[role])
-    return world.vocabulary[token] if token >= 0 else ""
-
-
 def gold_answer(world: World, answer: int | None) -> str:
     """An answer as a text: the number, or the word for one that is not determined (None)."""
-    return phrase(world, vocab.UNDETERMINED).strip() if answer is None else str(answer)
+    return world.phrase(vocab.UNDETERMINED).strip() if answer is None else str(answer)

@@ -16,6 +16,7 @@ from synth.store.shards import PARQUET, Shards
 from synth.world.vocabulary import SPECIALS
 
 TEMPLATE = Path(__file__).with_name("data_card.md.jinja")
+FEATURES = Path(__file__).with_name("data_card_features.yaml")  # the parquet schema as Hugging Face declares features
 FIGURES = ("operations", "lengths", "answers")
 BLUE, ORANGE = "#2f6fae", "#e08a1e"
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -62,6 +63,7 @@ def _text(manifest: dict, numbers: dict[str, np.ndarray], spec: Spec) -> str:
         size=next((name for most, name in SIZES if manifest["documents"] < most), "1M<n<10M"),
         ops=[(k, n, f"{n / counts.sum():.4f}") for k, n in zip(ops, counts, strict=True)],
         specials=len(SPECIALS), settings=json.dumps(manifest["spec"], indent=2),
+        features=FEATURES.read_text(encoding="utf-8"),
     )  # fmt: skip
 
 

@@ -129,6 +129,11 @@ class World:
             position = match.end()
         return ids
 
+    def phrase(self, role: int) -> str:
+        """The text of a phrase (its number in `ROLES`), empty where this world writes nothing."""
+        token = int(self.phrases[role])
+        return self.vocabulary[token] if token >= 0 else ""
+
     def is_name(self, text: str) -> bool:
         """Whether an item or a category of this world is called `text`."""
         return self._ids.get(f" {text}", -1) >= self.first_name

@@ -11,12 +11,14 @@ back without a change of one bit; those that are not finite are neither written 
 to be unpickled is. `zoo/NAME` is a model that comes with the code (train/zoo.py), without its moments.
 """
 
+import hashlib
 import io
 import json
 import pickle
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -31,7 +33,8 @@ from torch import nn
 import models
 from models.flops import n_params
 from models.gpt import GPT, GPTConfig
-from synth.store.files import append_json_line, naming, sealed, sha256, sync, unsealed, write_json
+from synth.store.files import append_json_line, naming, read_json, sealed, sha256, sync, unsealed, write_json
+from synth.store.hf_tokenizer import load_folder
 from train.config.schema import merge
 from train.core.budget_and_ledger import TrainState
 from train.core.distributed import shard_like, sharded
@@ -45,6 +48,7 @@ INDEX = "checkpoints.jsonl"
 FILES = WEIGHTS, OPTIMIZER, STATE = ("model.safetensors", "optimizer.pt", "state.json")
 MODEL_FILES = (WEIGHTS, STATE)  # what readers of the weights need
 LOGS = ("metrics.jsonl", "samples.jsonl")  # of which a checkpoint notes what was there when it was written
+ORIGIN = "glasshouse.json"  # the notes of a checkpoint in the Hugging Face folder that it was exported to
 ZOO = Path(models.__file__).resolve().parent / "zoo"
 
 
@@ -239,6 +243,8 @@ def find(path: str | Path, setting: str = "checkpoint") -> Path:
     accepted = "accepted: a run folder, or one of its checkpoints/step-N folders"
     if not path.exists():
         raise ValueError(f"{setting}={path}: does not exist; {accepted}")
+    if is_hugging_face(path):
+        raise ValueError(f"{setting}={path}: is a Hugging Face folder; {accepted}")
     if all((path / name).is_file() for name in MODEL_FILES):
         if _damaged(path):
             raise ValueError(f"{setting}={path}: its files are not the ones that were saved; {accepted}")
@@ -265,13 +271,24 @@ def expand_zoo_path(path: str | Path, setting: str = "checkpoint") -> Path:
     return ZOO.joinpath(*path.parts[1:])
 
 
+def is_hugging_face(path: str | Path) -> bool:
+    """Whether `path` is a Hugging Face folder of a model, ours or another's."""
+    return (Path(path) / "config.json").is_file()
+
+
 def zoo_names() -> list[str]:
     """Names of the models in the zoo."""
     return sorted(p.parent.name for p in ZOO.glob("*/checkpoints.jsonl"))
 
 
 def load_model(path: str | Path, setting: str = "checkpoint", device: str | torch.device = "cpu") -> GPT:
-    """The model saved at `path` (see `find`), in evaluation mode. Raises ValueError naming `setting` and the path."""
+    """The model saved at `path` (see `find`), or of a Hugging Face folder, in evaluation mode. Raises ValueError naming
+    `setting` and the path."""
+    if is_hugging_face(path):
+        from models.huggingface.export import load  # loads transformers
+
+        with _naming(setting, path):
+            return load(Path(path)).to(device).eval()
     folder = find(path, setting)
     config = _record(folder, path, setting)["model"]
     if config is None:
@@ -287,7 +304,10 @@ def load_model(path: str | Path, setting: str = "checkpoint", device: str | torc
 
 
 def notes(path: str | Path, setting: str = "checkpoint") -> dict[str, Any]:
-    """The `notes` that were saved beside the weights at `path`."""
+    """The `notes` that were saved beside the weights at `path`; of a Hugging Face folder that was not exported from
+    here only `vocabulary`, the texts of its tokens."""
+    if is_hugging_face(path):
+        return _notes_of_folder(Path(path), setting)
     return _record(find(path, setting), path, setting)["notes"]
 
 
@@ -306,6 +326,9 @@ def take_data(setting: str, values: Mapping[str, Any], given: Mapping[str, str])
 
 def weights_digest(path: str | Path, setting: str = "checkpoint") -> str:
     """sha256 of the weights at `path`."""
+    if is_hugging_face(path):
+        files = sorted(Path(path).glob("*.safetensors"))
+        return hashlib.sha256(" ".join(map(sha256, files)).encode()).hexdigest()
     return sha256(find(path, setting) / WEIGHTS)
 
 
@@ -329,6 +352,23 @@ def _state(folder: Path) -> dict[str, Any]:
         if (folder / name).is_file() and not _matches(folder / name, digest):
             raise ValueError(f"{folder / name}: is damaged: its sha256 is not that in {STATE}")
     return record
+
+
+@contextmanager
+def _naming(setting: str, path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{setting}={path}: {error}") from None
+
+
+def _notes_of_folder(folder: Path, setting: str) -> dict[str, Any]:
+    with _naming(setting, folder):
+        if (folder / ORIGIN).is_file():
+            return read_json(folder / ORIGIN)
+        tokenizer, _ = load_folder(str(folder))
+    texts = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+    return {"vocabulary": hashlib.sha256(json.dumps(texts).encode()).hexdigest()}
 
 
 def _unreadable(name: str, path: str | Path, setting: str, error: Exception) -> ValueError:

@@ -21,9 +21,15 @@ from train.data.batches import DataConfig, check_vocabulary
 
 def checkpoint_encoding(notes: Mapping[str, Any], path: str) -> Encoding:
     """The tokens that a checkpoint was trained on. Raises ValueError if its vocabulary has changed since."""
-    data = build(DataConfig, notes["data"])
+    data = build(DataConfig, _data(notes, path))
     check_vocabulary(notes, data, path)
     return data.encoding()
+
+
+def _data(notes: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    if not notes.get("data"):
+        raise ValueError(f"{path} does not say what data it was trained on; accepted: a checkpoint or an export of one")
+    return notes["data"]
 
 
 def same_texts(old: Sequence[str], new: Sequence[str]) -> list[tuple[int, int]]:
@@ -37,7 +43,7 @@ def same_texts(old: Sequence[str], new: Sequence[str]) -> list[tuple[int, int]]:
 def extend_vocabulary(model: GPT, notes: Mapping[str, Any], data: DataConfig, path: str, seed: int) -> GPT:
     """The model of the checkpoint at `path` with the vocabulary of `data`. Rows of new tokens are those of `GPT(config,
     seed)`. Raises ValueError when the two have tokens of different kinds."""
-    tokens = notes["data"]["tokens"]
+    tokens = _data(notes, path)["tokens"]
     if tokens != data.tokens:
         what = f"{path} was trained on data.tokens={tokens}; accepted: data.tokens={tokens}"
         raise ValueError(f"init_vocabulary=extend with data.tokens={data.tokens}: {what}")

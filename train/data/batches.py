@@ -342,7 +342,7 @@ def check_vocabulary(notes: Mapping[str, Any], config: DataConfig, path: str) ->
     if notes.get("vocabulary") != vocabulary_notes(config)["vocabulary"]:
         tokens = "" if config.tokens == PHRASE else f", data.tokens={config.tokens}"
         what = f"its vocabulary is not the one {path} was trained with"
-        accepted = f"data settings like {notes.get('data')}"
+        accepted = f"data settings like {notes['data']}" if notes.get("data") else "a model whose tokens are the data's"
         raise ValueError(f"data.preset={config.preset}{tokens}: {what}; accepted: {accepted}")
 
 

@@ -1,20 +1,26 @@
 """`train.export` as a user meets it: a folder that solves a problem in `transformers`, and what goes wrong."""
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from huggingface_hub import ModelCard
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from models.gpt import GPT, GPTConfig
 from synth.judge.checker import check
+from synth.store.files import read_json
 from synth.world.vocabulary import EOS, PAD, PROBLEM, SOLUTION
 from train.config.compose import run_entry
 from train.core import checkpoint
 from train.core.budget_and_ledger import TrainState
-from train.data.batches import DataConfig, vocabulary_notes
+from train.core.extend_vocabulary import checkpoint_encoding
+from train.data.batches import DataConfig, check_vocabulary, vocabulary_notes
 from train.export import ExportConfig, main
 
 pytestmark = pytest.mark.timeout(600)  # the first command may have to compile the checker
@@ -121,3 +127,74 @@ def test_bad_input_is_one_line_and_leaves_nothing(runs, tmp_path, capsys):
         captured = capsys.readouterr()
         assert captured.out == "" and captured.err.count("\n") == 1 and say in captured.err
         assert [p.name for p in tmp_path.iterdir()] == ["runs"]
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    """A model of the zoo as models/README.md says to export it."""
+    folder = tmp_path_factory.mktemp("zoo") / "exported"
+    words = ["checkpoint=zoo/tiny-teacher-0", f"out={folder}", "custom_code=true"]
+    assert run_entry("export", ExportConfig, main, "", words) == 0
+    return folder
+
+
+def test_a_zoo_model_loads_by_the_line_of_the_readme(zoo, root, monkeypatch):
+    page = (root / "models" / "README.md").read_text(encoding="utf-8")
+    (line,) = [line for line in page.splitlines() if 'from_pretrained("exported", trust' in line]
+    assert "train.export checkpoint=zoo/tiny-teacher-0 out=exported custom_code=true" in page
+    monkeypatch.chdir(zoo.parent)
+    names = {"AutoModelForCausalLM": AutoModelForCausalLM}
+    exec(line.strip(), names)
+    own = checkpoint.load_model("zoo/tiny-teacher-0")
+    assert names["model"].num_parameters() == sum(p.numel() for p in own.parameters())
+
+
+def test_the_model_card_has_numbers_licence_and_commands(zoo, runs, tmp_path):
+    """As huggingface_hub reads it."""
+    card = ModelCard.load(zoo / "README.md", ignore_metadata_errors=False)
+    known = read_json(checkpoint.ZOO / "tiny-teacher-0" / "card.json")
+    head = (card.data.license, card.data.library_name, card.data.pipeline_tag)
+    assert head == ("mit", "transformers", "text-generation")
+    (result,) = card.data.eval_results
+    assert result.metric_value == round(known["right"] / known["n"], 4) and result.dataset_name == "tiny"
+    assert f"n = {known['n']}" in card.text and " ".join(known["evaluation"]) in card.text
+    for part in (" ".join(known["command"]), "train.export checkpoint=zoo/tiny-teacher-0", "trust_remote_code=True"):
+        assert part in card.text
+    assert "93.1% [91.9, 94.1]" in card.text
+    words = [f"checkpoint={runs['papers']}", f"out={tmp_path / 'native'}"]
+    assert run_entry("export", ExportConfig, main, "", words) == 0
+    card = ModelCard.load(tmp_path / "native" / "README.md", ignore_metadata_errors=False)
+    assert card.data.eval_results is None and "not measured" in card.text and "trust_remote_code" not in card.text
+
+
+def test_the_tokenizer_writes_a_chat(zoo):
+    tokenizer = AutoTokenizer.from_pretrained(zoo, trust_remote_code=True)
+    d = documents()
+    chat = [{"role": "user", "content": WORLD.decode(d.prompt_tokens(0))}]
+    ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+    assert ids == d.prompt_tokens(0).tolist()
+
+
+def test_an_exported_folder_is_a_checkpoint_wherever_one_is_read(zoo, tmp_path):
+    own, folder = checkpoint.load_model("zoo/tiny-teacher-0"), checkpoint.load_model(zoo, "teacher")
+    x = torch.from_numpy(documents().tokens[:40].astype(np.int64))[None]
+    assert torch.equal(own(x), folder(x)) and folder.config == own.config
+    assert checkpoint.notes(zoo) == checkpoint.notes("zoo/tiny-teacher-0")
+    assert len(checkpoint.weights_digest(zoo)) == 64
+    foreign = tmp_path / "foreign"
+    shutil.copytree(zoo, foreign)
+    (foreign / checkpoint.ORIGIN).unlink()  # as another tool saves it again
+    assert checkpoint.notes(foreign)["vocabulary"] == checkpoint.notes(zoo)["vocabulary"]
+    tokens = Tokenizer(WordLevel({f"w{i}": i for i in range(29)}, unk_token="w0"))
+    PreTrainedTokenizerFast(tokenizer_object=tokens, eos_token="w1", pad_token="w0").save_pretrained(foreign)
+    with pytest.raises(
+        ValueError, match=r"not the one .*foreign was trained with; accepted: a model"
+    ):
+        check_vocabulary(checkpoint.notes(foreign, "teacher"), DataConfig("tiny"), str(foreign))
+    with pytest.raises(ValueError, match="does not say what data it was trained on"):
+        checkpoint_encoding(checkpoint.notes(foreign), "foreign")
+    with pytest.raises(ValueError, match=r"checkpoint=.*exported: is a Hugging Face folder"):
+        checkpoint.find(zoo)
+    (foreign / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"teacher=.*foreign: .*cannot be read"):
+        checkpoint.load_model(foreign, "teacher")

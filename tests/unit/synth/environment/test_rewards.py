@@ -1,6 +1,8 @@
 """Rewards of free text: a right solution keeps its reward however it is written, and loses it with anything it says."""
 
 import re
+import textwrap
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,113 @@ from synth.judge.check_text import check_text
 from synth.judge.checker import reason
 from synth.judge.free_text import gold_answer, judge
 from synth.problem.records import from_record, world_of
-from tests.helpers.decorations import ANSWERS, LINES, TEXTS, WHOLE, modulus_written_out, steps
+
+# Ways in which a chat model writes a right solution that change nothing of what it says, each from text to text.
+GREEK = ("alpha", "beta", "gamma", "delta", "theta", "lambda_", "mu", "nu", "xi", "pi", "rho", "sigma", "tau", "omega")
+
+
+def steps(text: str) -> list[str]:
+    """The sentences of a solution in the world's own form."""
+    return [f"{part.strip().removesuffix('.')}." for part in re.split(r"(?<=\.) ", text.strip()) if part.strip()]
+
+
+def renamed(name) -> Callable[[str], str]:
+    """The letters of the solution in other names."""
+
+    def change(text: str) -> str:
+        letters = list(dict.fromkeys(re.findall(r"(?<![\w'])([a-zA-Z])(?= =)", text)))
+        new = {old: name(k) for k, old in enumerate(letters)}
+        return re.sub(r"(?<![\w'])[a-zA-Z](?![\w'])", lambda m: new.get(m[0], m[0]), text)
+
+    return change
+
+
+def modulus_written_out(modulus: int):
+    """`20 * 3 = 14` as `20 * 3 = 60 mod 23 = 14`."""
+
+    def change(text: str) -> str:
+        def result(match: re.Match[str]) -> str:
+            a, sign, b, value = int(match[1]), match[2], int(match[3]), int(match[4])
+            whole = {"+": a + b, "-": a - b, "*": a * b}[sign]
+            if whole % modulus != value:
+                return match[0]  # another result was planted
+            middle = f"= {whole} mod {modulus} = {value}" if whole % 2 else f"= {whole} ≡ {value} (mod {modulus})"
+            return f"{a} {sign} {b} {middle}"
+
+        return re.sub(r"(\d+) ([-+*]) (\d+) = (\d+)", result, text)
+
+    return change
+
+
+def latex(text: str) -> str:
+    """Equations between dollars, with LaTeX's signs and upright text."""
+    return re.sub(
+        r"(?<![\w'])([a-zA-Z]\w*) = ([^;.]*)",
+        lambda m: (
+            f"${m[0]}$".replace("*", r"\times").replace(" = ", " \\equiv ", 1) if "mod" not in m[0] else f"\\({m[0]}\\)"
+        ),
+        text,
+    )
+
+
+PROSE = (
+    "First,",
+    "Now we can go on.",
+    "This gives the next one:",
+    "We know this already, so:",
+    "Let me think about it.",
+)
+LINES = {
+    "numbers": lambda k, s: f"{k + 1}. {s}",
+    "brackets": lambda k, s: f"({k + 1}) {s}",
+    "steps": lambda k, s: f"**Step {k + 1}:** {s}",
+    "heads": lambda k, s: f"### Step {k + 1}\n{s}",
+    "bullets": lambda k, s: f"- {s}",
+    "stars": lambda k, s: f"* {s}",
+    "dots": lambda k, s: f"  • {s}",
+    "bold": lambda k, s: f"**{s}**",
+    "italic": lambda k, s: f"*{s}*",
+    "code": lambda k, s: f"`{s}`",
+    "quoted": lambda k, s: f"> {s}",
+    "prose": lambda k, s: f"{PROSE[k % len(PROSE)]} {s}",
+    "html": lambda k, s: f"<p>{s}</p>",
+}
+TEXTS = {
+    "plain": lambda t: t,
+    "bold names": lambda t: re.sub(r"Define (.+?) as (\w+)", r"Define **\1** as **\2**", t),
+    "code letters": lambda t: re.sub(r"Define (.+?) as (\w+)", r"Define `\1` as `\2`", t),
+    "lower case": lambda t: re.sub(r"Define (.+?) as ", lambda m: m[0].lower(), t),
+    "curly quotes": lambda t: t.replace("'s", "\u2019s"),
+    "split at clauses": lambda t: t.replace("; ", ";\n    "),
+    "split at equals": lambda t: t.replace(" = ", "\n  = "),
+    "indices": renamed(lambda k: f"x{k + 1}"),
+    "subscripts": renamed(lambda k: f"x_{k + 1}"),
+    "words": renamed(lambda k: f"value{chr(97 + k % 26)}{k}"),
+    "greek": renamed(lambda k: GREEK[k % len(GREEK)] + str(k // len(GREEK) or "")),
+    "signs": lambda t: t.replace(" * ", " \u00d7 ").replace(" - ", " \u2212 "),
+    "latex": latex,
+}
+
+
+def wrapped(text: str) -> str:
+    """Lines of at most 50 characters, none of which begins with an operator, which would be a bullet."""
+    glued = re.sub(r" ([-+*]) ", "~\\1~", text)
+    lines = (textwrap.fill(line, 50, break_on_hyphens=False, break_long_words=False) for line in glued.split("\n"))
+    return "\n".join(lines).replace("~", " ")
+
+
+WHOLE = {
+    "plain": lambda t: t,
+    "fence": lambda t: f"```text\n{t}\n```",
+    "thoughts": lambda t: f"<think>Define it as x. Maybe 5? Answer: 3</think>\n{t}",
+    "chat": lambda t: f"Sure! I will define each parameter's value as a letter.\n\n{t}\n\nI hope this helps!<|im_end|>",
+    "windows": lambda t: "\ufeff" + t.replace("\n", "\r\n") + "\r\n\r\n",
+    "wrapped": wrapped,
+}
+ANSWERS = (
+    "Answer: {}", "**Answer:** {}", "The answer is {}.", r"So the answer is $\boxed{{{}}}$.", "#### {}",
+    "<answer> {}<eos>", "Final answer: **{}**", "<answer>{}</answer>", "Answer:\n{}", "{}",
+)  # fmt: skip
 
 MED = environment("med", ops=7, edges=10, seed=1, split="test")
 ENVIRONMENTS = {
@@ -41,7 +149,7 @@ def written(record: dict, text: str, kinds: tuple) -> str:
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 @given(kinds=KINDS, index=st.integers(0, 30))
-@settings(max_examples=20)
+@settings(max_examples=30)
 def test_a_right_solution_is_right_however_it_is_written(name, kinds, index):
     record = ENVIRONMENTS[name][index].record
     text = written(record, record["solution"], kinds)
@@ -65,7 +173,7 @@ def changed_names(record: dict, solution: str):
 
 @pytest.mark.parametrize("changes", [changed_numbers, changed_names])
 @given(kinds=KINDS, index=st.integers(0, 8))
-@settings(max_examples=5)
+@settings(max_examples=8)
 def test_one_changed_number_or_name_takes_the_reward(changes, kinds, index):
     record = MED[index].record
     for other in changes(record, record["solution"]):

@@ -183,6 +183,14 @@ def test_hugging_face_datasets_reads_the_folder_and_the_file(tmp_path, monkeypat
     folder = datasets.load_dataset(str(tmp_path / "shards"), **cache)
     assert list(folder) == ["train"]
     assert folder["train"]["solution"] == [r["solution"] for r in wanted]
+    card = pytest.importorskip("huggingface_hub").DatasetCard.load(tmp_path / "shards" / "README.md")
+    declared = datasets.Features._from_yaml_list(card.data.to_dict()["dataset_info"]["features"])
+    from synth.store.parquet import SCHEMA
+
+    assert declared == folder["train"].features == datasets.Features.from_arrow_schema(SCHEMA)
+    assert (card.data.license, card.data.size_categories, card.data.task_categories) == (
+        "mit", ["n<1K"], ["text-generation"],
+    )  # fmt: skip
     writers.write_parquet(SPEC, 5, "train", 10, 10 + COUNT, 1, str(tmp_path / "x.parquet"))
     rows = datasets.load_dataset("parquet", data_files=str(tmp_path / "x.parquet"), **cache)["train"]
     assert rows["needed_order"] == [r["needed_order"] for r in wanted]

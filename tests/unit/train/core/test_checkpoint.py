@@ -36,6 +36,7 @@ def test_all_of_it_comes_back(tmp_path, tied):
     folder = checkpoint.save(tmp_path, model, optimizer, state, {"data": "x"}, {"ema": torch.ones(2)})
     assert folder == tmp_path / "checkpoints" / "step-3" and checkpoint.latest(tmp_path) == folder
     other, other_optimizer, other_state = trained(seed=1, tied=tied)
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1  # whoever may read the record may read the rest
     memory = checkpoint.restore(folder, other, other_optimizer, other_state)
     assert same(model, other) and other_state == state and torch.equal(memory["ema"], torch.ones(2))
     for net, opt in ((model, optimizer), (other, other_optimizer)):
