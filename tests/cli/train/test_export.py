@@ -187,9 +187,7 @@ def test_an_exported_folder_is_a_checkpoint_wherever_one_is_read(zoo, tmp_path):
     assert checkpoint.notes(foreign)["vocabulary"] == checkpoint.notes(zoo)["vocabulary"]
     tokens = Tokenizer(WordLevel({f"w{i}": i for i in range(29)}, unk_token="w0"))
     PreTrainedTokenizerFast(tokenizer_object=tokens, eos_token="w1", pad_token="w0").save_pretrained(foreign)
-    with pytest.raises(
-        ValueError, match=r"not the one .*foreign was trained with; accepted: a model"
-    ):
+    with pytest.raises(ValueError, match=r"not the one .*foreign was trained with; accepted: a model"):
         check_vocabulary(checkpoint.notes(foreign, "teacher"), DataConfig("tiny"), str(foreign))
     with pytest.raises(ValueError, match="does not say what data it was trained on"):
         checkpoint_encoding(checkpoint.notes(foreign), "foreign")

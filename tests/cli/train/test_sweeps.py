@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.commands import environment
 from tests.helpers.effort import TORTURE
 from tests.helpers.paths import ROOT
-from tests.helpers.toy_command import run
+from tests.helpers.torture.toy_command import run
 
 LAUNCHERS = {
     "basic": [],

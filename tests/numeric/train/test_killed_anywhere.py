@@ -19,7 +19,7 @@ def test_work_that_is_killed_anywhere_ends_with_the_same_bits(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "tests.helpers.kill_anywhere",
+        "tests.helpers.torture.kill_anywhere",
         str(tmp_path / "work"),
         str(effort(4, 1000)),
         *names,
@@ -35,7 +35,7 @@ def test_work_that_is_killed_anywhere_ends_with_the_same_bits(tmp_path):
 MEMORY = """
 import os, sys
 from pathlib import Path
-from tests.helpers import kill_anywhere as k
+from tests.helpers.torture import kill_anywhere as k
 from train import pretrain
 from train.opd.objective import Objective
 root, steps = Path(sys.argv[1]), int(sys.argv[3])

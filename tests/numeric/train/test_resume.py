@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.commands import environment
 from tests.helpers.effort import effort
 from tests.helpers.paths import ROOT
-from tests.helpers.random_kills import EVERY
+from tests.helpers.torture.random_kills import EVERY
 
 pytestmark = pytest.mark.timeout(1200)  # some twenty short runs, in `make torture` a hundred
 WORDS = [
@@ -25,7 +25,7 @@ CODES = {"random": {-signal.SIGPROF, 0}, "saving": {-signal.SIGKILL}}
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     done = subprocess.run(
-        [sys.executable, "-m", "tests.helpers.random_kills", str(tmp_path_factory.mktemp("runs")), *WORDS],
+        [sys.executable, "-m", "tests.helpers.torture.random_kills", str(tmp_path_factory.mktemp("runs")), *WORDS],
         capture_output=True, text=True, cwd=ROOT, env=environment(), timeout=effort(1140, 10_000),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

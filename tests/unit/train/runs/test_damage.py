@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.helpers.damage import MAKE, SMALL, Said, Subjects, said_of, say, trial
 from tests.helpers.effort import effort
+from tests.helpers.torture.damage import MAKE, SMALL, Said, Subjects, said_of, say, trial
 from tests.helpers.untrained_models import save_untrained
 from train import compare, cost, evaluate, merge, pretrain
 from train.config.compose import run_entry

@@ -1,7 +1,8 @@
 """Runs one training many times, killing it in every way there is, and prints how each ended (for test_resume).
 
 Every run is a forked process that does what `python -m train.pretrain` does; the parent only loads libraries and
-compiled kernels, so a fork is safe and costs neither. Usage: python -m tests.helpers.random_kills FOLDER WORDS...
+compiled kernels, so a fork is safe and costs neither.
+Usage: python -m tests.helpers.torture.random_kills FOLDER WORDS...
 """
 
 import hashlib

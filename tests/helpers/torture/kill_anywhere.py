@@ -1,9 +1,9 @@
 """Work that is killed at random moments, on full disks and with a clock set back, and started again until it is done.
 
-`python -m tests.helpers.kill_anywhere FOLDER COUNT` kills pretraining, distillation, a data set, a file of records and
-a recipe COUNT times in all (SIGKILL by the parent, wherever the work is), and prints what came of it as JSON. Whatever
-happened, the work ends with what it ends with undisturbed, bit for bit, and leaves no temporary file. Every piece of
-work is a forked process, so that libraries and compiled kernels are loaded once.
+`python -m tests.helpers.torture.kill_anywhere FOLDER COUNT` kills pretraining, distillation, a data set, a file of
+records and a recipe COUNT times in all (SIGKILL by the parent, wherever the work is), and prints what came of it as
+JSON. Whatever happened, the work ends with what it ends with undisturbed, bit for bit, and leaves no temporary file.
+Every piece of work is a forked process, so that libraries and compiled kernels are loaded once.
 """
 
 import json
@@ -22,8 +22,8 @@ from synth.entry import run_command
 from synth.spec import preset
 from synth.store import writers
 from synth.store.files import sha256
-from tests.helpers.random_kills import end, warm_up
 from tests.helpers.run_folders import files_of
+from tests.helpers.torture.random_kills import end, warm_up
 from tests.helpers.untrained_models import save_untrained
 from train import pretrain, recipe
 from train.config.compose import run_entry

@@ -1,7 +1,8 @@
 """One bit flipped somewhere in a folder, and what the commands make of it: named in one line, or without effect.
 
-`trial` copies a folder, damages the copy and calls a reader of it. `python -m tests.helpers.damage N` does so at N
-random places of a run, a run that was stopped, a step folder, shards and a model of the zoo, and prints the counts.
+`trial` copies a folder, damages the copy and calls a reader of it. `python -m tests.helpers.torture.damage N` does so
+at N random places of a run, a run that was stopped, a step folder, shards and a model of the zoo, and prints the
+counts.
 """
 
 import contextlib
