@@ -17,10 +17,10 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-tests
-# Without byte code of all that lies in the packages: what is imported is compiled then.
-INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --no-compile
+# Without byte code of all that lies in the packages: what is imported is compiled then, where Python may keep it.
+INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
 ENTRY_PACKAGES := synth models train probes
-RUN_TESTS := $(PY) -m pytest -q -n $(JOBS) --dist loadfile
+RUN_TESTS := PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q -n $(JOBS) --dist loadfile
 
 # Small objects in huge pages: where the first touch of a page is dear (some virtual machines), Python starts and trains
 # several times faster. Results do not depend on it.
