@@ -76,7 +76,7 @@ unit numeric golden cli: tests
 torture: tests
 	TORTURE=1 $(RUN_TESTS) -rP --timeout 0 tests/numeric/train/test_resume.py tests/numeric/train/test_killed_anywhere.py \
 		tests/unit/train/runs/test_damage.py tests/unit/synth/store/test_writers.py tests/numeric/synth/test_resume_shards.py \
-		tests/numeric/synth/test_checker_fuzz.py
+		tests/numeric/synth/test_checker_fuzz.py tests/unit/train/config/test_fuzz.py tests/cli/train/test_sweeps.py
 
 lint: style types
 

@@ -32,20 +32,20 @@ class GPTConfig:
     """The shape of a model and the distribution of its initial weights; ValueError for a setting out of range."""
 
     vocab_size: int
-    n_layer: int
-    n_head: int
-    n_embd: int
+    n_layer: int  # layers
+    n_head: int  # heads of attention in a layer
+    n_embd: int  # channels
     context: int  # the longest sequence, in tokens
-    norm: str = "rmsnorm"
-    mlp: str = "gelu"
+    norm: str = "rmsnorm"  # of the channels
+    mlp: str = "gelu"  # its activation
     mlp_ratio: float = 4.0  # hidden width / n_embd; 8/3 gives a SwiGLU the parameters of a two-matrix MLP at 4
-    rope_base: float = 10000.0
+    rope_base: float = 10000.0  # of the rotary positions
     rope_fraction: float = 1.0  # share of each head's channels that RoPE rotates; 0 means no positions at all
     qk_norm: bool = False  # RMS norm of every query and key, with a learned scale per channel (Qwen3)
     tied: bool = True  # one matrix for embedding and unembedding
     token_shift: int = 0  # learned mix of the embeddings of this many previous tokens
     conv: int = 0  # learned mix of this many previous tokens in what attention and MLP read (Canon layers A and C)
-    init_std: float = 0.02
+    init_std: float = 0.02  # of the random weights
     bias: bool = False  # biases in the linear maps, as in GPT-2 and GPT-NeoX
 
     def __post_init__(self) -> None:

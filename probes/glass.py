@@ -46,19 +46,19 @@ class GlassConfig:
     """Settings of the command. `preset`: of other problems than the checkpoint's own. `policy`: what the oracle says
     after something impossible (`synth.oracle.next_token`). `temperature` 0 is greedy, `seed` is of the sampling."""
 
-    checkpoint: str = REQUIRED
-    beside: str | None = None
-    index: Count = 0
-    text: str | None = None
-    split: Annotated[str, OneOf(*SPLITS)] = "test"
+    checkpoint: str = REQUIRED  # the model that is looked at
+    beside: str | None = None  # a second model, shown next to it
+    index: Count = 0  # of the problem
+    text: str | None = None  # a solution of one's own in place of the model's
+    split: Annotated[str, OneOf(*SPLITS)] = "test"  # whose problems
     preset: str | None = None
-    temperature: NotNegative = 0.0
-    seed: int = 0
+    temperature: NotNegative = 0.0  # of the solution, 0 for greedy
+    seed: int = 0  # of the solution's draws
     policy: Annotated[str, OneOf(*POLICIES)] = "continue"
-    probe: str | None = None
+    probe: str | None = None  # which read-outs are trained for the page
     readout: ReadoutConfig = field(default_factory=ReadoutConfig)
-    threads: int = 1
-    out: str = "glass.html"
+    threads: int = 1  # of the CPU
+    out: str = "glass.html"  # the page to write
 
     def __post_init__(self) -> None:
         if Path(self.out).suffix != ".html":

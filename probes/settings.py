@@ -23,10 +23,10 @@ class QueryConfig:
     paper, or `given`, those that have a sentence and are not the query: in a small world the others' names tell.
     """
 
-    fit: Positive = 1500
-    validation: Positive = 300
-    test: Positive = 600
-    most: Positive = 10
+    fit: Positive = 1500  # problems to fit on
+    validation: Positive = 300  # problems that choose the settings of the fit
+    test: Positive = 600  # problems to test on
+    most: Positive = 10  # queries of a problem
     balance: bool = False
     nece: Literal["all", "given"] = ALL
 
@@ -63,13 +63,13 @@ class ProbeConfig:
     `model`. The section of a task is shown by `python -m probes.run task=NAME --help`.
     """
 
-    model: str = REQUIRED
+    model: str = REQUIRED  # a run folder, one of its checkpoints/step-N folders, or zoo/NAME
     task: str = LAYERS
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
-    threads: int = 1
-    device: str = "cpu"
+    threads: int = 1  # of the CPU
+    device: str = "cpu"  # cpu, cuda or cuda:N
     out: OutConfig = field(default_factory=lambda: OutConfig("runs/probes", "probe"))
 
     def __post_init__(self) -> None:

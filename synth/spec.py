@@ -40,11 +40,11 @@ class Spec:
     """Everything that determines the distribution of problems and documents (Part 2.1 and 2.2, sources per field)."""
 
     world: str = "english"  # data file in synth/world/files
-    modulus: int = 23
+    modulus: int = 23  # of all arithmetic
     categorisations: int = 4  # how much of the world's name lists is used
-    subcategories: int = 5
-    names: int = 20
-    letters: int = 52
+    subcategories: int = 5  # of each categorisation
+    names: int = 20  # of each subcategory
+    letters: int = 52  # that name the parameters of a solution
     letter_order: str = "random"  # published: random; ordered: a, b, c in order of use
     ops: int = 15  # most operations
     exact_ops: bool = False  # exactly `ops`, else the minimum of two uniforms on 1..ops
@@ -55,7 +55,7 @@ class Spec:
     perm_level: int | None = 5  # order of sentences: 5 uniform, 0..4 nearly and 6 exactly topological, None any of them
     solution_order: str = "uniform"  # redrawn step by step (the oracle is exact), or as constructed
     retry_rate: float = 0.0  # probability of a mistake: at the start of a solution sentence, or (slip) in its result
-    retry_kind: str = "retry"
+    retry_kind: str = "retry"  # how a mistake is made and taken back
     mask_mistakes: str = "none"  # which tokens of an inserted mistake carry no loss
     split_by: str = "template"  # hash the solution's template (published) or the whole problem
     uncorrected: float = 0.0  # share of slips that are not taken back; later numbers follow from them

@@ -44,17 +44,17 @@ from train.statistics import paired_difference
 class EvaluateConfig:
     """Settings of the command."""
 
-    checkpoint: str = REQUIRED
+    checkpoint: str = REQUIRED  # a run folder (its last checkpoint), a checkpoints/step-N folder, or zoo/NAME
     data: DataConfig = field(default_factory=DataConfig)
-    problems: Positive = 512
-    samples: Count = 32
-    split: Literal["train", "test"] = "test"
+    problems: Positive = 512  # how many to solve
+    samples: Count = 32  # rollouts to write down
+    split: Literal["train", "test"] = "test"  # whose problems
     sampling: Sampling = field(default_factory=Sampling)
-    batch: Positive = evaluator.BATCH
-    context: str | None = None
-    ood: Count = 0
-    threads: int = 1
-    device: str = "cpu"
+    batch: Positive = evaluator.BATCH  # problems solved side by side: speed and memory, not the result
+    context: str | None = None  # recipe of privileged sections before each problem, `gold` for instance
+    ood: Count = 0  # also problems with exactly so many operations more than the data's most
+    threads: int = 1  # of the CPU
+    device: str = "cpu"  # cpu, cuda or cuda:N
     out: OutConfig = field(default_factory=lambda: OutConfig("runs/evaluate", "evaluate"))
     passes: PassConfig = field(default_factory=PassConfig)
     complete = staticmethod(partial(take_data, "checkpoint"))

@@ -52,9 +52,9 @@ CHAT = (
 class ExportConfig:
     """Settings of the command."""
 
-    checkpoint: str = REQUIRED
-    out: str = REQUIRED
-    custom_code: bool = False
+    checkpoint: str = REQUIRED  # what to export
+    out: str = REQUIRED  # the folder to write
+    custom_code: bool = False  # write code of this lab where no family of transformers has the model
 
 
 def main(config: ExportConfig) -> None:

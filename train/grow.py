@@ -35,10 +35,10 @@ from train.runs.run_folder import OutConfig, open_run
 class GrowConfig:
     """Settings of the command; null keeps the checkpoint's. seed: of the new weights."""
 
-    checkpoint: str = REQUIRED
-    n_layer: Positive | None = None
-    n_embd: Positive | None = None
-    n_head: Positive | None = None
+    checkpoint: str = REQUIRED  # the model to grow
+    n_layer: Positive | None = None  # layers afterwards
+    n_embd: Positive | None = None  # channels afterwards
+    n_head: Positive | None = None  # heads afterwards
     seed: int = 0
     out: OutConfig = field(default_factory=lambda: OutConfig("runs/grow", "grow"))
 

@@ -55,7 +55,10 @@ from train.runs.run_folder import RunFolder, TrainingOutConfig
 _FIELDS = [f for f in dataclasses.fields(GPTConfig) if f.name != "vocab_size"]
 _DEFAULTS = [field(default=REQUIRED if f.default is dataclasses.MISSING else f.default) for f in _FIELDS]
 ModelConfig = dataclasses.make_dataclass(
-    "ModelConfig", [(f.name, f.type, default) for f, default in zip(_FIELDS, _DEFAULTS, strict=True)], frozen=True
+    "ModelConfig",
+    [(f.name, f.type, default) for f, default in zip(_FIELDS, _DEFAULTS, strict=True)],
+    frozen=True,
+    namespace={"documented": GPTConfig},  # where `--help` finds the words
 )
 
 
@@ -63,6 +66,7 @@ ModelConfig = dataclasses.make_dataclass(
 class PretrainConfig:
     """Settings of the command.
 
+    model: its shape.
     init: a checkpoint whose weights to start from (the optimiser starts fresh). The model's settings are then the
     checkpoint's; only `model.context` may be larger, for positions have no weights.
     init_vocabulary: `same` refuses a checkpoint of another vocabulary; `extend` keeps the rows of the tokens that both
@@ -81,9 +85,9 @@ class PretrainConfig:
     budget: Budget = field(default_factory=lambda: Budget(tokens=2_000_000))
     batch: BatchConfig = field(default_factory=BatchConfig)
     evaluate: EvaluationCallbackConfig = field(default_factory=EvaluationCallbackConfig)
-    compile: bool = False
-    threads: int = 1
-    device: str = "cpu"
+    compile: bool = False  # torch.compile; pays on a GPU and in long runs
+    threads: int = 1  # of the CPU
+    device: str = "cpu"  # cpu, cuda or cuda:N
     out: TrainingOutConfig = field(default_factory=lambda: TrainingOutConfig("runs/pretrain", "pretrain"))
     precision: Precision = "float32"
     parallel: Literal["ddp", "fsdp"] = "ddp"

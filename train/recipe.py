@@ -39,10 +39,10 @@ class StageConfig:
     """A stage in a recipe's YAML: the module to run, what to wait for beside its inputs, and its settings. over: lists
     of the recipe that it is copied over. each: item -> settings that only its copies have."""
 
-    entry: str = REQUIRED
-    label: str = ""
-    after: list[str] = field(default_factory=list)
-    set: dict[str, Any] = field(default_factory=dict)
+    entry: str = REQUIRED  # the command, a module
+    label: str = ""  # for the page
+    after: list[str] = field(default_factory=list)  # stages to wait for, beside its inputs
+    set: dict[str, Any] = field(default_factory=dict)  # settings of the command
     over: list[str] = field(default_factory=list)
     each: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -52,8 +52,8 @@ class MapConfig:
     """A map of regimes (`train.report.studies.regime_map`): its rows and columns are lists of the recipe; `family`: the
     arms that are compared with all others in a cell; `choose`: lists of which every arm takes the best item."""
 
-    rows: str = REQUIRED
-    columns: str = REQUIRED
+    rows: str = REQUIRED  # list of the recipe
+    columns: str = REQUIRED  # list of the recipe
     family: list[str] = field(default_factory=list)
     choose: list[str] = field(default_factory=list)
 
@@ -67,11 +67,11 @@ class RecipeFile:
     stages run on when one fails.
     """
 
-    name: str = REQUIRED
-    title: str = REQUIRED
-    about: str = ""
-    stages: dict[str, StageConfig] = field(default_factory=dict)
-    expect: list[Expectation] = field(default_factory=list)
+    name: str = REQUIRED  # of the recipe and its folder
+    title: str = REQUIRED  # of its page
+    about: str = ""  # the text under the title
+    stages: dict[str, StageConfig] = field(default_factory=dict)  # name -> stage
+    expect: list[Expectation] = field(default_factory=list)  # the claims that are judged
     lists: dict[str, list[Any]] = field(default_factory=dict)
     seeds: Positive = 1
     controls: list[str] = field(default_factory=list)
@@ -89,10 +89,10 @@ class ScaleFile:
     """The content of configs/scale/NAME.yaml: settings for all stages of an entry, then for stages by name. `claims`:
     the recipe's expectations are meant to hold at this scale."""
 
-    name: str = REQUIRED
+    name: str = REQUIRED  # of the scale
     claims: bool = True
-    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
-    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    entries: dict[str, dict[str, Any]] = field(default_factory=dict)  # command -> settings of all its stages
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)  # stage -> its settings
 
 
 @settings
@@ -107,7 +107,7 @@ class RecipeConfig:
     scale: ScaleFile = field(default_factory=ScaleFile)
     seed: Count = 0
     slots: Positive = 2
-    out: str = "runs"
+    out: str = "runs"  # folder that recipes go to
     seeds: Positive | None = None
     only: dict[str, list[Any]] = field(default_factory=dict)
     start: dict[str, str] = field(default_factory=dict)

@@ -38,10 +38,10 @@ COPIED = ("config.yaml", "ledger.json", "summary.json")
 class ZooConfig:
     """Settings of the command. Without a name it lists the zoo."""
 
-    name: str | None = None
-    run: str | None = None
-    evaluation: str | None = None
-    about: str = ""
+    name: str | None = None  # of the model
+    run: str | None = None  # the run folder it comes from
+    evaluation: str | None = None  # the run folder of its evaluation
+    about: str = ""  # a sentence for its card
 
     def __post_init__(self) -> None:
         given = [self.name, self.run, self.evaluation]

@@ -31,10 +31,10 @@ BINS = ("none", "to 25%", "to 50%", "to 75%", "below all", "all")
 class Settings:
     """`model` is the model after, `before` what it was made from. `k`: of pass@k, at most `samples`."""
 
-    before: str | None = None
-    problems: Positive = 200
-    samples: Positive = 32
-    temperature: AboveZero = 1.0
+    before: str | None = None  # the model before distillation
+    problems: Positive = 200  # how many
+    samples: Positive = 32  # of each problem, for pass@k
+    temperature: AboveZero = 1.0  # of the samples
     k: Annotated[tuple[int, ...], Filled] = (1, 4, 32)
 
     def __post_init__(self) -> None:

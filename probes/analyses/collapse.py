@@ -49,7 +49,7 @@ class Settings:
     most: Count = 6
     strengths: Annotated[tuple[float, ...], Filled] = (-8.0, -4.0, 4.0, 8.0)
     random: Positive = 3
-    problems: Positive = 100
+    problems: Positive = 100  # how many
 
     def __post_init__(self) -> None:
         if self.most == 1:

@@ -46,12 +46,12 @@ class Settings:
     """`model` is the student. `share`: of the tokens with the highest reverse KL, of which at most `tokens` are taken.
     `window`: tokens of a future."""
 
-    teacher: str | None = None
-    problems: Positive = 200
+    teacher: str | None = None  # a run folder or checkpoint
+    problems: Positive = 200  # how many
     share: Annotated[float, Range(above=0, most=1)] = 0.2
-    tokens: Positive = 600
+    tokens: Positive = 600  # of a future
     window: Positive = 16
-    temperature: AboveZero = 1.0
+    temperature: AboveZero = 1.0  # of the samples
 
 
 class Candidates(NamedTuple):

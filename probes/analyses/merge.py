@@ -30,10 +30,10 @@ DOCUMENTS = 256  # of the held-out loss
 class Settings:
     """Weights b (a sft + (1-a) model) + (1-b) base, for a, b in `weights`; `model` is the distilled one."""
 
-    sft: str | None = None
-    base: str | None = None
-    weights: Annotated[tuple[Share, ...], Filled] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    problems: Positive = 300
+    sft: str | None = None  # the model tuned on solutions
+    base: str | None = None  # the model both come from
+    weights: Annotated[tuple[Share, ...], Filled] = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the mixtures
+    problems: Positive = 300  # how many
 
 
 def run(config: ProbeConfig, c: Settings, models: Models, log: ResumeLog) -> dict[str, Any]:

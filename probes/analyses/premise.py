@@ -32,9 +32,9 @@ SHARES = ("abstains", "false_alarms", "precision", "right_missing", "right_whole
 class Settings:
     """`before`, what `model` was made from, and `teacher` are asked the same (null: not)."""
 
-    before: str | None = None
-    teacher: str | None = None
-    problems: Positive = 300
+    before: str | None = None  # the model before distillation
+    teacher: str | None = None  # a run folder or checkpoint
+    problems: Positive = 300  # how many
 
 
 def run(config: ProbeConfig, c: Settings, models: Models, log: ResumeLog) -> dict[str, Any]:

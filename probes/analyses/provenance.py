@@ -37,11 +37,11 @@ class Settings:
     ratios a token from which two models differ clearly; the first is reported in full. `positions`: steps from the
     start that the area between right and wrong answers is taken over."""
 
-    teacher: str | None = None
-    student: str | None = None
-    problems: Positive = 300
-    samples: Positive = 2
-    temperature: AboveZero = 1.0
+    teacher: str | None = None  # a run folder or checkpoint
+    student: str | None = None  # a run folder or checkpoint
+    problems: Positive = 300  # how many
+    samples: Positive = 2  # of each problem
+    temperature: AboveZero = 1.0  # of the samples
     gaps: Annotated[tuple[Annotated[float, Range(above=1)], ...], Filled] = (2.0, 1.5, 4.0)
     positions: Positive = 3
 

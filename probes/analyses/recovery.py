@@ -42,12 +42,14 @@ Tokens = Sequence[Sequence[int]]
 
 @settings
 class Settings:
-    """Wrong answers of `student` are cut at each of `cuts` and finished by `model`, the teacher, `samples` times."""
+    """Wrong answers of `student` are cut at each of `cuts` and finished by `model`, the teacher, `samples` times.
 
-    student: str | None = None
-    problems: Positive = 300
-    samples: Positive = 2
-    temperature: AboveZero = 1.0
+    cuts: places in a response, as shares of its length."""
+
+    student: str | None = None  # whose mistakes are continued
+    problems: Positive = 300  # how many
+    samples: Positive = 2  # of each problem
+    temperature: AboveZero = 1.0  # of the samples
     cuts: Annotated[tuple[Annotated[float, Range(0, below=1)], ...], Filled] = (0.2, 0.4, 0.6, 0.8)
 
 

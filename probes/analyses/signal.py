@@ -43,9 +43,9 @@ class Settings:
     """`model` is the teacher; `student`: who answers (null: the teacher), `samples` times to each of `problems`."""
 
     student: str | None = None
-    problems: Positive = 200
-    samples: Annotated[int, Range(2)] = 8
-    temperature: AboveZero = 1.0
+    problems: Positive = 200  # how many
+    samples: Annotated[int, Range(2)] = 8  # of each problem
+    temperature: AboveZero = 1.0  # of the samples
 
 
 def run(config: ProbeConfig, c: Settings, models: Models, log: ResumeLog) -> dict[str, Any]:

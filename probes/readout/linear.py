@@ -34,10 +34,10 @@ class LinearConfig:
     `sites`: where it reads, TransformerLens's names; hook_mlp_out is that of every block. As many of them are read and
     fitted together as their states fit into `memory` MiB (in float32); it changes no result beyond rounding."""
 
-    tasks: TaskNames = ("nece", "value")
-    l2: Annotated[tuple[AboveZero, ...], Filled] = (1e-3, 1e-2, 1e-1)
+    tasks: TaskNames = ("nece", "value")  # what is read
+    l2: Annotated[tuple[AboveZero, ...], Filled] = (1e-3, 1e-2, 1e-1)  # penalties of the weights to choose from
     sites: Annotated[tuple[str, ...], Filled] = RESIDUAL
-    memory: Positive = 4096
+    memory: Positive = 4096  # most bytes of activations at once
 
 
 class Reading(NamedTuple):

@@ -45,13 +45,13 @@ class VProbeConfig:
     short budget needs a higher lr.
     """
 
-    tasks: TaskNames = ("nece", "value")
-    rank: Positive = 8
-    attention_rank: Count = 0
-    steps: Positive = 300
-    texts: Positive = 32
-    lr: AboveZero = 1e-2
-    weight_decay: NotNegative = 0.01
+    tasks: TaskNames = ("nece", "value")  # what is read
+    rank: Positive = 8  # of the update of the embedding
+    attention_rank: Count = 0  # of the update of the attention
+    steps: Positive = 300  # of training
+    texts: Positive = 32  # in a step
+    lr: AboveZero = 1e-2  # learning rate
+    weight_decay: NotNegative = 0.01  # of its weights
     selectivity: bool = True
 
 

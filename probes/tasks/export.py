@@ -35,8 +35,8 @@ from synth.world.vocabulary import World
 class Settings:
     """`tasks` whose activations and labels are written; `sites` as in `probe.linear.sites`."""
 
-    tasks: Annotated[TaskNames, Filled] = ("nece", "value")
-    sites: Annotated[tuple[str, ...], Filled] = RESIDUAL
+    tasks: Annotated[TaskNames, Filled] = ("nece", "value")  # whose labels are written
+    sites: Annotated[tuple[str, ...], Filled] = RESIDUAL  # whose activations are written
     texts: Positive = 4096  # texts to a shard: what is held in memory at a time
 
 

@@ -54,13 +54,13 @@ class Settings:
     `max_new_tokens` of a solution, null: twice the longest right one.
     """
 
-    problems: Positive = 512
+    problems: Positive = 512  # how many to solve
     probe: Literal["linear", "vprobe"] = VPROBE
-    retries: Positive = 10
-    more_retries: Positive = 50
-    beams: Count = 4
-    temperature: AboveZero = 1.0
-    max_new_tokens: Positive | None = None
+    retries: Positive = 10  # after each regret
+    more_retries: Positive = 50  # a second, larger number to compare with
+    beams: Count = 4  # of the beam search to compare with
+    temperature: AboveZero = 1.0  # of the solutions
+    max_new_tokens: Positive | None = None  # most tokens of a solution
 
 
 @settings

@@ -40,9 +40,9 @@ class ReadoutConfig:
     """`problems` to fit on (0: no read-outs), `most` queries each; a quarter as many, 16 or more, to choose with and to
     report on. `layer`: 0 is the embedding; null is the best one. `l2`: strengths to choose from."""
 
-    tasks: tuple[Annotated[str, OneOf(*ASKED)], ...] = ("nece", "known", "value", "nece_next")
-    problems: Count = 1000
-    most: Annotated[int, Range(2)] = 8
+    tasks: tuple[Annotated[str, OneOf(*ASKED)], ...] = ("nece", "known", "value", "nece_next")  # what is read
+    problems: Count = 1000  # to fit the read-outs on
+    most: Annotated[int, Range(2)] = 8  # queries of a problem
     layer: int | None = None
     l2: Annotated[tuple[AboveZero, ...], Filled] = (1e-3, 1e-2, 1e-1)
 

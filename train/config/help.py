@@ -29,6 +29,7 @@ Options (Hydra's own):
   --traceback    where an error came from
 Words: KEY=VALUE, +KEY=VALUE in an open mapping, ~KEY back to the default, KEY='${other.key}', lists [a,b], {a: 1}"""
 WIDTH = 40  # of a setting and its default
+LONG = 100  # most letters of words about a setting
 
 
 def page(command: Command) -> str:
@@ -77,11 +78,17 @@ def all_words(hint: Any, where: str = "") -> Iterator[tuple[str, str]]:
     elif dataclasses.is_dataclass(inner):
         words = words_of(typing.cast(type, inner))
         for name, below in hints_of(typing.cast(type, inner)).items():
-            yield f"{where}.{name}", words.get(name, "")
+            yield f"{where}.{name}", words.get(name) or _of_class(split(below)[0])
             yield from all_words(below, f"{where}.{name}")
     elif typing.get_origin(inner) in (list, dict):
         for note in (*typing.get_args(hint), *typing.get_args(inner)):
             yield from all_words(note, f"{where}[]")
+
+
+def _of_class(group: Any) -> str:
+    """What a group of settings is: the first sentence about its class, where it has one of its own."""
+    doc = " ".join((vars(group).get("__doc__") or "").split()) if isinstance(group, type) else ""
+    return "" if doc.startswith((getattr(group, "__name__", "") + "(", "dict(")) else re.split(r"[.;:] |\.$", doc)[0]
 
 
 @cache
@@ -107,6 +114,9 @@ def _words(words: str, hint: Any, value: Any) -> str:
     """The words of a setting, before them what it accepts."""
     inner: Any
     inner, optional = split(hint)
+    if not words and (dataclasses.is_dataclass(inner) or is_choice(inner)):
+        words = _of_class(inner)
+    words = words if len(words) <= LONG else f"{words[:LONG].rsplit(' ', 1)[0]} ..."
     takes = accepted(hint)
     if value is None and not takes and not is_choice(inner) and not dataclasses.is_dataclass(inner):
         takes = {int: "an integer", float: "a number", str: "text", bool: "true or false"}.get(inner, "")

@@ -30,9 +30,9 @@ class Budget:
 
     one_of: ClassVar[bool] = True  # read by train.config.compose: giving one on the command line takes back the others
 
-    tokens: int | None = None
-    steps: int | None = None
-    flops: float | None = None
+    tokens: int | None = None  # learned from in all
+    steps: int | None = None  # of the optimiser
+    flops: float | None = None  # of all work, rollouts and scoring included
 
     def __post_init__(self) -> None:
         given = {k: v for k, v in asdict(self).items() if v is not None}

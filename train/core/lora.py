@@ -25,13 +25,13 @@ class LoraConfig:
     """Updates of `rank` for the linear `maps` of every block, and of rank `embed` (0: none) for the embedding.
 
     Part 2.2 updates queries and values with rank r and the embedding with 2r. Here queries, keys and values are one
-    map, `qkv`. alpha / rank scales all updates alike.
+    map, `qkv`. alpha / rank scales all updates alike. maps: the linear maps that are updated.
     """
 
-    rank: Positive = 16
-    alpha: AboveZero = 32.0
+    rank: Positive = 16  # of the updates
+    alpha: AboveZero = 32.0  # their scale times the rank
     maps: Annotated[list[Literal["qkv", "out", "up", "down"]], Filled] = field(default_factory=lambda: ["qkv"])
-    embed: Count = 0
+    embed: Count = 0  # rank of the embedding's update, 0 for none
 
 
 def add_lora(model: GPT, config: LoraConfig, seed: int) -> GPT:

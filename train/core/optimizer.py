@@ -35,10 +35,10 @@ class Schedule:
     """
 
     shape: Literal["wsd", "linear", "cosine", "constant"] = "wsd"
-    warmup_steps: Count = 20
-    warmup: Share = 0.0
-    decay: Share = 0.5
-    floor: Share = 0.0
+    warmup_steps: Count = 20  # steps of rising from 0
+    warmup: Share = 0.0  # the same as a share of the run
+    decay: Share = 0.5  # share of the run in which the rate falls
+    floor: Share = 0.0  # where it ends, as a share of its height
 
     def __call__(self, progress: float, step: int) -> float:
         """The factor for the step with index `step` (from 0), taken when `progress` of the budget is spent."""
@@ -59,10 +59,10 @@ class Schedule:
 class MuonConfig:
     """Muon's part; `lr` is the size of an orthogonal update, so it does not depend on the gradient's scale."""
 
-    lr: AboveZero = 0.03
-    momentum: BelowOne = 0.95
-    weight_decay: NotNegative = 0.01
-    iterations: Positive = 5
+    lr: AboveZero = 0.03  # learning rate of the matrices
+    momentum: BelowOne = 0.95  # decay of the mean gradient
+    weight_decay: NotNegative = 0.01  # of the matrices
+    iterations: Positive = 5  # of Newton and Schulz
 
 
 @settings
@@ -74,12 +74,12 @@ class OptimConfig:
     smoothed loss is this far above its lowest, 0 for never.
     """
 
-    lr: AboveZero = 5e-3
-    beta1: BelowOne = 0.9
-    beta2: BelowOne = 0.99
-    eps: AboveZero = 1e-8
+    lr: AboveZero = 5e-3  # learning rate of AdamW, and of what Muon leaves out
+    beta1: BelowOne = 0.9  # decay of the mean gradient
+    beta2: BelowOne = 0.99  # decay of the mean square
+    eps: AboveZero = 1e-8  # added to its root
     weight_decay: NotNegative = 0.0  # on matrices only; scales and biases are never decayed
-    clip: NotNegative = 1.0
+    clip: NotNegative = 1.0  # most norm of the gradient, 0 for any
     muon: MuonConfig | None = None
     schedule: Schedule = field(default_factory=Schedule)
     ema: BelowOne = 0.0

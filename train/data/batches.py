@@ -49,9 +49,9 @@ class DataConfig:
     first so many documents of the stream, in epochs; null: from fresh ones without end. It limits the solutions that
     are learned from, not the prompts that a student or teacher answers, contexts or evaluations."""
 
-    preset: str = "tiny"
-    overrides: Annotated[dict[str, Any], Spec] = field(default_factory=dict)
-    seed: int = 0
+    preset: str = "tiny"  # problems of `synth.spec`: tiny, six, med, hard ...
+    overrides: Annotated[dict[str, Any], Spec] = field(default_factory=dict)  # changes to the preset
+    seed: int = 0  # of the problems
     tokens: str = PHRASE
     documents: Positive | None = None
 
@@ -135,9 +135,9 @@ class BatchConfig:
     results by rounding.
     """
 
-    documents: Positive = 16
-    bucket: Positive = 16
-    loss_on: Literal["solution", "all"] = "solution"
+    documents: Positive = 16  # in a batch
+    bucket: Positive = 16  # batches whose documents are sorted by length together, for less padding
+    loss_on: Literal["solution", "all"] = "solution"  # the tokens that are learned
     packing: Annotated[str, OneOf("none", *LAYOUTS)] = "none"
     window: int | None = None
     micro: Count = 0

@@ -24,7 +24,7 @@ from synth.ranges import settings
 class DefectConfig:
     """share: of the documents. length: of a repeating response, in tokens; null for the other kinds."""
 
-    kind: Literal["none", "repeat", "mask_end"] = "none"
+    kind: Literal["none", "repeat", "mask_end"] = "none"  # what is wrong with a share of the documents
     share: float = 0.0
     length: int | None = None
 

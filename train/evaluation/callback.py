@@ -35,12 +35,12 @@ class EvaluationCallbackConfig:
     best: the run ends with the checkpoint that solved most of them (early stopping), the start included, not the last.
     """
 
-    every: Count = 500
-    problems: Positive = 128
-    documents: Positive = 256
+    every: Count = 500  # steps between evaluations, 0 for none before the end
+    problems: Positive = 128  # solved greedily
+    documents: Positive = 256  # for the held-out loss
     samples: Count = 16
     samples_per_problem: Count = 0
-    sampled_problems: Positive = 32
+    sampled_problems: Positive = 32  # of which several solutions are drawn
     ood: Count = 0
     best: bool = False
 

@@ -47,12 +47,12 @@ class Sampling:
     """How solutions are drawn: temperature 0 is greedy. `max_new_tokens` null: twice the longest right solution. beams
     above 1: beam search; with temperature 1 the beam sampling of Part 2.1 (beam 4, multinomial)."""
 
-    temperature: NotNegative = 0.0
-    top_k: Count = 0
-    top_p: Annotated[float, Range(above=0, most=1)] = 1.0
-    max_new_tokens: Positive | None = None
-    beams: Positive = 1
-    seed: int = 0
+    temperature: NotNegative = 0.0  # 0 for greedy
+    top_k: Count = 0  # only the likeliest so many tokens
+    top_p: Annotated[float, Range(above=0, most=1)] = 1.0  # only the nucleus of this probability
+    max_new_tokens: Positive | None = None  # most tokens of a response
+    beams: Positive = 1  # of a beam search, 1 for none
+    seed: int = 0  # of the draws
 
     def __post_init__(self) -> None:
         if self.beams > 1 and (self.temperature not in (0.0, 1.0) or self.top_k != 0 or self.top_p != 1.0):
@@ -279,9 +279,9 @@ def transcript(
 class PassConfig:
     """`samples` solutions of each of `problems` problems at `temperature`; 0 samples: pass@k is not measured."""
 
-    samples: Count = 0
-    problems: Positive = 128
-    temperature: AboveZero = 1.0
+    samples: Count = 0  # of each problem for pass@k, 0 for none
+    problems: Positive = 128  # how many for pass@k
+    temperature: AboveZero = 1.0  # of these samples
 
 
 def pass_at_k(right_N: Sequence[int], n: int, k: int) -> np.ndarray:

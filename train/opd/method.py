@@ -36,7 +36,7 @@ class Term:
 
     divergence: Divergence
     weight: WeightConfig = field(default_factory=WeightConfig)
-    coefficient: AboveZero = 1.0
+    coefficient: AboveZero = 1.0  # of this term
     schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
@@ -58,22 +58,22 @@ class Method:
 
     form: ClassVar = "faithful"
 
-    name: str
+    name: str  # of the method
     source: Sampler = field(default_factory=StudentSampler)
     teacher: TeacherConfig = field(default_factory=ExternalTeacher)
     divergence: Divergence = field(default_factory=ReverseKL)
     weight: WeightConfig = field(default_factory=WeightConfig)
     regularizer: RegularizerConfig = field(default_factory=RegularizerConfig)
     outcome: OutcomeConfig = field(default_factory=NoOutcome)
-    also: list[Term] = field(default_factory=list)
+    also: list[Term] = field(default_factory=list)  # further distillation terms on the same batch
     coefficient: AboveZero = 1.0
     schedule: Schedule | None = None
     fork: LookAhead | None = None
     judge: Literal["answer", "strict"] = "answer"
     deviates: str = ""
     faithful: Literal["paper", "release"] | None = None
-    release: dict[str, Any] = field(default_factory=dict)
-    paper: dict[str, Any] = field(default_factory=dict)
+    release: dict[str, Any] = field(default_factory=dict)  # what the released form has in place of the parts
+    paper: dict[str, Any] = field(default_factory=dict)  # what the published form has in place of the parts
 
     def __post_init__(self) -> None:
         if self.faithful is not None and not (self.release or self.paper):

@@ -109,7 +109,7 @@ class TRRD(Modulation, kind="trrd"):
     """(q/mu)^a (q/p)^(1-a), log(q/p) clamped to [-1, 1] (RLAD, 2602.22495): a = `mix` = 1 is GRPO. The teacher acts
     through the clip and through (q/p)^(1-a) as a weight."""
 
-    mix: Share = 0.5
+    mix: Share = 0.5  # 1 is GRPO, 0 the teacher's ratio
 
     def __call__(self, scored: Scored, advantage_N: Tensor) -> tuple[Tensor, Tensor]:
         log_q_N, log_p_N = scored.log_q_N, scored.log_p_N
@@ -124,8 +124,8 @@ class RLSD(Modulation, kind="rlsd"):
     teacher, at most by 1 +- eps = `bound`. anneal: the step by which l has gone to 0 on a line. frozen: q in d is the
     sampling distribution."""
 
-    mix: Share = 0.5
-    bound: OpenShare = 0.2
+    mix: Share = 0.5  # share of the advantage that the teacher scales
+    bound: OpenShare = 0.2  # of that scaling: 1 less and more this
     anneal: Positive | None = None
     frozen: bool = False
 
@@ -270,11 +270,11 @@ class RLCSD(GRPO, kind="rlcsd"):
     tau), +-bound) where that is more than delta, but never past 0; those tokens are a mean of their own, times eta.
     """
 
-    tau: AboveZero = 0.02
-    strength: AboveZero = 0.5
-    bound: AboveZero = 2.0
-    delta: NotNegative = 0.02
-    eta: AboveZero = 1.0
+    tau: AboveZero = 0.02  # temperature of the evidence
+    strength: AboveZero = 0.5  # of the move of an advantage
+    bound: AboveZero = 2.0  # of that move
+    delta: NotNegative = 0.02  # smaller moves count nothing
+    eta: AboveZero = 1.0  # weight of the tokens that are moved
     needs = frozenset({"log_p", "log_p_contrast"})
 
     def positions(self, rollouts: Rollouts, max_new: int, signals: Signals | None) -> tuple[Tensor, Tensor]:

@@ -77,12 +77,12 @@ class RegularizerConfig:
     among those that are not learned from.
     """
 
-    ref_kl: NotNegative = 0.0
+    ref_kl: NotNegative = 0.0  # of the KL to the student at step 0
     ref_k2: NotNegative = 0.0
     ref_k3: NotNegative = 0.0
-    gold_nll: NotNegative = 0.0
-    entropy: float = 0.0
-    unlikelihood: NotNegative = 0.0
+    gold_nll: NotNegative = 0.0  # of the negative log-likelihood of the step's documents
+    entropy: float = 0.0  # of the student's entropy: above 0 kept high, below pushed down
+    unlikelihood: NotNegative = 0.0  # of the first wrong response where there are right ones
     entropy_top: OpenShare | None = None
     entropy_all: bool = False
 

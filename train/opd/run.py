@@ -58,8 +58,8 @@ from train.runs.scaled import rewrite
 class SkillConfig:
     """The check of a context: on how many problems, and whether a checkpoint that cannot use it stops the run."""
 
-    problems: Annotated[int, Range(2)] = 256
-    stop: bool = True
+    problems: Annotated[int, Range(2)] = 256  # to measure on what the context brings
+    stop: bool = True  # whether a context that brings nothing ends the run
 
 
 @settings
@@ -84,8 +84,8 @@ class OpdConfig:
     evaluate: OpdPeriodicConfig = field(
         default_factory=lambda: OpdPeriodicConfig(every=25, samples_per_problem=4, ood=1, continuations=1)
     )
-    threads: int = 1
-    device: str = "cpu"
+    threads: int = 1  # of the CPU
+    device: str = "cpu"  # cpu, cuda or cuda:N
     out: TrainingOutConfig = field(
         default_factory=lambda: TrainingOutConfig("runs/opd", "{method}", log_every=1, save_every=25)
     )

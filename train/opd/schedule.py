@@ -12,9 +12,9 @@ Discount = Annotated[float, Range(above=0, most=1)]
 class Schedule:
     """A number that changes with the step: from `start` on a line to `end` at step `steps`; `jump`: at once there."""
 
-    start: NotNegative
-    end: NotNegative
-    steps: Positive
+    start: NotNegative  # value at step 0
+    end: NotNegative  # value from `steps` on
+    steps: Positive  # of the way from start to end
     jump: bool = False
 
     def __post_init__(self) -> None:

@@ -38,15 +38,15 @@ from train.tables import Table
 class BaselinesConfig:
     """Settings of the command. samples: of the student to each problem, at `temperature`."""
 
-    student: str = REQUIRED
-    teacher: str = REQUIRED
+    student: str = REQUIRED  # a run folder or checkpoint
+    teacher: str = REQUIRED  # a run folder or checkpoint
     data: DataConfig = field(default_factory=DataConfig)
-    problems: Positive = 256
+    problems: Positive = 256  # how many to solve
     samples: Annotated[int, Range(2)] = 8
-    temperature: AboveZero = 1.0
-    seed: int = 0
-    threads: int = 1
-    device: str = "cpu"
+    temperature: AboveZero = 1.0  # of the samples
+    seed: int = 0  # of the samples
+    threads: int = 1  # of the CPU
+    device: str = "cpu"  # cpu, cuda or cuda:N
     out: OutConfig = field(default_factory=lambda: OutConfig("runs/test_time", "test_time"))
     complete = staticmethod(partial(checkpoint.take_data, "student"))
 

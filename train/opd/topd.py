@@ -40,7 +40,7 @@ class LookAhead:
     limit: Positive = 64
     tokens: Positive = 16
     eta: AboveZero = 0.5
-    gamma: Discount = 0.95
+    gamma: Discount = 0.95  # discount of a future's tokens
 
     def extend(self, batches: list[LossBatch], step: Step) -> list[LossBatch]:
         """Distillation leaves surface mismatches out, and follows the teacher's futures from the forks."""

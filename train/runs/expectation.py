@@ -21,9 +21,9 @@ MEASURES = ("full", "gap_share", "probe_margin", *COMPARING, "cell", "collapsed"
 class Cell:
     """One number of an analysis: `column` of the only row of `table` that has these values."""
 
-    table: str = REQUIRED
-    column: str = REQUIRED
-    row: dict[str, Any] = field(default_factory=dict)
+    table: str = REQUIRED  # of the stage's tables
+    column: str = REQUIRED  # of the table
+    row: dict[str, Any] = field(default_factory=dict)  # values that name the row
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Expectation:
     the number that `cell` names in a table of the stage.
     """
 
-    claim: str = REQUIRED
-    measure: str = REQUIRED
-    stage: str = REQUIRED
-    at_least: float = REQUIRED
-    task: str | None = None
-    against: str | None = None
+    claim: str = REQUIRED  # in words
+    measure: str = REQUIRED  # what is measured
+    stage: str = REQUIRED  # on which stage
+    at_least: float = REQUIRED  # the bar that the interval must clear
+    task: str | None = None  # of a probe
+    against: str | None = None  # the stage it is compared with
     cell: Cell | None = None
 
     def __post_init__(self) -> None:

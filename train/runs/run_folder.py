@@ -45,9 +45,9 @@ class OutConfig:
     from which a recipe learns it; null for none.
     """
 
-    root: str = "runs"
-    name: str = "run"
-    folder: str | None = None
+    root: str = "runs"  # folder that run folders go to
+    name: str = "run"  # of the run folder, before its hash
+    folder: str | None = None  # exactly this one, in place of root and name
     path_file: str | None = None
 
     def __post_init__(self) -> None:
@@ -60,9 +60,9 @@ class TrainingOutConfig(OutConfig):
     """Where and how often a training run writes: periods in steps, 0 for never (the last step is always saved). `keep`
     is how many checkpoints stay, 0 for all."""
 
-    log_every: Count = 10
-    save_every: Count = 500
-    keep: Count = 2
+    log_every: Count = 10  # steps between lines of metrics.jsonl
+    save_every: Count = 500  # steps between checkpoints
+    keep: Count = 2  # checkpoints that stay, 0 for all
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class OpdPeriodicConfig(EvaluationCallbackConfig):
     """With what only distillation has: `continuations` of the teacher at temperature 1 from each of two prefixes of
     every sampled solution that has a wrong step (0: none; they need samples_per_problem)."""
 
-    continuations: Count = 0
+    continuations: Count = 0  # by the teacher of each wrong prefix, 0 for none
 
     def __post_init__(self) -> None:
         if self.continuations and not self.samples_per_problem:

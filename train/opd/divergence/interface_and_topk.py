@@ -147,7 +147,7 @@ class Full(Support, kind="full"):
 class TopK(Support):
     """`k` tokens. rest: what becomes of the others: renorm | tail | general."""
 
-    k: Positive = 16
+    k: Positive = 16  # likeliest tokens in the support
     rest: str = "tail"
 
     def __post_init__(self) -> None:
@@ -193,7 +193,7 @@ class Ranking(Divergence, kind="ranking"):
     chance of the reversed order.
     """
 
-    k: Annotated[int, Range(2)] = 10
+    k: Annotated[int, Range(2)] = 10  # the student's likeliest tokens that are ranked
     reversed: bool = False
 
     def __call__(self, scored: Scored) -> Tensor:

@@ -107,7 +107,7 @@ class JSD(ExactDivergence, kind="jsd"):
     everywhere. So b = 0 means forward KL and b = 1 reverse KL here, as in the released implementations.
     """
 
-    beta: Share = 0.5
+    beta: Share = 0.5  # 0 forward KL, 1 reverse KL, between them Jensen-Shannon
 
     @property
     def bounded(self) -> bool:
@@ -187,7 +187,7 @@ class AdaptiveKL(ExactDivergence, kind="akl"):
     code of ToDi's authors, where it is a baseline. The shares carry no gradient.
     """
 
-    head_share: OpenShare = 0.5
+    head_share: OpenShare = 0.5  # of the teacher's probability that is its tail, at most
 
     def entries(self, scored: Scored, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
         p, gap_NK = p_NK.exp(), (p_NK.exp() - q_NK.detach().exp()).abs()
@@ -224,11 +224,11 @@ class TAID(MovingTarget, kind="taid"):
     `alpha` (1 - t) in a step, through a momentum `momentum` of its relative change.
     """
 
-    start: Share = 0.4
-    end: Share = 1.0
-    steps: Positive = 150
-    alpha: NotNegative = 5e-4
-    momentum: OpenShare = 0.99
+    start: Share = 0.4  # of the share t of the teacher's logits
+    end: Share = 1.0  # of the share t
+    steps: Positive = 150  # of the slowest way from start to end
+    alpha: NotNegative = 5e-4  # the most that t gains in a step, times 1 - t
+    momentum: OpenShare = 0.99  # of the relative change of the loss
     bounded = True
     changes = True
 
@@ -258,8 +258,8 @@ class Veto(MovingTarget, kind="veto"):
     b falls from `power` to 0 on a line of `steps`: left where it is the student would collapse to the teacher's mode.
     """
 
-    power: Annotated[float, Range(least=0, below=1)] = 0.8
-    steps: Positive = 150
+    power: Annotated[float, Range(least=0, below=1)] = 0.8  # of the student in the target, at the start
+    steps: Positive = 150  # until that power is 0
     reverse: bool = False
     changes = True
 

@@ -85,7 +85,7 @@ class PolicyGradient(PPOClip, Divergence, kind="rkl_pg"):
     gamma: Discount | None = None
     length_norm: bool = False
     decompose: bool = False
-    baseline: Annotated[str, OneOf("rkl")] | None = None
+    baseline: Annotated[str, OneOf("rkl")] | None = None  # what is subtracted from the sampled term
     ratio: bool = True
     frozen_advantage: bool = False
     own: bool = False
@@ -185,7 +185,7 @@ class TopKPolicyGradient(PPOClip, Divergence, kind="topk_pg"):
 
     Rethinking OPD (2604.13016), released code; o is the student that drew the batch, sg[q] on a fresh one. Log-ratios
     are those of the whole vocabulary; w is o, or with weigh=teacher p, renormalised on the support. With all tokens
-    its gradient would be that of the reverse KL.
+    its gradient would be that of the reverse KL. weigh: whose probabilities weigh the tokens.
     """
 
     support: TopK = field(default_factory=StudentTopK)

@@ -48,9 +48,9 @@ from train.opd.teacher.context import add_contexts
 class StudentOrGold(SampledResponses, kind="mix"):
     """GKD's mixture (2306.13649): with probability `share`, drawn for each batch, the student answers, else gold."""
 
-    top_p: OpenShare | None = None
-    reuse: Positive = 1
-    share: Share = 0.5
+    top_p: OpenShare | None = None  # of the nucleus, null for all
+    reuse: Positive = 1  # steps that learn from one batch
+    share: Share = 0.5  # of batches that the student answers
 
     def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
         if prompts.chance("mix", step) < self.share:
@@ -65,8 +65,8 @@ class WithTeacher(SampledResponses, kind="with_teacher"):
     DistiLLM-2 (2503.07067): one of each, a pair. LUFFY (2504.14945): seven and one.
     """
 
-    reuse: Positive = 1
-    guests: Positive = 1
+    reuse: Positive = 1  # steps that learn from one batch
+    guests: Positive = 1  # responses of the teacher to each prompt
     guest_rows = True
     model = "teacher"
     writes_as_student = True
@@ -81,8 +81,8 @@ class WithTeacher(SampledResponses, kind="with_teacher"):
 class Privileged(SampledResponses, kind="privileged"):
     """Responses of the student while it reads a `context`, for it to learn without (pi-Distill, 2602.04942)."""
 
-    reuse: Positive = 1
-    context: str = "gold"
+    reuse: Positive = 1  # steps that learn from one batch
+    context: str = "gold"  # recipe of what the student reads
     whole_batch = True
     writes_as_student = True
 
@@ -116,7 +116,7 @@ class Rescued(Privileged, kind="rescued"):
     """The student's responses and, for prompts that it never gets right, those among `tries` with a `context` read that
     are right (HDPO, 2603.23871). The rescues count in no group of an outcome."""
 
-    tries: Positive = 4
+    tries: Positive = 4  # responses with the context to each prompt that is never right
 
     def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
         own, flops = self.sample_from(student, prompts, step, "student")
@@ -206,8 +206,8 @@ class Mixture(SampledResponses):
 class TokenMixture(Mixture, kind="blend"):
     """Teacher-mixed sampling (MiniLLM, 2306.08543): each token from (1 - share) q + share p."""
 
-    reuse: Positive = 1
-    share: Share = 0.2
+    reuse: Positive = 1  # steps that learn from one batch
+    share: Share = 0.2  # of the teacher in each token's distribution
     writes_as_student = True
 
     def mixed(self, q_BV: Tensor, p_BV: Tensor) -> Tensor:
@@ -224,8 +224,8 @@ class Interleaved(Mixture, kind="interleaved"):
     """Speculative distillation (SKD, 2410.11325): the student proposes a token; one that is not among the teacher's `k`
     likeliest is drawn from the teacher instead."""
 
-    reuse: Positive = 1
-    k: Positive = 8
+    reuse: Positive = 1  # steps that learn from one batch
+    k: Positive = 8  # the teacher's likeliest tokens, among which a proposal passes
 
     def mixed(self, q_BV: Tensor, p_BV: Tensor) -> Tensor:
         kept_BV = torch.full_like(q_BV, -torch.inf).scatter(-1, p_BV.topk(self.k).indices, 0.0) + q_BV
@@ -254,7 +254,7 @@ class Spliced(SampledResponses, kind="spliced"):
     temperatures: of both samplings, as they change with the step, in place of `temperature`.
     """
 
-    reuse: Positive = 1
+    reuse: Positive = 1  # steps that learn from one batch
     temperatures: Schedule | None = None
     model = "teacher"
     whole_batch = True
@@ -318,7 +318,7 @@ class Revision(SampledResponses, kind="revision"):
     answers in the place of y0, and so on; its accuracy fell from 43 to 10%.
     """
 
-    revisions: Positive = 3
+    revisions: Positive = 3  # new answers to each first one
     tries: Literal["initial", "live"] = "initial"
     whole_batch = True
     one_solution = False

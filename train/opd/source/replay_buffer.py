@@ -43,11 +43,11 @@ class Adaptive(OwnResponses, kind="adaptive"):
     than `capacity` are kept the student answers; else documents.
     """
 
-    capacity: Positive = 16
-    rise: AboveZero = 0.1
-    epsilon: NotNegative = 0.1
-    every: Positive = 10
-    steps: Positive = 150
+    capacity: Positive = 16  # batches kept
+    rise: AboveZero = 0.1  # of the threshold, each time
+    epsilon: NotNegative = 0.1  # by how much the loss must fall for the threshold to stay
+    every: Positive = 10  # steps between two looks at the loss
+    steps: Positive = 150  # of the way from the student's to kept batches
     whole_batch = True
 
     def choice(self, u: float, threshold: float, step: int, full: bool) -> str:

@@ -139,9 +139,9 @@ class OwnResponses(SampledResponses):
     of the median gold solution of the step's prompts, then in multiples, too."""
 
     top_p: OpenShare | None = None
-    top_k: Positive | None = None
+    top_k: Positive | None = None  # likeliest tokens to draw from, null for all
     length: Schedule | None = None
-    length_of: Literal["budget", "gold"] = "budget"
+    length_of: Literal["budget", "gold"] = "budget"  # what `length` is a share of
     writes_as_student = True
 
     def __post_init__(self) -> None:
@@ -176,7 +176,7 @@ class StudentSampler(OwnResponses, kind="student"):
 class TeacherSampler(SampledResponses, kind="teacher"):
     """Samples of the teacher: sequence-level distillation (Kim and Rush, 1606.07947)."""
 
-    reuse: Positive = 1
+    reuse: Positive = 1  # steps that learn from one batch
     model = "teacher"
 
     def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
@@ -191,8 +191,8 @@ class CachedSampler(SampledResponses, kind="cached"):
     Nothing is stored: batch i is a function of the frozen weights and i. A repeat costs nothing in the ledger.
     """
 
-    top_p: OpenShare | None = None
-    cycle: Positive | None = None
+    top_p: OpenShare | None = None  # of the nucleus, null for all
+    cycle: Positive | None = None  # batches until the same ones come again, null for never
     model = "initial"
     writes_as_student = True
 

@@ -106,7 +106,7 @@ class EmaTeacher(SelfTeacher, kind="ema"):
 class SyncedTeacher(SelfTeacher, kind="sync"):
     """A copy of the student that is renewed every `every` steps."""
 
-    every: Positive = 50
+    every: Positive = 50  # steps between two copies of the student
 
     def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> ScoringModel:
         return Synced(student, self.every)

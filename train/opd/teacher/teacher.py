@@ -161,10 +161,10 @@ class ReadingTeacher(TeacherConfig):
     """A model that reads a prompt, and may read a context before it. contrast: another one that it is asked with, too,
     `contrasts` times, for outcomes that compare both (RLCSD)."""
 
-    context: str = "none"
+    context: str = "none"  # recipe of what the teacher reads beside the prompt
     transform: Transform = field(default_factory=Identity)
     contrast: str = "none"
-    contrasts: Positive = 4
+    contrasts: Positive = 4  # other contexts whose scores are compared with it
 
     def __post_init__(self) -> None:
         for recipe in (*self.context.split("/"), self.contrast):

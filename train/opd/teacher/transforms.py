@@ -45,7 +45,7 @@ class Power(Transform, kind="power"):
     is a baseline: another value and variance, the same expected gradient.
     """
 
-    exponent: float = 1.25
+    exponent: float = 1.25  # l of p^l r^(1-l); above 1 goes beyond the teacher
     normalised: bool = True
     needs_reference = True
 
@@ -60,7 +60,7 @@ class Power(Transform, kind="power"):
 class Temper(Transform, kind="temper"):
     """p^(1/temperature), renormalised: above 1 softer, below 1 sharper (Hinton et al., 1503.02531, section 2)."""
 
-    temperature: AboveZero = 2.0
+    temperature: AboveZero = 2.0  # above 1 softer, below 1 sharper
 
     def __call__(self, p_NV: Tensor, reference_NV: Tensor | None) -> Tensor:
         return torch.log_softmax(p_NV / self.temperature, dim=-1)
@@ -73,11 +73,11 @@ class RaisedEntropy(Transform, kind="raised"):
     CurioSFT (2602.02244): uncertain positions are kept open, certain ones nearly as they are. Found by bisection.
     """
 
-    rise: AboveZero = 0.5
-    slope: AboveZero = 2.0
-    pivot: float = 1.2
-    least: AboveZero = 1.1
-    most: AboveZero = 1.5
+    rise: AboveZero = 0.5  # of the entropy, at most, in nats
+    slope: AboveZero = 2.0  # of the sigmoid
+    pivot: float = 1.2  # entropy in the middle of the sigmoid
+    least: AboveZero = 1.1  # temperature
+    most: AboveZero = 1.5  # temperature
 
     def temperature(self, p_NV: Tensor) -> Tensor:
         """The temperature of each position: float[N]."""
@@ -98,7 +98,7 @@ class RaisedEntropy(Transform, kind="raised"):
 class MixWithUniform(Transform, kind="mix"):
     """(1 - share) p + share / V: no token is impossible, so that reverse KLs to an exact teacher are finite (ours)."""
 
-    share: OpenShare = 0.01
+    share: OpenShare = 0.01  # of the uniform distribution
 
     def __call__(self, p_NV: Tensor, reference_NV: Tensor | None) -> Tensor:
         floor = torch.full_like(p_NV, log(self.share) - log(p_NV.shape[-1]))

@@ -125,7 +125,7 @@ class NotAbove(SampleWeight, kind="not_above"):
 class WrittenBy(SampleWeight, kind="written_by"):
     """Only responses of one origin, one of `rollouts.ORIGINS` (DistiLLM-2: another loss for each of a pair)."""
 
-    origin: Annotated[str, OneOf(*ORIGINS)] = "teacher"
+    origin: Annotated[str, OneOf(*ORIGINS)] = "teacher"  # who wrote the responses that count
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
         return (rollouts.origin_B == ORIGINS.index(self.origin)).float()
@@ -146,8 +146,8 @@ class Consistent(SampleWeight, kind="consistent"):
 class Paced(SampleWeight, kind="paced"):
     """a^alpha (1 - a)^beta, a the prompt's pass rate: prompts that are neither solved nor hopeless (PACED)."""
 
-    alpha: AboveZero = 1.0
-    beta: AboveZero = 1.0
+    alpha: AboveZero = 1.0  # power of the pass rate
+    beta: AboveZero = 1.0  # power of the failure rate
     needs_group = True
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
@@ -159,7 +159,7 @@ class Paced(SampleWeight, kind="paced"):
 class RewardSoftmax(SampleWeight, kind="reward"):
     """softmax of reward / beta over the batch, times its rows: right responses count more (released code of PACED)."""
 
-    beta: AboveZero = 1.0
+    beta: AboveZero = 1.0  # temperature of the softmax
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
         reward_B = judged_right(rollouts).to(rollouts.behaviour_BR.dtype)
@@ -172,7 +172,7 @@ class Perplexity(SampleWeight):
 
     tau below 0 turns the order round."""
 
-    tau: float = 1.0
+    tau: float = 1.0  # temperature; below 0 turns the order round
     needs_group = True
 
     def __post_init__(self) -> None:
@@ -221,7 +221,7 @@ class TeacherSentences(SampleWeight, kind="teacher_sentences"):
     tokens. Ties are kept.
     """
 
-    share: OpenShare = 0.5
+    share: OpenShare = 0.5  # of responses that count
     needs = frozenset({"log_p", "log_q"})
     by_step = True
 

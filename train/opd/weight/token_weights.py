@@ -64,7 +64,7 @@ def mistake_start(rollouts: Rollouts) -> Tensor:
 class DropFirst(TokenWeight, kind="first"):
     """Drops the first `skip` tokens, where a teacher speaks about the context that it read (SDFT, 2601.19897)."""
 
-    skip: Count = 2
+    skip: Count = 2  # tokens dropped at the start
     drops = True
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
@@ -130,7 +130,7 @@ class Structure(TokenWeight, kind="structure"):
     """Tokens of a step count 1 + strength times the number of needed parameters that depend on what it defines, over
     the mean: early links of the dependency graph carry the rest (ours, after structural alignment)."""
 
-    strength: AboveZero = 1.0
+    strength: AboveZero = 1.0  # of the weight of early links
     mean_one = True
     by_step = True
 
@@ -147,7 +147,7 @@ class Structure(TokenWeight, kind="structure"):
 class TopEntropy(TokenWeight):
     """Only the `share` of positions where an entropy is highest: the signal that has the option's name."""
 
-    share: OpenShare = 0.2
+    share: OpenShare = 0.2  # of positions that count
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
         return top(signals[self.kind], self.share, rollouts)
@@ -172,7 +172,7 @@ class TopStudentEntropy(TopEntropy, kind="student_entropy"):
 class Confident(TokenWeight, kind="confident"):
     """exp(-beta H_p) over its mean: the teacher counts where it is sure (SRPO, 2604.02288)."""
 
-    beta: AboveZero = 1.0
+    beta: AboveZero = 1.0  # in exp(-beta entropy)
     mean_one = True
     needs = frozenset({"teacher_entropy"})
 
@@ -184,7 +184,7 @@ class Confident(TokenWeight, kind="confident"):
 class Favoured(TokenWeight, kind="favoured"):
     """Only tokens that the teacher gives a chance above the student's by more than `threshold` (AOPD, 2605.06387)."""
 
-    threshold: Annotated[float, Range(-1, 1)] = 0.0
+    threshold: Annotated[float, Range(-1, 1)] = 0.0  # by how much the teacher's probability is above the student's
     needs = frozenset({"log_p", "log_q"})
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
@@ -204,8 +204,8 @@ class Accepted(TokenWeight, kind="accepted"):
     """Full weight where the student's favourite is among the teacher's `k` likeliest tokens, `rejected` elsewhere
     (SelecTKD, 2510.24021)."""
 
-    k: Positive = 5
-    rejected: Share = 0.0
+    k: Positive = 5  # the teacher's likeliest tokens
+    rejected: Share = 0.0  # weight where the student's favourite is none of them
     needs = frozenset({"favourite_rank"})
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
@@ -227,7 +227,7 @@ class EntropyGap(TokenWeight, kind="entropy_gap"):
 class Tip(TokenWeight, kind="tip"):
     """The top `share` of u = h + d - h d, h entropy over log V, d reverse KL over its largest in the batch (TIP)."""
 
-    share: OpenShare = 0.5
+    share: OpenShare = 0.5  # of positions that count
     needs = frozenset({"student_entropy", "rkl"})
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
@@ -240,9 +240,9 @@ class Tip(TokenWeight, kind="tip"):
 class TipDraw(TokenWeight, kind="tip_draw"):
     """`share` of the tokens, drawn with weights (H / log V)^alpha (JSD / log 2)^gamma (released code of TIP)."""
 
-    share: OpenShare = 0.5
-    alpha: NotNegative = 1.0
-    gamma: NotNegative = 1.0
+    share: OpenShare = 0.5  # of tokens drawn
+    alpha: NotNegative = 1.0  # power of the entropy
+    gamma: NotNegative = 1.0  # power of the divergence
     drops = True
     needs = frozenset({"student_entropy", "jsd"})
 
@@ -272,7 +272,7 @@ class Opener(TokenWeight, kind="opener"):
     reaches the share.
     """
 
-    share: OpenShare = 0.1
+    share: OpenShare = 0.1  # of the response's entropy that the prefix holds
     flat: bool = False
     drops = True
     needs = frozenset({"student_entropy"})
@@ -294,7 +294,7 @@ class EarlyTokens(TokenWeight, kind="early"):
     frozen: the log-ratio to the sampling distribution, which stays while a batch is used again.
     """
 
-    gamma: AboveZero = 0.5
+    gamma: AboveZero = 0.5  # how much more the first tokens count
     frozen: bool = False
     needs = frozenset({"log_p", "log_q"})
 
@@ -309,7 +309,7 @@ class EarlyTokens(TokenWeight, kind="early"):
 class ImportanceWeight(TokenWeight, kind="importance"):
     """min(q(y) / mu(y), cap): corrects for tokens that another distribution drew (SDPO caps at 2)."""
 
-    cap: AboveZero = 2.0
+    cap: AboveZero = 2.0  # the most that the ratio counts
     needs = frozenset({"log_q"})
 
     def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:

@@ -53,8 +53,8 @@ class WeightConfig:
     they have a target) | batch (all).
     """
 
-    token: list[TokenWeight] = field(default_factory=list)
-    sample: list[SampleWeight] = field(default_factory=list)
+    token: list[TokenWeight] = field(default_factory=list)  # weights of positions, multiplied
+    sample: list[SampleWeight] = field(default_factory=list)  # weights of responses, multiplied
     normaliser: Normaliser = "token"
     over: Annotated[str, OneOf("kept", "batch")] = "kept"
 
