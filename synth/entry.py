@@ -168,9 +168,10 @@ def _flush() -> None:
 def _leave_closed_pipes() -> None:
     """Sends what a stream cannot write nowhere, so that Python does not complain of it at its end."""
     for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
         try:
-            if stream is not None:
-                stream.flush()
+            stream.flush()
         except (OSError, ValueError):
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -128,7 +128,7 @@ def _seal(record: Mapping[str, Any]) -> str:
 class Record(dict):
     """A JSON object of a file: what it lacks is a ValueError that names the file."""
 
-    def __init__(self, path: Path, content: Mapping[str, Any] | list[tuple[str, Any]] = ()) -> None:
+    def __init__(self, path: Path, content: Mapping[str, Any]) -> None:
         super().__init__(content)
         self.path = path
 
