@@ -103,9 +103,12 @@ def model_card(config: ExportConfig, model: GPT) -> str:
     data = build(DataConfig, checkpoint.notes(config.checkpoint)["data"])
     known, results = accuracy(folder), None
     if known is not None:
-        task = {"task_type": "text-generation", "dataset_type": "synthetic", "dataset_name": described(plain(data))}
-        metric = {"metric_type": "accuracy", "metric_name": f"fully correct, greedy, n={known.n}"}
-        results = [EvalResult(**task, **metric, metric_value=round(known.right / known.n, 4), verified=False)]
+        result = EvalResult(
+            task_type="text-generation", dataset_type="synthetic", dataset_name=described(plain(data)),
+            metric_type="accuracy", metric_name=f"fully correct, greedy, n={known.n}",
+            metric_value=round(known.right / known.n, 4), verified=False,
+        )  # fmt: skip
+        results = [result]
     head = ModelCardData(
         license="mit", library_name="transformers", pipeline_tag="text-generation", model_name=name, language="en",
         tags=["synthetic", "mathematics", "reasoning", "glasshouse"], eval_results=results,

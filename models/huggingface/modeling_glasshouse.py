@@ -9,6 +9,7 @@ The invariant that matters: the logits at real tokens are the GPT's own, whichev
 Legend: B batch, T tokens, V vocabulary.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,12 +48,20 @@ class GlasshouseConfig(PreTrainedConfig):
         return self.gpt["context"]
 
 
+@dataclass
+class GlasshouseOutput(CausalLMOutput):
+    """With what the unembedding reads, [B, T, C], for trainers that project it themselves."""
+
+    last_hidden_state: Tensor | None = None
+
+
 class Lookup(nn.Module):
     """The embedding of each token, what `inputs_embeds` takes the place of; the model's own matrix."""
 
     def __init__(self, gpt: GPT) -> None:
         super().__init__()
         self.gpt = (gpt,)  # in a tuple, so that it is no part of this module
+        self.bias = None
 
     @property
     def weight(self) -> Tensor:
@@ -68,6 +77,7 @@ class GlasshouseForCausalLM(PreTrainedModel, GenerationMixin):
     config_class = GlasshouseConfig
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
+    lookup: Lookup
 
     def __init__(self, config: GlasshouseConfig) -> None:
         super().__init__(config)
@@ -81,6 +91,9 @@ class GlasshouseForCausalLM(PreTrainedModel, GenerationMixin):
 
     def get_input_embeddings(self) -> nn.Module:
         return self.lookup
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lookup if self.gpt.unembed is None else self.gpt.unembed
 
     def prepare_inputs_for_generation(
         self,
@@ -105,7 +118,7 @@ class GlasshouseForCausalLM(PreTrainedModel, GenerationMixin):
         output_hidden_states: bool | None = None,
         logits_to_keep: int = 0,
         **kwargs: Any,
-    ) -> CausalLMOutput:
+    ) -> GlasshouseOutput:
         """Logits [B, T, V], or [B, K, V] of the last `logits_to_keep` = K; with labels [B, T] (-100: ignored) also the
         mean next-token loss; with `output_hidden_states` what enters each block and, last, what the unembedding reads,
         each [B, T, C]. `inputs_embeds` [B, T, C] takes the place of the tokens' embeddings. Left padding is moved to
@@ -128,7 +141,7 @@ class GlasshouseForCausalLM(PreTrainedModel, GenerationMixin):
             targets = labels[:, -logits_to_keep:] if logits_to_keep else labels
             loss = F.cross_entropy(logits_BTV[:, :-1].flatten(0, 1), targets[:, 1:].flatten())
         hidden = tuple(states) if output_hidden_states else None
-        return CausalLMOutput(loss=loss, logits=logits_BTV, hidden_states=hidden)
+        return GlasshouseOutput(loss=loss, logits=logits_BTV, hidden_states=hidden, last_hidden_state=states[-1])
 
     def _states(self, x_BTC: Tensor) -> list[Tensor]:
         """What enters each block, and what the unembedding reads."""

@@ -18,7 +18,7 @@ from synth.problem.records import as_text
 from synth.store.files import atomic_path, atomic_write
 
 METRICS = ("answer", "steps", "right")
-TOKENS = 1024  # of a response at most
+TOKENS, OURS = 1024, 192  # of a response at most; of a model of this lab, which reads few
 
 
 def write_task(folder: Path, name: str, tasks: Environment, preset: str, settings: dict[str, Any], count: int) -> Path:
@@ -32,7 +32,7 @@ def write_task(folder: Path, name: str, tasks: Environment, preset: str, setting
         "test_split": "test", "output_type": "generate_until", "doc_to_text": "{{prompt}}",
         "doc_to_target": "{{completion}}", "process_results": f"{here}.results", "num_fewshot": 0,
         "generation_kwargs": {"until": ["<eos>"] if tasks.form == "native" else ["\n\nExample", "\n\nProblem:"],
-                              "do_sample": False, "max_gen_toks": TOKENS},
+                              "do_sample": False, "max_gen_toks": OURS if tasks.form == "native" else TOKENS},
         "metric_list": metrics,
     }  # fmt: skip
     text = "".join(

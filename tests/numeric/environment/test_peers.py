@@ -128,13 +128,14 @@ def test_reasoning_gym_has_it_by_name():
     assert json.dumps(data[0])
     exact = gym.create_dataset("igsm", preset="med", min_ops=3, max_ops=3, size=3)
     assert all(entry["metadata"]["ops"] == 3 for entry in exact)
-    course = gym.create_curriculum("igsm")
+    course = gym.factory.create_curriculum("igsm")
     first = course.generate_configuration({"seed": 1, "size": 3})
     course.increment_attr_level("ops")
     harder = course.generate_configuration({"seed": 1, "size": 3})
     assert harder.max_ops > first.max_ops and len(list(gym.create_dataset("igsm", **vars(harder)))) == 3
-    mixed = gym.create_dataset("composite", seed=1, size=4, datasets=[
-        {"name": "igsm", "weight": 1, "config": {"preset": "tiny"}}, {"name": "chain_sum", "weight": 1}])  # fmt: skip
+    parts = [("igsm", {"preset": "tiny"}), ("chain_sum", {})]
+    specs = [gym.composite.DatasetSpec(name=name, weight=1, config=config) for name, config in parts]
+    mixed = gym.create_dataset("composite", seed=1, size=4, datasets=specs)
     assert {mixed[i]["metadata"]["source_dataset"] for i in range(4)} <= {"igsm", "chain_sum"}
     with pytest.raises(ValueError, match="min_ops=9; accepted: 1 to 4"):
         gym.create_dataset("igsm", preset="med", min_ops=9, max_ops=4)
