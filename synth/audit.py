@@ -85,12 +85,12 @@ def _rows(path: Path) -> Iterator[dict]:
 
 def audit_file(path: str, own: str | None = None) -> Audit:
     """Prove every record of a file or folder; prints the first error of each kind. own: file of a world not shipped."""
-    from tqdm import tqdm
+    from synth.kernel.progress import Progress
 
     if own is None and (Path(path) / "world.json").is_file():
         own = str(Path(path) / "world.json")
     audit, ids = Audit(), set()
-    for record in tqdm(read(path), desc=path, unit="record", delay=2, file=sys.stderr, disable=None):
+    for record in Progress(read(path), desc=path, unit=" records", delay=2):
         audit.counts["records"] += 1
         wrong = dict(audit_record(record, own))
         if (name := str(record.get("id"))) in ids:

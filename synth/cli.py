@@ -162,9 +162,9 @@ def records_and_texts(args: argparse.Namespace, few: int, module: str) -> Iterat
     lines = list(read_lines(args.file))
     use_plain_python(len(lines) <= few)
     say_when_compiling(module)
-    from tqdm import tqdm
+    from synth.kernel.progress import Progress
 
-    for number, line in tqdm(lines, unit="record", delay=2, disable=None, leave=False):
+    for number, line in Progress(lines, desc=name_of(args.file), unit=" records", delay=2, leave=False):
         place = f"{name_of(args.file)} line {number}"
         record = parsed(line, place)
         try:

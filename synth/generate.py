@@ -108,6 +108,7 @@ def main(argv: list[str] | None = None) -> None:
 def show_problems(args: argparse.Namespace, spec: Any) -> None:
     """Print problems for a person to read, with their figures where these are wanted."""
     from synth.dataset import Source
+    from synth.kernel.progress import has_colour
     from synth.view.text import show
 
     source, start = Source(spec, args.seed, args.split), args.start
@@ -115,7 +116,7 @@ def show_problems(args: argparse.Namespace, spec: Any) -> None:
         start = next((i for i in range(50) if source.problems([i]).ops[0] >= min(WORTH_SHOWING, spec.ops)), 0)
     for index in range(start, start + args.count):
         documents = source.documents([index])
-        print(show(source, documents, 0, index, sys.stdout.isatty()), end="\n\n\n", flush=True)
+        print(show(source, documents, 0, index, has_colour(sys.stdout)), end="\n\n\n", flush=True)
         if args.figure:
             from synth.view.figure import draw_document
 

@@ -31,6 +31,7 @@ from train.config.compose import REQUIRED, plain, run_entry
 from train.core import checkpoint
 from train.core.budget_and_ledger import Budget, forward_flops, training_flops
 from train.core.distributed import Group, gradients_averaged, process_group, replicate, shard
+from train.core.event_logs import EventLogs, Name
 from train.core.extend_vocabulary import extend_vocabulary
 from train.core.loop import SINGLE_PROCESS, Objective, StepOutput, open_together, summary, train
 from train.core.lora import LoraConfig, add_lora
@@ -48,6 +49,7 @@ from train.data.batches import (
 )
 from train.data.questions import QuestionBatches, QuestionsConfig, sparse_cross_entropy
 from train.evaluation.callback import EvaluationCallback, EvaluationCallbackConfig, harder_problems
+from train.opd import metrics
 from train.runs.results import Run, outcome
 from train.runs.run_folder import RunFolder, TrainingOutConfig
 
@@ -74,6 +76,7 @@ class PretrainConfig:
     lora: train low-rank updates of these weights only.
     questions: ask several questions about every text, with the oracle's distribution as target; null: the documents.
     precision: of the matrix products; weights, sums and the optimiser stay float32.
+    log: where the rows of metrics.jsonl go as well: tensorboard, wandb (extra `log`, `train.core.event_logs`).
     parallel: with several processes, whole weights in each (ddp) or in shards (fsdp).
     """
 
@@ -94,6 +97,7 @@ class PretrainConfig:
     init_vocabulary: Literal["same", "extend"] = "same"
     lora: LoraConfig | None = None
     questions: QuestionsConfig | None = None
+    log: list[Name] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         plain_batches = self.batch.packing == "none" and self.batch.loss_on == "solution" and not self.batch.micro
@@ -214,6 +218,8 @@ def main(config: PretrainConfig) -> None:
     """Trains one model into a run folder; a complete one is left as it is."""
     device = set_up(config.threads, config.device, config.precision, distributed=True)
     with process_group(device) as group:
+        logs = EventLogs(config.log, plain(config), metrics.described, metrics.table())
+        group.from_main(logs.check)
         config, model = build(config)
         source = config.data.source("train")
         check_length(source, model.config.context, "model.context")
@@ -228,7 +234,7 @@ def main(config: PretrainConfig) -> None:
         given = plain(config), inputs, seeds, config.data.fingerprint()
         run = open_together(group, "train.pretrain", "training", *given)
         if not run.complete:
-            run_training(config, run, model, objective, group, harder)
+            run_training(config, run, model, objective, group, harder, logs)
         if group.is_main:
             print(f"{outcome(Run(run.path))}\n{run.path}")
 
@@ -247,7 +253,13 @@ def build_objective(
 
 
 def run_training(
-    config: PretrainConfig, run: RunFolder, model: GPT, objective: Objective, group: Group, harder: Source | None
+    config: PretrainConfig,
+    run: RunFolder,
+    model: GPT,
+    objective: Objective,
+    group: Group,
+    harder: Source | None,
+    logs: EventLogs | None = None,
 ) -> None:
     """Trains to the end of the budget and writes the summary; `harder`: the problems of `evaluate.ood`."""
     model.to(group.device)
@@ -258,7 +270,7 @@ def run_training(
     state = train(
         run, model, objective, config.optim, config.budget, config.out,
         evaluate=judge, evaluate_every=config.evaluate.every,
-        keep_best=config.evaluate.best, notes=vocabulary_notes(config.data), group=group,
+        keep_best=config.evaluate.best, notes=vocabulary_notes(config.data), group=group, logs=logs,
     )  # fmt: skip
     if group.is_main:
         run.write_json("summary.json", summary(run, model, state))

@@ -23,21 +23,28 @@ if __name__ == "__main__":  # before the rest is imported
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from synth.ranges import Count, Positive, settings
 from train.config.compose import REQUIRED, run_entry, words_of
+from train.recipes.cluster import Cluster, Submission, script, submissions, submit
 from train.recipes.grid import check_lists, copies, expand_after, select_items, substitute
-from train.recipes.runner import PlanFile, Runner, Stage, StageFailed, check_graph
+from train.recipes.plan import PlanFile
+from train.recipes.runner import Runner, code_digest, visible_gpus
+from train.recipes.stage import Resources, Stage, StageFailed, check_graph
 from train.runs.expectation import Expectation
 from train.runs.results import flat
 
 
 @dataclass(frozen=True)
 class StageConfig:
-    """A stage in a recipe's YAML: the module to run, what to wait for beside its inputs, and its settings. over: lists
-    of the recipe that it is copied over. each: item -> settings that only its copies have."""
+    """A stage in a recipe's YAML: the module to run, what to wait for beside its inputs, and its settings.
+
+    over: lists of the recipe that it is copied over. each: item -> settings that only its copies have. resources: what
+    it runs on.
+    """
 
     entry: str = REQUIRED  # the command, a module
     label: str = ""  # for the page
@@ -45,6 +52,7 @@ class StageConfig:
     set: dict[str, Any] = field(default_factory=dict)  # settings of the command
     over: list[str] = field(default_factory=list)
     each: dict[str, dict[str, Any]] = field(default_factory=dict)
+    resources: Resources = field(default_factory=Resources)  # what it runs on
 
 
 @dataclass(frozen=True)
@@ -87,19 +95,27 @@ class RecipeFile:
 @dataclass(frozen=True)
 class ScaleFile:
     """The content of configs/scale/NAME.yaml: settings for all stages of an entry, then for stages by name. `claims`:
-    the recipe's expectations are meant to hold at this scale."""
+    the recipe's expectations are meant to hold at this scale. resources: entry or stage -> what it runs on."""
 
     name: str = REQUIRED  # of the scale
     claims: bool = True
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)  # command -> settings of all its stages
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)  # stage -> its settings
+    resources: dict[str, Resources] = field(default_factory=dict)  # command or stage -> what it runs on
+
+
+LOGGED = ("train.pretrain", "train.opd.run")  # entries with the setting `log`
 
 
 @settings
 class RecipeConfig:
     """Settings of the command. `slots`: stages that run side by side. `seed`: of everything that is drawn.
 
+    launcher: local runs the stages on this machine; slurm submits each as a job, and ends. slurm: parameters of
+    submitit. gpus: of this machine, each given to one stage at a time; 0: every stage sees all. dry_run: print the
+    commands of all stages, with their resources and what they wait for, and run none.
     seeds: how many, from `seed` on; null for the recipe's own number. only: list of the recipe -> items to run now.
+    log: what the training stages log to beside metrics.jsonl (extra `log`).
     start: stage -> a checkpoint that stands for it, so that it is not run; `{seed}` in it is the seed.
     """
 
@@ -112,10 +128,21 @@ class RecipeConfig:
     only: dict[str, list[Any]] = field(default_factory=dict)
     start: dict[str, str] = field(default_factory=dict)
     variant: str = ""  # end of the folder's name; `-m` writes there what differs between its runs, but for the seed
+    log: list[Literal["tensorboard", "wandb"]] = field(default_factory=list)
+    launcher: Literal["local", "slurm"] = "local"
+    slurm: dict[str, Any] = field(default_factory=dict)
+    gpus: Count = 0
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         if not self.recipe.stages:
             raise ValueError(f"recipe={self.recipe.name}: has no stages; accepted: a recipe with at least one")
+        if self.slurm and self.launcher != "slurm":
+            raise ValueError(
+                f"slurm={self.slurm}: has no effect with launcher={self.launcher}; accepted: launcher=slurm"
+            )
+        if self.gpus and self.launcher != "local":
+            raise ValueError(f"gpus={self.gpus}: has no effect with launcher={self.launcher}; accepted: gpus=0")
         check_lists(self.recipe.lists, self.recipe.overs)
         select_items(self.recipe.lists, self.only)
         names = [stage.name for stage in stages_of(self)]
@@ -167,9 +194,14 @@ def stages_of(config: RecipeConfig, only: Mapping[str, Sequence[Any]] | None = N
             settings = {key: substitute(value, items, recipe.overs) for key, value in settings.items()}
             for more in (scale.entries.get(stage.entry), scale.stages.get(base), scale.stages.get(name)):
                 settings |= flat(more or {})
+            if config.log and stage.entry in LOGGED:
+                settings["log"] = config.log
             after = tuple(expand_after(stage.after, items, recipe.overs, lists))
             label = substitute(stage.label, items, recipe.overs) or name
-            stages.append(Stage(name, stage.entry, settings, after, str(label), items))
+            resources = Resources()
+            for wanted in (*map(scale.resources.get, (stage.entry, base, name)), stage.resources):
+                resources |= wanted or Resources()
+            stages.append(Stage(name, stage.entry, settings, after, str(label), items, resources))
     check_graph(stages)
     return stages
 
@@ -180,19 +212,31 @@ def main(config: RecipeConfig) -> None:
         raise ValueError(f"{config.folder}: exists and is not a folder; accepted: another out=")
     seeds = range(config.seed, config.seed + (config.seeds or config.recipe.seeds))
     given = {seed: starting_points(config, seed) for seed in seeds}
-    failures = [failure for seed in seeds for failure in run_seed(config, seed, given[seed])]
+    if config.dry_run:
+        print(script(all_jobs(config, given), config.folder))
+    elif config.launcher == "slurm":
+        submit(all_jobs(config, given), Cluster(config.folder, config.slurm))
+        print(f"{config.folder / 'report.html'} is written when the last job has ended")
+    else:
+        failures = [failure for seed in seeds for failure in run_seed(config, seed, given[seed])]
+        conclude(config.folder, config.scale.claims, failures)
+
+
+def conclude(folder: Path, claims: bool, failures: Sequence[StageFailed | str]) -> None:
+    """Writes the report and prints the verdicts and where the page is. Raises StageFailed where stages failed."""
     from train import report  # imports matplotlib, which no stage waits for
 
-    page = report.build([config.folder])
-    for verdict in report.judged(config.folder) if config.scale.claims else []:
+    page = report.build([folder])
+    for verdict in report.judged(folder) if claims else []:
         print(f"{verdict.word:<17} {verdict.claim}: {verdict.number}")
-    print(f"{report.outcome(config.folder)}\nreport: {page}")
+    print(f"{report.outcome(folder)}\nreport: {page}")
     if failures:
-        raise StageFailed("\n".join(map(str, failures)), usage=any(failure.usage for failure in failures))
+        usage = any(isinstance(failure, StageFailed) and failure.usage for failure in failures)
+        raise StageFailed("\n".join(map(str, failures)), usage)
 
 
-def run_seed(config: RecipeConfig, seed: int, given: Mapping[str, tuple[Path, Path]]) -> list[StageFailed]:
-    """Runs the stages of one seed; returns the failures that `recipe.keep_going` allows."""
+def plan_of(config: RecipeConfig, seed: int, given: Mapping[str, tuple[Path, Path]]) -> PlanFile:
+    """The plan of one seed; given: the path of each checkpoint that stands for a stage, as given and as it is."""
     facts = {"recipe": config.recipe.name, "scale": config.scale.name, "claims": config.scale.claims}
     facts |= {"title": config.recipe.title, "about": config.recipe.about, "controls": config.recipe.controls}
     facts |= {"map": asdict(config.recipe.map)} if config.recipe.map else {}
@@ -200,8 +244,25 @@ def run_seed(config: RecipeConfig, seed: int, given: Mapping[str, tuple[Path, Pa
     plan = PlanFile(config.folder / f"plan-seed{seed}.json", facts, stages_of(config))
     for name, (_, folder) in given.items():
         plan.enter(name, folder)
+    return plan
+
+
+def all_jobs(
+    config: RecipeConfig, given: Mapping[int, Mapping[str, tuple[Path, Path]]], wait: bool = False
+) -> list[Submission]:
+    """The jobs of all seeds, and the report's."""
+    plans = {seed: plan_of(config, seed, points) for seed, points in given.items()}
+    paths = {seed: {name: path for name, (path, _) in points.items()} for seed, points in given.items()}
+    ending = partial(conclude, config.folder, config.scale.claims)
+    return submissions(plans, stages_of(config, config.only), paths, code_digest(), ending, wait)
+
+
+def run_seed(config: RecipeConfig, seed: int, given: Mapping[str, tuple[Path, Path]]) -> list[StageFailed]:
+    """Runs the stages of one seed; returns the failures that `recipe.keep_going` allows."""
+    plan = plan_of(config, seed, given)
     paths = {name: path for name, (path, _) in given.items()}
-    runner = Runner(plan, seed, config.slots, paths, config.recipe.keep_going)
+    gpus = visible_gpus(config.gpus) if config.gpus else []
+    runner = Runner(plan, seed, config.slots, paths, config.recipe.keep_going, gpus)
     runner.run(stages_of(config, config.only))
     plan.save()
     return [StageFailed(f"seed {seed}, {failure}", failure.usage) for failure in runner.failed.values()]

@@ -18,7 +18,6 @@ from typing import Annotated, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from models.gpt import GPT
 from probes import runs
@@ -31,6 +30,7 @@ from probes.runs import BLUE, CYCLE, GREY, CaptionedFigure, ClusterBootstrap, Re
 from probes.settings import ProbeConfig
 from probes.tables import Row, Rows, cells, percent_axis, plot_intervals
 from probes.tasks.task import Models, Summary, task_of
+from synth.kernel.progress import Progress
 from synth.ranges import BadSetting, Count, Filled, OneOf, Positive, settings
 
 
@@ -94,7 +94,7 @@ def run(config: ProbeConfig, c: Settings, models: Models, log: ResumeLog) -> dic
         return sample_responses(model[step], documents, source.world, log, f"step {step}{label}", budget, config.seed)
 
     rows = []
-    for name in tqdm(c.states, desc="states", unit=" states", disable=None):
+    for name in Progress(c.states, desc="states", unit=" states"):
         rows += log.once(f"state {name}", lambda name=name: probe_rows(name, config, model))
     behaviour = [{"step": step} | rates(answers(step, "")) for step in model]
     steered, note = [], "no push: `done` is not among collapse.states"

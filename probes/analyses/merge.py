@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from models.gpt import GPT
 from probes.analyses.responses import Responses, next_token_logprobs, response_budget, sample_responses
@@ -21,6 +20,7 @@ from probes.settings import ProbeConfig
 from probes.tables import cells
 from probes.tasks.task import Models, Summary, task_of
 from synth.dataset import Source
+from synth.kernel.progress import Progress
 from synth.ranges import Filled, Positive, Share, settings
 
 DOCUMENTS = 256  # of the held-out loss
@@ -52,7 +52,7 @@ def run(config: ProbeConfig, c: Settings, models: Models, log: ResumeLog) -> dic
     own = answers(distilled, "distilled")
     loss = [log.once(f"loss {i}", lambda m=model: _loss(m, source)) for i, model in enumerate(three)]
     rows, grid = [], [(a, b) for b in c.weights for a in c.weights if b > 0 or a == c.weights[0]]
-    for a, b in tqdm(grid, desc="grid", unit=" models", disable=None):
+    for a, b in Progress(grid, desc="grid", unit=" models"):
         model = merge_models(merge_models(sft, distilled, a), base, b)
         found = answers(model, f"a={a:g} b={b:g}")
         own_loss, kl = log.once(f"a={a:g} b={b:g}", lambda m=model: [_loss(m, source), _kl(distilled, m, own)])

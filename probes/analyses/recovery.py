@@ -17,7 +17,6 @@ from typing import Annotated, Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from models.gpt import GPT
 from probes.analyses.responses import BATCH, Responses, response_budget, response_logprobs, sample_responses
@@ -28,6 +27,7 @@ from probes.tasks.retry_upon_regret import continue_texts
 from probes.tasks.task import Models, Summary, task_of
 from synth.documents import Documents
 from synth.judge.checker import MALFORMED, Verdicts, check_responses
+from synth.kernel.progress import Progress
 from synth.kernel.rng import key
 from synth.oracle.next_token import EXACT, Oracle
 from synth.problem.arrays import Problems
@@ -129,7 +129,7 @@ def finish(
     texts = [[*documents.prompt_tokens(i).tolist(), *start] for i, start in zip(rows, starts, strict=True)]
     ends: list[list[int]] = [[] for _ in texts]
     order = np.argsort([len(start) for start in starts], kind="stable")
-    for k in tqdm(range(0, len(order), BATCH), desc="endings", unit=" batches", disable=None):
+    for k in Progress(range(0, len(order), BATCH), desc="endings", unit=" batches"):
         block = order[k : k + BATCH]
         longest = max(len(texts[i]) for i in block)
         most = min(budget - min(len(starts[i]) for i in block), writer.config.context - longest + 1)

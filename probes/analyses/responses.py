@@ -13,13 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from models.gpt import GPT
 from probes.runs import ResumeLog, periods
 from probes.tasks.retry_upon_regret import continue_texts
 from synth.documents import Documents, pad_rows
 from synth.judge.checker import Verdicts, check_responses
+from synth.kernel.progress import Progress
 from synth.kernel.rng import key
 from synth.world.vocabulary import EOS, World
 
@@ -74,7 +74,7 @@ def sample_responses(
     parts of the log, and their random numbers, are those of `label`."""
     row = np.repeat(np.arange(len(documents)), samples)
     tokens: list[list[int]] = []
-    for k in tqdm(range(0, len(row), BATCH * 4), desc=label, unit=" batches", disable=None):
+    for k in Progress(range(0, len(row), BATCH * 4), desc=label, unit=" batches"):
         prompts = [documents.prompt_tokens(i).tolist() for i in row[k : k + BATCH * 4]]
         settings = {"temperature": temperature, "seed": key(seed, f"analysis {label}", k) % 2**63}
         tokens += log.once(f"{label} {k}", lambda p=prompts, s=settings: continue_texts(model, p, budget, **s))
@@ -89,7 +89,7 @@ def next_token_logprobs(
     device = model.embed.weight.device
     order = np.argsort([len(p) + len(r) for p, r in zip(prompts, responses, strict=True)], kind="stable")
     blocks = range(0, len(order), BATCH)
-    for k in tqdm(blocks, desc=label, unit=" batches", disable=None if label else True):
+    for k in Progress(blocks, desc=label, unit=" batches", disable=not label):
         rows = order[k : k + BATCH]
         texts = [[*prompts[n], *responses[n]][:-1] for n in rows]  # the last token predicts nothing that is asked
         tokens_BT = torch.from_numpy(pad_rows(texts)).to(device)

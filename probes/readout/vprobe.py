@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
-from tqdm import tqdm
 
 from models.gpt import GPT
 from probes.queries.labels import TaskNames
 from probes.queries.table import Queries, Split
 from probes.readout.activations import Batch, Texts, last_states, names_between_markers, read
 from probes.readout.linear import Reading
+from synth.kernel.progress import Progress
 from synth.kernel.rng import key
 from synth.ranges import AboveZero, Count, NotNegative, Positive, settings
 
@@ -114,7 +114,7 @@ def train(
     texts, labels = Texts(queries, names_between_markers(queries)), torch.from_numpy(queries.label).to(device)
     parts = order(texts.cut, config.texts, seed)
     losses = []
-    for step in tqdm(range(config.steps), desc="V-probe", leave=False, disable=None):
+    for step in Progress(range(config.steps), desc="V-probe", leave=False):
         batch = texts.batch(next(parts), device)
         weights = {f"model.{name}": weight for name, weight in probe.updated(model).items()}
         states_QC = functional_call(frozen, weights, (batch,))

@@ -16,7 +16,6 @@ from typing import Annotated, Any
 
 import numpy as np
 from safetensors.torch import save_file
-from tqdm import tqdm
 
 from models.flops import n_params
 from probes.queries.labels import TASKS, TaskNames, distance
@@ -26,6 +25,7 @@ from probes.settings import ProbeConfig
 from probes.tables import render
 from probes.tasks.layers import splits
 from probes.tasks.task import Models, Task
+from synth.kernel.progress import Progress
 from synth.ranges import Filled, Positive, settings
 from synth.store.files import atomic_path, atomic_write
 from synth.world.vocabulary import World
@@ -61,7 +61,7 @@ def run(config: Config, models: Models, splits: Mapping[str, Split], folder: Pat
     for name in ("activations", "labels"):
         (folder / name).mkdir(exist_ok=True)
     work = [(task, name, queries) for task, pieces in splits.items() for name, queries in pieces._asdict().items()]
-    for task, name, queries in tqdm(work, desc="export", unit=" tables", disable=None):
+    for task, name, queries in Progress(work, desc="export", unit=" tables"):
         first = config.probe.queries.fit if name == "validation" else 0
         shard_Q = queries.row // config.export.texts
         for shard in np.unique(shard_Q):

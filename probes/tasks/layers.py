@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from models.flops import n_params
 from models.gpt import GPT
@@ -24,6 +23,7 @@ from probes.settings import LINEAR, VPROBE, ProbeConfig, ProbeSettings
 from probes.tables import Rows, cell
 from probes.tasks.task import Models, Task
 from synth.draw.split import template_residue
+from synth.kernel.progress import Progress
 from synth.world.vocabulary import World
 
 FITTED = (TRAINED, RANDOM, SHUFFLED, NAMES)
@@ -78,7 +78,7 @@ def run(config: ProbeConfig, models: Models, splits: dict[str, Split], folder: P
     log, model, world = ResumeLog(folder / "metrics.jsonl"), models["model"], config.data.spec().load_world()
     control, todo = controls.random_weights(model, config.seed), parts(config.probe)
     found: dict[Part, list[Reading]] = {}
-    for i, part in enumerate(tqdm(todo, desc="probes", unit=" parts", disable=None)):
+    for i, part in enumerate(Progress(todo, desc="probes", unit=" parts")):
         name, used = " ".join(part), control if part.fitted == RANDOM else model
 
         def loss(step: int, mean: float, name: str = name, i: int = i) -> None:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from models.decode.beam import beam_search
 from models.flops import n_params
@@ -35,6 +34,7 @@ from probes.tasks.retry_upon_regret import Outcome, chance, perfect, prompts_of,
 from probes.tasks.task import Models, Task
 from synth.documents import Documents
 from synth.judge.checker import RETRY, reason
+from synth.kernel.progress import Progress
 from synth.kernel.rng import key
 from synth.ranges import AboveZero, Count, Positive, settings
 from synth.world.vocabulary import EOS, PAD, STOP, World
@@ -80,7 +80,7 @@ def prepare(config: Config, models: Models) -> dict[str, Split]:
 def run(config: Config, models: Models, splits: dict[str, Split], folder: Path) -> dict[str, Any]:
     """The content of summary.json."""
     model, world = models["model"], config.data.spec().load_world()
-    bar = tqdm(total=4, desc="mistakes", unit=" parts", disable=None)
+    bar = Progress(total=4, desc="mistakes", unit=" parts")
     documents = config.data.source("test", "mistakes").documents(range(config.mistakes.problems))
     written = written_by(model, documents, world, budget(config, model, documents))
     bar.update()

@@ -81,9 +81,9 @@ def _documents(chunk: Chunk, tokens: str = PHRASE, parquet: bool = False) -> tup
 
 def _map(function: Callable[[Chunk], Any], chunks: list[Chunk], workers: int) -> Iterator:
     """`function` of every chunk, in order, in `workers` processes; a progress bar when it takes long."""
-    from tqdm import tqdm
+    from synth.kernel.progress import Progress
 
-    bar = tqdm(total=sum(c.stop - c.start for c in chunks), unit="problem", delay=2, file=sys.stderr, disable=None)
+    bar = Progress(total=sum(c.stop - c.start for c in chunks), desc="generated", unit=" problems", delay=2)
     if workers == 1:
         for chunk in chunks:
             yield function(chunk)

@@ -19,14 +19,16 @@ from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from models.flops import n_params
 from models.gpt import GPT
+from synth.kernel.progress import Progress
 from synth.store.files import finite, naming, read_json_lines, write_json_lines
 from train.core import checkpoint
 from train.core.budget_and_ledger import Budget, Diverged, TrainState
 from train.core.distributed import Group, full_model
+from train.core.event_logs import EventLogs
+from train.core.larger_budget import check_budget
 from train.core.optimizer import OptimConfig, Optimizer
 from train.core.torch_setup import return_freed_memory
 from train.runs.run_folder import RunFolder, TrainingOutConfig, open_run
@@ -93,11 +95,13 @@ def train(
     keep_best: bool = False,
     notes: Mapping[str, Any] | None = None,
     group: Group = SINGLE_PROCESS,
+    logs: EventLogs | None = None,
 ) -> TrainState:
     """Trains `model` in place until the budget is spent, continuing from the run's last checkpoint if it has one.
 
     `evaluate(model, state)` returns numbers for the log; it is called before the first step, every `evaluate_every`
     steps and at the end, with the averaged weights where `optim.ema` asks for them. `notes` goes into every checkpoint.
+    `logs`: where the rows of metrics.jsonl go as well.
     All processes of `group` take the same steps and rank 0 writes; the loss of a step is the mean of theirs. With
     `keep_best` the run's newest checkpoint is in the end the one that solved most problems of an evaluation, the first
     of equals, the start included. Raises Diverged when loss or gradient are not finite, or the loss has risen by more
@@ -107,7 +111,7 @@ def train(
     training.resume()
     state = training.state
     judge = evaluate if evaluate_every > 0 else None
-    with MetricsLog(run, state, budget, quiet=not group.is_main) as log:
+    with MetricsLog(run, state, budget, logs, quiet=not group.is_main) as log:
         if judge is not None and state.step == 0:
             log.record(0, training.position() | training.evaluated(judge))
             if keep_best:
@@ -129,6 +133,7 @@ def train(
                 training.save(best)
         if group.is_main and best is not None:
             checkpoint.choose(run.path, best)
+    training.say_what_taught_nothing()
     return state
 
 
@@ -145,6 +150,8 @@ class _Training:
     out: TrainingOutConfig
     notes: Mapping[str, Any] | None
     group: Group
+    started_at: int = 0
+    without_gradient: int = 0
 
     def resume(self) -> None:
         """Loads the last checkpoint, if there is one."""
@@ -154,6 +161,8 @@ class _Training:
             objective_state = checkpoint.restore(found, self.model, self.optimizer, self.state)
             if isinstance(self.objective, Stateful):
                 self.objective.load_state_dict(objective_state)
+            self.started_at = self.state.step
+            self._say(f"{self.run.path}: goes on from step {self.state.step:,}")
 
     def step(self) -> dict[str, Any]:
         """Takes one step; returns its row of the log."""
@@ -167,6 +176,7 @@ class _Training:
         row = {"loss": loss, "grad_norm": norm.item(), "lr_scale": scale, **output.metrics}
         if not (math.isfinite(loss) and math.isfinite(row["grad_norm"])):
             self._stop(f"at step {state.step}: loss {loss}, gradient norm {row['grad_norm']}")
+        self._note_gradient(row["grad_norm"])
         is_logged = is_due(state.step + 1, self.out.log_every, False)
         before = [p.detach().clone() for p in optimizer.parameters] if is_logged else []
         optimizer.step(scale)
@@ -176,6 +186,22 @@ class _Training:
         seconds = time.perf_counter() - started
         self._account(output, loss, seconds, time.process_time() - started_cpu)
         return row | {"smooth_loss": state.smooth_loss, "tokens_per_second": output.tokens / seconds}
+
+    def _note_gradient(self, norm: float) -> None:
+        """Says so when a step has nothing to learn from, the first time."""
+        self.without_gradient += norm == 0.0
+        if norm == 0.0 and self.without_gradient == 1:
+            self._say(f"warning: step {self.state.step}: the gradient is 0: nothing that was drawn teaches anything")
+
+    def say_what_taught_nothing(self) -> None:
+        """How many steps had no gradient, if any."""
+        if self.without_gradient:
+            steps = self.state.step - self.started_at
+            self._say(f"warning: {self.without_gradient} of {steps} steps taught nothing (grad_norm 0; see `signal`)")
+
+    def _say(self, line: str) -> None:
+        if self.group.is_main:
+            Progress.write(line)
 
     def _account(self, output: StepOutput, loss: float, seconds: float, cpu_seconds: float) -> None:
         state, spike = self.state, self.optimizer.config.spike
@@ -236,11 +262,12 @@ def summary(run: RunFolder, model: GPT, state: TrainState) -> dict[str, Any]:
 
 
 def open_together(group: Group, entry: str, kind: str, *arguments: Any) -> RunFolder:
-    """`open_run` on rank 0, which holds the lock; the same folder on the other processes."""
+    """`open_run` on rank 0, which holds the lock; the same folder on the other processes. Another budget is accepted
+    where the run then ends as if asked for it at once."""
     opened: list[RunFolder] = []
 
     def opening() -> tuple[Path, bool]:
-        opened.append(open_run(*arguments, entry=entry, kind=kind))
+        opened.append(open_run(*arguments, entry=entry, kind=kind, check_budget=check_budget))
         return opened[0].path, opened[0].resumed
 
     path, resumed = group.from_main(opening)
@@ -248,9 +275,12 @@ def open_together(group: Group, entry: str, kind: str, *arguments: Any) -> RunFo
 
 
 class MetricsLog:
-    """A context manager; `record(step, values)` once for each logged step, in order. `quiet`: writes nothing."""
+    """A context manager; `record(step, values)` once for each logged step, in order, which goes to `logs` as well.
+    `quiet`: writes nothing."""
 
-    def __init__(self, run: RunFolder, state: TrainState, budget: Budget, quiet: bool = False):
+    def __init__(
+        self, run: RunFolder, state: TrainState, budget: Budget, logs: EventLogs | None = None, quiet: bool = False
+    ):
         self.run, self.budget, self.quiet = run, budget, quiet
         path = Path(os.devnull) if quiet else run.path / "metrics.jsonl"
         with naming(path):
@@ -259,22 +289,28 @@ class MetricsLog:
             write_json_lines(path, kept)
         self.last_step = kept[-1]["step"] if kept else -1
         self._file = path.open("a", encoding="utf-8")
+        self._logs = [] if logs is None or quiet else logs.open(run.path, kept)
         shown = {"unit": f" {budget.unit}", "unit_scale": True, "desc": run.path.name, "dynamic_ncols": True}
-        self._bar = tqdm(total=budget.amount, initial=state.spent(budget), disable=True if quiet else None, **shown)
+        self._bar = Progress(total=budget.amount, initial=state.spent(budget), disable=quiet, **shown)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._bar.close()
         self._file.close()
+        for log in self._logs:
+            log.close(failed=error is not None)
 
     def record(self, step: int, values: Mapping[str, Any]) -> None:
         """Adds the line of this step; numbers that are not finite become null."""
         if step <= self.last_step:  # the evaluation at step 0 of a run that was killed before its first checkpoint
             return
-        self._file.write(json.dumps({"step": step, **finite(values)}) + "\n")
+        row = {"step": step, **finite(values)}
+        self._file.write(json.dumps(row) + "\n")
         self._file.flush()
+        for log in self._logs:
+            log.write(row)
         self.last_step = step
 
     def best(self, name: str) -> int | None:
@@ -293,4 +329,6 @@ class MetricsLog:
         """Makes everything up to this step durable; called before a checkpoint is written."""
         if not self.quiet:
             os.fsync(self._file.fileno())
+            for log in self._logs:
+                log.flush()
             self.run.write_json("ledger.json", state.state_dict()["ledger"])

@@ -54,6 +54,11 @@ class Schedule:
             left = 0.5 * (1 + math.cos(math.pi * progress))
         return rise * (self.floor + (1 - self.floor) * left)
 
+    def is_flat_until(self, progress: float) -> bool:
+        """Whether the factor of all steps up to this progress is that of their index alone, whatever the budget."""
+        flat = self.shape == "constant" or (self.shape == "wsd" and progress <= 1 - self.decay)
+        return flat and self.warmup == 0.0
+
 
 @settings
 class MuonConfig:

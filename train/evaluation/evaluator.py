@@ -26,6 +26,7 @@ from synth.contexts.context_tokens import cut, render
 from synth.dataset import Source
 from synth.documents import Documents
 from synth.judge.checker import KINDS, MALFORMED, Verdicts
+from synth.kernel.progress import Progress
 from synth.kernel.rng import key
 from synth.oracle.next_token import Oracle
 from synth.problem.arrays import Problems
@@ -148,7 +149,7 @@ def evaluate(
     tokens_NR = np.full((len(prompts), budget), encoding.pad, dtype=np.int64)
     length, finished = np.zeros(len(prompts), dtype=np.int64), np.zeros(len(prompts), dtype=bool)
     order, draws = np.argsort(prompt_N, kind="stable"), _generators(indices, sampling)
-    for k in range(0, len(order), batch):
+    for k in _batches(order, batch, "solving"):
         rows = order[k : k + batch].tolist()
         out = _respond(model, [prompts[i] for i in rows], budget, sampling, encoding, [draws[i] for i in rows])
         tokens_NR[rows, : out.tokens_BT.shape[1]] = out.tokens_BT.cpu().numpy()
@@ -167,6 +168,11 @@ def _generators(indices: Sequence[int], how: Sampling) -> list[torch.Generator]:
         found.append(torch.Generator().manual_seed(key(how.seed, f"evaluation draw {asked[index]}", index)))
         asked[index] += 1
     return found
+
+
+def _batches(rows: np.ndarray, size: int, desc: str) -> Progress:
+    """Where each batch begins, with a bar where all of them take more than a moment."""
+    return Progress(range(0, len(rows), size), desc=desc, unit=" batches", delay=2, leave=False)
 
 
 def _respond(
@@ -197,7 +203,7 @@ def held_out_loss(model: GPT, source: Source, indices: Sequence[int], batch: int
     order = np.argsort(lengths, kind="stable")
     batch = min(batch, max(1, LOGITS // int(lengths.max() * model.config.vocab_size)))
     device, sums = next(model.parameters()).device, Counter()
-    for k in range(0, len(order), batch):
+    for k in _batches(order, batch, "held-out loss"):
         rows = order[k : k + batch]
         b = collate(documents, rows, fill=encoding.pad).to(device)
         position_T = torch.arange(1, b.tokens_BT.shape[1])

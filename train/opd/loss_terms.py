@@ -23,6 +23,8 @@ from train.opd.rollouts import Prompts, Rollouts, positions
 from train.opd.teacher.context import add_contexts
 from train.opd.teacher.teacher import Teacher
 
+BRAKES = ("ref_kl", "ref_k2", "ref_k3", "entropy")  # names of terms that hold the student without a target
+
 
 @dataclass(frozen=True)
 class LossTerm:
@@ -36,6 +38,11 @@ class LossTerm:
     def rows(self, index_M: Tensor) -> "LossTerm":
         """The term over some rows of its batch."""
         return replace(self, count_BR=self.count_BR[index_M])
+
+    @property
+    def teaches_BR(self) -> Tensor:
+        """bool[B, R]: the positions that the term learns from."""
+        return self.count_BR != 0.0
 
     def __call__(self, scored: Scored) -> Tensor:
         """The part of some positions; those of a batch add up."""
@@ -65,6 +72,11 @@ class OutcomeTerm(LossTerm):
     outcome: GroupOutcome = field(kw_only=True)
     advantage_BR: Tensor = field(kw_only=True)
     guest_B: Tensor = field(kw_only=True)
+
+    @property
+    def teaches_BR(self) -> Tensor:
+        """bool[B, R]: without an advantage a response teaches nothing."""
+        return (self.count_BR != 0.0) & (self.advantage_BR != 0.0)
 
     def rows(self, index_M: Tensor) -> "OutcomeTerm":
         tracks = (self.count_BR, self.advantage_BR, self.guest_B)
@@ -97,6 +109,20 @@ def term_measures(terms: Sequence[LossTerm], scored: Scored) -> dict[str, Tensor
         for name, value_N in term.measures(scored).items():
             found[name] = torch.maximum(found[name], value_N) if name in found else value_N
     return found
+
+
+def signal_shares(terms: Sequence[LossTerm], group_B: Tensor) -> dict[str, float]:
+    """The share of responses, and of prompts (group_B), at which a term learns that is more than a brake: signal,
+    signal_groups. A reward that all responses to a prompt share, or a weight of nought, teaches nothing."""
+    teaches_B = torch.zeros(len(group_B), dtype=torch.bool, device=group_B.device)
+    for term in terms:
+        if term.name not in BRAKES:
+            teaches_B |= term.teaches_BR.any(dim=1)
+    groups = max(1, len(group_B.unique()))
+    return {
+        "signal": float(teaches_B.float().mean()) if len(group_B) else 0.0,
+        "signal_groups": len(group_B[teaches_B].unique()) / groups,
+    }
 
 
 class MicroBatch:

@@ -1,4 +1,4 @@
-"""What `metrics.jsonl` of a distillation holds: every number with its unit, definition and source.
+"""What `metrics.jsonl` of a training run holds: every number with its unit, definition and source.
 
     python -m train.opd.metrics            # as a Markdown table
 
@@ -35,6 +35,12 @@ def definition(key: str) -> Metric | None:
     """What a key of the log means; None for an unknown one."""
     key = re.sub(r"^loss_.+", "loss_NAME", key)
     return METRICS.get(re.sub(r"^eval_pass_\d+$", "eval_pass_K", key))
+
+
+def described(key: str) -> str:
+    """Unit and meaning of a key of the log in one line; empty for an unknown one."""
+    found = definition(key)
+    return f"{found.unit}: {found.meaning} ({found.source})" if found else ""
 
 
 def table() -> str:

@@ -32,6 +32,7 @@ from train.opd.loss_terms import (
     MicroBatch,
     Step,
     outcome_term,
+    signal_shares,
     term_measures,
 )
 from train.opd.method import Method
@@ -126,6 +127,7 @@ class Objective:
         batches = [replace(responses, terms=self._weigh(step))]
         for extension in self.method.extensions:
             batches = extension.extend(batches, step)
+        step.totals.shares |= signal_shares(batches[0].terms, step.rollouts.group_B)
         loss = self._sum(batches, step)
         if self.on_batch is not None:
             self.on_batch(number, step.rollouts)

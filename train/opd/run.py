@@ -35,11 +35,13 @@ from train.config.compose import REQUIRED, plain, run_entry
 from train.core import checkpoint
 from train.core.budget_and_ledger import Budget
 from train.core.distributed import Group, process_group
+from train.core.event_logs import EventLogs, Name
 from train.core.loop import open_together, summary, train
 from train.core.optimizer import OptimConfig
 from train.core.torch_setup import set_up
 from train.data.batches import CHECKED, DataConfig, check_length, check_vocabulary, vocabulary_notes
 from train.evaluation.callback import EvaluationCallback, harder_problems
+from train.opd import metrics
 from train.opd.diagnostics.recovery import OpdPeriodicConfig, Recovery
 from train.opd.diagnostics.rollout_log import SampleLog
 from train.opd.method import Method
@@ -69,6 +71,7 @@ class OpdConfig:
     teachers: further ones, for methods that route between several. prompts: of a step. max_new: budget of a response in
     tokens. micro_batch: most rows of one forward pass, 0 for all; it changes speed and memory, and the result only by
     rounding. Rows are sorted by length, so small ones pad less: faster on a CPU, where a GPU wants many rows.
+    log: where the rows of metrics.jsonl go as well: tensorboard, wandb (extra `log`, `train.core.event_logs`).
     """
 
     method: Method
@@ -91,6 +94,7 @@ class OpdConfig:
     )
     teachers: list[str] = field(default_factory=list)
     skill: SkillConfig = field(default_factory=SkillConfig)
+    log: list[Name] = field(default_factory=list)
     complete = staticmethod(partial(checkpoint.take_data, "student"))
 
     def __post_init__(self) -> None:
@@ -184,6 +188,8 @@ def main(config: OpdConfig) -> None:
                 f"prompts={config.prompts}: fewer than the {group.world_size} processes; "
                 f"accepted: {group.world_size} or more"
             )
+        logs = EventLogs(config.log, plain(config), metrics.described, metrics.table())
+        group.from_main(logs.check)
         source = config.source("train", "distillation")
         config.method.check_vocabulary(config.data.encoding().size)
         student, teacher, source_model = build(config, source, group.device)
@@ -201,7 +207,7 @@ def main(config: OpdConfig) -> None:
             # where the batches are documents, the rollouts worth reading are those of the evaluation
             written = run.path if isinstance(config.method.source, GoldDocuments) and group.is_main else None
             judge = EvaluationCallback(validation, config.evaluate, written, harder, follow)
-            distil(config, run, source, (student, teacher, source_model), judge, group)
+            distil(config, run, source, (student, teacher, source_model), judge, group, logs)
         if group.is_main:
             print(f"{outcome(Run(run.path))}\n{run.path}")
 
@@ -229,6 +235,7 @@ def distil(
     models: tuple[GPT, Teacher, GPT | None],
     judge: EvaluationCallback,
     group: Group,
+    logs: EventLogs | None = None,
 ) -> None:
     """Trains to the end of the budget and writes the summary; `models` as `build` returns them."""
     student, teacher, source_model = models
@@ -248,6 +255,7 @@ def distil(
         keep_best=config.evaluate.best,
         notes=vocabulary_notes(config.data),
         group=group,
+        logs=logs,
     )
     if group.is_main:
         run.write_json("summary.json", summary(run, student, state))

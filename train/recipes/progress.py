@@ -1,6 +1,6 @@
 """Shows how far the running stages of a recipe are, from the metrics in their run folders.
 
-On a terminal each running stage has a progress bar; elsewhere a line is printed every half minute.
+On a terminal each running stage has a progress bar; elsewhere a line at a steady pace (`synth.kernel.progress`).
 """
 
 import sys
@@ -11,10 +11,11 @@ from typing import Self
 
 from tqdm import tqdm
 
+from synth.kernel.progress import is_terminal, pace
 from synth.store.files import last_json_line
 from train.runs.results import Run
 
-EVERY_TERMINAL, EVERY_LOG = 0.5, 30.0  # seconds between two updates
+EVERY_TERMINAL = 0.5  # seconds between two updates
 BAR = "{desc:<14} {percentage:3.0f}%|{bar:20}| {elapsed} {postfix}"
 
 
@@ -22,7 +23,7 @@ class ProgressDisplay:
     """A context manager; `update` may be called often and limits its own rate."""
 
     def __init__(self) -> None:
-        self.terminal = sys.stderr.isatty()
+        self.terminal = is_terminal(sys.stderr)
         self._bars: dict[str, tqdm] = {}
         self._last = time.monotonic()
 
@@ -49,7 +50,7 @@ class ProgressDisplay:
     def update(self, running: Mapping[str, tuple[float, Path | None]]) -> None:
         """Shows the running stages: name -> (time of its start, run folder if it has one yet)."""
         now = time.monotonic()
-        if now - self._last < (EVERY_TERMINAL if self.terminal else EVERY_LOG):
+        if now - self._last < (EVERY_TERMINAL if self.terminal else pace()):
             return
         self._last = now
         for name, (started, folder) in running.items():

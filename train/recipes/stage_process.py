@@ -36,10 +36,10 @@ def prepare(entries: Iterable[str]) -> None:
             multiprocessing.forkserver.ensure_running()
 
 
-def start(entry: str, argv: Sequence[str], log: Path) -> BaseProcess:
-    """Starts `python -m entry argv` with one thread and its output in `log`."""
+def start(entry: str, argv: Sequence[str], log: Path, variables: Mapping[str, str] | None = None) -> BaseProcess:
+    """Starts `python -m entry argv` with one thread and its output in `log`. variables: of its environment."""
     context: Any = multiprocessing.get_context("forkserver" if LINUX else "spawn")
-    arguments = (entry, list(argv), str(log.resolve()), stage_environment())
+    arguments = (entry, list(argv), str(log.resolve()), stage_environment() | dict(variables or {}))
     process = context.Process(target=_run_module, args=arguments)
     process.start()
     return process

@@ -1,9 +1,9 @@
 """SHA256SUMS: what the files of a run folder were when they were written, as `sha256sum -c SHA256SUMS` reads it.
 
 The settings and the manifest are listed from the start, every other file once the run is complete, just before its
-summary.json is there. Checkpoints have hashes of their own (`train.core.checkpoint`); figures and reports, which can be
-made again, have none. The first line is the hash of the others. Folders of earlier versions have no such file, and
-their files are taken as they are.
+summary.json is there. Checkpoints have hashes of their own (`train.core.checkpoint`); figures, reports and logs for
+others, which can be made again, have none. The first line is the hash of the others. Folders of earlier versions have
+no such file, and their files are taken as they are.
 
 While a listed file is replaced both its hashes stand there, so that a process that is killed leaves no contradiction.
 """
@@ -16,7 +16,7 @@ from synth.store.files import atomic_write, sha256
 
 SUMS, SUMMARY = "SHA256SUMS", "summary.json"
 ALWAYS = ("config.yaml", "manifest.json")  # listed before the run is complete
-UNLISTED = ("checkpoints", "figures", "report.html", SUMS)
+UNLISTED = ("checkpoints", "figures", "report.html", "tensorboard", "wandb", SUMS)
 HEAD = "# sha256 of the lines below: "
 Sums = dict[str, set[str]]  # name -> the hashes that its content may have
 

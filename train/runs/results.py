@@ -49,7 +49,7 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Dotted setting -> value, `out` aside; of a path the name without its hash."""
-        found = flat({key: value for key, value in self.config.items() if key != "out"})
+        found = flat({key: value for key, value in self.config.items() if key not in ("out", "log")})
         return {k: _without_hash(run_folder_name(v)) if isinstance(v, str) and "/" in v else v for k, v in found}
 
     @cached_property

@@ -2,9 +2,10 @@
 
     <root>/<name>-<8 hex digits of the config's hash>/config.yaml  manifest.json  metrics.jsonl  checkpoints.jsonl ...
 
-The hash covers every setting except the section `out`, which must not change a weight; a setting that names a
-checkpoint counts by the checkpoint's contents. So the same work finds its own folder again, and a folder of other work
-is refused. `manifest.json` says what the run is (`entry`, the module that ran, and `kind`) and what else it depends on
+The hash covers every setting except `out` and `log`, which must not change a weight; a setting that names a checkpoint
+counts by the checkpoint's contents. So the same work finds its own folder again, and a folder of other work is refused;
+a folder that is named by `out.folder` goes on with another budget, or with settings that change rounding alone.
+`manifest.json` says what the run is (`entry`, the module that ran, and `kind`) and what else it depends on
 (`describe`). A folder belongs to one process at a time. A run is complete when its `summary.json` exists.
 """
 
@@ -16,8 +17,9 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +27,7 @@ from typing import IO, Any
 
 import yaml
 
+from synth.entry import say
 from synth.ranges import Count, settings
 from synth.store.files import atomic_path, atomic_write, finite, json_bytes, naming, read_json, write_json
 from train.runs import checksums
@@ -34,7 +37,10 @@ from train.runs.results import flat
 KINDS = ("training", "distillation", "merge", "grow", "evaluation", "probe", "analysis")
 # Settings that earlier versions did not have, with the value that does what those did.
 LATER = {"questions": None, "data.documents": None, "evaluate.best": False}
+UNHASHED = ("out", "log")
+ROUNDING = ("threads", "micro_batch", "batch.micro")  # settings that change a result by rounding alone
 METHOD_WORDS = ("deviates", "faithful", "release", "paper")  # of a method's file, beside the parts that it names
+CheckBudget = Callable[[Path, Mapping[str, Any], Mapping[str, Any]], None]  # run folder, its settings, those asked for
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ def config_hash(config: Mapping[str, Any], inputs: Mapping[str, str] | None = No
     `inputs` maps a dotted setting that names a checkpoint (`init`, `teacher`) to a digest of its contents, which is
     hashed instead of the path: a moved input is the same, a changed one is not. Words about a method are not hashed.
     """
-    body = json.loads(json.dumps({k: v for k, v in config.items() if k != "out"}))
+    body = json.loads(json.dumps({k: v for k, v in config.items() if k not in UNHASHED}))
     for setting, default in LATER.items():
         group, _, leaf = setting.rpartition(".")
         node = body.get(group) if group else body
@@ -134,6 +140,7 @@ def open_run(
     *,
     entry: str,
     kind: str,
+    check_budget: CheckBudget | None = None,
 ) -> RunFolder:
     """Creates the folder of this config, or opens it again when it holds the same one.
 
@@ -141,6 +148,7 @@ def open_run(
         config: plain and complete, with its section `out`. inputs: as in `config_hash`.
         seeds, data: noted in the manifest; `data` is a hash of what determines the data.
         entry, kind: the module that runs, and one of `KINDS`; noted in the manifest.
+        check_budget: raises ValueError where a run folder with these settings cannot go on with those; None: never.
 
     Raises ValueError, before anything is written, when the folder holds another config, something that is no run, files
     that are not what was written, or is in use by another process.
@@ -152,16 +160,12 @@ def open_run(
         manifest = {"entry": entry, "kind": kind, "config": digest, "inputs": dict(inputs or {})}
         manifest |= {"seeds": dict(seeds or {}), "data": data, **describe(), "resumed": []}
         created = _create(path, config, manifest)
-    if not created:
-        _check_same(path, digest, config, inputs or {})
+    kept = dict(config) if created else _config_to_keep(path, config, inputs or {}, check_budget)
     run = RunFolder(path, not created, _lock(path))
     if run.complete:
         checksums.check(path)
-    elif not created:
-        with naming(path / "manifest.json"):
-            manifest, now = read_json(path / "manifest.json"), describe()
-            manifest["resumed"].append({k: now[k] for k in ("time", "command", "commit", "changes")})
-        run.write_json("manifest.json", manifest)
+    if not created:
+        _go_on(run, kept, config_hash(kept, inputs))
     if config["out"].get("path_file"):
         atomic_write(Path(config["out"]["path_file"]), os.fsencode(path) + b"\n")
     return run
@@ -183,22 +187,68 @@ def _create(path: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) 
     return True
 
 
-def _check_same(path: Path, digest: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+def _go_on(run: RunFolder, config: Mapping[str, Any], digest: str) -> None:
+    """Notes in an old run folder that it is opened again; with another budget it is complete no more."""
+    path = run.path
+    with naming(path / "manifest.json"):
+        manifest, now = read_json(path / "manifest.json"), describe()
+        same = digest == manifest["config"]
+        other = {} if same else {"budget": config["budget"]}
+        manifest["resumed"].append({k: now[k] for k in ("time", "command", "commit", "changes")} | other)
+    if not same:
+        (path / checksums.SUMMARY).unlink(missing_ok=True)
+    if run.complete:
+        say(f"{path}: is complete already, nothing is run again")
+        return
+    run.write_json("manifest.json", manifest | {"config": digest})
+    content = yaml.safe_dump(dict(config), sort_keys=False).encode()
+    if content != (path / "config.yaml").read_bytes():
+        checksums.replace(path, "config.yaml", content)
+
+
+def _config_to_keep(
+    path: Path, config: Mapping[str, Any], inputs: Mapping[str, str], check_budget: CheckBudget | None
+) -> dict[str, Any]:
+    """The config that a run folder has when it goes on with `config`: where only rounding differs, its own stays.
+
+    Raises ValueError when it cannot go on with this config: `ROUNDING` and, with `check_budget`, the budget may differ.
+    """
     if not (path / "manifest.json").is_file() or not (path / "config.yaml").is_file():
         raise ValueError(f"{path}: exists and is not a run folder; accepted: a new folder, or a run of the same config")
     checksums.check(path, *checksums.ALWAYS)
     with naming(path / "manifest.json"):
         manifest = read_json(path / "manifest.json")
-        if manifest["config"] == digest:
-            return
+        digest = manifest["config"]
         others = [name for name, value in dict(manifest.get("inputs") or {}).items() if inputs.get(name) != value]
+    if digest == config_hash(config, inputs):
+        return dict(config)
     with naming(path / "config.yaml"):
-        old = dict(flat(yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))))
+        before = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+        old = dict(flat(before))
     new = dict(flat(json.loads(json.dumps(config))))  # as YAML gives it back: a tuple there is a list here
-    keys = [key for key in dict.fromkeys([*old, *new]) if not key.startswith("out.") and old.get(key) != new.get(key)]
+    keys = [key for key in dict.fromkeys([*old, *new]) if key.split(".")[0] not in UNHASHED]
+    keys = [key for key in keys if old.get(key) != new.get(key)]
+    rounding = {key: old[key] for key in keys if key in ROUNDING and key in old}
+    budget = {key: old.get(key) for key in keys if key.startswith("budget.") and check_budget is not None}
+    if digest == config_hash(_with(config, rounding | budget), inputs):
+        if check_budget is not None and budget:
+            check_budget(path, before, config)
+        return _with(config, rounding)
     changes = [f"{key} is {old.get(key)} there and {new.get(key)} here" for key in keys]
     what = "; ".join(changes[:3]) or f"the contents of {', '.join(others) or 'an input'} changed"
     raise ValueError(f"{path}: is a run of another config ({what}); accepted: a new folder, or the same config")
+
+
+def _with(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested settings in which these dotted ones have these values."""
+    changed = deepcopy(dict(config))
+    for key, value in values.items():
+        *groups, leaf = key.split(".")
+        node = changed
+        for group in groups:
+            node = node[group]
+        node[leaf] = value
+    return changed
 
 
 def _lock(path: Path) -> IO[str] | None:

@@ -10,7 +10,7 @@ from probes.tasks import mistakes
 from train import evaluate, pretrain
 from train.config.compose import load
 from train.recipe import RecipeConfig, stages_of
-from train.recipes.runner import PlanFile
+from train.recipes.plan import PlanFile
 from train.report import build
 from train.report.studies import correction_data
 from train.runs.results import load as load_runs

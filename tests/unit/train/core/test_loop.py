@@ -256,9 +256,24 @@ def test_smoothing_starts_at_the_first_loss():
 def test_the_bar_says_step_loss_speed_and_time_left(tmp_path, monkeypatch):
     run, _, _ = start(tmp_path)
     screen = io.StringIO()
-    monkeypatch.setattr(loop, "tqdm", lambda **how: tqdm(**{**how, "disable": False, "file": screen, "mininterval": 0}))
+    monkeypatch.setattr(loop, "Progress", lambda **how: tqdm(**{**how, "file": screen, "mininterval": 0}))
     with loop.MetricsLog(run, TrainState(), Budget(steps=8)) as bar:
         bar.show(TrainState(step=2, tokens=10, smooth_loss=1.25), 12_345.6)
     said = screen.getvalue().split("\r")[-1]
     assert run.path.name in said and "step 2 loss 1.250 12,346 tokens/s" in said and " 25%" in said
     assert re.search(r"\[\d\d:\d\d<\d\d:\d\d,", said), "time taken and time left"
+
+
+def test_steps_that_teach_nothing_are_told(tmp_path, capsys):
+    run, model, out = start(tmp_path)
+
+    def sometimes(model, step):
+        output = objective(model, step)
+        return StepOutput(output.loss * (0.0 if step in (2, 4, 5) else 1.0), {}, 8, {"update": 1.0})
+
+    train(run, model, sometimes, OPTIM, Budget(steps=8), out)
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "warning: step 2: the gradient is 0: nothing that was drawn teaches anything",
+        "warning: 3 of 8 steps taught nothing (grad_norm 0; see `signal`)",
+    ]

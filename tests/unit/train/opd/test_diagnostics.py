@@ -18,7 +18,7 @@ from train.opd.divergence.interface_and_topk import NLL, Divergence, NoDivergenc
 from train.opd.divergence.kl_and_jsd import ForwardKL, ReverseKL
 from train.opd.divergence.sampled_kl import PolicyGradient
 from train.opd.log_probs import Scored
-from train.opd.loss_terms import DistillationTerm, outcome_term, term_measures
+from train.opd.loss_terms import DistillationTerm, LossTerm, outcome_term, signal_shares, term_measures
 from train.opd.method import Method
 from train.opd.metrics import METRICS, definition, main
 from train.opd.outcome import GRPO
@@ -230,3 +230,16 @@ def test_a_step_logs_only_what_is_defined_and_finite_for_methods_with_and_withou
         assert all(math.isfinite(value) for value in metrics.values() if not isinstance(value, list))
         assert (teachers <= set(metrics)) == has and (has or not teachers & set(metrics))
         assert ("accuracy_step" in metrics) == (method.source != GOLD)
+
+
+def test_the_shares_of_responses_and_prompts_that_teach():
+    group_B, count_BR = torch.tensor([0, 0, 1, 1, 2, 2]), torch.ones(6, 3)
+    advantage_BR = torch.tensor([1.0, -1.0, 0.0, 0.0, 0.0, 0.0])[:, None].expand(6, 3)
+    outcome = outcome_term(GRPO(), count_BR, advantage_BR, torch.zeros(6, dtype=torch.bool))
+    one_BR = torch.zeros(6, 3)
+    one_BR[4, 2] = 0.1
+    one_token = DistillationTerm("divergence", one_BR, ReverseKL())
+    brake = LossTerm("ref_kl", count_BR, lambda scored: scored.log_q_N)
+    assert signal_shares([outcome, brake], group_B) == {"signal": pytest.approx(2 / 6), "signal_groups": 1 / 3}
+    assert signal_shares([outcome, one_token], group_B) == {"signal": 0.5, "signal_groups": 2 / 3}
+    assert signal_shares([brake], group_B) == {"signal": 0.0, "signal_groups": 0.0}

@@ -21,8 +21,10 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from train.config.compose import CONFIGS, NO_CHOICES, load
 from train.recipe import RecipeConfig, entry, stages_of
 from train.recipes import stage_process
+from train.recipes.plan import PlanFile
 from train.recipes.progress import progress_of
-from train.recipes.runner import PlanFile, Runner, Stage, StageFailed, check_graph, code_digest
+from train.recipes.runner import Runner, code_digest
+from train.recipes.stage import Stage, StageFailed, check_graph
 from train.runs import results
 
 STAND_IN = '''
