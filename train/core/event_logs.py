@@ -97,14 +97,16 @@ class TensorBoard:
     """Scalars in RUN/tensorboard, each with its definition."""
 
     def __init__(self, run: Path, rows: Iterable[Row], logs: EventLogs) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._events: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")  # made at run time: no types
+        self._summaries: Any = importlib.import_module("tensorboard.compat.proto.summary_pb2")
 
         folder, self._define = run / "tensorboard", logs.define
         before = list(folder.glob("events.*"))
         self._writer, self._defined = EventFileWriter(str(folder)), set[str]()
         # a reader that has the earlier file open drops what it holds
-        self._writer.add_event(Event(wall_time=time.time(), step=0, session_log=SessionLog(status=SessionLog.START)))
+        self._add(step=0, session_log=self._events.SessionLog(status=self._events.SessionLog.START))
         for row in rows:
             self.write(row)
         self.flush()
@@ -112,9 +114,7 @@ class TensorBoard:
             path.unlink()
 
     def write(self, row: Row) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-
+        Summary, SummaryMetadata = self._summaries.Summary, self._summaries.SummaryMetadata
         values = []
         for name, x in scalars(row):
             about = None
@@ -124,7 +124,10 @@ class TensorBoard:
                 plugin = SummaryMetadata.PluginData(plugin_name="scalars")
                 about = SummaryMetadata(summary_description=meaning, plugin_data=plugin)
             values.append(Summary.Value(tag=name, simple_value=x, metadata=about))
-        self._writer.add_event(Event(wall_time=time.time(), step=row["step"], summary=Summary(value=values)))
+        self._add(step=row["step"], summary=Summary(value=values))
+
+    def _add(self, **content: Any) -> None:
+        self._writer.add_event(self._events.Event(wall_time=time.time(), **content))
 
     def flush(self) -> None:
         self._writer.flush()
@@ -174,11 +177,11 @@ class WeightsAndBiases:
 @contextlib.contextmanager
 def _wandb_errors() -> Iterator[None]:
     """W&B's own errors as one line."""
-    import wandb
+    from wandb.errors import Error
 
     try:
         yield
-    except wandb.errors.Error as error:
+    except Error as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"log=[wandb]: {why}; accepted: wandb login, WANDB_MODE=offline, or a list without it"

@@ -37,7 +37,7 @@ class StageJob:
     stage: Stage
     root: Path
     seed: int
-    done: Mapping[str, Path]
+    done: dict[str, Path]
     code: str
     wait: bool
 

@@ -19,7 +19,7 @@ class PlanFile:
         with naming(path):
             before = {row["name"]: row for row in read_json(path).get("stages", [])} if path.is_file() else {}
         self.path, self.facts = path, dict(facts)
-        self.rows = {
+        self.rows: dict[str, dict[str, Any]] = {
             stage.name: {k: v for k, v in before.get(stage.name, {}).items() if k in ("folder", "fingerprint", "argv")}
             | {"name": stage.name, "entry": stage.entry, "label": stage.label, "needs": sorted(stage.inputs)}
             | ({"items": dict(stage.items)} if stage.items else {})
@@ -44,7 +44,7 @@ class PlanFile:
         failures = []
         for name, row in self.rows.items():
             note = self.path.parent / "logs" / f"{name}-seed{seed}.json"
-            found = read_json(note) if note.is_file() else {}
+            found: dict[str, Any] = read_json(note) if note.is_file() else {}
             if "folder" in found:
                 self.enter(name, Path(found["folder"]), argv=found["argv"], fingerprint=found["fingerprint"])
             elif "folder" not in row:

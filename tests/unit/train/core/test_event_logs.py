@@ -106,12 +106,12 @@ def test_a_missing_package_is_one_line_and_nothing_is_written(entry, tmp_path, m
     words = {"train.pretrain": ["budget.steps=1"], "train.opd.run": ["method=gkd", "scale=smoke"]}[entry]
     module = importlib.import_module(entry)
     name, schema = ("opd", module.OpdConfig) if entry == "train.opd.run" else ("pretrain", module.PretrainConfig)
-    rewrite = getattr(module, "rewrite", list)
+    rewrite = getattr(module, "rewrite", None)
     words = [*words, "log=[tensorboard]", f"out.root={tmp_path / 'runs'}"]
     assert module.run_entry(name, schema, module.main, "", words, rewrite) == 2
-    error = capsys.readouterr().err
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("compiling")]
     assert error.startswith("error: log=[tensorboard]: the package tensorboard is not installed; accepted: pip install")
-    assert len(error.splitlines()) == 1 and not (tmp_path / "runs").exists()
+    assert not (tmp_path / "runs").exists()
 
 
 def test_wandb_without_a_login_is_one_line(monkeypatch, tmp_path):
