@@ -20,7 +20,7 @@ from train.recipe import RecipeConfig, entry, stages_of
 from train.recipes.cluster import Cluster, script, submissions, submit
 from train.recipes.plan import PlanFile
 from train.recipes.runner import Runner
-from train.recipes.stage import Resources, Stage, StageFailed, check_graph
+from train.recipes.stage import Resources, Stage, StageFailed, Work, check_graph
 
 DISTRIBUTED = """
 import os, sys
@@ -28,9 +28,6 @@ from pathlib import Path
 words = dict(word.split("=", 1) for word in sys.argv[1:])
 folder = Path(words["out.root"]) / "pair"
 folder.mkdir(parents=True, exist_ok=True)
-if words.get("mode") == "refuse":
-    print("error: mode=refuse: accepted: ok", file=sys.stderr)
-    sys.exit(2)
 import torch.distributed as dist
 dist.init_process_group("gloo")
 found = [None] * dist.get_world_size()
@@ -111,9 +108,14 @@ def test_two_processes_of_a_stage_are_torchruns_here_and_in_a_job(bench):
     assert (folder / "summary.json").read_text() == "['', '']", "two ranks, and no GPU for who asks for none"
     (folder / "summary.json").unlink()
     assert run_all(bench, [pair]).jobs["pair-seed0"].result() == str(folder)
-    refused = Stage("pair", "stand_in_pair", {"mode": "refuse"}, resources=Resources(processes=2))
-    with pytest.raises(StageFailed, match=r"^stage pair: mode=refuse: accepted: ok$") as failed:
-        Runner(PlanFile(bench / "plan-seed0.json", {}, [refused]), 0, 2).run([refused])
+
+
+def test_what_a_process_of_torchrun_refuses_is_the_users_line(tmp_path):
+    (tmp_path / "logs").mkdir()
+    work = Work.of(Stage("a", "train.pretrain", resources=Resources(gpus=8)), tmp_path, 0, {}, "")
+    work.log.write_text("error: threads=0: accepted: 1 or more\nTraceback of torchrun\nChildFailedError\n")
+    with pytest.raises(StageFailed, match=r"^stage a: threads=0: accepted: 1 or more$") as failed:
+        work.result(1)
     assert failed.value.usage
 
 
