@@ -97,7 +97,7 @@ class PretrainConfig:
     init_vocabulary: Literal["same", "extend"] = "same"
     lora: LoraConfig | None = None
     questions: QuestionsConfig | None = None
-    log: list[Name] = field(default_factory=list)
+    log: list[Name] = field(default_factory=list)  # also to tensorboard, wandb (extra `log`)
 
     def __post_init__(self) -> None:
         plain_batches = self.batch.packing == "none" and self.batch.loss_on == "solution" and not self.batch.micro

@@ -128,11 +128,11 @@ class RecipeConfig:
     only: dict[str, list[Any]] = field(default_factory=dict)
     start: dict[str, str] = field(default_factory=dict)
     variant: str = ""  # end of the folder's name; `-m` writes there what differs between its runs, but for the seed
-    log: list[Literal["tensorboard", "wandb"]] = field(default_factory=list)
-    launcher: Literal["local", "slurm"] = "local"
-    slurm: dict[str, Any] = field(default_factory=dict)
-    gpus: Count = 0
-    dry_run: bool = False
+    log: list[Literal["tensorboard", "wandb"]] = field(default_factory=list)  # of the training stages
+    launcher: Literal["local", "slurm"] = "local"  # stages on this machine, or as jobs of SLURM
+    slurm: dict[str, Any] = field(default_factory=dict)  # parameters of submitit: slurm_partition, ...
+    gpus: Count = 0  # of this machine, each given to one stage at a time; 0: all see all
+    dry_run: bool = False  # print the commands of all stages and run none
 
     def __post_init__(self) -> None:
         if not self.recipe.stages:

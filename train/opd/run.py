@@ -94,7 +94,7 @@ class OpdConfig:
     )
     teachers: list[str] = field(default_factory=list)
     skill: SkillConfig = field(default_factory=SkillConfig)
-    log: list[Name] = field(default_factory=list)
+    log: list[Name] = field(default_factory=list)  # also to tensorboard, wandb (extra `log`)
     complete = staticmethod(partial(checkpoint.take_data, "student"))
 
     def __post_init__(self) -> None:

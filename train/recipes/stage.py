@@ -32,10 +32,10 @@ class Resources:
     GPU. minutes: the longest that a job takes.
     """
 
-    gpus: Count | None = None
-    nodes: Positive | None = None
-    processes: Positive | None = None
-    minutes: Positive | None = None
+    gpus: Count | None = None  # of each node, with a process for each
+    nodes: Positive | None = None  # machines
+    processes: Positive | None = None  # on each node, where it is not one for each GPU
+    minutes: Positive | None = None  # the longest that a job takes
 
     def __or__(self, other: "Resources") -> "Resources":
         """These with what `other` says."""
