@@ -7,6 +7,7 @@ named `train` or `models` would be taken for ours. The launcher does not, and na
 import importlib.util
 import runpy
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 OURS = ("synth.kernel", "models.decode", "train.launcher", "probes.readout")  # nobody else has these
@@ -15,9 +16,10 @@ OURS = ("synth.kernel", "models.decode", "train.launcher", "probes.readout")  # 
 def main() -> None:
     """Runs the module that the first argument names; one line and exit code 2 where that cannot be."""
     for name in OURS:
-        package = name.partition(".")[0]
+        package, _, inside = name.partition(".")
         found = importlib.util.find_spec(package)
-        if found is None or importlib.util.find_spec(name) is None:
+        places = list(found.submodule_search_locations or ()) if found is not None else []
+        if found is None or not any(Path(place, inside).is_dir() for place in places):  # none of them is imported
             where = "nowhere" if found is None else found.origin or list(found.submodule_search_locations or ())
             _fail(f"package {package}: found {where}, not that of Glasshouse; accepted: an environment of its own")
     module, *arguments = sys.argv[1:] or ["--help"]

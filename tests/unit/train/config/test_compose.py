@@ -6,9 +6,12 @@ from typing import Annotated, Any, ClassVar
 import pytest
 import yaml
 
-from train.config.compose import REQUIRED, load, plain, run_entry, show
+from train.config.compose import REQUIRED, load, plain, resolved, run_entry, show
 from train.config.schema import Choice, build
 from train.core.budget_and_ledger import Budget, Diverged
+from train.opd.run import OpdConfig
+from train.pretrain import PretrainConfig
+from train.recipe import RecipeConfig
 
 
 @dataclass(frozen=True)
@@ -270,3 +273,95 @@ def test_a_name_in_an_open_mapping_may_have_dots(folder):
     (folder / "toy.yaml").write_text("defaults: [_self_]\nfree: {model: tiny, set: {data.overrides: {ops: 1}}}\n")
     free = load("toy", Toy, ["free.model.n_layer=2", "free.set.data.overrides.ops=2"], folder).free
     assert free == {"model": "tiny", "model.n_layer": 2, "set": {"data.overrides": {"ops": 2}}}
+
+
+def test_plus_and_tilde_and_lists_and_numbers_are_hydra_s(folder):
+    toy = load("toy", Toy, ["+free.a=1", "++seed=3", "numbers=[1,2,3_000]", "extra={rate: 0.2}", "~lr"], folder)
+    assert (toy.free, toy.seed, toy.numbers, toy.extra) == ({"a": 1}, 3, [1, 2, 3000], Extra(0.2))
+    assert toy.lr == 0.1, "the dataclass's own, not that of toy.yaml"
+    assert load("toy", Toy, ["~size"], folder).size == Size()
+    (folder / "toy.yaml").write_text("defaults: [_self_]\nfree: {a: 1, b.c: 2}\nnumbers: [1, 2]\n")
+    assert load("toy", Toy, ["~free.b.c", "~numbers.0"], folder) == Toy(free={"a": 1}, numbers=[2])
+    for text, whole in (("300_000", 300_000), ("3e5", 300_000), ("'7'", 7), ("010", 10)):
+        assert load("toy", Toy, [f"seed={text}"], folder).seed == whole
+
+
+def test_interpolations_are_filled_in_and_have_types(folder, monkeypatch):
+    monkeypatch.setenv("TOY_NAME", "ada")
+    words = ["seed=${numbers.0}", "numbers=[4,5]", "path=${oc.env:TOY_NAME}/${seed}", "extra.rate=${lr}"]
+    toy = load("toy", Toy, words, folder)
+    assert (toy.seed, toy.path, toy.extra) == (4, "ada/4", Extra(0.2))
+
+
+def test_a_file_of_one_s_own_may_lie_anywhere(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("GLASSHOUSE_CONFIGS", raising=False)
+    own = tmp_path / "elsewhere" / "size"
+    own.mkdir(parents=True)
+    (own / "huge.yaml").write_text("width: 999\n")
+    assert load("toy", Toy, [f"size={own}/huge.yaml", "size.shape=flat"], folder).size == Size(999, "flat")
+    with pytest.raises(ValueError, match=r"no such option.*or the path of a YAML file"):
+        load("toy", Toy, ["size=huge"], folder)
+    with pytest.raises(ValueError, match=r"cannot be read"):
+        load("toy", Toy, [f"size={own}/none.yaml"], folder)
+    monkeypatch.setenv("GLASSHOUSE_CONFIGS", str(own.parent))
+    assert load("toy", Toy, ["size=huge"], folder).size == Size(999)
+    monkeypatch.setenv("GLASSHOUSE_CONFIGS", "")
+    ran = []
+    assert run_entry("toy", Toy, ran.append, "", ["size=huge", "--config-dir", str(own.parent)], folder=folder) == 0
+    assert ran[0].size == Size(999)
+    assert run_entry("toy", Toy, ran.append, "", ["--config-dir", "/no/such"], folder=folder) == 2
+    assert "--config-dir=/no/such: is no folder" in capsys.readouterr().err
+
+
+def test_hydra_s_views_and_completion(folder, capsys, monkeypatch):
+    def said(*words: str) -> str:
+        assert run_entry("toy", Toy, print, "", list(words), folder=folder) == 0
+        return capsys.readouterr().out
+
+    assert yaml.safe_load(said("--cfg", "job", "seed=4"))["seed"] == 4
+    assert said("--cfg", "job", "-p", "size") == "# @package size\nwidth: 2\nshape: round\n"
+    assert "path: 0.2\n" in said("--cfg", "job", "--resolve", "path=${lr}")
+    assert yaml.safe_load(said("--cfg", "hydra"))["hydra"]["output_subdir"] is None
+    assert "complete -o nospace" in said("--shell-completion", "install=bash")
+    for line, found in (("size=", "size=big size=small"), ("see", "seed="), ("size.w", "size.width=")):
+        monkeypatch.setenv("COMP_LINE", f"python -m train.toy {line}")
+        monkeypatch.setenv("COMP_POINT", "100")
+        assert said("--shell-completion", "query=bash").splitlines() == found.split()
+    assert "size: small" in said("--info", "defaults-tree")  # last: Hydra logs to stdout from then on
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "where", "value"),
+    [
+        ("opd", ["method=opd", "method.schedule={start: 1.0, end: 0.0, steps: 60}"], "method.schedule.steps", 60),
+        ("opd", ["method=opd", "method.source.length.end=0.5"], "method.source.length.end", 0.5),
+        ("opd", ["method=opd", "method.fork={}"], "method.fork.tokens", 16),
+        ("opd", ["method=grpo", "method.outcome.schedule.steps=7"], "method.outcome.schedule.steps", 7),
+        ("recipe", ["recipe.stages.teacher.set.model.n_layer=2"], "recipe.stages.teacher.set.model.n_layer", 2),
+        ("recipe", ["stages.opd.set.optim.beta1=0.8"], "recipe.stages.opd.set.optim.beta1", 0.8),
+        ("recipe", ["start.teacher=/x/te #1"], "start.teacher", "/x/te #1"),
+        ("pretrain", ["data.overrides.world=/x/my world #1: a"], "data.overrides.world", "/x/my world #1: a"),
+        ("pretrain", ["seed=010", "budget.tokens=3e5"], "seed", 10),
+    ],
+)  # fmt: skip
+def test_optional_groups_open_mappings_and_text_at_any_depth(name, words, where, value):
+    found: Any = resolved(name, {"opd": OpdConfig, "recipe": RecipeConfig, "pretrain": PretrainConfig}[name], words)
+    path = where.split(".")
+    while path:
+        size = next(i for i in range(len(path), 0, -1) if ".".join(path[:i]) in found)
+        found, path = found[".".join(path[:size])], path[size:]
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["data.overrides.retry_rate=high"],
+        ["data.overrides.exact_ops=inf"],
+        ["data.overrides.exact_ops=3"],
+        ['optim.lr="'],
+    ],
+)
+def test_open_mappings_refuse_wrong_types(words):
+    with pytest.raises(ValueError, match=r"expected|not understood"):
+        load("pretrain", PretrainConfig, words)
