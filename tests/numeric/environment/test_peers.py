@@ -190,7 +190,7 @@ def test_lm_eval_runs_the_task_on_an_exported_model(opened, tmp_path, capsys):
         HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4, add_bos_token=False, device="cpu"),
         tasks=["igsm_tiny"], task_manager=TaskManager(include_path=str(tmp_path / "t")), bootstrap_iters=0,
     )["results"]["igsm_tiny"]  # fmt: skip
-    assert found["right,none"] >= 0.7 and found["answer,none"] >= found["right,none"]
+    assert found["right,none"] >= 0.5 and found["answer,none"] >= found["right,none"]
     documents = lm_eval_adapter.documents("med", 2, 0, "test", 1, "chat", "tolerant", {"ops": 3})["test"]
     assert lm_eval_adapter.results(documents[0], [documents[0]["completion"]]) == {"answer": 1, "steps": 1, "right": 1}
     assert "Example 1" in documents[0]["prompt"]
