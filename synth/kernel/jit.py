@@ -10,8 +10,10 @@ only what depends on it.
 """
 
 import ast
+import atexit
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -60,8 +62,25 @@ def _cache_folder(module: str) -> str:
     digest = hashlib.blake2b(digest_size=6)
     for name in sorted(sources(module)):
         digest.update(_file(name).read_bytes())
-    base = PACKAGE / "__pycache__" if os.access(PACKAGE, os.W_OK) else Path(tempfile.gettempdir())
-    return str(base / f"numba-{module}-{digest.hexdigest()}")
+    return str(cache_home(PACKAGE) / f"numba-{module}-{digest.hexdigest()}")
+
+
+@cache
+def cache_home(package: Path) -> Path:
+    """Where machine code is kept, which numba unpickles: beside the package, else in a folder of this user alone. A
+    name that others could foresee in a shared temporary folder is never used."""
+    if os.access(package, os.W_OK):
+        return package / "__pycache__"
+    try:
+        own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "glasshouse")
+        own.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if own.stat().st_uid == os.getuid() and not own.stat().st_mode & 0o022 and os.access(own, os.W_OK):
+            return own
+    except (OSError, RuntimeError, AttributeError):  # no home, or no user ids on this system
+        pass
+    folder = tempfile.mkdtemp(prefix="glasshouse-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # compiled anew in every process
+    return Path(folder)
 
 
 def jit(function: F) -> F:

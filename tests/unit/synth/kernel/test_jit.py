@@ -2,6 +2,9 @@
 
 import ast
 
+import pytest
+
+from models.decode import cpu_kernels
 from synth.kernel import jit
 from synth.kernel.jit import sources
 
@@ -37,3 +40,19 @@ def test_a_file_is_read_once_however_many_import_it(tmp_path, monkeypatch):
     monkeypatch.setattr(jit.ast, "parse", lambda text, whole=ast.parse: parsed.append(text) or whole(text))
     assert [sources(name) for name in "abcd"] == [{"a", "b", "c", "d"}, {"b", "d"}, {"c", "d"}, {"d"}]
     assert len(parsed) == 4
+
+
+@pytest.mark.parametrize("home", [jit.cache_home, cpu_kernels.cache_home])
+@pytest.mark.parametrize("mode", [0o700, 0o777])
+def test_machine_code_lies_beside_the_package_or_where_only_this_user_writes(tmp_path, monkeypatch, home, mode):
+    """numba unpickles it, so nobody else may have put it there."""
+    find, package = home.__wrapped__, tmp_path / "package"
+    package.mkdir()
+    assert find(package) == package / "__pycache__"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("os.access", lambda path, _: path != package)
+    own = tmp_path / "glasshouse"
+    own.mkdir()
+    own.chmod(mode)
+    found = find(package)
+    assert (found == own) == (mode == 0o700) and not found.stat().st_mode & 0o022
