@@ -110,7 +110,7 @@ def test_values_become_arguments_and_references_are_resolved():
     )
     words = dict(word.split("=", 1) for word in one.argv({"t": Path("runs/q/t-1")}, 7))
     derived = words.pop("e")
-    assert words == {"a": "1", "b": "null", "c": "runs/q/t-1", "d": "7", "f": "true", "g": "[1, 2]", "h": "text"}
+    assert words == {"a": "1", "b": "null", "c": "runs/q/t-1", "d": "7", "f": "true", "g": "[1,2]", "h": "text"}
     assert one.inputs == {"t"}
     other = {seed: dict(w.split("=", 1) for w in one.argv({"t": Path("t")}, seed))["e"] for seed in range(50)}
     assert other[7] == derived and len(set(other.values())) == 50
