@@ -53,15 +53,14 @@ def show(tasks: Any, start: int, count: int) -> None:
 
 def write(out: str, tasks: Any, start: int, count: int) -> None:
     """Writes tasks as JSON lines."""
-    from tqdm import tqdm
-
+    from synth.kernel.progress import Progress
     from synth.store.files import atomic_path
 
     def line(task: Any) -> str:
         row = {"prompt": task.prompt, "completion": task.completion, "answer": task.answer, "ops": task.record["ops"]}
         return json.dumps(row | {"record": task.record}, ensure_ascii=False) + "\n"
 
-    made = map(line, tqdm(tasks.tasks(start, start + count), total=count, unit="task", delay=2, disable=None))
+    made = map(line, Progress(tasks.tasks(start, start + count), total=count, desc="written", unit=" tasks", delay=2))
     if out in ("-", os.devnull):
         sys.stdout.writelines(made)
         return

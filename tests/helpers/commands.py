@@ -11,8 +11,8 @@ from tests.helpers.paths import ROOT
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The environment of a child process that imports this checkout from any folder."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    """The environment of a child process that imports this checkout from any folder; it tells no progress."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "TQDM_MININTERVAL": "3600", **variables}
 
 
 def start(module: str, *arguments: object, processes: int = 1) -> subprocess.Popen[str]:
