@@ -101,11 +101,11 @@ def orthogonalise(g_NRC: Tensor, iterations: int = 5) -> Tensor:
     x_NRC = g_NRC / (g_NRC.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
     run = RUN if x_NRC.shape[2] >= 2 * x_NRC.shape[1] else 1
     for first in range(0, iterations, run):
-        s_NRR, product_NRR = torch.bmm(x_NRC, x_NRC.mT), None
+        s_NRR = product_NRR = torch.bmm(x_NRC, x_NRC.mT)
         for i in range(first, end := min(first + run, iterations)):
             q_NRR = torch.baddbmm(s_NRR, s_NRR, s_NRR, beta=b, alpha=c)
             q_NRR.diagonal(dim1=1, dim2=2).add_(a)
-            product_NRR = q_NRR if product_NRR is None else torch.bmm(q_NRR, product_NRR)
+            product_NRR = q_NRR if i == first else torch.bmm(q_NRR, product_NRR)
             if i + 1 < end:
                 s_NRR = q_NRR @ s_NRR @ q_NRR
         x_NRC = torch.bmm(product_NRR, x_NRC)

@@ -189,7 +189,7 @@ def curves_figure(experiments: list[Experiment]) -> CaptionedFigure:
             if here:
                 value, error = error_bars([arm.accuracy for arm in here.values()])
                 ours = name in wanted["family"]
-                style = {
+                style: dict[str, Any] = {
                     "color": CYCLE[k % len(CYCLE)],
                     "marker": MARKERS[k % len(MARKERS)],
                     "ls": "-" if ours else ":",
