@@ -24,6 +24,7 @@ from hydra.core.override_parser.types import Override, Sweep
 from hydra.core.utils import setup_globals
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from synth.entry import message_of
 from train.config import grammar
@@ -82,7 +83,10 @@ class Loader(ConfigLoaderImpl):
         cfg, values = self.composed(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         if config_name is None:  # for Hydra's own help
             return cfg
-        new = OmegaConf.create(values, flags={"allow_objects": True})
+        try:
+            new = OmegaConf.create(values, flags={"allow_objects": True})
+        except OmegaConfBaseException as error:  # an interpolation that is none
+            raise ValueError(f"{error.full_key}: {message_of(error)}; accepted: a value, or ${{a.setting}}") from error
         new.hydra = cfg.hydra
         new.hydra.overrides.task = [one for one in overrides if not grammar.read(one).is_hydra_override()]
         return new

@@ -27,7 +27,7 @@ SHOWS = {
     "mistakes": ("teacher-00000000, step-1", "image/png", "malformed", "srcdoc"),
     "distillation": ("opd-00000000", "image/png", "step 40: cut off before the end", "srcdoc", "student-00000000"),
     "your_checkpoint": ("exported: ", "tiny world", "image/png", "srcdoc"),
-    "real_model": ("modulo 7", "steps ", "n = 24", "image/png", "verdict:"),
+    "real_model": ("modulo 7", "steps ", "n = 24", "first mistakes", "verdict:"),
     "first_experiment": ("not decided", "Correcting its own solutions", "points", "image/png"),
 }
 # What is made smaller in the experiment of first_experiment.ipynb: as written -> here

@@ -43,7 +43,7 @@ def test_what_is_given_wins_over_the_scale():
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["scale=smokey"], "scale=smokey: no such option (did you mean smoke?); accepted: cpu, gpu, smoke"),
+        (["scale=smokey"], "scale=smokey: no such option (did you mean smoke?); accepted: cluster, cpu, gpu, smoke"),
         (["method=opd", "scale=cpu"], "student: needs a value"),
         (["method=opdd", "scale=smoke"], "method=opdd: no such option (did you mean opd?)"),
         (["method=opd", "scale=smoke", "student=nowhere"], "student=nowhere: does not exist"),

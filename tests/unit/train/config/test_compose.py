@@ -326,7 +326,7 @@ def test_hydra_s_views_and_completion(folder, capsys, monkeypatch):
     for line, found in (("size=", "size=big size=small"), ("see", "seed="), ("size.w", "size.width=")):
         monkeypatch.setenv("COMP_LINE", f"python -m train.toy {line}")
         monkeypatch.setenv("COMP_POINT", "100")
-        assert said("--shell-completion", "query=bash").split() == found.split()
+        assert set(found.split()) <= set(said("--shell-completion", "query=bash").split())  # beside files of one's own
 
 
 @pytest.mark.parametrize(

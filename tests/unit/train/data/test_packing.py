@@ -29,6 +29,8 @@ def config(**settings):
 class Fixed:
     """Batches of one batch."""
 
+    config = BatchConfig()
+
     def __init__(self, batch: Batch):
         self.it = batch
 
