@@ -223,7 +223,9 @@ def test_what_fades_first_is_read_off_the_rows():
 def test_the_course_starts_at_the_student_wherever_it_is_kept(tmp_path, student):
     (tmp_path / "config.yaml").write_text(f"student: {student or 'null'}\n")
     steps = (5, 10, 15, 20)
-    lines = [json.dumps({"step": step, "path": f"checkpoints/step-{step}", "sha256": {"state.json": "0"}}) for step in steps]
+    lines = [
+        json.dumps({"step": step, "path": f"checkpoints/step-{step}", "sha256": {"state.json": "0"}}) for step in steps
+    ]
     (tmp_path / "checkpoints.jsonl").write_text("\n".join(lines) + "\n")
     for step in steps[1:]:  # the first has been pruned
         (tmp_path / "checkpoints" / f"step-{step}").mkdir(parents=True)
