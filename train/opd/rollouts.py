@@ -190,7 +190,8 @@ class Prompts:
     stream: problems and documents by index. count: prompts of a step. max_new: the budget of a response in tokens,
     its end included. seed: of the rollouts. judge: what counts as right (`Rollouts`). first, stop: which of a step's
     prompts are meant, all where stop is null; of several processes each draws responses to a share of them.
-    gold: how many gold documents there are to learn from (`data.documents`), null for no end.
+    distinct: how many prompts there are (`distinct_prompts`), gold: how many documents to learn from
+    (`data.documents`): the first of the stream, in epochs; null: they do not end.
     """
 
     stream: Source
@@ -200,6 +201,7 @@ class Prompts:
     judge: str = "strict"
     first: int = 0
     stop: int | None = None
+    distinct: int | None = None
     gold: int | None = None
 
     @property
@@ -207,11 +209,20 @@ class Prompts:
         """What the stream's documents are written in."""
         return encoding_of(self.stream)
 
-    def documents(self, step: int, limit: int | None = None) -> Documents:
-        """The documents of a step: places step * count + first to step * count + stop of the stream, or of the epochs
-        of its first `limit` documents."""
-        places = step * self.count + np.arange(self.first, self.stop or self.count)
-        return self.stream.documents(in_epochs(places, limit, self.stream.seed))
+    def documents(self, step: int) -> Documents:
+        """The problems to answer in a step: places step * count + first to step * count + stop of the prompts."""
+        return self.stream.documents(in_epochs(self._places(step), self.distinct, self.stream.seed))
+
+    def gold_documents(self, step: int) -> Documents:
+        """The documents to learn from in a step: the same places of the gold documents."""
+        return self.stream.documents(in_epochs(self._places(step), self.gold, self.stream.seed))
+
+    def index(self, place: int) -> int:
+        """Which document of the stream stands at a place of the prompts."""
+        return int(in_epochs([place], self.distinct, self.stream.seed)[0])
+
+    def _places(self, step: int) -> np.ndarray:
+        return step * self.count + np.arange(self.first, self.stop or self.count)
 
     def share(self, rank: int, world_size: int) -> "Prompts":
         """The prompts of one of `world_size` processes."""

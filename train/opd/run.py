@@ -94,6 +94,7 @@ class OpdConfig:
     )
     teachers: list[str] = field(default_factory=list)
     skill: SkillConfig = field(default_factory=SkillConfig)
+    distinct_prompts: Positive | None = None  # only the first so many prompts of the stream, in epochs; null: no end
     log: list[Name] = field(default_factory=list)  # also to tensorboard, wandb (extra `log`)
     complete = staticmethod(partial(checkpoint.take_data, "student"))
 
@@ -239,8 +240,16 @@ def distil(
 ) -> None:
     """Trains to the end of the budget and writes the summary; `models` as `build` returns them."""
     student, teacher, source_model = models
-    log = SampleLog(run.path / "samples.jsonl", config.data.encoding(), config.evaluate.every, config.evaluate.samples)
-    prompts = Prompts(source, config.prompts, config.max_new, config.seed, gold=config.data.documents)
+    prompts = Prompts(
+        source,
+        config.prompts,
+        config.max_new,
+        config.seed,
+        distinct=config.distinct_prompts,
+        gold=config.data.documents,
+    )
+    kept = config.evaluate.every, config.evaluate.samples
+    log = SampleLog(run.path / "samples.jsonl", config.data.encoding(), *kept, index=prompts.index)
     on_batch = log if group.is_main else None
     objective = Objective(config.method, prompts, teacher, source_model, config.micro_batch, on_batch, group)
     state = train(

@@ -36,7 +36,7 @@ from train.runs.results import flat
 # What `kind` in a manifest may be: training makes models from data, merge and grow from models, distillation a student.
 KINDS = ("training", "distillation", "merge", "grow", "evaluation", "probe", "analysis")
 # Settings that earlier versions did not have, with the value that does what those did.
-LATER = {"questions": None, "data.documents": None, "evaluate.best": False}
+LATER = {"questions": None, "data.documents": None, "evaluate.best": False, "distinct_prompts": None}
 UNHASHED = ("out", "log")
 ROUNDING = ("threads", "micro_batch", "batch.micro")  # settings that change a result by rounding alone
 METHOD_WORDS = ("deviates", "faithful", "release", "paper")  # of a method's file, beside the parts that it names

@@ -6,6 +6,7 @@ for each step. `python -m synth.check samples.jsonl` judges them again. Lines of
 replaced.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from train.opd.rollouts import ORIGINS, Rollouts
 
 
 class SampleLog:
-    """Called with every batch; writes every `every` steps (0: never) the first response to each of `count` prompts."""
+    """Called with every batch; writes every `every` steps (0: never) the first response to each of `count` prompts.
+    index: the document of the stream at a place of the prompts."""
 
-    def __init__(self, path: Path, world: World | Encoding, every: int, count: int) -> None:
-        self.path, self.world = path, world
-        self.every, self.count = every, count
+    def __init__(
+        self, path: Path, world: World | Encoding, every: int, count: int, index: Callable[[int], int] = int
+    ) -> None:
+        self.path, self.world, self.every, self.count, self.index = path, world, every, count, index
 
     def __call__(self, step: int, rollouts: Rollouts) -> None:
         """`rollouts` is the batch of step `step`."""
@@ -48,7 +51,7 @@ class SampleLog:
             if rollouts.context:
                 prompt = np.array([*rollouts.context[row], *prompt])
             facts = {
-                "index": rollouts.first + int(group_B[row]),
+                "index": self.index(rollouts.first + int(group_B[row])),
                 "ops": int(rollouts.problems.ops[row]),
                 "answer": int(rollouts.problems.answer[row]),
                 "finished": bool(finished_B[row]),

@@ -96,7 +96,7 @@ class Privileged(SampledResponses, kind="privileged"):
         self, prompts: Prompts, step: int, student: GPT, times: int, origin: str
     ) -> tuple[Rollouts, float]:
         """The responses behind the bare prompts; behaviour_BR: their log-probability given the context."""
-        gold, _ = GoldDocuments().draw(replace(prompts, gold=None), step, student, None)
+        gold, _ = GoldDocuments().draw(replace(prompts, gold=prompts.distinct), step, student, None)
         gold = gold.rows(torch.arange(len(gold), device=gold.prompt_B.device).repeat_interleave(times))
         limit = student.config.context - prompts.max_new + int(gold.length_B.min())
         contexts = add_contexts(gold, self.context, prompts, step, limit).context

@@ -68,7 +68,7 @@ class GoldDocuments(Sampler, kind="gold"):
     (`data.documents`). Costs nothing to make."""
 
     def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
-        documents, device = prompts.documents(step, prompts.gold), next(student.parameters()).device
+        documents, device = prompts.gold_documents(step), next(student.parameters()).device
         count, tokens = len(documents.prompt), prompts.tokens
         padded_BT = pad(documents.tokens, documents.offsets, np.arange(count), tokens.pad)
         tokens_BT = torch.from_numpy(padded_BT).long().to(device)

@@ -50,6 +50,22 @@ def test_gold_is_limited_and_prompts_are_not():
     assert (own.tokens_BT == endless.tokens_BT).all()
 
 
+def test_prompts_are_limited_by_their_own_setting_and_gold_is_not():
+    student = opd_batches.model(SOURCE, 0)
+    prompts = Prompts(SOURCE, 5, 24, 0, distinct=3)
+    shown, answers = set(), set()
+    for step in range(6):
+        rollouts = OwnResponses().draw(prompts, step, student, None)[0]
+        for row, n, end in zip(rollouts.tokens_BT, rollouts.prompt_B, rollouts.length_B, strict=True):
+            shown.add(tuple(row[:n].tolist()))
+            answers.add(tuple(row[n : n + end].tolist()))
+    assert len(shown) == 3 < len(answers), "the same prompts, answered anew"
+    gold = [GoldDocuments().draw(prompts, step, student, None)[0] for step in range(6)]
+    assert len({tuple(row.tolist()) for g in gold for row in g.tokens_BT}) > 3
+    starts = SOURCE.documents([prompts.index(7)])
+    assert tuple(starts.tokens[: starts.prompt[0]].tolist()) in shown
+
+
 NLL = ["method.regularizer.gold_nll=0.1"]
 
 
