@@ -51,18 +51,17 @@ def main(config: ProbeConfig) -> None:
     inputs = {setting: checkpoint.weights_digest(path, setting) for setting, path in paths.items()}
     seeds = {"probe": config.seed, "data": config.data.seed}
     kind = "probe" if config.task == ProbeConfig.task else "analysis"
-    run = open_run(plain(config), inputs, seeds, config.data.fingerprint(), entry="probes.run", kind=kind)
-    if not run.complete:
-        try:
-            run.write_json("summary.json", task.run(config, models, prepared, run.path))
-        except ValueError:
-            if not run.resumed:  # a refusal leaves nothing behind
-                shutil.rmtree(run.path)
-            raise
+    with open_run(plain(config), inputs, seeds, config.data.fingerprint(), entry="probes.run", kind=kind) as run:
+        if not run.complete:
+            try:
+                run.write_json("summary.json", task.run(config, models, prepared, run.path))
+            except ValueError:
+                if not run.resumed:  # a refusal leaves nothing behind
+                    shutil.rmtree(run.path)
+                raise
     summary = Run(run.path).summary
     print("\n".join([task.text(summary), *beside(summary, config.data.spec())]))
     print(run.path)
-    run.close()
 
 
 def entry(argv: Sequence[str]) -> int:

@@ -78,10 +78,10 @@ def main(config: EvaluateConfig) -> None:
     inputs = {"checkpoint": checkpoint.weights_digest(config.checkpoint)}
     seeds = {"data": config.data.seed, "sampling": config.sampling.seed}
     fingerprint = config.data.fingerprint()
-    run = open_run(plain(config), inputs, seeds, fingerprint, entry="train.evaluate", kind="evaluation")
-    if not run.complete:
-        summary = measure(config, model, data.source(config.split, "evaluation"), harder, run.path)
-        run.write_json("summary.json", summary)
+    with open_run(plain(config), inputs, seeds, fingerprint, entry="train.evaluate", kind="evaluation") as run:
+        if not run.complete:
+            summary = measure(config, model, data.source(config.split, "evaluation"), harder, run.path)
+            run.write_json("summary.json", summary)
     print(table(Run(run.path).summary))
     trained = described(notes.get("data") or {})
     other = "" if trained == described(plain(config.data)) else f" (it was trained on {trained})"

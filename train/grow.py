@@ -116,10 +116,9 @@ def main(config: GrowConfig) -> None:
     model = deeper(model, config.n_layer or c.n_layer)
     if (config.n_embd, config.n_head) != (None, None):
         model = wider(model, config.n_embd or c.n_embd, config.n_head or c.n_head, config.seed)
-    run = open_run(
-        plain(config), {"checkpoint": checkpoint.weights_digest(config.checkpoint)}, entry="train.grow", kind="grow"
-    )
-    checkpoint.write_untrained(run, model, notes)
+    inputs = {"checkpoint": checkpoint.weights_digest(config.checkpoint)}
+    with open_run(plain(config), inputs, entry="train.grow", kind="grow") as run:
+        checkpoint.write_untrained(run, model, notes)
 
 
 if __name__ == "__main__":

@@ -63,8 +63,8 @@ def main(config: MergeConfig) -> None:
     first, second = (checkpoint.load_model(path, name) for name, path in paths.items())
     model = merge_models(first, second, config.share)
     inputs = {name: checkpoint.weights_digest(path, name) for name, path in paths.items()}
-    run = open_run(plain(config), inputs, entry="train.merge", kind="merge")
-    checkpoint.write_untrained(run, model, notes["first"], share=config.share)
+    with open_run(plain(config), inputs, entry="train.merge", kind="merge") as run:
+        checkpoint.write_untrained(run, model, notes["first"], share=config.share)
 
 
 if __name__ == "__main__":

@@ -232,11 +232,11 @@ def main(config: PretrainConfig) -> None:
         inputs = {"init": checkpoint.weights_digest(config.init, "init")} if config.init else {}
         seeds = {"weights": config.seed, "data": config.data.seed}
         given = plain(config), inputs, seeds, config.data.fingerprint()
-        run = open_together(group, "train.pretrain", "training", *given)
-        if not run.complete:
-            run_training(config, run, model, objective, group, harder, logs)
-        if group.is_main:
-            print(f"{outcome(Run(run.path))}\n{run.path}")
+        with open_together(group, "train.pretrain", "training", *given) as run:
+            if not run.complete:
+                run_training(config, run, model, objective, group, harder, logs)
+            if group.is_main:
+                print(f"{outcome(Run(run.path))}\n{run.path}")
 
 
 def build_objective(

@@ -20,6 +20,7 @@ if __name__ == "__main__":  # before the rest is imported
 
     early("recipe")
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -127,6 +128,7 @@ class RecipeConfig:
     seeds: Positive | None = None
     only: dict[str, list[Any]] = field(default_factory=dict)
     start: dict[str, str] = field(default_factory=dict)
+    given: dict[str, Any] = field(default_factory=dict)  # STAGE.SETTING -> value of the command line, which wins
     variant: str = ""  # end of the folder's name; `-m` writes there what differs between its runs, but for the seed
     log: list[Literal["tensorboard", "wandb"]] = field(default_factory=list)  # of the training stages
     launcher: Literal["local", "slurm"] = "local"  # stages on this machine, or as jobs of SLURM
@@ -160,9 +162,12 @@ class RecipeConfig:
 
     @staticmethod
     def alias(config: Mapping[str, Any], key: str) -> str:
-        """A list of the recipe is short for only.LIST, stages.NAME for recipe.stages.NAME."""
-        if key.startswith("stages."):
-            return f"recipe.{key}"
+        """A list of the recipe is short for only.LIST, stages.NAME for recipe.stages.NAME; stages.NAME.set.KEY is kept
+        apart from what recipe and scale say."""
+        key = f"recipe.{key}" if key.startswith("stages.") else key
+        found = re.fullmatch(r"recipe\.stages\.([^.]+)\.set\.(.+)", key)
+        if found and found[1] in config["recipe"]["stages"]:
+            return f"given.{found[1]}.{found[2]}"
         return f"only.{key}" if key in config["recipe"]["lists"] else key
 
     @staticmethod
@@ -194,6 +199,8 @@ def stages_of(config: RecipeConfig, only: Mapping[str, Sequence[Any]] | None = N
             settings = {key: substitute(value, items, recipe.overs) for key, value in settings.items()}
             for more in (scale.entries.get(stage.entry), scale.stages.get(base), scale.stages.get(name)):
                 settings |= flat(more or {})
+            own = f"{base}."
+            settings |= {key.removeprefix(own): value for key, value in flat(config.given) if key.startswith(own)}
             if config.log and stage.entry in LOGGED:
                 settings["log"] = config.log
             after = tuple(expand_after(stage.after, items, recipe.overs, lists))

@@ -10,13 +10,8 @@ Legend: A rows in use, R rows of the cache, H heads, K columns, D channels of on
         stream, S earlier tokens, V vocabulary, E channels of queries and keys and values, P rotated pairs of a head.
 """
 
-import atexit
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 
 import numba
 import numpy as np
@@ -26,28 +21,12 @@ COMPILED = os.environ.get("GLASSHOUSE_JIT", "1") != "0"  # as in `synth.kernel.j
 FAST = {"reassoc", "contract", "nsz"}  # sums may be reordered and fused, as vector instructions do; infinities stay
 
 
-@cache
-def cache_home(here: Path) -> Path:
-    """Beside this file, else a folder of this user alone: numba unpickles what lies there, as in `synth.kernel.jit`."""
-    if os.access(here, os.W_OK):
-        return here / "__pycache__"
-    try:
-        own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "glasshouse")
-        own.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if own.stat().st_uid == os.getuid() and not own.stat().st_mode & 0o022 and os.access(own, os.W_OK):
-            return own
-    except (OSError, RuntimeError, AttributeError):  # no home, or no user ids on this system
-        pass
-    folder = tempfile.mkdtemp(prefix="glasshouse-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # compiled anew in every process
-    return Path(folder)
-
-
 def compiled(loops: Callable) -> Callable:
-    """`numba.njit`, with the machine code cached beside this file, whatever `synth.kernel.jit` has set."""
-    here, before = Path(__file__).parent, getattr(config, "CACHE_DIR", "")
-    folder = str(cache_home(here))
-    config.CACHE_DIR = folder  # pyright: ignore[reportAttributeAccessIssue]  (numba sets them when it is imported)
+    """`numba.njit`, with the machine code where numba keeps it by itself (beside this file, else in a folder of this
+    user), whatever `synth.kernel.jit` has set."""
+    before = getattr(config, "CACHE_DIR", "")
+    own = os.environ.get("NUMBA_CACHE_DIR", "")
+    config.CACHE_DIR = own  # pyright: ignore[reportAttributeAccessIssue]  (numba sets them when it is imported)
     try:
         return numba.njit(fastmath=FAST, cache=True)(loops)
     finally:

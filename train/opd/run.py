@@ -201,16 +201,16 @@ def main(config: OpdConfig) -> None:
         skill = group.from_main(lambda: skill_of(config, student, teacher))
         seeds = {"rollouts": config.seed, "data": config.data.seed}
         given = plain(config), config.inputs, seeds, config.data.fingerprint()
-        run = open_together(group, "train.opd.run", "distillation", *given)
-        if skill is not None and group.is_main:
-            run.write_json("skill.json", skill)
-        if not run.complete:
-            # where the batches are documents, the rollouts worth reading are those of the evaluation
-            written = run.path if isinstance(config.method.source, GoldDocuments) and group.is_main else None
-            judge = EvaluationCallback(validation, config.evaluate, written, harder, follow)
-            distil(config, run, source, (student, teacher, source_model), judge, group, logs)
-        if group.is_main:
-            print(f"{outcome(Run(run.path))}\n{run.path}")
+        with open_together(group, "train.opd.run", "distillation", *given) as run:
+            if skill is not None and group.is_main:
+                run.write_json("skill.json", skill)
+            if not run.complete:
+                # where the batches are documents, the rollouts worth reading are those of the evaluation
+                written = run.path if isinstance(config.method.source, GoldDocuments) and group.is_main else None
+                judge = EvaluationCallback(validation, config.evaluate, written, harder, follow)
+                distil(config, run, source, (student, teacher, source_model), judge, group, logs)
+            if group.is_main:
+                print(f"{outcome(Run(run.path))}\n{run.path}")
 
 
 def skill_of(config: OpdConfig, student: GPT, teacher: Teacher) -> dict[str, Any] | None:

@@ -96,10 +96,10 @@ def main(config: BaselinesConfig) -> None:
     inputs = {name: checkpoint.weights_digest(getattr(config, name), name) for name in ("student", "teacher")}
     seeds = {"data": config.data.seed, "sampling": config.seed}
     fingerprint = config.data.fingerprint()
-    run = open_run(plain(config), inputs, seeds, fingerprint, entry="train.opd.test_time", kind="analysis")
-    if not run.complete:
-        rows = strategies(models[0], models[1], config.data.source("test", "evaluation"), config)
-        run.write_json("summary.json", {"strategies": rows, "n": config.problems})
+    with open_run(plain(config), inputs, seeds, fingerprint, entry="train.opd.test_time", kind="analysis") as run:
+        if not run.complete:
+            rows = strategies(models[0], models[1], config.data.source("test", "evaluation"), config)
+            run.write_json("summary.json", {"strategies": rows, "n": config.problems})
     rows = [
         [row["strategy"], f"{row['rate']:.1%} [{row['low']:.1%}, {row['high']:.1%}]", f"{row['flops']:.2e}"]
         for row in Run(run.path).summary["strategies"]

@@ -18,12 +18,12 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import yaml
 
@@ -73,7 +73,8 @@ class TrainingOutConfig(OutConfig):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """An open run folder. `resumed`: it was there before; only rank 0 of several processes holds its lock."""
+    """An open run folder, a context manager. `resumed`: it was there before; only rank 0 of several processes holds
+    its lock."""
 
     path: Path
     resumed: bool
@@ -94,6 +95,12 @@ class RunFolder:
         """Releases the lock, as the end of the process does."""
         if self._lock is not None:
             self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def config_hash(config: Mapping[str, Any], inputs: Mapping[str, str] | None = None) -> str:
@@ -162,12 +169,15 @@ def open_run(
         created = _create(path, config, manifest)
     kept = dict(config) if created else _config_to_keep(path, config, inputs or {}, check_budget)
     run = RunFolder(path, not created, _lock(path))
-    if run.complete:
-        checksums.check(path)
-    if not created:
-        _go_on(run, kept, config_hash(kept, inputs))
-    if config["out"].get("path_file"):
-        atomic_write(Path(config["out"]["path_file"]), os.fsencode(path) + b"\n")
+    with ExitStack() as refused:
+        refused.callback(run.close)
+        if run.complete:
+            checksums.check(path)
+        if not created:
+            _go_on(run, kept, config_hash(kept, inputs))
+        if config["out"].get("path_file"):
+            atomic_write(Path(config["out"]["path_file"]), os.fsencode(path) + b"\n")
+        refused.pop_all()
     return run
 
 

@@ -4,7 +4,6 @@ import ast
 
 import pytest
 
-from models.decode import cpu_kernels
 from synth.kernel import jit
 from synth.kernel.jit import sources
 
@@ -42,11 +41,10 @@ def test_a_file_is_read_once_however_many_import_it(tmp_path, monkeypatch):
     assert len(parsed) == 4
 
 
-@pytest.mark.parametrize("home", [jit.cache_home, cpu_kernels.cache_home])
 @pytest.mark.parametrize("mode", [0o700, 0o777])
-def test_machine_code_lies_beside_the_package_or_where_only_this_user_writes(tmp_path, monkeypatch, home, mode):
+def test_machine_code_lies_beside_the_package_or_where_only_this_user_writes(tmp_path, monkeypatch, mode):
     """numba unpickles it, so nobody else may have put it there."""
-    find, package = home.__wrapped__, tmp_path / "package"
+    find, package = jit.cache_home.__wrapped__, tmp_path / "package"
     package.mkdir()
     assert find(package) == package / "__pycache__"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

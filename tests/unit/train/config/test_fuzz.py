@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 from probes.run import TASKS
 from tests.helpers.effort import effort
@@ -51,21 +50,6 @@ def wrong_words(hint: Any, key: str) -> Iterator[str]:
     if key:
         yield from (f"{key}={text}" for text in kinds)
         yield from (f"{key}={text}" for text in BROKEN if inner is not str)
-
-
-@pytest.fixture(scope="module")
-def composed_once():
-    """Hydra puts the files of each choice together once, which is nearly all of what reading settings takes."""
-    real, found = ConfigLoaderImpl.load_configuration, {}
-
-    def once(self, name, words, *more):
-        key = (name, *words)
-        found[key] = found.get(key) or real(self, name, words, *more)
-        return found[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ConfigLoaderImpl, "load_configuration", once)
-        yield
 
 
 def needless(line: str) -> bool:

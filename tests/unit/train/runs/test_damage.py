@@ -39,49 +39,28 @@ def test_a_flipped_bit_is_named_or_without_effect(made, name, tmp_path):
         assert {what for what, _ in came} == {"named"}
 
 
-def spoil(folder, name):
-    """The damages of a run folder that no hash would have to find."""
-    if name == "an empty manifest":
-        (folder / "manifest.json").write_text("{}")
-    elif name == "a manifest of another kind":
-        (folder / "manifest.json").write_text('{"config": [3], "resumed": 7}')
-    elif name == "a summary without results":
-        (folder / "summary.json").write_text("{}")
-    elif name == "a garbage line":
-        (folder / "metrics.jsonl").write_text('{"step": 1}\ngarbage\n')
-    elif name == "lines that are no objects":
-        (folder / "metrics.jsonl").write_text("[1]\n7\n")
-    elif name == "bytes that are no text":
-        (folder / "config.yaml").write_bytes(b"\xff\xfe\x00")
-    elif name == "settings that are none":
-        (folder / "config.yaml").write_text("- 1\n")
-    elif name == "an index line without path":
-        (folder / "checkpoints.jsonl").write_text('{"step": 6}\n')
-    elif name == "a ledger of words":
-        (folder / "ledger.json").write_text('{"tokens": "many", "seconds": {"update": "x"}}')
+SPOILT = {  # damages of a run folder that no hash would have to find: file, content
+    "an empty manifest": ("manifest.json", b"{}"),
+    "a manifest of another kind": ("manifest.json", b'{"config": [3], "resumed": 7}'),
+    "a summary without results": ("summary.json", b"{}"),
+    "a garbage line": ("metrics.jsonl", b'{"step": 1}\ngarbage\n'),
+    "lines that are no objects": ("metrics.jsonl", b"[1]\n7\n"),
+    "bytes that are no text": ("config.yaml", b"\xff\xfe\x00"),
+    "settings that are none": ("config.yaml", b"- 1\n"),
+    "an index line without path": ("checkpoints.jsonl", b'{"step": 6}\n'),
+    "a ledger of words": ("ledger.json", b'{"tokens": "many", "seconds": {"update": "x"}}'),
+}
 
 
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [
-        ("an empty manifest", "manifest.json"),
-        ("a manifest of another kind", "manifest.json"),
-        ("a summary without results", "summary.json"),
-        ("a garbage line", "metrics.jsonl"),
-        ("lines that are no objects", "metrics.jsonl"),
-        ("bytes that are no text", "config.yaml"),
-        ("settings that are none", "config.yaml"),
-        ("an index line without path", "checkpoints.jsonl"),
-        ("a ledger of words", "ledger.json"),
-    ],
-)
+@pytest.mark.parametrize("name", SPOILT)
 @pytest.mark.parametrize("hashed", [True, False])
-def test_every_command_names_a_damaged_file(made, tmp_path, name, file, hashed):
+def test_every_command_names_a_damaged_file(made, tmp_path, name, hashed):
     """With the hashes of this version, and in a folder of an earlier one."""
     folder = shutil.copytree(made["a finished run"].folder, tmp_path / "run")
     if not hashed:
         (folder / checksums.SUMS).unlink()
-    spoil(folder, name)
+    file, content = SPOILT[name]
+    (folder / file).write_bytes(content)
     words = [*SMALL, f"out.folder={folder}"]
     calls = {
         "compare": lambda: compare.main([str(folder)]),
