@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-from synth.ranges import BadSetting
+from synth.ranges import BadSetting, accepted
 
 REQUIRED: Any = "???"  # a setting that has no default: `checkpoint: str = REQUIRED`
 _EXPECTED = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
@@ -118,7 +118,7 @@ def merge(hint: Any, base: Any, given: Any, where: str) -> Any:
     if origin in (list, tuple) and isinstance(given, list | tuple):
         item = (typing.get_args(inner) or (Any,))[0]
         return origin(merge(item, None, v, f"{where}.{i}") for i, v in enumerate(given))
-    return _scalar(inner, optional, given, where)
+    return _scalar(hint, given, where)
 
 
 def assign(hint: Any, base: Any, path: Sequence[str], text: str, key: str, given: Iterable[str] = ()) -> Any:
@@ -289,8 +289,10 @@ def _assign_in_mapping(hint: Any, base: dict, path: Sequence[str], text: str, ke
     return base | {name: assign(named.get(name, item), base.get(name), [], text, key, given)}
 
 
-def _scalar(kind: Any, optional: bool, given: Any, where: str) -> Any:
-    wrong = ValueError(f"{where}={_shown(given)}: expected {_expected(kind | None if optional else kind)}")
+def _scalar(hint: Any, given: Any, where: str) -> Any:
+    kind, optional = split(hint)
+    takes = f"; accepted: {values}" if (values := accepted(hint)) else ""
+    wrong = ValueError(f"{where}={_shown(given)}: expected {_expected(hint)}{takes}")
     if kind not in _EXPECTED:
         if typing.get_origin(kind) in (list, tuple, dict) or (given is None and not optional):
             raise wrong
