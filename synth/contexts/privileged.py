@@ -226,10 +226,10 @@ def add_contexts(source: ProblemSource, indices: Integers, documents: Documents)
         documents = join([documents, short]).take(rows)
     drawn = draw(source, documents.problems, indices, chosen)
     parts = [[t for section in context_tokens.build(r, m) for t in section] for r, m in zip(chosen, drawn, strict=True)]
-    return _before(documents, parts)
+    return before(documents, parts)
 
 
-def _before(documents: Documents, contexts: Sequence[context_tokens.Tokens]) -> Documents:
+def before(documents: Documents, contexts: Sequence[context_tokens.Tokens]) -> Documents:
     """`documents` with the tokens of a context before each: segment `CONTEXT_SEGMENT`, no step, no loss."""
     added = np.array([len(c) for c in contexts], dtype=np.int64)
     offsets = documents.offsets + np.append(0, np.cumsum(added))

@@ -25,7 +25,7 @@ def steps(name: str, group: Group) -> dict:
         seen.append(rollouts.tokens_BT[rollouts.tokens_BT != rollouts.pad].double().sum().item())
 
     o = objective(method(name), source, student, micro_batch=3, group=group)
-    o.watch = watch
+    o.on_batch = watch
     losses, metrics = [], []
     for k in range(3):
         student.zero_grad()

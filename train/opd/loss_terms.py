@@ -18,7 +18,7 @@ from models.gpt import GPT
 from train.opd.diagnostics.measures import PositionMeasures, StepTotals
 from train.opd.divergence.interface_and_topk import Divergence
 from train.opd.log_probs import Scored, Signals, Targets, advantage, token_log_probs
-from train.opd.outcome import GroupOutcome
+from train.opd.outcome.outcome import GroupOutcome
 from train.opd.rollouts import Prompts, Rollouts, positions
 from train.opd.teacher.context import add_contexts
 from train.opd.teacher.teacher import Teacher
@@ -80,7 +80,8 @@ class OutcomeTerm(LossTerm):
 
     def rows(self, index_M: Tensor) -> "OutcomeTerm":
         tracks = (self.count_BR, self.advantage_BR, self.guest_B)
-        return outcome_term(self.outcome, *(track[index_M] for track in tracks))
+        own = outcome_term(self.outcome, *(track[index_M] for track in tracks))
+        return replace(own, name=self.name, coefficient=self.coefficient)
 
     def measures(self, scored: Scored) -> dict[str, Tensor]:
         found = {}

@@ -16,7 +16,7 @@ from train.opd.divergence.kl_and_jsd import ReverseKL
 from train.opd.divergence.sampled_kl import PolicyGradient, TopKPolicyGradient
 from train.opd.log_probs import OF_TEACHER
 from train.opd.loss_terms import Extension
-from train.opd.outcome import TRRD, GroupOutcome, NoOutcome, OutcomeConfig
+from train.opd.outcome.outcome import TRRD, GroupOutcome, NoOutcome, OutcomeConfig
 from train.opd.regularizer import GoldLikelihood, RegularizerConfig
 from train.opd.schedule import Schedule
 from train.opd.source.samplers import Sampler, StudentSampler
@@ -25,6 +25,7 @@ from train.opd.teacher.external_and_oracle import ExternalTeacher, NoTeacher, Or
 from train.opd.teacher.teacher import TeacherConfig
 from train.opd.teacher.transforms import Identity, MixWithUniform
 from train.opd.topd import LookAhead
+from train.opd.trained_reader import TrainedReader
 from train.opd.weight.weight import WeightConfig
 
 OFF_POLICY = "a source whose tokens another distribution drew (source, its temperature, top_p or reuse)"
@@ -178,6 +179,11 @@ class Method:
             return
         if outcome.clip is not None and not source.off_policy and not isinstance(outcome.modulate, TRRD):
             raise ValueError(f"outcome.clip={outcome.clip} has nothing to act on; it needs {OFF_POLICY}")
+        if outcome.reward is not None and outcome.reward.learned and not source.guest_rows:
+            raise ValueError(
+                f"outcome.reward={outcome.reward.kind} compares the student's responses with the teacher's, and source="
+                f"{source.kind} has none of these; accepted: source=with_teacher"
+            )
         if not (source.from_student and source.samples > 1):
             raise ValueError(
                 f"outcome={outcome.kind} compares responses to one prompt; accepted: source=student with "
@@ -237,7 +243,8 @@ class Method:
         """What learns from further rows than the responses, or changes what these count."""
         gold_nll = self.regularizer.gold_nll
         gold = [GoldLikelihood(gold_nll, self.weight.normaliser)] if gold_nll > 0.0 else []
-        return [*([] if self.fork is None else [self.fork]), *gold]
+        reader = [TrainedReader(self.teacher.trained)] if self.teacher.trained > 0.0 else []
+        return [*([] if self.fork is None else [self.fork]), *reader, *gold]
 
     @property
     def needs(self) -> set[str]:
@@ -277,9 +284,11 @@ class Method:
 
     @property
     def phrases_only(self) -> bool:
-        """Whether it handles tokens as the phrases of the world: contexts, the oracle, masks of special tokens."""
-        special = any("special" in term.weight.names for term in self.terms)
-        return self.needs_bare_prompts or isinstance(self.teacher, OracleTeacher) or special
+        """Whether it handles tokens as the phrases of the world: contexts, the oracle, masks of special tokens, fresh
+        solutions, a choice among teachers."""
+        special = any("special" in term.weight.names for term in self.terms) or self.source.phrases_only
+        chooses = self.teacher.route is not None and self.teacher.route.chooses
+        return self.needs_bare_prompts or isinstance(self.teacher, OracleTeacher) or special or chooses
 
     def check_vocabulary(self, size: int) -> None:
         """Raise ValueError when the support of a divergence does not fit a vocabulary of this size."""

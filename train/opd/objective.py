@@ -36,7 +36,7 @@ from train.opd.loss_terms import (
     term_measures,
 )
 from train.opd.method import Method
-from train.opd.outcome import GroupOutcome
+from train.opd.outcome.outcome import GroupOutcome
 from train.opd.regularizer import regularizer_terms
 from train.opd.rollouts import ORIGINS, Prompts, Rollouts
 from train.opd.schedule import at_step
@@ -85,7 +85,8 @@ class Objective:
     """What `train/core/loop.py` calls for a step: draws the batch, scores it, returns the loss and what it cost.
 
     A function of (weights, step) beside the frozen models and what the method remembers: copies of the student that
-    teach it, responses that are used again; `state_dict` holds both. `model` is the frozen model that the source needs;
+    teach it, responses that are used again, judges that learn; `state_dict` holds them. `model` is the frozen model
+    that the source needs;
     `micro_batch` is the most rows of one forward pass, 0 for all; `on_batch(step, rollouts)` sees every batch. Each
     process of a `group` has its part of the loss, times their number, since their gradients are averaged.
     """
@@ -103,6 +104,7 @@ class Objective:
         self.method, self.teacher, self.group = method, teacher, group
         self.prompts = replace(prompts, judge=method.judge)
         self.source = BatchSource(self.prompts, method.source, model, group)
+        self.judges = [] if method.outcome.reward is None else method.outcome.reward.judges(self.prompts, micro_batch)
         self.micro_batch, self.on_batch = micro_batch, on_batch
         self.whole_responses = any(term.divergence.whole_responses for term in method.terms)
         self.losses: list[float] = []  # of the first term, where a divergence changes with them
@@ -110,11 +112,14 @@ class Objective:
 
     def state_dict(self) -> dict[str, Any]:
         state = {"teacher": self.teacher.state_dict(), "drawer": self.source.state_dict()}
-        return state | ({"losses": self.losses} if self.losses else {})
+        judges = {"judges": [judge.state_dict() for judge in self.judges]} if self.judges else {}
+        return state | judges | ({"losses": self.losses} if self.losses else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.teacher.load_state_dict(state.get("teacher", {}))
         self.source.load_state_dict(state.get("drawer", {}))
+        for judge, own in zip(self.judges, state.get("judges", []), strict=True):
+            judge.load_state_dict(own)
         self.losses = list(state.get("losses", []))
 
     def __call__(self, model: GPT, number: int) -> StepOutput:
@@ -139,11 +144,14 @@ class Objective:
         self.teacher.follow(model, number)
         rollouts, flops, batch = self.source(model, number)
         rollouts = replace(rollouts, first=batch * self.prompts.count)
-        context = self.method.teacher.context
+        totals, context = StepTotals(), self.method.teacher.context
+        for judge in self.judges:
+            rollouts, *judged = judge(model, rollouts)
+            totals.add_judge(*judged, counts=self.group.is_main)  # every process has trained the same judge
         if context != "none":
             rollouts = add_contexts(rollouts, context, self.prompts, batch, self.teacher.context_limit(model))
         answer = ANSWER if self.prompts.tokens.name == PHRASE else None
-        totals, positions = StepTotals(), PositionMeasures(rollouts, answer)
+        positions = PositionMeasures(rollouts, answer)
         step = Step(model, number, batch, rollouts, self.prompts, self.teacher, self._cut, totals, positions)
         return step, flops
 

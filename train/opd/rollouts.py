@@ -50,6 +50,7 @@ class Rollouts:
     eos, pad: the end-of-sequence and the padding token.
     context: what a teacher reads before the prompt of each row, tokens of its sections; () without any
         (`teacher/context.py`).
+    score_B: what a judge that learns gives each row (`outcome/rewards.py`), None without one.
     """
 
     tokens_BT: Tensor
@@ -66,6 +67,7 @@ class Rollouts:
     judge: str = "strict"
     first: int = 0
     context: tuple[tuple[int, ...], ...] = ()
+    score_B: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.prompt_B)
@@ -112,6 +114,7 @@ class Rollouts:
             problems=self.problems.take(take),
             verdicts=Verdicts(*(field[take] for field in self.verdicts)),
             context=tuple(self.context[row] for row in take) if self.context else (),
+            score_B=None if self.score_B is None else self.score_B[index_M],
             **{name: getattr(self, name)[index_M] for name in ("prompt_B", "length_B", "group_B", "origin_B")},
         )
 
@@ -138,6 +141,12 @@ def agrees(rollouts: Rollouts) -> Tensor:
         if len(votes) and (counts == counts.max()).sum() == 1:
             found[(group == g) & (written == votes[counts.argmax()])] = 1.0
     return torch.from_numpy(found).to(rollouts.prompt_B.device)
+
+
+def votes(answer_PN: np.ndarray) -> np.ndarray:
+    """How many of a problem's N samples gave the same answer as each: int[P, N], 0 where there is none."""
+    same_PNN = (answer_PN[:, :, None] == answer_PN[:, None, :]) & (answer_PN != NO_ANSWER)[:, None, :]
+    return same_PNN.sum(axis=2) * (answer_PN != NO_ANSWER)
 
 
 def group_mean(value_B: Tensor, group_B: Tensor) -> Tensor:

@@ -154,7 +154,9 @@ def frozen_models(
     elif method.source.model == "initial":
         source_model = frozen(deepcopy(student))
     old = Synced(student, method.source.reuse) if method.needs_old else None
-    return Teacher(method.teacher, scoring if method.scores else None, reference, old), source_model
+    teacher = Teacher(method.teacher, scoring if method.scores else None, reference, old)
+    teacher.choice = None if scoring is None else scoring.choice
+    return teacher, source_model
 
 
 def load(path: str, setting: str, config: OpdConfig, source: Source, device: torch.device) -> GPT:
@@ -204,6 +206,8 @@ def main(config: OpdConfig) -> None:
         with open_together(group, "train.opd.run", "distillation", *given) as run:
             if skill is not None and group.is_main:
                 run.write_json("skill.json", skill)
+            if teacher.choice is not None and group.is_main:
+                run.write_json("teacher_choice.json", teacher.choice)
             if not run.complete:
                 # where the batches are documents, the rollouts worth reading are those of the evaluation
                 written = run.path if isinstance(config.method.source, GoldDocuments) and group.is_main else None

@@ -23,14 +23,19 @@ from synth.entry import run_command
 from train.config.compose import CONFIGS
 from train.config.schema import Choice, assign, build, defaults, merge, plain
 from train.opd.method import Method
-from train.opd.outcome import Modulation
+from train.opd.outcome.outcome import Modulation
+from train.opd.outcome.rewards import Reward
 from train.opd.teacher.teacher import Route
 from train.tables import Table
 
 FOLDER = CONFIGS / "method"
 PARTS = ("source", "teacher", "divergence", "weight", "regularizer", "outcome")
 COLUMNS = ("method", *PARTS, "paper", "deviates")
-NESTED = {"teacher.route": Route, "outcome.modulate": Modulation}  # choices that are null by default
+NESTED = {
+    "teacher.route": Route,
+    "outcome.modulate": Modulation,
+    "outcome.reward": Reward,
+}  # choices that are null by default
 
 
 def names() -> list[str]:

@@ -76,8 +76,8 @@ TORCHRUN = "torch.distributed.run"
 class Stage:
     """One command of a recipe: `python -m entry` with `settings` (dotted setting -> value) once `needs` are done.
 
-    In a value `@NAME` is the run folder of stage NAME, `@seed` the recipe's seed, `{seed}` the same inside a text, and
-    `@seed/TEXT` a seed derived from it by hashing. `items`: of the lists that it is a copy over.
+    In a value, or in a list, `@NAME` is the run folder of stage NAME, `@seed` the recipe's seed, `{seed}` the same
+    inside a text, and `@seed/TEXT` a seed derived from it by hashing. `items`: of the lists that it is a copy over.
     """
 
     name: str
@@ -91,7 +91,8 @@ class Stage:
     @property
     def inputs(self) -> set[str]:
         """Names of the stages that this one needs: those its settings point at, and `needs`."""
-        texts = [value[1:] for value in self.settings.values() if isinstance(value, str) and value.startswith("@")]
+        values = [one for value in self.settings.values() for one in (value if isinstance(value, list) else [value])]
+        texts = [value[1:] for value in values if isinstance(value, str) and value.startswith("@")]
         return {text for text in texts if text != "seed" and not text.startswith("seed/")} | set(self.needs)
 
     @property
@@ -102,10 +103,12 @@ class Stage:
     def argv(self, folders: Mapping[str, Path], seed: int) -> list[str]:
         """The settings as `key=value` arguments, with every reference resolved."""
         values = {name: _resolve(value, folders, seed) for name, value in self.settings.items()}
-        return as_arguments({name: str(v) if isinstance(v, Path) else v for name, v in values.items()})
+        return as_arguments(values)
 
 
 def _resolve(value: Any, folders: Mapping[str, Path], seed: int) -> Any:
+    if isinstance(value, list):
+        return [_resolve(one, folders, seed) for one in value]
     if not isinstance(value, str):
         return value
     if not value.startswith("@"):
@@ -114,7 +117,7 @@ def _resolve(value: Any, folders: Mapping[str, Path], seed: int) -> Any:
         return seed
     if value.startswith("@seed/"):
         return key(seed, "recipe " + value.removeprefix("@seed/"), 0) % 2**31
-    return folders[value[1:]]
+    return str(folders[value[1:]])
 
 
 def check_graph(stages: list[Stage]) -> None:

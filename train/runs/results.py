@@ -23,7 +23,9 @@ from train.tables import format_amount, format_interval
 yaml.SafeDumper.add_representer(Record, SafeRepresenter.represent_dict)  # a report shows manifests as YAML
 PLANS = "plan-seed*.json"
 # Settings of data that change what is written about a problem (mistakes, contexts), not which problems are drawn.
-WRITING = frozenset({"retry_rate", "retry_kind", "mask_mistakes", "uncorrected", "contexts"})
+WRITING = frozenset(
+    {"retry_rate", "retry_kind", "mask_mistakes", "uncorrected", "contexts", "shortest", "solution_order"}
+)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from tests.helpers.released_objectives.newer_methods import (
 )
 from train.opd.divergence.sampled_kl import PolicyGradient
 from train.opd.log_probs import Signals, entropy, jsd
-from train.opd.outcome import drgrpo_advantage
+from train.opd.outcome.outcome import drgrpo_advantage
 from train.opd.weight.token_weights import TipDraw
 
 Variants = Callable[[File], list[Variant]]

@@ -9,7 +9,7 @@ from train.opd.source.replay_buffer import Adaptive
 
 
 def akl(file: File) -> list[Variant]:
-    return [Variant("", "akl", [f"divergence.head_share={file.setting('head_share')}"])]
+    return [Variant("", "akl", ["divergence.from_least=true", f"divergence.head_share={file.setting('head_share')}"])]
 
 
 def clipped(file: File, dual: bool) -> list[str]:

@@ -15,7 +15,7 @@ from train.opd.divergence.kl_and_jsd import JSD, ForwardKL, ReverseKL, SkewForwa
 from train.opd.divergence.sampled_kl import K2, K3, PolicyGradient
 from train.opd.log_probs import BlockwiseLoss, Scored, blocks, next_token_log_probs
 from train.opd.method import Method, Term
-from train.opd.outcome import GRPO
+from train.opd.outcome.outcome import GRPO
 from train.opd.regularizer import RegularizerConfig
 from train.opd.teacher.external_and_oracle import ExternalTeacher, OracleTeacher, RouteByOps, RouteToLikeliest
 from train.opd.teacher.self_teachers import TrustRegionTeacher

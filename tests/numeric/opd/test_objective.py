@@ -24,7 +24,7 @@ from train.opd.divergence.kl_and_jsd import JSD, ForwardKL, ReverseKL
 from train.opd.divergence.sampled_kl import PolicyGradient
 from train.opd.method import Method
 from train.opd.objective import Objective
-from train.opd.outcome import GRPO, DrGRPO
+from train.opd.outcome.outcome import GRPO, DrGRPO
 from train.opd.regularizer import RegularizerConfig
 from train.opd.rollouts import ORIGINS, Prompts, Rollouts
 from train.opd.source.mixed_samplers import StudentOrGold

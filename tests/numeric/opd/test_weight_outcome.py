@@ -17,7 +17,7 @@ from train.opd.divergence.kl_and_jsd import ReverseKL
 from train.opd.log_probs import Scored, Signals
 from train.opd.method import Method
 from train.opd.objective import weigh
-from train.opd.outcome import GRPO, RLSD, TRRD, DrGRPO
+from train.opd.outcome.outcome import GRPO, RLSD, TRRD, DrGRPO
 from train.opd.regularizer import RegularizerConfig
 from train.opd.rollouts import Prompts, Rollouts
 from train.opd.schedule import Schedule

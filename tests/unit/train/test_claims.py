@@ -29,7 +29,7 @@ def claim(verdict="supported", direction="higher", **found) -> Claim:
 
 def problems(stage) -> tuple:
     """What decides which problems a stage reads, but for how their solutions are written."""
-    writing = ("retry_rate", "retry_kind", "mask_mistakes", "missing_premise")
+    writing = ("retry_rate", "retry_kind", "mask_mistakes", "missing_premise", "shortest", "solution_order")
     own = {
         k: v for k, v in stage.settings.items() if k.startswith("data.overrides.") and k.split(".")[2] not in writing
     }
@@ -42,7 +42,7 @@ def can_judge(stages, expect) -> bool:
     if stage is None or other is None:
         return False
     if expect.measure in ("probe_margin", "cell"):
-        return stage.entry == "probes.run"
+        return stage.entry in ("probes.run", "train.opd.test_time")
     if expect.measure in ("collapsed", "stable"):
         return stage.entry == "train.opd.run"
     outside = expect.measure == "lead_out"

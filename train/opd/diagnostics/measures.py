@@ -54,6 +54,14 @@ class StepTotals:
         self.flops["signals"] += forward_flops(model.config, rollouts.prompt_B + rollouts.length_B - 1)
         self.tokens["signals"] += int((rollouts.prompt_B + rollouts.length_B).sum())
 
+    def add_judge(self, loss: float, tokens: int, flops: float, shares: dict[str, float], counts: bool) -> None:
+        """What a judge that learns lost, read, spent and is measured by. counts: in this process's ledger."""
+        self.shares |= shares
+        if counts:
+            self.terms["discriminator"] += loss
+            self.tokens["discriminator"] += tokens
+            self.flops["discriminator"] += flops
+
     def add_look_ahead(self, flops: float, forks: float) -> None:
         """The futures written at high-loss tokens, and the share of these that are real forks."""
         self.flops["futures"] = flops

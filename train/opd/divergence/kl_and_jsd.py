@@ -183,16 +183,20 @@ class ToDi(ExactDivergence, kind="todi"):
 class AdaptiveKL(ExactDivergence, kind="akl"):
     """Adaptive KL (2404.02657): forward and reverse KL, each by the gap |p - q| on the teacher's head and on its tail.
 
-    The tail are the least likely tokens that together hold at most `head_share` of p, the head all others. As in the
-    code of ToDi's authors, where it is a baseline. The shares carry no gradient.
+    The head are the likeliest tokens up to a mass of `head_share` of p, the first one always, the tail all others.
+    from_least: the tail are the least likely tokens that together hold at most `head_share`, as in the code of ToDi's
+    authors, where it is a baseline. The shares carry no gradient.
     """
 
-    head_share: OpenShare = 0.5  # of the teacher's probability that is its tail, at most
+    head_share: OpenShare = 0.5  # of the teacher's probability that is its head, at most
+    from_least: bool = False  # begin with the tail, at the least likely token
 
     def entries(self, scored: Scored, p_NK: Tensor, q_NK: Tensor, kl: Entries) -> Tensor:
         p, gap_NK = p_NK.exp(), (p_NK.exp() - q_NK.detach().exp()).abs()
-        rising_NK, order_NK = p.sort(dim=-1)
-        tail_NK = torch.zeros_like(p).scatter(-1, order_NK, (rising_NK.cumsum(dim=-1) <= self.head_share).to(p.dtype))
+        sorted_NK, order_NK = p.sort(dim=-1, descending=not self.from_least)
+        first_NK = sorted_NK.cumsum(dim=-1) <= self.head_share  # the head, or the tail
+        first_NK[:, 0] |= not self.from_least
+        tail_NK = torch.zeros_like(p).scatter(-1, order_NK, (first_NK == self.from_least).to(p.dtype))
         tail_N1, total_N1 = (gap_NK * tail_NK).sum(dim=-1, keepdim=True), gap_NK.sum(dim=-1, keepdim=True)
         share_N1 = tail_N1 / total_N1.clamp(min=1e-12)
         return (1.0 - share_N1) * kl(p_NK, q_NK) + share_N1 * kl(q_NK, p_NK)

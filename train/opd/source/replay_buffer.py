@@ -9,12 +9,15 @@ from copy import copy
 from dataclasses import field, replace
 from typing import Any
 
+import numpy as np
+
 from models.gpt import GPT
 from synth.ranges import AboveZero, NotNegative, Positive, settings
 from train.core.distributed import Group
 from train.core.loop import SINGLE_PROCESS
+from train.data.batches import in_epochs
 from train.opd.log_probs import token_log_probs
-from train.opd.rollouts import TRACKS, Prompts, Rollouts, judged, stacked
+from train.opd.rollouts import ORIGINS, TRACKS, Prompts, Rollouts, judged, stacked
 from train.opd.schedule import Schedule, at_step
 from train.opd.source.samplers import GoldDocuments, OwnResponses, Sampler, check_share
 from train.opd.teacher.teacher import log_probs_of
@@ -31,6 +34,11 @@ class Replay(OwnResponses, kind="replay"):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_share("source.refresh", self.refresh)
+
+    def choose(self, prompts: Prompts, step: int, student: GPT, kept: int, memory: dict[str, Any]) -> Sampler | int:
+        if kept and prompts.chance("refresh", step) >= at_step(self.refresh, step):
+            return int(prompts.chance("replay", step) * kept)
+        return self
 
 
 @settings
@@ -50,6 +58,16 @@ class Adaptive(OwnResponses, kind="adaptive"):
     steps: Positive = 150  # of the way from the student's to kept batches
     whole_batch = True
 
+    def choose(self, prompts: Prompts, step: int, student: GPT, kept: int, memory: dict[str, Any]) -> Sampler | int:
+        if "threshold" not in memory:
+            memory["threshold"] = (0.0, held_out_loss(student, prompts))
+        elif step % self.every == 0:
+            memory["threshold"] = self.risen(*memory["threshold"], held_out_loss(student, prompts))
+        u, threshold = prompts.chance("adaptive", step), memory["threshold"][0]
+        chosen = self.choice(u, threshold, step + 1, kept >= self.capacity)
+        again = int(prompts.chance("replay", step) * kept)
+        return {"gold": GoldDocuments(), "student": self, "kept": again}[chosen]
+
     def choice(self, u: float, threshold: float, step: int, full: bool) -> str:
         """gold, student or kept, for one uniform draw; `step` counts from 1."""
         if u < threshold * (1.0 - step / self.steps) or (u < threshold and not full):
@@ -61,6 +79,15 @@ class Adaptive(OwnResponses, kind="adaptive"):
         return (min(threshold + self.rise, 1.0), loss) if loss >= before + self.epsilon else (threshold, before)
 
 
+def held_out_loss(student: GPT, prompts: Prompts) -> float:
+    """Mean negative log-likelihood of as many documents as a step has prompts, of another stream."""
+    other = copy(prompts.stream)
+    other.stream += "/held out"
+    gold, _ = GoldDocuments().draw(replace(prompts, stream=other, gold=None), 0, student, None)
+    log_probs = log_probs_of(student, gold.tokens_BT, gold.prompt_B, gold.length_B)
+    return -float(token_log_probs(log_probs, gold, student.config.vocab_size).mean())
+
+
 class BatchSource:
     """Draws the batch of a step. `model` is the frozen model that the source needs beside the student, if any.
 
@@ -70,67 +97,46 @@ class BatchSource:
     def __init__(self, prompts: Prompts, sampler: Sampler, model: GPT | None, group: Group = SINGLE_PROCESS) -> None:
         self.prompts, self.sampler, self.model, self.group = prompts, sampler, model, group
         self.kept: list[dict[str, Any]] = []  # oldest first: `batch`, the index of its prompts, and the tracks
-        self.threshold: tuple[float, float] | None = None  # of an adaptive source, with the loss to compare with
+        self.memory: dict[str, Any] = {}  # what the sampler remembers beside them
 
     def __call__(self, student: GPT, step: int) -> tuple[Rollouts, float, int]:
         """The rollouts of a step, this process's FLOPs for them (0: kept or gold), the index of their prompts."""
-        sampler, prompts = self.sampler, self.prompts
-        batch, again, place = step // sampler.reuse, step % sampler.reuse > 0, -1
-        if isinstance(sampler, Replay) and self.kept:
-            again = prompts.chance("refresh", step) >= at_step(sampler.refresh, step)
-            place = int(prompts.chance("replay", step) * len(self.kept))
-        if isinstance(sampler, Adaptive):
-            chosen = self._choice(sampler, student, step)
-            if chosen == "gold":
-                return *GoldDocuments().draw(prompts, batch, student, None), batch
-            again, place = chosen == "kept", int(prompts.chance("replay", step) * len(self.kept))
-        if again:
-            return self._recall(self.kept[place], student), 0.0, self.kept[place]["batch"]
-        rollouts, flops = self._draw(student, batch)
-        capacity = sampler.capacity if isinstance(sampler, Replay | Adaptive) else int(sampler.reuse > 1)
-        if capacity:
+        chosen = self.sampler.choose(self.prompts, step, student, len(self.kept), self.memory)
+        if isinstance(chosen, int):
+            return self._recall(self.kept[chosen], student), 0.0, self.kept[chosen]["batch"]
+        batch = step // chosen.reuse
+        rollouts, flops = self._draw(chosen, student, batch)
+        if capacity := chosen.capacity or int(chosen.reuse > 1):
             self.kept.append({"batch": batch} | {name: getattr(rollouts, name).cpu() for name in TRACKS})
             self.kept = self.kept[-capacity:]
         return rollouts, flops, batch
 
-    def _choice(self, sampler: Adaptive, student: GPT, step: int) -> str:
-        """What an adaptive source gives at a step; checks the loss on held-out documents when it is time."""
-        if self.threshold is None or step % sampler.every == 0:
-            loss = self._held_out_loss(student)
-            self.threshold = (0.0, loss) if self.threshold is None else sampler.risen(*self.threshold, loss)
-        full = len(self.kept) >= sampler.capacity
-        return sampler.choice(self.prompts.chance("adaptive", step), self.threshold[0], step + 1, full)
-
-    def _held_out_loss(self, student: GPT) -> float:
-        """Mean negative log-likelihood of as many documents as a step has prompts, of another stream."""
-        other = copy(self.prompts.stream)
-        other.stream += "/held out"
-        gold, _ = GoldDocuments().draw(replace(self.prompts, stream=other, gold=None), 0, student, None)
-        log_probs = log_probs_of(student, gold.tokens_BT, gold.prompt_B, gold.length_B)
-        return -float(token_log_probs(log_probs, gold, student.config.vocab_size).mean())
-
-    def _draw(self, student: GPT, batch: int) -> tuple[Rollouts, float]:
+    def _draw(self, sampler: Sampler, student: GPT, batch: int) -> tuple[Rollouts, float]:
         """A new batch, and what this process spent on it."""
         group = self.group
-        if group.world_size == 1 or self.sampler.whole_batch:
-            rollouts, flops = self.sampler.draw(self.prompts, batch, student, self.model)
+        if group.world_size == 1 or sampler.whole_batch:
+            rollouts, flops = sampler.draw(self.prompts, batch, student, self.model)
             return rollouts, flops if group.is_main else 0.0
         own = self.prompts.share(group.rank, group.world_size)
-        rollouts, flops = self.sampler.draw(own, batch, student, self.model)
+        rollouts, flops = sampler.draw(own, batch, student, self.model)
         parts = group.gather({name: getattr(rollouts, name).cpu() for name in TRACKS})
         return self._recall({"batch": batch} | stacked(parts, self.prompts.tokens.pad), student), flops
 
     def _recall(self, kept: Mapping[str, Any], student: GPT) -> Rollouts:
         """Kept responses with their problems and verdicts, which are functions of the index and the tokens."""
-        device, stream = next(student.parameters()).device, self.prompts.stream
-        every = stream.problems(range(kept["batch"] * self.prompts.count, (kept["batch"] + 1) * self.prompts.count))
+        device, prompts = next(student.parameters()).device, self.prompts
+        gold = bool(
+            (kept["origin_B"] == ORIGINS.index("gold")).all()
+        )  # only these are of the few documents there may be
+        places = kept["batch"] * prompts.count + np.arange(prompts.count)
+        every = prompts.stream.problems(in_epochs(places, prompts.gold if gold else None, prompts.stream.seed))
         tracks = {name: kept[name].to(device) for name in TRACKS}
         return judged(tracks, every.take(kept["group_B"].numpy()), self.prompts)
 
     def state_dict(self) -> dict[str, Any]:
         """Empty for sources without memory."""
         own = {"vocabulary": self.prompts.tokens.fingerprint(), "kept": self.kept} if self.kept else {}
-        return own | ({"threshold": list(self.threshold)} if self.threshold else {})
+        return own | {name: list(value) for name, value in self.memory.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError when the responses were kept in another vocabulary."""
@@ -140,4 +146,4 @@ class BatchSource:
                 "accepted: the data settings that they were drawn with"
             )
         self.kept = list(state.get("kept", []))
-        self.threshold = tuple(state["threshold"]) if "threshold" in state else None
+        self.memory = {name: tuple(value) for name, value in state.items() if name not in ("vocabulary", "kept")}

@@ -8,13 +8,14 @@ Legend: B rows.
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from models.decode.sampling import sample
 from models.gpt import GPT
+from synth.documents import Documents
 from synth.ranges import NotNegative, Positive, settings
 from train.config.schema import Choice
 from train.data.batches import pad
@@ -26,10 +27,12 @@ class Sampler(Choice):
     """Who answers the prompts.
 
     model: which frozen model it needs beside the student: teacher, initial (the student at step 0), or None. samples:
-    responses to a prompt. reuse: steps that learn from one batch. whole_batch: whether its random numbers or verdicts
+    responses to a prompt. reuse: steps that learn from one batch. capacity: batches kept for later steps, 0: the one
+    that is used again. whole_batch: whether its random numbers or verdicts
     depend on the whole batch, so that every process draws it all. one_solution: whether a row holds one solution, in a
     prompt that has no context yet. context: what its writer reads beside the prompt. guest_rows: whether others than
     the student write some rows. writes_as_student: whether the student draws the tokens, now or in an earlier step.
+    phrases_only: whether it writes in the phrases of the world.
     """
 
     model: str | None = None
@@ -37,9 +40,10 @@ class Sampler(Choice):
     samples = 1
     temperature = 0.0
     reuse = 1
+    capacity = 0
     whole_batch = False
     one_solution = True
-    guest_rows = False
+    guest_rows = phrases_only = False
     writes_as_student = False
 
     @property
@@ -57,6 +61,11 @@ class Sampler(Choice):
         """The temperature of the student that is trained."""
         return 1.0
 
+    def choose(self, prompts: Prompts, step: int, student: GPT, kept: int, memory: dict[str, Any]) -> "Sampler | int":
+        """Who answers at a step, or the place of the batch that comes back, of those `kept`. memory: what a source
+        remembers between steps beside these; part of a run's state."""
+        return kept - 1 if step % self.reuse else self
+
     @abstractmethod
     def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
         """The responses of a step, and the FLOPs spent on them. other: the frozen model that `model` names."""
@@ -67,30 +76,51 @@ class GoldDocuments(Sampler, kind="gold"):
     """The documents that the stream itself holds: those of the step's prompts, or of the few there are
     (`data.documents`). Costs nothing to make."""
 
+    whole_batch = True
+
     def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
         documents, device = prompts.gold_documents(step), next(student.parameters()).device
-        count, tokens = len(documents.prompt), prompts.tokens
-        padded_BT = pad(documents.tokens, documents.offsets, np.arange(count), tokens.pad)
-        tokens_BT = torch.from_numpy(padded_BT).long().to(device)
-        prompt_B = torch.from_numpy(documents.prompt).long().to(device)
-        length_B = torch.from_numpy(np.diff(documents.offsets)).long().to(device) - prompt_B
-        response_BR = responses_of(documents, documents.tokens, device)
-        rows_B = prompts.first + torch.arange(count, device=device)
-        rollouts = Rollouts(
-            tokens_BT=tokens_BT,
-            prompt_B=prompt_B,
-            length_B=length_B,
-            trainable_BR=responses_of(documents, documents.loss, device) > 0,
-            behaviour_BR=responses_of(documents, documents.logp, device).float(),
-            group_B=rows_B,
-            origin_B=torch.full_like(rows_B, ORIGINS.index("gold")),
-            problems=documents.problems,
-            verdicts=tokens.check(documents.problems, response_BR.cpu().numpy(), length_B.cpu().numpy()),
-            judge=prompts.judge,
-            eos=tokens.eos,
-            pad=tokens.pad,
-        )
-        return rollouts, 0.0
+        return as_rollouts(documents, prompts, prompts.first + torch.arange(len(documents.prompt), device=device)), 0.0
+
+
+def as_rollouts(documents: Documents, prompts: Prompts, group_B: torch.Tensor) -> Rollouts:
+    """Documents as the responses to the prompts of some groups, on the groups' device."""
+    device, tokens = group_B.device, prompts.tokens
+    padded_BT = pad(documents.tokens, documents.offsets, np.arange(len(documents)), tokens.pad)
+    prompt_B = torch.from_numpy(documents.prompt).long().to(device)
+    length_B = torch.from_numpy(np.diff(documents.offsets)).long().to(device) - prompt_B
+    response_BR = responses_of(documents, documents.tokens, device)
+    return Rollouts(
+        tokens_BT=torch.from_numpy(padded_BT).long().to(device),
+        prompt_B=prompt_B,
+        length_B=length_B,
+        trainable_BR=responses_of(documents, documents.loss, device) > 0,
+        behaviour_BR=responses_of(documents, documents.logp, device).float(),
+        group_B=group_B,
+        origin_B=torch.full_like(group_B, ORIGINS.index("gold")),
+        problems=documents.problems,
+        verdicts=tokens.check(documents.problems, response_BR.cpu().numpy(), length_B.cpu().numpy()),
+        judge=prompts.judge,
+        eos=tokens.eos,
+        pad=tokens.pad,
+    )
+
+
+@settings
+class FreshSolutions(Sampler, kind="solutions"):
+    """`samples` gold solutions of each prompt, each in an order and with letters of its own, where the data leave these
+    free. Costs nothing to make."""
+
+    samples: Positive = 4  # solutions of each prompt
+    whole_batch = phrases_only = True
+
+    def draw(self, prompts: Prompts, step: int, student: GPT, other: GPT | None) -> tuple[Rollouts, float]:
+        problems = prompts.gold_documents(step).problems.repeat(self.samples)
+        places = np.arange(len(problems.ops))
+        name = f"{prompts.stream.stream}/solutions {prompts.seed}"
+        documents = prompts.stream.solve(problems, name, step * len(places) + places)
+        group_B = torch.as_tensor(places // self.samples, device=next(student.parameters()).device)
+        return as_rollouts(documents, prompts, group_B), 0.0
 
 
 @settings
@@ -101,7 +131,7 @@ class SampledResponses(Sampler):
     temperature: NotNegative = 1.0
     top_p = None
     top_k = None
-    temperatures: Schedule | None = None
+    temperatures = None
     length = None
     length_of = "budget"
 

@@ -5,18 +5,21 @@ Legend: B rows, N response positions, M models.
 
 from collections.abc import Sequence
 from dataclasses import field
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from models.decode.sampling import token_logprobs
 from models.gpt import GPT
+from synth.dataset import Source
 from synth.oracle.next_token import ABSTAINED, POLICIES, Oracle
-from synth.ranges import OneOf, settings
+from synth.ranges import OneOf, Positive, Range, settings
 from synth.spec import Spec
+from train.evaluation.evaluator import PassConfig, sample_solutions
 from train.opd.log_probs import LogProbs, token_log_probs
-from train.opd.rollouts import Rollouts, positions
+from train.opd.rollouts import Rollouts, positions, votes
 from train.opd.teacher.teacher import (
     Frozen,
     ReadingTeacher,
@@ -87,7 +90,7 @@ class RouteByOps(Route, kind="ops"):
         if not self.bounds or sorted(set(self.bounds)) != list(self.bounds):
             raise ValueError(f"teacher.route.bounds={self.bounds}: accepted are rising numbers of operations")
 
-    def models(self, checkpoints: Sequence[GPT]) -> ScoringModel:
+    def models(self, checkpoints: Sequence[GPT], student: GPT, spec: Spec | None) -> ScoringModel:
         check_number(checkpoints, len(self.bounds) + 1, "ops")
         return ByOps(checkpoints, self.bounds)
 
@@ -96,9 +99,45 @@ class RouteByOps(Route, kind="ops"):
 class RouteToLikeliest(Route, kind="likeliest"):
     """Each response goes to the teacher that finds it likeliest."""
 
-    def models(self, checkpoints: Sequence[GPT]) -> ScoringModel:
+    def models(self, checkpoints: Sequence[GPT], student: GPT, spec: Spec | None) -> ScoringModel:
         check_number(checkpoints, max(2, len(checkpoints)), "likeliest")
         return MostLikely(*checkpoints)
+
+
+@settings
+class Selection(Route, kind="selected"):
+    """One teacher for the whole run, chosen before it by `samples` answers of each to `problems` training problems,
+    without labels: whose answers agree most with their majority (by=agreement), or are likeliest to the student
+    (by=student)."""
+
+    problems: Positive = 64  # of the training split, to choose by
+    samples: Annotated[int, Range(2)] = 4  # answers to each
+    by: Literal["agreement", "student"] = "agreement"  # of its answers, or their likelihood to the student
+    chooses = True
+
+    def models(self, checkpoints: Sequence[GPT], student: GPT, spec: Spec | None) -> ScoringModel:
+        check_number(checkpoints, max(2, len(checkpoints)), "selected")
+        if spec is None:
+            raise RuntimeError("teacher.route=selected: no data to choose by")
+        source = Source(spec, 0, "train", "teacher selection")
+        scores = [self._score(teacher, student, source) for teacher in checkpoints]
+        best = int(np.argmax(scores))
+        found = Frozen(checkpoints[best])
+        found.choice = {"by": self.by, "scores": scores, "chosen": best}
+        return found
+
+    @torch.no_grad()
+    def _score(self, teacher: GPT, student: GPT, source: Source) -> float:
+        """Mean share of a problem's answers that are its most frequent one, or mean log-probability of their tokens."""
+        drawn = sample_solutions(teacher, source, PassConfig(self.samples, self.problems), 0)
+        if self.by == "agreement":
+            return float(votes(drawn.verdicts.answer.reshape(-1, self.samples)).max(axis=1).mean() / self.samples)
+        device, total = student.embed.weight.device, 0.0
+        for row, n in enumerate(drawn.length):
+            prompt = drawn.documents.prompt_tokens(row)
+            text_T = torch.tensor(np.append(prompt, drawn.tokens_NR[row, :n]), device=device)
+            total += float(token_logprobs(student, text_T[None])[0, len(prompt) - 1 :].mean()) / len(drawn.length)
+        return total
 
 
 class ByOps(ScoringModel):
@@ -175,12 +214,12 @@ class ExternalTeacher(ReadingTeacher, kind="external"):
 
     @property
     def one_model(self) -> bool:
-        return self.route is None
+        return self.route is None or self.route.chooses
 
     def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> ScoringModel:
         if not checkpoints:
             raise ValueError("teacher=null: this method's teacher=external needs the path of a checkpoint")
         if self.route is not None:
-            return self.route.models(checkpoints)
+            return self.route.models(checkpoints, student, spec)
         check_number(checkpoints, 1, "null")
         return Frozen(*checkpoints)

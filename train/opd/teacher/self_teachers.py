@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.gpt import GPT
-from synth.ranges import Positive, settings
+from synth.ranges import BadSetting, Positive, Share, settings
 from synth.spec import Spec
 from train.opd.log_probs import LogProbs
 from train.opd.rollouts import Rollouts
@@ -124,7 +124,15 @@ class TrustRegionTeacher(SelfTeacher, kind="trust"):
 
 @settings
 class LiveTeacher(SelfTeacher, kind="live"):
-    """The student as it is now, without gradient."""
+    """The student as it is now, without gradient. trained: share of a loss of its own, at the prompt with the context,
+    in which the reader learns, too (pi-Distill, 2602.04942)."""
+
+    trained: Share = 0.0  # share of the loss in which the reader learns, too
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.trained and self.context == "none":
+            raise BadSetting(f"trained={self.trained}: without a context teacher and student are one; accepted: 0")
 
     def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> ScoringModel:
         return Live()

@@ -82,7 +82,10 @@ def gathered(sources: Sequence[LogProbs], which_N: Tensor, place_N: Tensor) -> L
 
 
 class ScoringModel:
-    """What scores the responses. models: its frozen checkpoints, none where it has no parameters of its own."""
+    """What scores the responses. models: its frozen checkpoints, none where it has no parameters of its own. choice:
+    how it was chosen among several, for the run folder."""
+
+    choice: Mapping[str, Any] | None = None
 
     def __init__(self, *models: GPT) -> None:
         self.models = [frozen(model) for model in models]
@@ -122,10 +125,12 @@ class Frozen(ScoringModel):
 
 
 class Route(Choice):
-    """Which of several teachers scores a response."""
+    """Which of several teachers scores a response. chooses: one for all of them, by problems of the data's world."""
+
+    chooses = False
 
     @abstractmethod
-    def models(self, checkpoints: Sequence[GPT]) -> ScoringModel:
+    def models(self, checkpoints: Sequence[GPT], student: GPT, spec: Spec | None) -> ScoringModel:
         """Raises ValueError when the number of checkpoints is not that of the route."""
 
 
@@ -134,7 +139,8 @@ class TeacherConfig(Choice):
     of `synth.contexts.context_tokens` such as success2+failure1; of several with / between them the first at hand.
     transform: what is made of its distribution. route: between several external teachers.
 
-    is_self: whether the student teaches itself. one_model: whether a single frozen model stands behind it.
+    is_self: whether the student teaches itself. one_model: whether a single frozen model stands behind it. trained: the
+    share of the loss in which it learns itself.
     """
 
     context = contrast = "none"
@@ -143,6 +149,7 @@ class TeacherConfig(Choice):
     route: Route | None = None
     is_self = False
     one_model = False
+    trained = 0.0
 
     @abstractmethod
     def scoring_model(self, student: GPT, checkpoints: Sequence[GPT], spec: Spec | None) -> ScoringModel | None:
@@ -187,6 +194,7 @@ class Teacher:
     ) -> None:
         self.config, self.model, self.old = config, model, old
         self.reference = None if reference is None else frozen(reference)
+        self.choice: Mapping[str, Any] | None = None  # of the model, among several
 
     def follow(self, student: GPT, step: int) -> None:
         """Called before every step."""

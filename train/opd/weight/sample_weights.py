@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from synth.contexts.context_tokens import written
-from synth.ranges import AboveZero, BadSetting, OneOf, settings
+from synth.ranges import AboveZero, BadSetting, OneOf, Positive, settings
 from train.config.schema import Choice
 from train.opd.log_probs import Signals
 from train.opd.rollouts import ORIGINS, Rollouts, agrees, group_mean, judged_right
@@ -97,6 +97,37 @@ class FirstPair(SampleWeight, kind="pair"):
         chosen_B = torch.zeros_like(group_B, dtype=torch.float32)
         for (group, right), row in first.items():
             chosen_B[row] = float((group, not right) in first)
+        return chosen_B
+
+
+@settings
+class OfOps(SampleWeight, kind="ops"):
+    """Only problems of `least` to `most` operations (null: no end): shortening by difficulty (LiteCoT, 2505.19716)."""
+
+    least: Positive = 1  # operations
+    most: Positive | None = None  # operations; null: no end
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        ops_B = torch.as_tensor(rollouts.problems.ops, device=rollouts.prompt_B.device)
+        return ((ops_B >= self.least) & (ops_B <= (self.most or ops_B.max()))).float()
+
+
+@settings
+class Likeliest(SampleWeight, kind="likeliest"):
+    """Of the responses to a prompt the one that the student finds likeliest, by the mean over its tokens: what it can
+    take in now (MIND, 2601.03717). least: the unlikeliest."""
+
+    least: bool = False  # the unlikeliest in its place
+    needs = frozenset({"log_q"})
+    needs_group = True
+
+    def __call__(self, rollouts: Rollouts, signals: Signals) -> Tensor:
+        order_B = signals.mean("log_q", rollouts).argsort(stable=True, descending=not self.least)
+        best: dict[int, int] = {}
+        for row, group in zip(order_B.tolist(), rollouts.group_B[order_B].tolist(), strict=True):
+            best.setdefault(group, row)
+        chosen_B = torch.zeros_like(rollouts.group_B, dtype=torch.float32)
+        chosen_B[list(best.values())] = 1.0
         return chosen_B
 
 

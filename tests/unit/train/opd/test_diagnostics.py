@@ -21,7 +21,7 @@ from train.opd.log_probs import Scored
 from train.opd.loss_terms import DistillationTerm, LossTerm, outcome_term, signal_shares, term_measures
 from train.opd.method import Method
 from train.opd.metrics import METRICS, definition, main
-from train.opd.outcome import GRPO
+from train.opd.outcome.outcome import GRPO
 from train.opd.teacher.external_and_oracle import NoTeacher
 from train.statistics import auroc
 

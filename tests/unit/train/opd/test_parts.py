@@ -17,7 +17,7 @@ from train.opd.divergence.kl_and_jsd import ForwardKL, ReverseKL
 from train.opd.divergence.sampled_kl import K2, PolicyGradient
 from train.opd.method import Method, Term
 from train.opd.objective import weigh
-from train.opd.outcome import GRPO, RLCSD, DrGRPO, OutcomeConfig, drgrpo_advantage, grpo_advantage
+from train.opd.outcome.outcome import GRPO, RLCSD, DrGRPO, OutcomeConfig, drgrpo_advantage, grpo_advantage
 from train.opd.regularizer import RegularizerConfig
 from train.opd.rollouts import Rollouts, join, positions, responses
 from train.opd.schedule import Schedule
@@ -185,7 +185,7 @@ def test_combinations_that_mean_nothing_are_refused(parts, message):
 @pytest.mark.parametrize(
     "part, settings, message",
     [
-        (Sampler, "buffer", "part=buffer is not known.*accepted: gold, student, teacher, cached, mix"),
+        (Sampler, "buffer", "part=buffer is not known.*accepted: gold, solutions, student, teacher, cached, mix"),
         (Sampler, {"kind": "gold", "samples": 2}, "part.samples=2: unknown setting"),
         (Sampler, {"kind": "mix", "share": 2.0}, "share=2.0"),
         (Sampler, {"kind": "student", "samples": 0}, "samples=0"),

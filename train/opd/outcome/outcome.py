@@ -11,7 +11,6 @@ Legend: B rows, N response positions of all rows.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated
 
@@ -19,30 +18,17 @@ import torch
 from torch import Tensor
 
 from synth.judge.checker import MALFORMED
-from synth.ranges import AboveZero, NotNegative, OneOf, Positive, Share, settings
+from synth.ranges import AboveZero, BadSetting, NotNegative, OneOf, Positive, Share, settings
 from train.config.schema import Choice
 from train.opd.divergence.sampled_kl import PPOClip
 from train.opd.log_probs import Scored, Signals
-from train.opd.rollouts import ORIGINS, Rollouts, agrees, group_mean, judged_right
+from train.opd.outcome.rewards import Reward
+from train.opd.rollouts import ORIGINS, Rollouts, group_mean, judged_right
 from train.opd.schedule import OpenShare, Schedule
-from train.opd.weight.weight import Normaliser, WeightConfig, coefficients
+from train.opd.weight.weight import NORMALISERS, Normaliser
 
-PRIVILEGED = ORIGINS.index("privileged")  # responses apart: in no group of an outcome
 EPSILON = 1e-6  # keeps the standard deviation of an all-equal group from dividing by zero
 LOG_RATIO = 1.0  # TRRD clamps log(q/p) to [-1, 1]
-
-
-def strict(rollouts: Rollouts) -> Tensor:
-    """1 where the checker finds every step and the answer right."""
-    return torch.as_tensor(rollouts.verdicts.right, device=rollouts.prompt_B.device).float()
-
-
-def answer(rollouts: Rollouts) -> Tensor:
-    """1 where the final answer is right, however it was reached."""
-    return torch.as_tensor(rollouts.verdicts.answer_right, device=rollouts.prompt_B.device).float()
-
-
-REWARDS: dict[str, Callable[[Rollouts], Tensor]] = {"strict": strict, "answer": answer, "majority": agrees}
 
 
 def drgrpo_advantage(reward_B: Tensor, group_B: Tensor) -> Tensor:
@@ -145,6 +131,7 @@ class OutcomeConfig(Choice):
 
     schedule: Schedule | None = None
     modulate: Modulation | None = None
+    reward: Reward | None = None
     needs: frozenset[str] = frozenset()
 
 
@@ -157,14 +144,15 @@ class NoOutcome(OutcomeConfig, kind="none"):
 class GroupOutcome(PPOClip, OutcomeConfig):
     """A policy gradient with advantages relative to the group.
 
-    combiner: add | convex | mask | route | rewarded. reward: strict | answer | majority, null: what the method judges
-    by. weight: in the loss, times the schedule. modulate: trrd | rlsd. normaliser: token | sequence | constant.
+    combiner: add | convex | mask | route | rewarded. reward: strict | answer | majority | discriminator, null: what the
+    method judges by. weight: in the loss, times the schedule. modulate: trrd | rlsd. normaliser: token | sequence |
+    constant.
     guest_shape: c of f(q) = q / (q + c), which stands for the ratio in responses that the student did not write (LUFFY,
     2504.14945; 0: q itself); null: their ratio as any other.
     """
 
     combiner: Annotated[str, OneOf(*COMBINERS)] = "add"
-    reward: Annotated[str, OneOf(*REWARDS)] | None = None
+    reward: Reward | None = None
     weight: AboveZero = 1.0
     schedule: Schedule | None = None
     modulate: Modulation | None = None
@@ -175,6 +163,11 @@ class GroupOutcome(PPOClip, OutcomeConfig):
         super().__post_init__()
         if self.combiner == "convex" and not self.weight < 1.0:
             raise ValueError(f"outcome.weight={self.weight}: accepted are numbers strictly between 0 and 1")
+        if self.reward is not None and self.reward.learned:
+            if self.combiner not in ("add", "convex"):
+                raise BadSetting(f"combiner={self.combiner}: a learned reward is no 0 or 1; accepted: add, convex")
+            if self.guest_shape is not None:
+                raise BadSetting(f"guest_shape={self.guest_shape}: the judge knows the guests; accepted: null")
 
     @abstractmethod
     def advantages(self, reward_B: Tensor, group_B: Tensor) -> Tensor:
@@ -182,14 +175,29 @@ class GroupOutcome(PPOClip, OutcomeConfig):
 
     def positions(self, rollouts: Rollouts, max_new: int, signals: Signals | None) -> tuple[Tensor, Tensor]:
         """What every position counts, and its advantage: float[B, R] each, for a whole batch."""
-        apart_B = rollouts.origin_B == PRIVILEGED
-        count_BR = coefficients(rollouts, WeightConfig(normaliser=self.normaliser), max_new, None, ~apart_B[:, None])
-        advantage_B = self.advantages(self.rewards(rollouts), 2 * rollouts.group_B + apart_B)
+        count_BR = self.normalised(rollouts.trainable_BR, rollouts, max_new)
+        advantage_B = self.advantages(self.rewards(rollouts), self.groups(rollouts))
         return count_BR, advantage_B[:, None].expand(count_BR.shape)
 
+    def apart(self, rollouts: Rollouts) -> Tensor:
+        """bool[B]: rows in no group, from which the outcome learns nothing."""
+        names = Reward.apart if self.reward is None else self.reward.apart
+        return torch.isin(rollouts.origin_B, rollouts.origin_B.new_tensor([ORIGINS.index(name) for name in names]))
+
+    def groups(self, rollouts: Rollouts) -> Tensor:
+        """int64[B]: the group of each row; those apart are in others."""
+        return 2 * rollouts.group_B + self.apart(rollouts)
+
+    def normalised(self, among_BR: Tensor, rollouts: Rollouts, max_new: int) -> Tensor:
+        """The normaliser at these positions of the rows that are not apart, which are all the rows it knows of."""
+        among_BR, apart_B = among_BR.to(rollouts.behaviour_BR.dtype), self.apart(rollouts)
+        own_BR, count_BR = among_BR[~apart_B], torch.zeros_like(among_BR)
+        count_BR[~apart_B] = own_BR * NORMALISERS[self.normaliser](own_BR, max_new)
+        return count_BR
+
     def rewards(self, rollouts: Rollouts) -> Tensor:
-        """The reward of every response: float[B], 0 or 1."""
-        reward = judged_right if self.reward is None else REWARDS[self.reward]
+        """The reward of every response: float[B], 0 or 1 unless it is learned."""
+        reward = judged_right if self.reward is None else self.reward
         return reward(rollouts).to(rollouts.behaviour_BR.dtype)
 
     def factors(self, rollouts: Rollouts) -> Factors:
@@ -257,7 +265,7 @@ class ProcessGRPO(GRPO, kind="grpo_process"):
         reward_BS = torch.cat([(kind_BS < MALFORMED).to(count_BR.dtype), self.rewards(rollouts)[:, None]], dim=1)
         counts_BS = torch.cat([kind_BS >= 0, torch.ones_like(last_B1, dtype=torch.bool)], dim=1)
         row_M, step_M = counts_BS.nonzero(as_tuple=True)
-        scaled_M = self.advantages(reward_BS[row_M, step_M], rollouts.group_B[row_M])
+        scaled_M = self.advantages(reward_BS[row_M, step_M], self.groups(rollouts)[row_M])
         before_BR = torch.zeros_like(count_BR).index_put((row_M, stop_BS[row_M, step_M]), scaled_M, accumulate=True)
         return count_BR, before_BR.flip(1).cumsum(1).flip(1)
 
@@ -275,6 +283,7 @@ class RLCSD(GRPO, kind="rlcsd"):
     bound: AboveZero = 2.0  # of that move
     delta: NotNegative = 0.02  # smaller moves count nothing
     eta: AboveZero = 1.0  # weight of the tokens that are moved
+    normaliser: Normaliser = "token"  # what the sums over either kind of token are divided by
     needs = frozenset({"log_p", "log_p_contrast"})
 
     def positions(self, rollouts: Rollouts, max_new: int, signals: Signals | None) -> tuple[Tensor, Tensor]:
@@ -287,6 +296,6 @@ class RLCSD(GRPO, kind="rlcsd"):
         chosen_BR = counted_BR & (moved_BR.abs() > self.delta)
         sign_BR = advantage_BR.sign()
         shaped_BR = sign_BR * (sign_BR * (advantage_BR + moved_BR)).clamp(min=0.0)
-        masks = ((counted_BR & ~chosen_BR).to(count_BR.dtype), chosen_BR.to(count_BR.dtype))
-        rest_BR, own_BR = (mask_BR / mask_BR.sum().clamp(min=1.0) for mask_BR in masks)
+        masks = (counted_BR & ~chosen_BR, chosen_BR)
+        rest_BR, own_BR = (self.normalised(mask_BR, rollouts, max_new) for mask_BR in masks)
         return rest_BR + self.eta * own_BR, torch.where(chosen_BR, shaped_BR, advantage_BR)
