@@ -146,8 +146,8 @@ class Objective:
         rollouts = replace(rollouts, first=batch * self.prompts.count)
         totals, context = StepTotals(), self.method.teacher.context
         for judge in self.judges:
-            rollouts, *judged = judge(model, rollouts)
-            totals.add_judge(*judged, counts=self.group.is_main)  # every process has trained the same judge
+            rollouts, loss, tokens, spent, shares = judge(model, rollouts)
+            totals.add_judge(loss, tokens, spent, shares, counts=self.group.is_main)  # every process trained the same
         if context != "none":
             rollouts = add_contexts(rollouts, context, self.prompts, batch, self.teacher.context_limit(model))
         answer = ANSWER if self.prompts.tokens.name == PHRASE else None

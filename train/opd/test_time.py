@@ -97,7 +97,7 @@ def solved(teacher: GPT, source: Source, count: int) -> Pool:
     rows = np.flatnonzero(found.finished)
     if not len(rows):
         raise ValueError(f"demonstrations: the teacher ended none of pool={count} solutions; accepted: 0")
-    prompts = (found.documents.prompt_tokens(row) for row in rows)
+    prompts = (found.documents.prompt_tokens(int(row)) for row in rows)
     responses = (found.tokens_NR[row, : found.length[row]] for row in rows)
     tokens = [np.concatenate(both).astype(np.int32) for both in zip(prompts, responses, strict=True)]
     return Pool(found.documents.problems.take(rows), tokens)

@@ -62,7 +62,8 @@ class Adaptive(OwnResponses, kind="adaptive"):
         if "threshold" not in memory:
             memory["threshold"] = (0.0, held_out_loss(student, prompts))
         elif step % self.every == 0:
-            memory["threshold"] = self.risen(*memory["threshold"], held_out_loss(student, prompts))
+            threshold, before = memory["threshold"]
+            memory["threshold"] = self.risen(threshold, before, held_out_loss(student, prompts))
         u, threshold = prompts.chance("adaptive", step), memory["threshold"][0]
         chosen = self.choice(u, threshold, step + 1, kept >= self.capacity)
         again = int(prompts.chance("replay", step) * kept)
