@@ -20,7 +20,7 @@ def test_a_cascade_costs_what_it_asks_of_the_teacher(tmp_path):
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "run" / "summary.json").read_text())["strategies"]
     found = {row["strategy"]: row for row in rows}
-    assert list(found) == ["student, greedy", "teacher, greedy", "vote 2", "cascade 2"]
+    assert list(found) == ["teacher, greedy", "student, greedy", "vote 2", "cascade 2"]
     assert found["student, greedy"]["flops"] < found["vote 2"]["flops"] <= found["cascade 2"]["flops"]
     most = found["vote 2"]["flops"] + found["teacher, greedy"]["flops"]
     assert found["cascade 2"]["flops"] <= most and "cascade 2" in done.stdout

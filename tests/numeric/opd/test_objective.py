@@ -25,6 +25,7 @@ from train.opd.divergence.sampled_kl import PolicyGradient
 from train.opd.method import Method
 from train.opd.objective import Objective
 from train.opd.outcome.outcome import GRPO, DrGRPO
+from train.opd.outcome.rewards import Answer
 from train.opd.regularizer import RegularizerConfig
 from train.opd.rollouts import ORIGINS, Prompts, Rollouts
 from train.opd.source.mixed_samplers import StudentOrGold
@@ -50,7 +51,7 @@ METHODS = {
                           divergence=PolicyGradient(adv_clip=1.0)),
     "regularized": Method("reg", GOLD, divergence=ForwardKL(), teacher=ExternalTeacher(),
                           regularizer=RegularizerConfig(ref_kl=0.1, gold_nll=0.2, entropy=0.05)),
-    "grpo": Method("grpo", replace(STUDENT, samples=4), outcome=GRPO(reward="answer", weight=0.5)),
+    "grpo": Method("grpo", replace(STUDENT, samples=4), outcome=GRPO(reward=Answer(), weight=0.5)),
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from train.opd.log_probs import Scored, Signals
 from train.opd.method import Method
 from train.opd.objective import weigh
 from train.opd.outcome.outcome import GRPO, RLSD, TRRD, DrGRPO
+from train.opd.outcome.rewards import Answer
 from train.opd.regularizer import RegularizerConfig
 from train.opd.rollouts import Prompts, Rollouts
 from train.opd.schedule import Schedule
@@ -164,7 +165,7 @@ def test_what_counts_as_right_is_the_answer_or_every_step(source, prompts):
     verdicts = rollouts.verdicts._replace(answer_right=~rollouts.verdicts.right)
     strict, answer = (replace(rollouts, verdicts=verdicts, judge=judge) for judge in ("strict", "answer"))
     assert Right()(strict, Signals({}, 0)).tolist() == (1.0 - Right()(answer, Signals({}, 0))).tolist()
-    assert GRPO().rewards(answer).tolist() == GRPO(reward="answer").rewards(strict).tolist()
+    assert GRPO().rewards(answer).tolist() == GRPO(reward=Answer()).rewards(strict).tolist()
     m = Method("x", FOUR, NoTeacher(), NoDivergence(), outcome=GRPO())
     assert m.judge == objective(m, prompts, model(source, 0)).prompts.judge == "answer"
 
