@@ -254,7 +254,7 @@ def test_every_setting_of_every_recipe_is_accepted_by_its_stage(recipe, scale, c
 
 
 # Recipes whose arms differ in more: student, teacher, the budget of a response, how many solutions there are.
-OTHER_QUESTIONS = ("capability", "premise", "collapse_search", "regime", "paper")
+OTHER_QUESTIONS = ("capability", "premise", "collapse", "collapse_search", "regime", "paper")
 OWN = ("method", "teacher", "prompts", "optim.lr", "optim.muon.lr", "skill.stop")  # of an arm; all else is shared
 
 

@@ -136,8 +136,8 @@ def test_the_report_shows_a_collapse_only_where_there_is_one(tmp_path, monkeypat
     assert "25.0% [16.0, 36.8], n = 64" in page
 
 
-def test_every_arm_of_the_recipe_is_a_method_that_the_command_accepts():
-    recipe = load("recipe", RecipeConfig, ["recipe=collapse"])
+def test_every_cure_is_a_method_at_the_same_compute_rate_budget_and_problems():
+    recipe = load("recipe", RecipeConfig, ["recipe=collapse_defect"])
     arms = [stage for stage in stages_of(recipe) if stage.entry == "train.opd.run"]
     folders = {stage.name: f"runs/x/{stage.name}-00000000" for stage in stages_of(recipe)}
     configs = {stage.name: load("opd", OpdConfig, stage.argv(folders, 0)) for stage in arms}
