@@ -27,14 +27,14 @@ from train.tables import NONE, Table, format_interval, plural
 
 # row of the figure -> metric of the log, and the ends of its axis where they are known
 ROWS = {
-    "rollouts right": ("accuracy_strict", (0.0, 1.0)),
+    "answers right": ("accuracy_answer", (0.0, 1.0)),
     "TruncRate": ("truncation", (0.0, 1.0)),
     "ending in a loop": ("repetition", (0.0, 1.0)),
     "teacher advantage": ("advantage", None),
 }
 WIDTH = 5  # logged steps that a line is a mean of
 PER_BAND = 7  # arms side by side
-ENDS = ("accuracy_strict", "length_mean", "truncation", "repetition")  # whose last ten logged steps the table has
+ENDS = ("accuracy_answer", "length_mean", "truncation", "repetition")  # whose last ten logged steps the table has
 
 QUIET = 0.1  # TruncRate
 START, SMOOTH = 5, 3  # logged steps
@@ -42,8 +42,9 @@ UP, DOWN, AWAY = 1, -1, 0
 WAYS = {"up": UP, "down": DOWN, "away": AWAY}
 _FILE = yaml.safe_load(Path(__file__).with_name("collapse_signs.yaml").read_text("utf-8"))
 SIGNS = {name: (sign["metric"], WAYS[sign["direction"]]) for name, sign in _FILE.items()}  # name -> metric, way
-# metric -> which way it goes in the published phenomenon (2604.08527): the loss improves while the text falls apart
-SIGNATURE = {"truncation": UP, "repetition": UP, "length_mean": UP, "accuracy_strict": DOWN, "advantage": UP}
+# metric -> which way it goes in the published phenomenon (2604.08527): the loss improves while the text falls apart.
+# Right answers, as published: on problems beyond training no solution is right from its first step to its last.
+SIGNATURE = {"truncation": UP, "repetition": UP, "length_mean": UP, "accuracy_answer": DOWN, "advantage": UP}
 
 
 def sampled(experiments: list[Experiment]) -> dict[str, list[Run]]:
@@ -155,7 +156,7 @@ def arms_table(experiments: list[Experiment]) -> Table:
         flops = np.mean([run.total("flops") for run in runs])
         row = [label(experiments, name), greedy(runs), f"{right:.0%}", f"{length:.0f}", f"{cut:.0%}", f"{loops:.0%}"]
         rows.append([*row, when, f"{flops:.2g}", str(len(runs))])
-    head = ["arm", "greedy, fully correct [95%]", "rollouts right", "tokens", "TruncRate", "in a loop"]
+    head = ["arm", "greedy, fully correct [95%]", "answers right", "tokens", "TruncRate", "in a loop"]
     return Table([*head, "onset, by seed", "FLOPs", "seeds"], rows)
 
 

@@ -41,14 +41,14 @@ def collapsing(folder, name="plain", at=40, advantage=0.2, **more):
         truncation=step_up(at),
         repetition=step_up(at),
         length_mean=step_up(at, 20, 128),
-        accuracy_strict=step_up(at, 0.5, 0.0),
+        accuracy_answer=step_up(at, 0.5, 0.0),
         advantage=step_up(at, -0.5, -0.5 + advantage),
         **more,
     )
 
 
 def healthy(folder, name, **more):
-    base = {"truncation": 0.0, "repetition": 0.0, "length_mean": 20.0, "accuracy_strict": 0.5, "advantage": -0.5}
+    base = {"truncation": 0.0, "repetition": 0.0, "length_mean": 20.0, "accuracy_answer": 0.5, "advantage": -0.5}
     return made(folder, name, **{k: [v] * STEPS for k, v in base.items()} | more)
 
 
