@@ -25,8 +25,9 @@ from train.config.compose import CONFIGS
 from train.config.schema import build
 from train.report.estimates import or_none
 from train.report.verdicts import FEWEST, OF_RUNS, measure, word_of
+from train.runs.choices import load_best
 from train.runs.expectation import COMPARING, Expectation, Result
-from train.runs.results import PLANS, Experiment, load, plan_of
+from train.runs.results import PLANS, Experiment, plan_of
 from train.statistics import Estimate
 from train.tables import Table, format_interval, plural
 
@@ -108,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         claims = read(text := FILE.read_text(encoding="utf-8"))
         for folder in sorted(folders):
             with naming(folder):
-                experiments = load([folder])
+                experiments = load_best([folder])
                 claims = [(title, claim.judged(experiments)) for title, claim in claims]
     except (ValueError, TypeError) as error:
         fail(str(error))

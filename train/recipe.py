@@ -35,6 +35,7 @@ from train.recipes.grid import check_lists, copies, expand_after, select_items, 
 from train.recipes.plan import PlanFile
 from train.recipes.runner import Runner, code_digest, visible_gpus
 from train.recipes.stage import Resources, Stage, StageFailed, check_graph
+from train.runs.choices import name_without
 from train.runs.expectation import Expectation
 from train.runs.results import flat
 
@@ -59,12 +60,11 @@ class StageConfig:
 @dataclass(frozen=True)
 class MapConfig:
     """A map of regimes (`train.report.studies.regime_map`): its rows and columns are lists of the recipe; `family`: the
-    arms that are compared with all others in a cell; `choose`: lists of which every arm takes the best item."""
+    arms that are compared with all others in a cell."""
 
     rows: str = REQUIRED  # list of the recipe
     columns: str = REQUIRED  # list of the recipe
     family: list[str] = field(default_factory=list)
-    choose: list[str] = field(default_factory=list)
 
 
 @settings
@@ -72,8 +72,9 @@ class RecipeFile:
     """The content of configs/recipe/NAME.yaml.
 
     lists: what stages are copied over. seeds: how many. controls: stages that every arm is compared with; the report
-    then ranks the arms (`train.report.studies.arm_ranking`). map: what the report draws a map of. keep_going: the other
-    stages run on when one fails.
+    then ranks the arms (`train.report.studies.arm_ranking`). choose: lists of which every arm takes the best item; it
+    then goes by its name without it (`train.runs.choices`). map: what the report draws a map of. keep_going: the
+    other stages run on when one fails.
     """
 
     name: str = REQUIRED  # of the recipe and its folder
@@ -84,6 +85,7 @@ class RecipeFile:
     lists: dict[str, list[Any]] = field(default_factory=dict)
     seeds: Positive = 1
     controls: list[str] = field(default_factory=list)
+    choose: list[str] = field(default_factory=list)
     map: MapConfig | None = None
     keep_going: bool = False
 
@@ -147,17 +149,21 @@ class RecipeConfig:
             raise ValueError(f"gpus={self.gpus}: has no effect with launcher={self.launcher}; accepted: gpus=0")
         check_lists(self.recipe.lists, self.recipe.overs)
         select_items(self.recipe.lists, self.only)
-        names = [stage.name for stage in stages_of(self)]
+        stages = stages_of(self)
+        names = [stage.name for stage in stages]
         named = [(f"recipe.controls={stage}", stage) for stage in self.recipe.controls]
         named += [(f"start.{stage}", stage) for stage in self.start]
         for one in self.recipe.expect:
             named += [(f"recipe.expect stage={stage}", stage) for stage in (one.stage, one.against) if stage]
+        lists = [("recipe.choose", name) for name in self.recipe.choose]
         if self.recipe.map:
-            for name in (self.recipe.map.rows, self.recipe.map.columns, *self.recipe.map.choose):
-                if name not in self.recipe.lists:
-                    raise ValueError(f"recipe.map: {name} is no list; accepted: {', '.join(self.recipe.lists)}")
+            lists += [("recipe.map", name) for name in (self.recipe.map.rows, self.recipe.map.columns)]
+        for setting, name in lists:
+            if name not in self.recipe.lists:
+                raise ValueError(f"{setting}: {name} is no list; accepted: {', '.join(self.recipe.lists)}")
+        chosen = [name_without(stage.name, stage.items, self.recipe.choose) for stage in stages]
         for setting, stage in named:
-            if stage not in names:
+            if stage not in [*names, *chosen]:
                 raise ValueError(f"{setting}: is no stage; accepted: {', '.join(names)}")
 
     @staticmethod
@@ -246,6 +252,7 @@ def plan_of(config: RecipeConfig, seed: int, given: Mapping[str, tuple[Path, Pat
     """The plan of one seed; given: the path of each checkpoint that stands for a stage, as given and as it is."""
     facts = {"recipe": config.recipe.name, "scale": config.scale.name, "claims": config.scale.claims}
     facts |= {"title": config.recipe.title, "about": config.recipe.about, "controls": config.recipe.controls}
+    facts |= {"choose": config.recipe.choose} if config.recipe.choose else {}
     facts |= {"map": asdict(config.recipe.map)} if config.recipe.map else {}
     facts |= {"expect": [asdict(expectation) for expectation in config.recipe.expect], "seed": seed}
     plan = PlanFile(config.folder / f"plan-seed{seed}.json", facts, stages_of(config))

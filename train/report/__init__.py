@@ -18,8 +18,9 @@ from train.report.estimates import Missing, NotApplicable, solution_accuracy
 from train.report.figures import accuracy, probe_map, training
 from train.report.studies import arm_ranking, collapse, correction_data, regime_map
 from train.report.verdicts import Verdict, judge
+from train.runs.choices import load_best
 from train.runs.expectation import expectations
-from train.runs.results import Experiment, described, load, plan_of
+from train.runs.results import Experiment, described, plan_of
 from train.tables import format_interval
 
 FigureMaker = Callable[[list[Experiment]], plotting.CaptionedFigure]
@@ -56,7 +57,7 @@ def build(paths: list[Path], out: Path | None = None) -> Path:
     `out` is the folder itself where only one is given. Raises ValueError for paths that hold no runs."""
     if out is None and len(paths) > 1:
         raise ValueError(f"{len(paths)} runs are given and no place for their report; accepted: --out FOLDER")
-    experiments, out = load(paths), out or paths[0]
+    experiments, out = load_best(paths), out or paths[0]
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is not a folder; accepted: a folder, new or old")
     out.mkdir(parents=True, exist_ok=True)
@@ -81,13 +82,13 @@ def build(paths: list[Path], out: Path | None = None) -> Path:
 
 def judged(folder: Path) -> list[Verdict]:
     """The verdicts on a recipe's expectations, for the terminal."""
-    experiments = load([folder])
+    experiments = load_best([folder])
     return [judge(experiments, expectation) for expectation in expectations(plan_of(experiments))]
 
 
 def outcome(folder: Path) -> str:
     """What came out of a recipe, in one line: the accuracy of up to eight of its models, on how many problems."""
-    experiments = load([folder])
+    experiments = load_best([folder])
     try:
         found = {stage: solution_accuracy(experiments, stage).pooled for stage in accuracy.evaluated(experiments)}
     except Missing:

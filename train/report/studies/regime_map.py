@@ -2,9 +2,9 @@
 
 A cell is an item of the list `rows` with one of `columns` (say: student and number of gold documents). Its arms are the
 distillations with these items; those that are not over `columns` (they need no gold) stand in every cell of their row,
-and alone in the column "none". Each arm takes the item of the lists in `choose` (say: learning rates) whose runs
-solved most validation problems. The best arm of the family and the best of the others are found on every second
-problem of the evaluation and compared on those between, so that the best of many is not best by luck.
+and alone in the column "none". What each arm has chosen among, say learning rates: `train.runs.choices`. The best arm
+of the family and the best of the others are found on every second problem of the evaluation and compared on those
+between, so that the best of many is not best by luck.
 """
 
 from collections import defaultdict
@@ -86,20 +86,16 @@ def cells(experiments: list[Experiment]) -> dict[tuple[str, str], Cell]:
 def _arms_by_place(
     experiments: list[Experiment], plan: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> dict[tuple[str, str], list[Arm]]:
-    """(row, column) -> its arms, each at the best of what `choose` offers."""
-    stages: dict[tuple[str, str, str], list[tuple[str, str]]] = defaultdict(list)
+    """(row, column) -> its arms."""
+    found: dict[tuple[str, str], list[Arm]] = defaultdict(list)
     for stage in plan["stages"]:
         items = {name: str(item) for name, item in (stage.get("items") or {}).items()}
-        if wanted["rows"] in items and any(_judged(e, stage["name"]) for e in experiments):
+        evaluations = {i: run for i, e in enumerate(experiments) if (run := _judged(e, stage["name"]))}
+        if wanted["rows"] in items and evaluations:
+            base = stage["name"].removesuffix("-" + "-".join(items.values()))
             row, column = items.pop(wanted["rows"]), items.pop(wanted["columns"], NOWHERE)
-            chosen = ", ".join(items.pop(name) for name in wanted["choose"] if name in items)
-            base = stage["name"].removesuffix("-" + "-".join(map(str, stage["items"].values())))
-            stages[row, column, "-".join(items.values()) or base].append((stage["name"], chosen))
-    found: dict[tuple[str, str], list[Arm]] = defaultdict(list)
-    for (row, column, name), offered in stages.items():
-        stage, chosen = max(offered, key=lambda one: _validation(experiments, one[0]))
-        evaluations = {i: run for i, e in enumerate(experiments) if (run := _judged(e, stage))}
-        found[row, column].append(Arm(stage, name, chosen, evaluations, _epochs(experiments, stage)))
+            name, epochs = "-".join(items.values()) or base, _epochs(experiments, stage["name"])
+            found[row, column].append(Arm(stage["name"], name, stage.get("chosen", ""), evaluations, epochs))
     return found
 
 
@@ -107,12 +103,6 @@ def _judged(experiment: Experiment, stage: str) -> Run | None:
     """The evaluation of the distillation that is this stage."""
     run = experiment.runs.get(stage)
     return experiment.evaluation_of(stage) if run is not None and run.kind == "distillation" else None
-
-
-def _validation(experiments: list[Experiment], stage: str) -> float:
-    """Share of validation problems that the stage's runs solved at their best evaluation, mean over seeds."""
-    best = [max(run.curve("eval_full")[1], default=0.0) for e in experiments if (run := e.runs.get(stage))]
-    return float(np.mean(best)) if best else 0.0
 
 
 def _epochs(experiments: list[Experiment], stage: str) -> float | None:
