@@ -1,4 +1,4 @@
-"""The recipe `collapse` at the scale `smoke`, cut down to some of its arms: the path, not the phenomenon."""
+"""The recipe `collapse_defect` at the scale `smoke`, cut down to some of its arms: the path, not the phenomenon."""
 
 import json
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.timeout(900)
 
 def test_the_collapse_recipe_runs_in_parts_and_says_so(command, tmp_path):
     words = [
-        "recipe=collapse",
+        "recipe=collapse_defect",
         "scale=smoke",
         "arms=[plain,both]",
         "probed=[plain]",
@@ -20,9 +20,9 @@ def test_the_collapse_recipe_runs_in_parts_and_says_so(command, tmp_path):
     ]
     done = command("train.recipe", *words, timeout=800)
     assert done.returncode == 0, done.stderr
-    folder = tmp_path / "collapse-smoke"
+    folder = tmp_path / "collapse_defect-smoke"
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "recipe collapse, scale smoke" in page
+    assert "recipe collapse_defect, scale smoke" in page
     arms = {path.parent.name.rpartition("-")[0]: path.parent for path in folder.glob("arm-*/summary.json")}
     assert set(arms) == {"arm-plain", "arm-both"}
     rows = [json.loads(line) for line in (arms["arm-both"] / "metrics.jsonl").read_text().splitlines()]
@@ -38,5 +38,5 @@ def test_the_collapse_recipe_runs_in_parts_and_says_so(command, tmp_path):
 
 
 def test_an_arm_that_is_none_is_refused(command):
-    done = command("train.recipe", "recipe=collapse", "arms=[cure]")
+    done = command("train.recipe", "recipe=collapse_defect", "arms=[cure]")
     assert done.returncode == 2 and "cure" in done.stderr and len(done.stderr.strip().splitlines()) == 1
