@@ -41,9 +41,10 @@ help:
 env: $(STAMP)
 
 # Kernels are compiled once, here, so that the first problem a person asks for comes at once: the generator in one process,
-# the oracle, the checker and the decoding step, which start from problems drawn without compilation, in another.
+# the oracle, the checker, the decoding step and the training step, which start from problems drawn without compilation, in another.
 DECODE := import torch; from models import GPT, GPTConfig; from models.decode.sampling import sample; torch.set_num_threads(1); \
-	sample(GPT(GPTConfig(8, 1, 1, 4, 8)), [[1]], 4, temperature=0, eos=0, pad=0)
+	model = GPT(GPTConfig(8, 1, 1, 4, 8, mlp="relu2")); sample(model, [[1]], 4, temperature=0, eos=0, pad=0); \
+	model(torch.ones(1, 2, dtype=int)).sum().backward()
 
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 found; give one: make PYTHON=/path/to/python" >&2; exit 2; }

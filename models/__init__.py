@@ -7,8 +7,12 @@ from synth.entry import quiet_start
 
 quiet_start()
 
+from models import gpt
 from models.decode.cache import KVCache
 from models.flops import flops_per_token, n_params
+from models.fused.forward import hidden
 from models.gpt import GPT, GPTConfig
+
+gpt.shortcut = hidden
 
 __all__ = ["GPT", "GPTConfig", "KVCache", "flops_per_token", "n_params"]

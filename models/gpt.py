@@ -9,7 +9,7 @@ Legend: B batch, T tokens, C channels (n_embd), H heads, D channels of one head,
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import NoReturn, Protocol, cast
 
@@ -25,6 +25,8 @@ NORMS = ("rmsnorm", "layernorm")
 ACTIVATIONS = {"gelu": F.gelu, "swiglu": swiglu, "relu2": relu2}
 MLPS = tuple(ACTIVATIONS)
 NORM_EPS = 1e-5
+# What takes a pass without a cache in the modules' place, where it can (`models.fused.forward.hidden`; set by `models`)
+shortcut: "Callable[[GPT, Tensor, Tensor | None, Tensor | None], Tensor | None] | None" = None
 
 
 @dataclass(frozen=True)
@@ -247,11 +249,13 @@ def _select(x_BTC: Tensor, at_N: Tensor | None) -> Tensor:
 
 def has_hooks(*modules: nn.Module) -> bool:
     """Whether these modules, or modules inside them, have forward or backward hooks, or global hooks are on."""
-    return bool(_has_any_global_hook()) or any(
-        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
-        for module in modules
-        for m in module.modules()
-    )
+    return bool(_has_any_global_hook()) or any(hooks_of(m) for module in modules for m in module.modules())
+
+
+def hooks_of(module: nn.Module) -> bool:
+    """Whether this module itself has hooks."""
+    m = module
+    return bool(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks)
 
 
 class GPT(nn.Module):
@@ -289,6 +293,10 @@ class GPT(nn.Module):
         n_tokens = tokens_BT.shape[1]
         if n_tokens > self.config.context:
             raise ValueError(f"context={self.config.context}: too short for {n_tokens} tokens")
+        if cache is None and shortcut is not None:
+            found = shortcut(self, tokens_BT, segments_BT, at_N)
+            if found is not None:
+                return found
         packing, positions = None, slice(n_tokens)
         if segments_BT is not None:
             packing = Packing(segments_BT, self.config.head_dim)

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from models.decode import cpu_kernels as kernels
 from models.decode.cache import KVCache
-from models.gpt import ACTIVATIONS, GPT, MLP, NORM_EPS, Attention, Block, Conv, Embed, Linear, RMSNorm, has_hooks
+from models.gpt import ACTIVATIONS, GPT, MLP, NORM_EPS, Attention, Block, Conv, Embed, Linear, RMSNorm, hooks_of
 
 # The modules that are implemented below; any other (LoRA's, say) goes through the model.
 IMPLEMENTED = (GPT, Embed, Block, Attention, MLP, Conv, RMSNorm, nn.LayerNorm, Linear, nn.ModuleList)
@@ -29,26 +30,36 @@ NONE_2 = np.empty((0, 0), np.float32)
 
 
 def is_supported(model: GPT, cache: KVCache) -> bool:
-    """Whether `CPUStep` computes what the model does: float32 on one CPU thread, no gradients, no hooks, and no module
-    but those implemented here."""
+    """Whether `CPUStep` computes what the model does: without gradients, and `is_implemented`."""
+    return cache.kv_L2RHKD.dtype == torch.float32 and not torch.is_grad_enabled() and is_implemented(model)
+
+
+def is_implemented(model: GPT) -> bool:
+    """Whether compiled loops may take the modules' place: float32 on one CPU thread, no hooks, and no module but those
+    implemented here and in `models.fused`."""
     return (
         kernels.COMPILED
-        and model.embed.weight.device.type == "cpu"
-        and cache.kv_L2RHKD.dtype == torch.float32
-        and all(parameter.dtype == torch.float32 for parameter in model.parameters())
-        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
         and torch.get_num_threads() == 1
-        and not torch.is_grad_enabled()
-        and not has_hooks(model)
-        and all(map(_is_implemented, model.modules()))
+        and not torch.is_autocast_enabled("cpu")
+        and all(map(_is_known, model.modules()))
+        and not _has_any_global_hook()
         and [block.attn.layer for block in model.blocks] == list(range(model.config.n_layer))
     )
 
 
-def _is_implemented(module: nn.Module) -> bool:
+def _is_plain(parameter: Tensor) -> bool:
+    """A float32 tensor in the memory of the CPU, and no shard of one."""
+    plain = type(parameter) in (nn.Parameter, Tensor) and parameter.is_contiguous()
+    return plain and parameter.dtype == torch.float32 and parameter.device.type == "cpu"
+
+
+def _is_known(module: nn.Module) -> bool:
     if isinstance(module, nn.LayerNorm) and (module.eps != NORM_EPS or module.weight is None):
         return False
-    return type(module) in IMPLEMENTED and not {"forward", "hidden"} & vars(module).keys()
+    own = vars(module)
+    known = type(module) in IMPLEMENTED and "forward" not in own and "hidden" not in own and not hooks_of(module)
+    return known and all(p is None or _is_plain(p) for p in own["_parameters"].values())
 
 
 class CPUStep:

@@ -12,6 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models import gpt
+from models.decode import cpu_kernels
+from models.fused import forward
 from models.gpt import GPT, GPTConfig
 from synth.dataset import Source
 from synth.spec import Spec
@@ -64,7 +67,10 @@ def curve(folder: Path, optim: str) -> dict:
 
 @pytest.fixture(scope="module", params=["muon", "adamw"])
 def curves(request, tmp_path_factory):
-    found = curve(tmp_path_factory.mktemp("golden") / request.param, request.param)
+    """The curve by the modules, as it was made."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpt, "shortcut", None)
+        found = curve(tmp_path_factory.mktemp("golden") / request.param, request.param)
     stored = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     if os.environ.get("GOLDEN") == "write":
         stored[request.param] = found
@@ -90,3 +96,15 @@ def test_the_whole_curve_is_the_same(curves):
     found, stored = curves
     np.testing.assert_allclose(found["loss"], stored["loss"], rtol=1e-2)
     assert stored["loss"][-1] < 0.5 * stored["loss"][0]
+
+
+@pytest.mark.skipif(not cpu_kernels.COMPILED, reason="compiled loops are off")
+@pytest.mark.parametrize("optim", OPTIM)
+def test_the_compiled_pass_has_the_curve_within_rounding(optim, tmp_path, monkeypatch):
+    stored, taken, run = json.loads(GOLDEN.read_text())[optim], [], forward.run
+    monkeypatch.setattr(forward, "run", lambda *arguments: taken.append(1) or run(*arguments))
+    found = curve(tmp_path / optim, optim)
+    assert len(taken) >= STEPS, "the modules took the steps"
+    for name in ("loss", "grad_norm"):
+        np.testing.assert_allclose(found[name][:10], stored[name][:10], rtol=1e-4)
+    np.testing.assert_allclose(found["loss"], stored["loss"], rtol=1e-2)

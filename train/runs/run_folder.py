@@ -204,16 +204,26 @@ def _go_on(run: RunFolder, config: Mapping[str, Any], digest: str) -> None:
         manifest, now = read_json(path / "manifest.json"), describe()
         same = digest == manifest["config"]
         other = {} if same else {"budget": config["budget"]}
+        moved = _moved(manifest.get("hardware") or {}, now["hardware"])
+        other |= {"hardware": now["hardware"]} if moved else {}
         manifest["resumed"].append({k: now[k] for k in ("time", "command", "commit", "changes")} | other)
     if not same:
         (path / checksums.SUMMARY).unlink(missing_ok=True)
     if run.complete:
         say(f"{path}: is complete already, nothing is run again")
         return
+    if moved:
+        say(f"{path}: the last bits may differ from those of an unbroken run: {'; '.join(moved)}")
     run.write_json("manifest.json", manifest | {"config": digest})
     content = yaml.safe_dump(dict(config), sort_keys=False).encode()
     if content != (path / "config.yaml").read_bytes():
         checksums.replace(path, "config.yaml", content)
+
+
+def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What changes the order of sums between two machines. Runs from before the compiled pass have none of it."""
+    old, names = {"cpu_pass": "modules"} | (before if before.get("threads") else now), ("cpu", "threads", "cpu_pass")
+    return [f"{name} is {old.get(name)} there and {now[name]} here" for name in names if old.get(name) != now[name]]
 
 
 def _config_to_keep(
@@ -332,4 +342,7 @@ def _hardware() -> dict[str, Any]:
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     cpu = next(named, platform.processor() or platform.machine())
-    return {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads() if torch else None, "gpus": gpus}
+    threads = torch.get_num_threads() if torch else None
+    fused = sys.modules.get("models.fused.forward")
+    way = "compiled" if fused is not None and fused.is_on() else "modules"  # how models pass, `models.fused`
+    return {"cpu": cpu, "cores": os.cpu_count(), "threads": threads, "cpu_pass": way, "gpus": gpus}

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor
 
+from models import gpt
 from models.decode.cache import KVCache
 from models.flops import matmul_params, n_params
 from models.gpt import GPT, GPTConfig
@@ -235,15 +236,14 @@ def test_logits_and_gradients_at_chosen_positions_only(settings, packed):
         torch.testing.assert_close(p.grad, slope, rtol=1e-4, atol=1e-5)
 
 
-def test_the_last_block_is_computed_where_it_is_read(monkeypatch):
-    model, tokens = lively({"n_layer": 2}), random_tokens(3, 10)
-    rows = []
-    up = type(model.blocks[-1].mlp.up)
-    plain = up.forward
-    monkeypatch.setattr(up, "forward", lambda self, x: rows.append((self, x.numel() // x.shape[-1])) or plain(self, x))
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_last_block_is_computed_where_it_is_read(monkeypatch, compiled):
+    model, tokens, rows, plain = lively({"n_layer": 2}), random_tokens(3, 10), {}, F.linear
+    if not compiled:
+        monkeypatch.setattr(gpt, "shortcut", None)
+    monkeypatch.setattr(F, "linear", lambda x, w, b=None: rows.update({w: x.numel() // x.shape[-1]}) or plain(x, w, b))
     model(tokens, at_N=torch.tensor([29, 0, 13, 13, 7]))
-    counts = dict(rows)
-    assert [counts[block.mlp.up] for block in model.blocks] == [30, 5]
+    assert [rows[block.mlp.up.weight] for block in model.blocks] == [30, 5]
 
 
 def test_token_shift_mixes_the_embeddings_of_earlier_tokens():

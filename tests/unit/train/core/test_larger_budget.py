@@ -3,8 +3,11 @@
 import json
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
+from models.decode import cpu_kernels
 from synth.store.files import read_json, read_json_lines
 from train.config.compose import run_entry
 from train.core import checkpoint
@@ -31,6 +34,17 @@ def numbers(folder) -> list[dict]:
     return [{k: v for k, v in row.items() if k not in timed} for row in read_json_lines(folder / "metrics.jsonl")]
 
 
+def assert_same(one, other, exactly: bool) -> None:
+    """Weights and losses, to the bit or to rounding: two threads take the modules where one takes the compiled pass."""
+    if exactly:
+        assert weights(one) == weights(other)
+        assert [r["loss"] for r in numbers(one)] == [r["loss"] for r in numbers(other)]
+        return
+    found, right = (load_file(checkpoint.latest(folder) / "model.safetensors") for folder in (one, other))
+    torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-6)
+    assert [r["loss"] for r in numbers(one)] == pytest.approx([r["loss"] for r in numbers(other)], rel=1e-5)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
@@ -49,11 +63,12 @@ def test_a_complete_run_goes_on_with_a_larger_budget_as_if_asked_for_it_at_once(
         words = [more, "optim.schedule.shape=constant", *(["threads=2"] if "tokens" in more else [])]
         assert pretrain(done, *words) == 0
         assert pretrain(runs / more, more, "optim.schedule.shape=constant") == 0
-        assert weights(done) == weights(runs / more) != first
-        assert [r["loss"] for r in numbers(done)] == [r["loss"] for r in numbers(runs / more)]
+        assert_same(done, runs / more, exactly="tokens" not in more or not cpu_kernels.COMPILED)
+        assert weights(done) != first
         name, amount = more.removeprefix("budget.").split("=")
         assert yaml.safe_load((done / "config.yaml").read_text())["budget"][name] == int(amount)
     said = capsys.readouterr()
+    assert "from those of an unbroken run: threads is 1 there and 2 here" in said.err
     assert "goes on from step 4" in said.err and "goes on from step 6" in said.err
     budgets = [again.get("budget") for again in read_json(done / "manifest.json")["resumed"]]
     assert [budget["steps"] for budget in budgets] == [6, None]

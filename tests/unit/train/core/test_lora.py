@@ -27,7 +27,8 @@ def model(tied: bool = False) -> GPT:
 def test_a_new_update_changes_nothing_and_only_updates_train():
     pytest.importorskip("peft")
     plain, tuned = model(), add_lora(model(), LoraConfig(4, 8.0, ["qkv", "up"], 8), seed=0)
-    assert torch.equal(plain(TOKENS), tuned(TOKENS)) and not has_lora(plain) and has_lora(tuned)
+    torch.testing.assert_close(plain(TOKENS), tuned(TOKENS))  # the plain one takes the compiled pass
+    assert not has_lora(plain) and has_lora(tuned)
     trained = {name: p.numel() for name, p in tuned.named_parameters() if p.requires_grad}
     assert all(".lora_" in name for name in trained)
     assert sum(trained.values()) == 8 * (97 + 32) + 2 * (4 * (32 + 96) + 4 * (32 + 128))

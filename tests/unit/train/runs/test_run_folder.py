@@ -5,10 +5,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 
+from models.decode import cpu_kernels
 from synth.store.files import read_json
 from train.core.budget_and_ledger import Budget, Ledger, TrainState
+from train.runs import run_folder
 from train.runs.run_folder import config_hash, open_run, run_path
 
 
@@ -43,6 +46,37 @@ def test_the_same_config_resumes_and_says_so(tmp_path):
     assert run.resumed and len(read_json(run.path / "manifest.json")["resumed"]) == 1
     run.write_json("summary.json", {"x": float("nan")})
     assert run.complete and read_json(run.path / "summary.json") == {"x": None}
+
+
+def test_another_machine_or_another_pass_warns_that_the_last_bits_differ(tmp_path, monkeypatch, capsys):
+    torch.set_num_threads(1)
+    first = start(config(tmp_path))
+    first.close()
+    hardware = read_json(first.path / "manifest.json")["hardware"]
+    assert hardware["cpu_pass"] == ("compiled" if cpu_kernels.COMPILED else "modules") and hardware["threads"] == 1
+    start(config(tmp_path)).close()
+    assert capsys.readouterr().err == "" and "hardware" not in read_json(first.path / "manifest.json")["resumed"][0]
+    way, other = hardware["cpu_pass"], "modules" if cpu_kernels.COMPILED else "compiled"
+    monkeypatch.setattr(cpu_kernels, "COMPILED", not cpu_kernels.COMPILED)
+    start(config(tmp_path)).close()
+    said = f"the last bits may differ from those of an unbroken run: cpu_pass is {way} there and {other} here"
+    assert capsys.readouterr().err == f"{first.path}: {said}\n"
+    assert read_json(first.path / "manifest.json")["resumed"][1]["hardware"]["cpu_pass"] == other
+
+
+def test_a_run_of_a_version_without_the_compiled_pass_warns_too(tmp_path, monkeypatch, capsys):
+    before = run_folder._hardware()
+    old = {key: value for key, value in before.items() if key != "cpu_pass"} | {"threads": 1, "cpu": "another"}
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "_hardware", lambda: old)
+        start(config(tmp_path)).close()
+    monkeypatch.setattr(run_folder, "_hardware", lambda: before | {"threads": 1, "cpu": "this", "cpu_pass": "compiled"})
+    run = start(config(tmp_path))
+    assert "cpu is another there and this here; cpu_pass is modules there and compiled here" in capsys.readouterr().err
+    run.write_json("summary.json", {})
+    run.close()
+    start(config(tmp_path)).close()
+    assert "last bits" not in capsys.readouterr().err, "nothing is computed in a complete run"
 
 
 def test_the_path_of_the_folder_is_written_where_it_is_asked_for(tmp_path):
