@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,14 +19,17 @@ from typing import IO, Any
 
 BLOCK = 4096  # bytes read at once when looking for the last line of a file
 KEPT = 60  # characters of a name that its temporary name keeps: a file system allows 255 bytes
+HOST = f"{zlib.crc32(os.uname().nodename.encode()):08x}"  # in temporary names: a process id means nothing elsewhere
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` for a file or a folder, renamed to `path` when the block ends without an error. A
-    file at `path` is replaced; a folder must not be there yet. After an error nothing is left behind. Raises OSError
-    with the name of `path`, also for what libraries raise in its place."""
-    temporary = path.with_name(f".{path.name[:KEPT]}.{os.getpid()}.tmp")
+    file at `path` is replaced; a folder must not be there yet. After an error nothing is left behind, and what a killed
+    process left of `path` is removed. Raises OSError with the name of `path`, also for what libraries raise in its
+    place."""
+    remove_leftovers(path)
+    temporary = path.with_name(f"{_temporary_start(path)}{os.getpid()}.tmp")
     try:
         yield temporary
         sync(temporary)
@@ -38,6 +42,32 @@ def atomic_path(path: Path) -> Iterator[Path]:
             raise
         raise OSError(number, os.strerror(number), str(path)) from error
     sync(path.parent)
+
+
+def _temporary_start(path: Path) -> str:
+    return f".{path.name[:KEPT]}.{HOST}-"
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes the temporary files and folders of `path` that processes of this machine left when they were killed; also
+    one of this process's own id, which then was another's."""
+    start = _temporary_start(path)
+    with suppress(OSError):
+        for left in path.parent.iterdir():
+            owner = left.name.removeprefix(start).removesuffix(".tmp")
+            if left.name == f"{start}{owner}.tmp" and owner.isdecimal() and not _is_other_process(int(owner)):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _is_other_process(pid: int) -> bool:
+    """Whether a process of this id runs that is not this one."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return pid != os.getpid()
 
 
 def _error_number(error: BaseException, temporary: Path) -> int | None:

@@ -141,7 +141,7 @@ def _replacing(target: Path) -> Iterator[Path]:
         try:
             if target.exists():
                 raise ValueError(f"--out {target} exists already; accepted: a path that does not exist yet")
-            own = re.compile(rf"\.{re.escape(target.name[:KEPT])}\.(\d+\.)?tmp")
+            own = re.compile(rf"\.{re.escape(target.name[:KEPT])}\.([\w-]+\.)?tmp")
             for left in target.parent.iterdir():  # by a process that was killed
                 if own.fullmatch(left.name):
                     left.unlink()

@@ -29,7 +29,16 @@ import yaml
 
 from synth.entry import say
 from synth.ranges import Count, settings
-from synth.store.files import atomic_path, atomic_write, finite, json_bytes, naming, read_json, write_json
+from synth.store.files import (
+    atomic_path,
+    atomic_write,
+    finite,
+    json_bytes,
+    naming,
+    read_json,
+    remove_leftovers,
+    write_json,
+)
 from train.runs import checksums
 from train.runs.results import flat
 
@@ -162,6 +171,7 @@ def open_run(
     """
     assert kind in KINDS, kind
     path, digest = run_path(config, inputs), config_hash(config, inputs)
+    remove_leftovers(path)
     created = False
     if not path.exists():
         manifest = {"entry": entry, "kind": kind, "config": digest, "inputs": dict(inputs or {})}

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -127,3 +129,20 @@ def test_bytes_of_a_path_in_another_encoding_come_back(tmp_path):
     name = os.fsdecode(b"/data/\xff")
     files.write_json(tmp_path / "x.json", {"path": name, "text": "é"})
     assert read_json(tmp_path / "x.json") == {"path": name, "text": "é"}
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_writer(tmp_path):
+    """Also a folder, and one under this process's id, which in a container is the same at every start. Files of a
+    process that lives, of another machine, or of another target stay."""
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    child.wait()
+    start = f".data.{files.HOST}-"
+    for pid in (child.pid, os.getpid()):
+        (tmp_path / f"{start}{pid}.tmp").mkdir()
+        (tmp_path / f"{start}{pid}.tmp" / "half").write_text("x")
+    others = [f"{start}{os.getppid()}.tmp", f".data.0badc0de-{child.pid}.tmp", f".other.{files.HOST}-{child.pid}.tmp"]
+    for name in others:
+        (tmp_path / name).write_text("x")
+    with atomic_path(tmp_path / "data") as temporary:
+        temporary.mkdir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "data"])

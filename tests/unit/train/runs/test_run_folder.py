@@ -9,10 +9,12 @@ import torch
 import yaml
 
 from models.decode import cpu_kernels
-from synth.store.files import read_json
+from synth.store.files import HOST, read_json
 from train.core.budget_and_ledger import Budget, Ledger, TrainState
 from train.runs import run_folder
 from train.runs.run_folder import config_hash, open_run, run_path
+
+GONE = 2**22 + 1  # no process has this id: above the kernel's most
 
 
 def config(tmp_path, **changes):
@@ -91,11 +93,13 @@ def test_the_path_of_the_folder_is_written_where_it_is_asked_for(tmp_path):
 
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    """In the folder, and beside it, where another process has made it meanwhile."""
     run = start(config(tmp_path))
     (run.path / ".ledger.json.123.tmp").write_text("{")
     run.close()
+    (run.path.parent / f".{run.path.name}.{HOST}-{GONE}.tmp").mkdir()
     again = start(config(tmp_path))
-    assert not list(again.path.glob(".*.tmp"))
+    assert not list(again.path.glob(".*.tmp")) and not list(run.path.parent.glob(".*.tmp"))
 
 
 def test_identity_ignores_where_and_sees_what(tmp_path):
