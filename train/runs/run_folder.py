@@ -232,7 +232,7 @@ def _go_on(run: RunFolder, config: Mapping[str, Any], digest: str) -> None:
 
 def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What changes the order of sums between two machines. Runs from before the compiled pass have none of it."""
-    old, names = {"cpu_pass": "modules"} | (before if before.get("threads") else now), ("cpu", "threads", "cpu_pass")
+    old, names = {"cpu_pass": "modules", **(before if before.get("threads") else now)}, ("cpu", "threads", "cpu_pass")
     return [f"{name} is {old.get(name)} there and {now[name]} here" for name in names if old.get(name) != now[name]]
 
 
