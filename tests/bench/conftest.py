@@ -1,6 +1,7 @@
-"""The table of all benches of a session: printed at its end, and written with `--table tests/bench/README.md`.
+"""The table and the curves of all benches of a session: printed at its end, and written with
+`--table tests/bench/README.md`, pictures beside it.
 
-A row that was not measured this time keeps its numbers and its date.
+A row or a curve that was not measured this time keeps its numbers and its date.
 """
 
 import datetime
@@ -13,10 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.bench.curves import pages
+
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 TITLES = ("what", "unit", "ours", "peer", "ratio, median [quartiles]", "pairs", "wanted", "measured")
 HEAD = f"| {' | '.join(TITLES)} |\n{'|---' * len(TITLES)}|"
 ROWS = "BENCH_ROWS"
+SESSION: dict = {}  # the file of its rows, and the page to rewrite or None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,18 +28,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.bench_rows = Path(tempfile.mkdtemp()) / "rows.jsonl"
-    os.environ[ROWS] = str(config.bench_rows)
+    SESSION.update(rows=Path(tempfile.mkdtemp()) / "rows.jsonl", table=config.getoption("--table", None))
+    os.environ[ROWS] = str(SESSION["rows"])
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if not config.bench_rows.exists():
+def pytest_runtest_logfinish(nodeid: str) -> None:
+    """Each bench writes what it found: a session that is stopped keeps the rest."""
+    path = SESSION.get("table")
+    if path is None or not SESSION["rows"].exists():
         return
-    found = [json.loads(row) for row in config.bench_rows.read_text(encoding="utf-8").splitlines()]
-    lines = {row["what"]: cells(row) for row in found}
-    terminalreporter.write_line("\n".join((HEAD, *lines.values())))
-    if (path := config.getoption("--table", None)) is not None:
-        path.write_text(rewritten(path.read_text(encoding="utf-8"), lines), encoding="utf-8")
+    lines, curves = found()
+    text = rewritten(path.read_text(encoding="utf-8"), lines)
+    for curve in curves:
+        pages.picture(curve, path.parent / "curves")
+    path.write_text(pages.rewritten(text, curves, machine()) if curves else text, encoding="utf-8")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if SESSION["rows"].exists():
+        terminalreporter.write_line("\n".join((HEAD, *found()[0].values())))
+
+
+def found() -> tuple[dict[str, str], list[dict]]:
+    """Rows of the table by what they measure, and curves, of this session so far."""
+    rows = [json.loads(row) for row in SESSION["rows"].read_text(encoding="utf-8").splitlines()]
+    return {row["what"]: cells(row) for row in rows if "what" in row}, [row for row in rows if "curve" in row]
 
 
 def cells(row: dict) -> str:

@@ -33,7 +33,9 @@ from train.opd.teacher.external_and_oracle import ExternalTeacher
 from train.opd.teacher.teacher import Frozen, Teacher
 
 DATA = DataConfig("tiny", {"ops": 3})
-SHAPES = {  # layers, heads, channels, vocabulary (0: the world's own), prompts of a step, tokens of a response
+# layers, heads, channels, vocabulary (0: the world's own), prompts of a step, tokens of a response
+Shape = tuple[int, int, int, int, int, int]
+SHAPES: dict[str, Shape] = {
     "llama of nano's size": (4, 2, 64, 0, 64, 96),
     "llama of mini's size": (6, 4, 128, 0, 32, 48),
     "the vocabulary of GPT-2": (2, 2, 64, 50257, 16, 24),
@@ -41,17 +43,17 @@ SHAPES = {  # layers, heads, channels, vocabulary (0: the world's own), prompts 
 RATE, FASTER = 1e-4, 3.0
 
 
-def models(shape: str, fresh: bool = False) -> tuple[GPT, GPT]:
+def models(shape: Shape, fresh: bool = False) -> tuple[GPT, GPT]:
     """Student and teacher; the student has learnt to end its solutions, unless `fresh` or of another vocabulary."""
-    layers, heads, width, size, *_ = SHAPES[shape]
+    layers, heads, width, size, *_ = shape
     config = GPTConfig(size or DATA.encoding().size, layers, heads, width, 512, mlp="swiglu", tied=False)
     student = GPT(config, 0)
     return student if fresh or size else learned(student), GPT(config, 1)
 
 
-def ours(shape: str, fresh: bool = False) -> Callable[[], int]:
+def ours(shape: Shape, fresh: bool = False) -> Callable[[], int]:
     """A function that makes one step and returns its tokens."""
-    *_, count, new = SHAPES[shape]
+    *_, count, new = shape
     student, teacher = models(shape, fresh)
     method = Method("gkd", StudentSampler(), divergence=JSD(beta=0.5))
     prompts = Prompts(DATA.source("train"), count, new, 0)
@@ -70,12 +72,12 @@ def ours(shape: str, fresh: bool = False) -> Callable[[], int]:
     return step
 
 
-def trl(shape: str, folder: Path, fresh: bool = False) -> Callable[[], int]:
+def trl(shape: Shape, folder: Path, fresh: bool = False) -> Callable[[], int]:
     """The same with TRL's trainer: its `training_step`, then clip and AdamW as `transformers` does them."""
     from datasets import Dataset
     from trl.experimental.gkd import GKDConfig, GKDTrainer
 
-    *_, count, new = SHAPES[shape]
+    *_, count, new = shape
     student, teacher = (to_hugging_face(model, eos=EOS, pad=PAD) for model in models(shape, fresh))
     args = GKDConfig(
         output_dir=str(folder), lmbda=1.0, beta=0.5, temperature=1.0, max_new_tokens=new, use_cpu=True, report_to=[],
@@ -112,7 +114,7 @@ def trl(shape: str, folder: Path, fresh: bool = False) -> Callable[[], int]:
 def test_a_step_of_distillation(shape, tmp_path):
     pytest.importorskip("trl")
     set_up()
-    measured = ratios(ours(shape), trl(shape, tmp_path), rounds=5)
+    measured = ratios(ours(SHAPES[shape]), trl(SHAPES[shape], tmp_path), rounds=5)
     print("\n" + line(f"distillation step, {shape}", "tokens", *measured, goal=FASTER))
 
 
@@ -134,7 +136,8 @@ def main(who: str, shape: str, folder: str) -> None:
     """Prints the MiB by which two steps raise the resident memory over what it was with both models loaded."""
     set_up()
     # Fresh models: one that has learnt leaves freed memory behind. Their responses are as long as allowed.
-    step = ours(shape, fresh=True) if who == "ours" else trl(shape, Path(folder), fresh=True)
+    size = SHAPES[shape]
+    step = ours(size, fresh=True) if who == "ours" else trl(size, Path(folder), fresh=True)
     print(added_by(lambda: (step(), step())))
 
 
