@@ -26,7 +26,7 @@ from synth.store.files import append_json_line, finite, read_json_lines, write_j
 from synth.store.hf_tokenizer import load_folder
 from train.config.compose import REQUIRED, plain, run_entry
 from train.config.schema import build
-from train.core import checkpoint
+from train.core import checkpoint, zoo_paths
 from train.core.torch_setup import set_up
 from train.data.batches import DataConfig, check_vocabulary
 from train.evaluation.evaluator import Evaluation, evaluate, held_out_loss, rate
@@ -61,7 +61,7 @@ class OpenCheckpoint:
 def open_checkpoint(path: str | Path, setting: str = "checkpoint", preset: str | None = None) -> OpenCheckpoint:
     """The checkpoint at `path`; `preset` names other problems than its own. Raises ValueError naming the setting where
     nothing can be read at `path`, its tokens are no phrases, or the preset has another vocabulary."""
-    path = checkpoint.expand_zoo_path(path, setting)
+    path = zoo_paths.expand(path, setting)
     if not path.exists():
         raise ValueError(f"{setting}={path}: does not exist; accepted: {ACCEPTED}")
     if (path / "config.json").is_file():

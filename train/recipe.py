@@ -287,13 +287,13 @@ def starting_points(config: RecipeConfig, seed: int) -> dict[str, tuple[Path, Pa
     when there is none."""
     if not config.start:
         return {}
-    from train.core import checkpoint  # imports torch
+    from train.core import checkpoint, zoo_paths  # imports torch
 
     found = {}
     for stage, path in config.start.items():
         path = Path(path.replace("{seed}", str(seed)))
         checkpoint.weights_digest(path, f"start.{stage}")
-        found[stage] = (path, checkpoint.expand_zoo_path(path))
+        found[stage] = (path, zoo_paths.expand(path))
     return found
 
 

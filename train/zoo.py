@@ -23,7 +23,7 @@ import numpy as np
 
 from synth.store.files import as_record, atomic_path, atomic_write, read_json, sha256, write_json, write_json_lines
 from train.config.compose import run_entry
-from train.core import checkpoint
+from train.core import checkpoint, zoo_paths
 from train.runs import checksums
 from train.runs.results import Run, counts
 from train.statistics import wilson
@@ -56,7 +56,7 @@ def main(config: ZooConfig) -> None:
     if config.name and config.run and config.evaluation:
         add(config, config.name, config.run, config.evaluation)
     head = ["name", "weights", "tokens", "fully correct [95%]", "in a sentence"]
-    print(Table(head, map(row, checkpoint.zoo_names())).text("lrrl"))
+    print(Table(head, map(row, zoo_paths.names())).text("lrrl"))
 
 
 def row(name: str) -> list[str]:
@@ -82,9 +82,9 @@ def add(config: ZooConfig, name: str, path: str, judged_by: str) -> Path:
     done = evaluation.kind == "evaluation" and evaluation.complete
     if not done or checkpoint.weights_digest(run.folder) not in judged:
         raise ValueError(f"evaluation={config.evaluation}: accepted: a finished train.evaluate of run={config.run}")
-    target = checkpoint.ZOO / name
+    target = zoo_paths.ZOO / name
     size = (step / checkpoint.MODEL_FILES[0]).stat().st_size
-    others = [p for p in checkpoint.ZOO.glob("*/checkpoints/*/model.safetensors") if target not in p.parents]
+    others = [p for p in zoo_paths.ZOO.glob("*/checkpoints/*/model.safetensors") if target not in p.parents]
     total = size + sum(p.stat().st_size for p in others)
     if total > MOST:
         raise ValueError(f"run={config.run}: the zoo would hold {total:,} bytes; accepted: at most {MOST:,}")

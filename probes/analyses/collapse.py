@@ -26,7 +26,7 @@ from probes.analyses.responses import Responses, response_budget, sample_respons
 from probes.analyses.state_steering import DIRECTION, DONE, NOTHING, RANDOM, STATES, rates
 from probes.readout.activations import RESIDUAL, chosen_sites, layer_of
 from probes.readout.controls import majority, random_weights
-from probes.runs import BLUE, CYCLE, GREY, CaptionedFigure, ClusterBootstrap, ResumeLog, checkpoint
+from probes.runs import BLUE, CYCLE, GREY, CaptionedFigure, ClusterBootstrap, ResumeLog, checkpoint, zoo_paths
 from probes.settings import ProbeConfig
 from probes.tables import Row, Rows, cells, percent_axis, plot_intervals
 from probes.tasks.task import Models, Summary, task_of
@@ -72,7 +72,7 @@ def checkpoints_of(run: Path, most: int) -> dict[int, Path]:
     found = {}
     if config.get("student"):
         with suppress(ValueError):  # a model that the zoo no longer has
-            found[0] = checkpoint.expand_zoo_path(config["student"], "student")
+            found[0] = zoo_paths.expand(config["student"], "student")
     found |= {line["step"]: run / line["path"] for line in checkpoint.index_lines(run)}
     steps = sorted(step for step, path in found.items() if path.exists())
     if len(steps) < 2:

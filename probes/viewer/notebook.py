@@ -22,7 +22,17 @@ from matplotlib.ticker import PercentFormatter
 
 import probes.runs as R
 from probes.glass import STREAM, GlassConfig, page, page_json
-from probes.runs import CaptionedFigure, Evaluation, Experiment, OpenCheckpoint, Run, checkpoint, error_bars, wilson
+from probes.runs import (
+    CaptionedFigure,
+    Evaluation,
+    Experiment,
+    OpenCheckpoint,
+    Run,
+    checkpoint,
+    error_bars,
+    wilson,
+    zoo_paths,
+)
 from probes.tables import estimate_of, percent_axis
 from probes.viewer.readouts import ReadoutConfig
 from synth.judge.checker import KINDS, MALFORMED, reason
@@ -39,11 +49,11 @@ def find_run(setting: str = "GLASSHOUSE_RUN", runs: Path = RUNS) -> Path:
     """The checkpoint that the environment variable names, else the newest under `runs`, else one of the zoo. The newest
     teacher of the quickstart comes before other runs."""
     if named := os.environ.get(setting):
-        return checkpoint.expand_zoo_path(named, setting)
+        return zoo_paths.expand(named, setting)
     for pattern in ("quickstart/teacher-*/checkpoints.jsonl", "*/*/checkpoints.jsonl"):
         if found := [index for index in runs.glob(pattern) if checkpoint.latest(index.parent) is not None]:
             return max(found, key=lambda index: index.stat().st_mtime).parent
-    return checkpoint.expand_zoo_path(ZOO_MODEL)
+    return zoo_paths.expand(ZOO_MODEL)
 
 
 def no_such_run() -> str:

@@ -8,7 +8,7 @@
 
 Reading takes the last line whose files have these hashes, and warns of each line that it skips. Weights go to disk and
 back without a change of one bit; those that are not finite are neither written nor read, and nothing that would have
-to be unpickled is. `zoo/NAME` is a model that comes with the code (train/zoo.py), without its moments.
+to be unpickled is. `zoo/NAME` is a model that comes with the code (train/zoo.py, zoo_paths.py), without its moments.
 """
 
 import hashlib
@@ -30,12 +30,12 @@ from safetensors.torch import load_model as load_weights
 from safetensors.torch import save_model as save_weights
 from torch import nn
 
-import models
 from models.flops import n_params
 from models.gpt import GPT, GPTConfig
 from synth.store.files import append_json_line, naming, read_json, sealed, sha256, sync, unsealed, write_json
 from synth.store.hf_tokenizer import load_folder
 from train.config.schema import merge
+from train.core import zoo_paths
 from train.core.budget_and_ledger import TrainState
 from train.core.distributed import shard_like, sharded
 from train.core.lora import has_lora
@@ -49,7 +49,6 @@ FILES = WEIGHTS, OPTIMIZER, STATE = ("model.safetensors", "optimizer.pt", "state
 MODEL_FILES = (WEIGHTS, STATE)  # what readers of the weights need
 LOGS = ("metrics.jsonl", "samples.jsonl")  # of which a checkpoint notes what was there when it was written
 ORIGIN = "glasshouse.json"  # the notes of a checkpoint in the Hugging Face folder that it was exported to
-ZOO = Path(models.__file__).resolve().parent / "zoo"
 
 
 def save(
@@ -165,17 +164,28 @@ def _write(
         sync(path)
 
 
-def latest(run: Path) -> Path | None:
-    """The newest checkpoint of a run whose files have the hashes of the index; None when there is none."""
+def _newest(run: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint of a run whose files have the hashes of the index, and what is damaged of newer ones."""
+    damaged = []
     for line in reversed(index_lines(run)):
         folder = run / line["path"]
-        damaged = [name for name, digest in line["sha256"].items() if not _matches(folder / name, digest)]
-        if not damaged:
-            return folder
-        if folder.exists():  # no warning for a folder that `keep` has removed
-            names = ", ".join(damaged)
-            print(f"warning: {folder}: {names} is damaged; trying the checkpoint before it", file=sys.stderr)
-    return None
+        wrong = [name for name, digest in line["sha256"].items() if not _matches(folder / name, digest)]
+        if not wrong:
+            return folder, damaged
+        if folder.exists():  # nothing is wrong with a folder that `keep` has removed
+            damaged.append(f"{folder}: {', '.join(wrong)} is damaged")
+    return None, damaged
+
+
+def latest(run: Path) -> Path | None:
+    """The newest undamaged checkpoint of a run, with a warning for each newer one; None when there is none."""
+    return _warned(*_newest(run))
+
+
+def _warned(found: Path | None, damaged: list[str]) -> Path | None:
+    for what in damaged if found else []:
+        print(f"warning: {what}; trying the checkpoint before it", file=sys.stderr)
+    return found
 
 
 def index_lines(run: Path) -> list[dict[str, Any]]:
@@ -199,12 +209,12 @@ def index_lines(run: Path) -> list[dict[str, Any]]:
 def to_resume(run: Path) -> Path | None:
     """The checkpoint that a run goes on from; None where it begins. Raises ValueError when it has checkpoints and all
     of them are damaged: nothing is thrown away by starting again."""
-    found, path = latest(run), run / INDEX
+    found, damaged = _newest(run)
+    path = run / INDEX
     if found is None and path.is_file() and path.stat().st_size and any((run / "checkpoints").glob("step-*")):
-        raise ValueError(
-            f"{path}: none of its checkpoints is as it was written; accepted: their files as they were; or a new folder"
-        )
-    return found
+        what = damaged[0] if damaged else f"{path}: names none of its checkpoints"
+        raise ValueError(f"{what}; accepted: the files as they were, for there is no other checkpoint; or a new folder")
+    return _warned(found, damaged)
 
 
 def restore(folder: Path, model: nn.Module, optimizer: Any, state: TrainState) -> dict[str, Any]:
@@ -223,9 +233,8 @@ def restore(folder: Path, model: nn.Module, optimizer: Any, state: TrainState) -
     try:
         moments = torch.load(folder / OPTIMIZER, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError) as error:
-        what = (
-            "it holds more than tensors and numbers" if isinstance(error, pickle.UnpicklingError) else "it is damaged"
-        )
+        foreign = isinstance(error, pickle.UnpicklingError)
+        what = "it holds more than tensors and numbers" if foreign else "it is damaged"
         raise ValueError(f"{folder / OPTIMIZER}: cannot be read ({what}); accepted: the file as it was") from error
     with naming(folder / OPTIMIZER):
         optimizer.load_state_dict(moments["optimizer"])
@@ -239,7 +248,7 @@ def restore(folder: Path, model: nn.Module, optimizer: Any, state: TrainState) -
 def find(path: str | Path, setting: str = "checkpoint") -> Path:
     """The step folder at `path`: itself, or the last undamaged checkpoint of a run folder or of `zoo/NAME`. Raises
     ValueError, naming the setting and the path, when there is none."""
-    path = expand_zoo_path(path, setting)
+    path = zoo_paths.expand(path, setting)
     accepted = "accepted: a run folder, or one of its checkpoints/step-N folders"
     if not path.exists():
         raise ValueError(f"{setting}={path}: does not exist; {accepted}")
@@ -249,36 +258,20 @@ def find(path: str | Path, setting: str = "checkpoint") -> Path:
         if _damaged(path):
             raise ValueError(f"{setting}={path}: its files are not the ones that were saved; {accepted}")
         return path
-    found = latest(path) if path.is_dir() else None
+    found, damaged = _newest(path) if path.is_dir() else (None, [])
     if found is None:
-        raise ValueError(f"{setting}={path}: holds no complete checkpoint; {accepted}")
+        what = f"{damaged[0]}, and no other is whole" if damaged else "holds no complete checkpoint"
+        raise ValueError(f"{setting}={path}: {what}; {accepted}")
     newest = path / index_lines(path)[-1]["path"]
     if found != newest and (path / checksums.SUMMARY).is_file():
-        what = f"the run is complete and its checkpoint {newest.name} is damaged; the one before it is {found}"
+        what = f"the run is complete; {damaged[0] if damaged else f'{newest} is gone'}; the one before it is {found}"
         raise ValueError(f"{setting}={path}: {what}; accepted: the files as they were, or that one by its name")
-    return found
-
-
-def expand_zoo_path(path: str | Path, setting: str = "checkpoint") -> Path:
-    """The path with `zoo/NAME` replaced by the folder of that model; other paths as they are. Raises ValueError, naming
-    the setting, when the zoo has no such model."""
-    path = Path(path)
-    if path.parts[:1] != ("zoo",) or path.exists():
-        return path
-    if len(path.parts) < 2 or not (ZOO / path.parts[1]).is_dir():
-        names = ", ".join(f"zoo/{name}" for name in zoo_names())
-        raise ValueError(f"{setting}={path}: is not in the zoo; accepted: {names}")
-    return ZOO.joinpath(*path.parts[1:])
+    return _warned(found, damaged) or found
 
 
 def is_hugging_face(path: str | Path) -> bool:
     """Whether `path` is a Hugging Face folder of a model, ours or another's."""
     return (Path(path) / "config.json").is_file()
-
-
-def zoo_names() -> list[str]:
-    """Names of the models in the zoo."""
-    return sorted(p.parent.name for p in ZOO.glob("*/checkpoints.jsonl"))
 
 
 def load_model(path: str | Path, setting: str = "checkpoint", device: str | torch.device = "cpu") -> GPT:

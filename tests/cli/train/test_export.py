@@ -17,7 +17,7 @@ from synth.judge.checker import check
 from synth.store.files import read_json
 from synth.world.vocabulary import EOS, PAD, PROBLEM, SOLUTION
 from train.config.compose import run_entry
-from train.core import checkpoint
+from train.core import checkpoint, zoo_paths
 from train.core.budget_and_ledger import TrainState
 from train.core.extend_vocabulary import checkpoint_encoding
 from train.data.batches import DataConfig, check_vocabulary, vocabulary_notes
@@ -152,7 +152,7 @@ def test_a_zoo_model_loads_by_the_line_of_the_readme(zoo, root, monkeypatch):
 def test_the_model_card_has_numbers_licence_and_commands(zoo, runs, tmp_path):
     """As huggingface_hub reads it."""
     card = ModelCard.load(zoo / "README.md", ignore_metadata_errors=False)
-    known = read_json(checkpoint.ZOO / "tiny-teacher-0" / "card.json")
+    known = read_json(zoo_paths.ZOO / "tiny-teacher-0" / "card.json")
     head = (card.data.license, card.data.library_name, card.data.pipeline_tag)
     assert head == ("mit", "transformers", "text-generation")
     (result,) = card.data.eval_results

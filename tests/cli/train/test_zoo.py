@@ -10,10 +10,10 @@ import pytest
 from synth.store.files import read_json_lines
 from train import evaluate, pretrain, zoo
 from train.config.compose import run_entry
-from train.core import checkpoint
+from train.core import checkpoint, zoo_paths
 from train.opd import run as opd_run
 
-PACKED = checkpoint.ZOO
+PACKED = zoo_paths.ZOO
 pytestmark = pytest.mark.timeout(600)
 SMALL = [
     "data=smoke",
@@ -105,19 +105,19 @@ def test_altered_weights_and_unknown_names_are_noticed(made, empty, capsys):
 
 
 def test_the_models_that_come_with_the_code_are_whole_and_small():
-    names = checkpoint.zoo_names()
+    names = zoo_paths.names()
     assert names
     for name in names:
         assert zoo.row(name)
         config = checkpoint.load_model(f"zoo/{name}").config
         assert config.vocab_size > 0
-    sizes = [path.stat().st_size for path in checkpoint.ZOO.glob("*/checkpoints/*/*")]
+    sizes = [path.stat().st_size for path in zoo_paths.ZOO.glob("*/checkpoints/*/*")]
     assert sum(sizes) <= zoo.MOST
 
 
 def test_a_model_of_the_zoo_solves_what_its_card_says(command, tmp_path):
-    name = next(name for name in checkpoint.zoo_names() if "teacher" in name)
-    card = json.loads((checkpoint.ZOO / name / "card.json").read_text())
+    name = next(name for name in zoo_paths.names() if "teacher" in name)
+    card = json.loads((zoo_paths.ZOO / name / "card.json").read_text())
     done = command("train.evaluate", *card["evaluation"][3:], "problems=64", f"out.root={tmp_path}", timeout=500)
     assert done.returncode == 0, done.stderr
     summary = json.loads((next(tmp_path.glob("evaluate-*")) / "summary.json").read_text())

@@ -5,12 +5,12 @@ import json
 import pytest
 
 from train.config.compose import load
-from train.core import checkpoint
+from train.core import zoo_paths
 from train.data.batches import DataConfig
 from train.evaluate import EvaluateConfig
 from train.opd.run import OpdConfig
 
-ZOO = checkpoint.zoo_names()
+ZOO = zoo_paths.names()
 
 
 def data_of(*words: str) -> DataConfig:
@@ -19,7 +19,7 @@ def data_of(*words: str) -> DataConfig:
 
 @pytest.mark.parametrize("name", ZOO)
 def test_a_model_of_the_zoo_is_judged_on_the_data_of_its_card(name):
-    card = json.loads((checkpoint.ZOO / name / "card.json").read_text())["data"]
+    card = json.loads((zoo_paths.ZOO / name / "card.json").read_text())["data"]
     found = data_of(f"checkpoint=zoo/{name}")
     assert (found.preset, found.overrides, found.seed, found.tokens) == (card["preset"], card["overrides"], 0, "phrase")
     assert load("opd", OpdConfig, ["method=oracle", f"student=zoo/{name}"]).data == found

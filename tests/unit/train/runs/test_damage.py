@@ -209,4 +209,4 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_again(made, tmp_pa
     said = say(
         lambda: run_entry("pretrain", pretrain.PretrainConfig, pretrain.main, "", [*SMALL, f"out.folder={folder}"])
     )
-    assert said.code == 2 and "none of its checkpoints is as it was written" in said.err
+    assert said.code == 2 and "model.safetensors is damaged; accepted: the files as they were" in said.err
