@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import NoReturn, Protocol, cast
+from typing import Literal, NoReturn, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +21,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from models.ops import Rope, apply_rope, causal_conv, relu2, rms_norm, rope_tables, swiglu
 from models.packing import Packing
 
-NORMS = ("rmsnorm", "layernorm")
 ACTIVATIONS = {"gelu": F.gelu, "swiglu": swiglu, "relu2": relu2}
-MLPS = tuple(ACTIVATIONS)
 NORM_EPS = 1e-5
 # What takes a pass without a cache in the modules' place, where it can (`models.fused.forward.hidden`; set by `models`)
 shortcut: "Callable[[GPT, Tensor, Tensor | None, Tensor | None], Tensor | None] | None" = None
@@ -38,8 +36,8 @@ class GPTConfig:
     n_head: int  # heads of attention in a layer
     n_embd: int  # channels
     context: int  # the longest sequence, in tokens
-    norm: str = "rmsnorm"  # of the channels
-    mlp: str = "gelu"  # its activation
+    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"  # of the channels
+    mlp: Literal["gelu", "swiglu", "relu2"] = "gelu"  # its activation
     mlp_ratio: float = 4.0  # hidden width / n_embd; 8/3 gives a SwiGLU the parameters of a two-matrix MLP at 4
     rope_base: float = 10000.0  # of the rotary positions
     rope_fraction: float = 1.0  # share of each head's channels that RoPE rotates; 0 means no positions at all
@@ -63,7 +61,7 @@ class GPTConfig:
                 self._refuse(name, "a number")
             if field.type is float and name != "rope_fraction" and value <= 0:
                 self._refuse(name, "a number above 0")
-        for name, accepted in (("norm", NORMS), ("mlp", MLPS)):
+        for name, accepted in (("norm", ("rmsnorm", "layernorm")), ("mlp", tuple(ACTIVATIONS))):
             if getattr(self, name) not in accepted:
                 self._refuse(name, f"one of {', '.join(accepted)}")
         if self.n_embd % self.n_head:

@@ -65,6 +65,13 @@ class OneOf:
         return ", ".join(map(str, self.values))
 
 
+class Named(OneOf):
+    """These values, for a class that refuses others itself, with a reason for some."""
+
+    def accepts(self, value: Any) -> bool:
+        return True
+
+
 class Filled:
     """Of a list: that it has an entry."""
 

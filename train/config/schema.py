@@ -352,6 +352,8 @@ def _expected(hint: Any) -> str:
     inner, optional = split(hint)
     if typing.get_origin(inner) in (list, tuple):
         return "a list such as [1, 2]"
+    if isinstance(inner, type) and issubclass(inner, Choice):
+        return f"one of {', '.join(inner.options)}"
     name = _EXPECTED.get(inner, "another kind of value")
     return f"{name} or null" if optional else name
 

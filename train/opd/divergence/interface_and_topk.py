@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from synth.ranges import BadSetting, Positive, Range, settings
+from synth.ranges import BadSetting, Named, Positive, Range, settings
 from train.config.schema import Choice
 from train.opd.log_probs import Scored, Signals
 
@@ -148,7 +148,7 @@ class TopK(Support):
     """`k` tokens. rest: what becomes of the others: renorm | tail | general."""
 
     k: Positive = 16  # likeliest tokens in the support
-    rest: str = "tail"
+    rest: Annotated[str, Named(*RESTS)] = "tail"  # what becomes of the other tokens
 
     def __post_init__(self) -> None:
         if self.rest not in RESTS:

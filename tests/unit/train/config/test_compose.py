@@ -1,5 +1,6 @@
 """Settings: groups, words and types become a dataclass, and whatever is wrong is said in one line."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
@@ -364,3 +365,23 @@ def test_optional_groups_open_mappings_and_text_at_any_depth(name, words, where,
 def test_open_mappings_refuse_wrong_types(words):
     with pytest.raises(ValueError, match=r"expected|not understood"):
         load("pretrain", PretrainConfig, words)
+
+
+@pytest.mark.parametrize(
+    ("name", "schema", "word", "choices"),
+    [
+        ("opd", OpdConfig, "method.divergence.support.rest", "renorm, tail, general"),
+        ("opd", OpdConfig, "method.divergence", "fkl, rkl"),
+        ("pretrain", PretrainConfig, "model.norm", "rmsnorm, layernorm"),
+        ("pretrain", PretrainConfig, "model.mlp", "gelu, swiglu, relu2"),
+        ("pretrain", PretrainConfig, "batch.packing", "none, documents, concat"),
+    ],
+)
+def test_a_choice_that_is_needed_names_what_there_is_in_place_of_null(name, schema, word, choices):
+    words = (
+        ["method=rethinking", "student=zoo/tiny-student-0", "teacher=zoo/tiny-teacher-0"]
+        if name == "opd"
+        else ["model=nano"]
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(word)}=null: expected .*{choices}"):
+        load(name, schema, [*words, f"{word}=null"])
