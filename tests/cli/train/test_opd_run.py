@@ -62,7 +62,7 @@ def test_a_run_is_complete_and_starting_it_again_changes_nothing(command, models
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
     wanted = {
         "loss", "grad_norm", "rkl", "fkl", "student_entropy", "teacher_entropy", "advantage", "eos", "length_mean",
-        "length_p95", "truncation", "repetition", "accuracy_strict", "accuracy_answer",
+        "length_p95", "truncation", "retries", "repetition", "accuracy_strict", "accuracy_answer",
     }  # fmt: skip
     assert wanted <= set(rows[1])
     assert {"eval_pass_1", "eval_pass_2", "eval_ood", "eos_gold", "eval_step"} <= set(rows[0]) & set(rows[2])

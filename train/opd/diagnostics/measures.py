@@ -254,7 +254,7 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def response_measures(rollouts: Rollouts) -> dict[str, Any]:
-    """Length, truncation, repetition, accuracy and first mistake of the sampled responses; empty when all are gold."""
+    """Length, truncation, retries, repetition, accuracy and first mistake of sampled responses; empty if all are gold."""
     sampled_B = (rollouts.origin_B != ORIGINS.index("gold")).cpu().numpy()
     if not sampled_B.any():
         return {}
@@ -271,6 +271,7 @@ def response_measures(rollouts: Rollouts) -> dict[str, Any]:
         "length_right": _mean(length_B[verdicts.right]),
         "length_wrong": _mean(length_B[~verdicts.right]),
         "truncation": float(1.0 - rollouts.finished_B.cpu().numpy()[sampled_B].mean()),
+        "retries": float(verdicts.retries.mean()),
         "repetition": float((periods(response_BR, length_B) > 0).mean()),
         "repetition_zlib": float(compressible(response_BR, length_B).mean()),
         "accuracy_strict": float(verdicts.right.mean()),
