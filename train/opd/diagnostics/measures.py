@@ -254,7 +254,7 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def response_measures(rollouts: Rollouts) -> dict[str, Any]:
-    """Length, truncation, retries, repetition, accuracy and first mistake of sampled responses; empty if all are gold."""
+    """Length, truncation, retries, repetition, accuracy, first mistake of the sampled responses; empty without any."""
     sampled_B = (rollouts.origin_B != ORIGINS.index("gold")).cpu().numpy()
     if not sampled_B.any():
         return {}
