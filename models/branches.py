@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.gpt import GPT, NORM_EPS, Attention, Block, Conv
-from models.ops import Rope, apply_rope, causal_conv, rms_norm
+from models.ops import causal_conv, rms_norm
+from models.rope import Rope, apply_rope
 
 
 @dataclass(frozen=True)

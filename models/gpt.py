@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from models.ops import Rope, apply_rope, causal_conv, relu2, rms_norm, rope_tables, swiglu
+from models.ops import causal_conv, relu2, rms_norm, swiglu
 from models.packing import Packing
+from models.rope import Rope, apply_rope, rope_tables
 
 ACTIVATIONS = {"gelu": F.gelu, "swiglu": swiglu, "relu2": relu2}
 NORM_EPS = 1e-5
@@ -318,7 +319,7 @@ class GPT(nn.Module):
         return self.embed.weight if self.unembed is None else self.unembed.weight
 
     def rope(self, positions: slice | Tensor, device: torch.device) -> Rope:
-        """The tables of `models.ops.apply_rope` at these positions."""
+        """The tables of `models.rope.apply_rope` at these positions."""
         c = self.config
         if self.rope_tables is None or self.rope_tables.device != device:
             self.rope_tables = rope_tables(c.context, c.head_dim, c.rotated, c.rope_base, 2 * c.n_head).to(device)

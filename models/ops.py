@@ -1,12 +1,11 @@
-"""Element-wise operations of the model in few passes over memory: RMS norm, RoPE, gated MLPs, causal convolution.
+"""Element-wise operations of the model in few passes over memory: RMS norm, gated MLPs, causal convolution.
 
 As plain tensor arithmetic they cost a small model on a CPU as much time as its matrix products; with the hand-written
 gradients below about a third of that.
 
 The invariant that matters: value and gradient equal the definition in each docstring.
 
-Legend: B batch, T tokens, C channels, S earlier tokens, E channels of all queries and keys (2 n_embd), R rotated pairs
-        of channels per head.
+Legend: B batch, T tokens, C channels, S earlier tokens.
 """
 
 from typing import Any
@@ -16,10 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-Rope = tuple[Tensor, Tensor, Tensor]
 
-
-def _use_autograd_function() -> bool:
+def use_autograd_function() -> bool:
     """Whether to use the hand-written gradients: only where gradients are on and `torch.compile` is not at work."""
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
@@ -39,7 +36,7 @@ class _ReLU2(Function):
 
 def relu2(x: Tensor) -> Tensor:
     """max(x, 0)^2 (So et al. 2021, Primer)."""
-    return _ReLU2.apply(x) if _use_autograd_function() else F.relu(x).square()
+    return _ReLU2.apply(x) if use_autograd_function() else F.relu(x).square()
 
 
 class _SwiGLU(Function):
@@ -65,7 +62,7 @@ class _SwiGLU(Function):
 
 def swiglu(x: Tensor) -> Tensor:
     """silu(first half of the channels) * second half (Shazeer 2020); the exponential is taken once, not twice."""
-    if _use_autograd_function():
+    if use_autograd_function():
         return _SwiGLU.apply(x)
     gate, up = x.chunk(2, dim=-1)
     return F.silu(gate) * up
@@ -100,50 +97,6 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     if weight.ndim == 1:  # one kernel on a GPU
         return F.rms_norm(x, weight.shape, weight, eps)
     return F.rms_norm(x, x.shape[-1:], None, eps) * weight
-
-
-def rope_tables(context: int, head_dim: int, rotated: int, base: float, n_heads: int) -> Tensor:
-    """The tables keep, ahead and behind of `apply_rope`, [3, context, E], for `rotated` channels of each head."""
-    rest = head_dim - rotated
-    frequency_R = base ** (-torch.arange(0, rotated, 2, dtype=torch.float64) / max(rotated, 1))
-    angle_TR = torch.arange(context, dtype=torch.float64)[:, None] * frequency_R
-    cos, sin = angle_TR.cos(), angle_TR.sin()
-    still, none = cos.new_ones(context, rest), torch.zeros_like
-    keep = torch.cat((cos, cos, still), 1)
-    ahead = torch.cat((-sin, none(sin), none(still)), 1)
-    behind = torch.cat((none(sin), sin, none(still)), 1)
-    return torch.stack((keep, ahead, behind)).float().repeat(1, 1, n_heads)
-
-
-def _rotate(x: Tensor, keep: Tensor, ahead: Tensor, behind: Tensor, half: int) -> Tensor:
-    y = x * keep
-    y[..., :-half].addcmul_(x[..., half:], ahead[..., :-half])
-    y[..., half:].addcmul_(x[..., :-half], behind[..., half:])
-    return y
-
-
-class _Rotate(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, keep: Tensor, ahead: Tensor, behind: Tensor, half: int) -> Tensor:
-        ctx.save_for_backward(keep, ahead, behind)
-        ctx.half = half
-        return _rotate(x, keep, ahead, behind, half)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (keep, ahead, behind), half = ctx.saved_tensors, ctx.half
-        back = grad * keep
-        back[..., half:].addcmul_(grad[..., :-half], ahead[..., :-half])
-        back[..., :-half].addcmul_(grad[..., half:], behind[..., half:])
-        return back, None, None, None, None
-
-
-def apply_rope(x_BTE: Tensor, rope: Rope, half: int) -> Tensor:
-    """Rotary positions (Su et al. 2021) in the half-split layout of GPT-NeoX and Llama, on all heads in one go. In each
-    head, channels i and R + i (i < R = `half`) turn by the angle of their position; channels from 2R on stay. Rather
-    than splitting every head, the whole row is shifted by R: y[i] = keep[i] x[i] + ahead[i] x[i+R] + behind[i] x[i-R],
-    where `ahead` is -sin on first halves, `behind` is sin on second halves, and both are 0 elsewhere."""
-    return (_Rotate.apply if _use_autograd_function() else _rotate)(x_BTE, *rope, half)
 
 
 def _inside(x: Tensor, j: int, position_BT: Tensor | None) -> Tensor:
@@ -182,7 +135,7 @@ def causal_conv(
     `past_BSC`, oldest first, or 0. `position_BT` is given where a row holds several documents: the position of each
     token in its own document, before whose start x is 0."""
     if past_BSC is None:
-        return (_CausalConv.apply if _use_autograd_function() else _convolve)(x_BTC, weight_SC, position_BT)
+        return (_CausalConv.apply if use_autograd_function() else _convolve)(x_BTC, weight_SC, position_BT)
     if x_BTC.shape[1] == 1:
         return x_BTC + (past_BSC * weight_SC.flip(0)).sum(1, keepdim=True)
     return _convolve(torch.cat((past_BSC, x_BTC), dim=1), weight_SC)[:, len(weight_SC) :]

@@ -28,7 +28,7 @@ from models.huggingface.families import family, names_of, qkv_from_neox, qkv_to_
 from models.huggingface.modeling_glasshouse import GlasshouseConfig, GlasshouseForCausalLM
 
 # The modules of `models` that a folder with its own code carries, side by side.
-CODE = ("huggingface.modeling_glasshouse", "gpt", "ops", "packing")
+CODE = ("huggingface.modeling_glasshouse", "gpt", "ops", "packing", "rope")
 MODELS = Path(__file__).resolve().parents[1]
 # Largest difference of two logits, as a share of the largest logit, that counts as float32 rounding. Most of it comes
 # from the rotary angles, which `transformers` rounds to float32 and we do not; it grows with the position.

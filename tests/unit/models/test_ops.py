@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.ops import apply_rope, causal_conv, relu2, rms_norm, rope_tables, swiglu
+from models.ops import causal_conv, relu2, rms_norm, swiglu
+from models.rope import apply_rope, rope_tables
 
 EPS = 1e-5
 
