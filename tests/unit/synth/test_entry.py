@@ -112,10 +112,16 @@ def test_a_signal_to_all_processes_is_one_line_and_leaves_nothing(tmp_path, numb
     process = subprocess.Popen(
         [sys.executable, "-m", "synth.generate", *words], cwd=ROOT, env=environment(GLASSHOUSE_JIT="0"),
         stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # a shell's job in the background hands down that interrupts are ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    time.sleep(seconds)
-    os.killpg(process.pid, number)
-    said = process.communicate(timeout=60)[1]
+    try:
+        time.sleep(seconds)
+        os.killpg(process.pid, number)
+        said = process.communicate(timeout=60)[1]
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
     if process.returncode != -signal.SIGINT:  # before Python itself was up
         assert (process.returncode, said) == (130, "interrupted: the same command starts again\n")
     assert list(tmp_path.iterdir()) == []
