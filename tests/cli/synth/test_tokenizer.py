@@ -54,7 +54,7 @@ def test_pretrain_evaluate_and_distil(tokens, bpe, tmp_path, capsys):
         f"out.root={tmp_path}",
     ]  # fmt: skip
     assert run_entry("opd", opd.OpdConfig, opd.main, "", distil) == 0, capsys.readouterr().err
-    assert read_json_lines(next(tmp_path.glob("*-????????")) / "metrics.jsonl")
+    assert read_json_lines(next(tmp_path.glob("opd-????????")) / "metrics.jsonl")
 
     other = [f"checkpoint={run}", "data=smoke", "problems=4", f"out.root={tmp_path}"]
     assert run_entry("evaluate", evaluate.EvaluateConfig, evaluate.main, "", other) == 2

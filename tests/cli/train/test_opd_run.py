@@ -46,7 +46,7 @@ def test_help_names_the_methods_and_an_example(command):
     shown = command("train.opd.run", "--help")
     assert shown.returncode == 0 and shown.stderr == ""
     assert "python -m train.opd.run student=" in shown.stdout
-    assert "crisp | curio_sft | dasd | distillm | distillm2 | drgrpo | eopd | exopd | gkd | grpo" in shown.stdout
+    assert "crisp | curio_sft | dasd | distillm | distillm2 | drgrpo | eopd | exopd | gad | gkd | grpo" in shown.stdout
 
 
 def test_a_run_is_complete_and_starting_it_again_changes_nothing(command, models, tmp_path):

@@ -38,7 +38,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def empty(monkeypatch, tmp_path):
-    monkeypatch.setattr(checkpoint, "ZOO", tmp_path / "zoo")
+    monkeypatch.setattr(zoo_paths, "ZOO", tmp_path / "zoo")
     return tmp_path / "zoo"
 
 
@@ -63,12 +63,12 @@ def test_a_run_becomes_a_model_of_the_zoo(made, empty, capsys):
 
 
 def test_a_distilled_student_becomes_one_too(empty, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(checkpoint, "ZOO", PACKED)  # the smoke scale's student and teacher
+    monkeypatch.setattr(zoo_paths, "ZOO", PACKED)  # the smoke scale's student and teacher
     fewer = ["prompts=3", "budget.steps=2", "evaluate.problems=4", "evaluate.documents=4", f"out.folder={tmp_path}/run"]
     assert opd_run.entry(["method=opd", "scale=smoke", *fewer]) == 0, capsys.readouterr().err
     words = [f"checkpoint={tmp_path}/run", "problems=8", "samples=0", f"out.folder={tmp_path}/judged"]
     assert run_entry("evaluate", evaluate.EvaluateConfig, evaluate.main, "", words) == 0
-    monkeypatch.setattr(checkpoint, "ZOO", empty)
+    monkeypatch.setattr(zoo_paths, "ZOO", empty)
     assert run_zoo("name=student", f"run={tmp_path}/run", f"evaluation={tmp_path}/judged") == 0
     assert checkpoint.weights_digest("zoo/student") == checkpoint.weights_digest(tmp_path / "run")
     assert json.loads((empty / "student/card.json").read_text())["steps"] == 2
