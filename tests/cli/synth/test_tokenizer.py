@@ -108,7 +108,7 @@ BAD = [
     ("synth.generate", ["--tokens", "no/where", "--out", "x_shards/"], "tokens=no/where"),
     ("train.pretrain", ["data.tokens=no/where"], "data.tokens=no/where"),
     ("train.pretrain", ["data.tokens=configs"], "data.tokens=configs"),
-    ("probes.run", ["model=x", "data.tokens=word"], "data.tokens=word"),
+    ("probes.run", ["model=zoo/tiny-student-0", "data.tokens=word"], "data.tokens=word"),
 ]
 
 
