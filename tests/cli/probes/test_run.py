@@ -143,7 +143,7 @@ def test_help_and_show(command):
     assert done.returncode == 0 and done.stderr == ""
     for words in ("python -m probes.run model=", "probe=nece | paper | quickstart", "balance", "tasks", "steps"):
         assert words in done.stdout
-    shown = command("probes.run", "--show", "probe=value", "model=x")
+    shown = command("probes.run", "--show", "probe=value", "model=zoo/tiny-student-0")
     assert shown.returncode == 0 and "- value" in shown.stdout and "- nece" not in shown.stdout
 
 
