@@ -1,12 +1,13 @@
 """Settings that every task of `probes.run` has; a task adds a section of its own, under its name."""
 
 from dataclasses import field
+from functools import partial
 from typing import Literal
 
 from probes.queries.labels import ALL, TASKS
 from probes.readout.linear import LinearConfig
 from probes.readout.vprobe import VProbeConfig
-from probes.runs import REQUIRED, DataConfig, OutConfig
+from probes.runs import REQUIRED, DataConfig, OutConfig, checkpoint
 from probes.words import LAYERS
 from synth.ranges import BadSetting, Positive, settings
 from synth.store.encodings import PHRASE
@@ -60,7 +61,8 @@ class ProbeConfig:
 
     `task`: layers, what each probe reads at each layer; mistakes, what the model knew of its own; export, activations
     and labels as files; the others are analyses of distillation. On the command line `checkpoint` is another name of
-    `model`. The section of a task is shown by `python -m probes.run task=NAME --help`.
+    `model`. Without `data` it reads the model's own. The section of a task is shown by
+    `python -m probes.run task=NAME --help`.
     """
 
     model: str = REQUIRED  # a run folder, one of its checkpoints/step-N folders, or zoo/NAME
@@ -71,6 +73,7 @@ class ProbeConfig:
     threads: int = 1  # of the CPU
     device: str = "cpu"  # cpu, cuda or cuda:N
     out: OutConfig = field(default_factory=lambda: OutConfig("runs/probes", "probe"))
+    complete = staticmethod(partial(checkpoint.take_data, "model"))
 
     def __post_init__(self) -> None:
         if self.data.tokens != PHRASE:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from probes.run import TASKS
 from train.config.compose import load
 from train.core import zoo_paths
 from train.data.batches import DataConfig
@@ -23,6 +24,9 @@ def test_a_model_of_the_zoo_is_judged_on_the_data_of_its_card(name):
     found = data_of(f"checkpoint=zoo/{name}")
     assert (found.preset, found.overrides, found.seed, found.tokens) == (card["preset"], card["overrides"], 0, "phrase")
     assert load("opd", OpdConfig, ["method=oracle", f"student=zoo/{name}"]).data == found
+    for task in TASKS.values():
+        words = [f"model=zoo/{name}", f"task={task.config.task}"]
+        assert load("probe", task.config, words).data == found
 
 
 def test_given_settings_change_the_data_and_a_given_preset_replaces_it():
