@@ -75,7 +75,8 @@ def message_of(error: BaseException) -> str:
             )
         return f"{where}: cannot be read or written ({error.strerror}); accepted: a path that can"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "; ".join(lines[:2]) or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
+    first_two = "; ".join(lines[:2]).replace(":; ", ": ")
+    return first_two or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
 
 
 def say(line: str) -> None:
