@@ -31,6 +31,12 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
+class CommandFailed(Exception):
+    """Ends a command with its message, of several lines where it shows the end of a log, and the exit code `code`."""
+
+    code = 1
+
+
 def run_command(main: Callable[[], Any], again: str = AGAIN, traceback: bool = False) -> int:
     """Calls a command and returns its exit code, as the head of this module says.
 
@@ -55,12 +61,12 @@ def run_command(main: Callable[[], Any], again: str = AGAIN, traceback: bool = F
         number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
         say(f"{SIGNALS[signal.Signals(number)]}: {again}")
         return 128 + number
-    except (ValueError, FloatingPointError, MemoryError, OSError) as error:
+    except (CommandFailed, ValueError, FloatingPointError, MemoryError, OSError) as error:
         if traceback:
             raise
-        say(f"error: {message_of(error)}")
+        say(f"error: {error if isinstance(error, CommandFailed) else message_of(error)}")
         _leave_closed_pipes()
-        return 2 if isinstance(error, ValueError | OSError) else 1
+        return error.code if isinstance(error, CommandFailed) else 2 if isinstance(error, ValueError | OSError) else 1
 
 
 def message_of(error: BaseException) -> str:

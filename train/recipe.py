@@ -299,11 +299,7 @@ def starting_points(config: RecipeConfig, seed: int) -> dict[str, tuple[Path, Pa
 
 def entry(argv: list[str] | None = None) -> int:
     """The command: exit code 0 done, 1 a stage failed, 2 bad input."""
-    try:
-        return run_entry("recipe", RecipeConfig, main, __doc__ or "", argv)
-    except StageFailed as failed:
-        print(f"error: {failed}", file=sys.stderr)
-        return 2 if failed.usage else 1
+    return run_entry("recipe", RecipeConfig, main, __doc__ or "", argv)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from synth.entry import CommandFailed
 from synth.kernel.rng import key
 from synth.ranges import Count, Positive, settings
 from train.config.grammar import as_arguments
@@ -16,12 +17,13 @@ DISTRIBUTED = ("train.pretrain", "train.opd.run")  # entries that run in several
 PORT = 29500  # torchrun's own, of the first node
 
 
-class StageFailed(Exception):
+class StageFailed(CommandFailed):
     """A stage ended with an error. `usage`: it refused its settings."""
 
     def __init__(self, message: str, usage: bool):
         super().__init__(message)
         self.usage = usage
+        self.code = 2 if usage else 1
 
 
 @settings

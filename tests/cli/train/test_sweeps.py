@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.commands import environment
 from tests.helpers.effort import TORTURE
 from tests.helpers.paths import ROOT
-from tests.helpers.torture.toy_command import run
+from tests.helpers.torture.toy_command import FAILURES, run
 
 LAUNCHERS = {
     "basic": [],
@@ -74,10 +74,13 @@ def test_without_slurm_there_is_one_clear_line(configs, capsys, monkeypatch):
     assert "srun" in capsys.readouterr().err and list(Path().iterdir()) == []
 
 
-def test_a_run_that_fails_decides_the_exit_code_and_stops_no_other(configs, capsys):
-    assert run(configs, "-m", "seed=9,1") == 1
-    assert "error: loss is not a number" in capsys.readouterr().err
-    assert sorted(landed()) == ["toy-seed=1"]
+@pytest.mark.parametrize("seed, code", [(9, 1), (8, 2), (7, 1)])
+def test_a_run_that_fails_decides_the_exit_code_and_stops_no_other(configs, capsys, seed, code):
+    assert run(configs, "-m", f"seed={seed},1") == code
+    said = capsys.readouterr().err
+    assert said == f"error: {FAILURES[seed]}\n" and sorted(landed()) == ["toy-seed=1"]
+    assert run(configs, f"seed={seed}") == code
+    assert capsys.readouterr().err == said
 
 
 def test_what_waits_for_the_job_is_filled_in_there(configs):

@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from train.config.compose import plain, run_entry
+from train.recipes.stage import StageFailed
 from train.runs.run_folder import OutConfig
+
+FAILURES = {
+    9: FloatingPointError("loss is not a number"),
+    8: StageFailed("stage teacher: n_layer=-1", usage=True),
+    7: StageFailed("stage teacher ended with code 1", usage=False),
+}  # by the seed at which the command fails
 
 
 @dataclass(frozen=True)
@@ -22,8 +29,8 @@ class ToyConfig:
 
 
 def main(config: ToyConfig) -> None:
-    if config.seed == 9:
-        raise FloatingPointError("loss is not a number")
+    if config.seed in FAILURES:
+        raise FAILURES[config.seed]
     Path(config.out.root).mkdir(parents=True, exist_ok=True)
     note = {"config": plain(config), "argv": sys.argv[1:]}
     Path(config.out.root, config.out.name).write_text(json.dumps(note), encoding="utf-8")
