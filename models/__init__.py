@@ -3,7 +3,7 @@
 The invariant that matters: nothing in this room knows where tokens come from or what they mean.
 """
 
-from synth.entry import quiet_start
+from synth.exit_codes import quiet_start
 
 quiet_start()
 

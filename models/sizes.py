@@ -14,7 +14,7 @@ import yaml
 
 from models.flops import flops_per_token, n_params
 from models.gpt import GPTConfig
-from synth.entry import run_command
+from synth.exit_codes import run_command
 
 _HOME = Path(__file__).resolve().parents[1]
 FOLDER = next(home / "configs" / "model" for home in (_HOME / "train", _HOME) if (home / "configs").is_dir())

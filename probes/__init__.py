@@ -1,5 +1,5 @@
 """Probes: what can be read from a model's hidden states, beside what the same probe reads without the model's help."""
 
-from synth.entry import quiet_start
+from synth.exit_codes import quiet_start
 
 quiet_start()

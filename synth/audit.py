@@ -15,7 +15,7 @@ from itertools import combinations
 from pathlib import Path
 
 from synth import cli
-from synth.entry import run_command
+from synth.exit_codes import run_command
 from synth.judge.audit_record import CHECKS, audit_record, identity, shape, template
 
 FEWEST_TEMPLATES = 20  # of a test cell: below this, its accuracy says little about other templates

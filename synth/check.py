@@ -16,7 +16,7 @@ from operator import itemgetter
 from typing import Any
 
 from synth import cli
-from synth.entry import run_command
+from synth.exit_codes import run_command
 
 PLAIN_PYTHON_UP_TO = 100  # below this, starting numba takes longer than the checking
 TOGETHER, SHOWN = 500, 20  # solutions judged at once; wrong ones that are named where not all are asked for

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from synth.entry import fail, say
+from synth.exit_codes import fail, say
 
 FIELDS = ("solution", "completion", "response")  # keys of a text to judge, in records, and in rollouts of a run
 OPTIONS = Path(__file__).with_name("options.json")

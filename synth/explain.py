@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from synth import cli
-from synth.entry import run_command
+from synth.exit_codes import run_command
 
 EXAMPLE = """examples:
   python -m synth.generate --ops 4 --count 1 --out - | python -m synth.explain -

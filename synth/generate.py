@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from synth import cli
-from synth.entry import run_command
+from synth.exit_codes import run_command
 
 WORTH_SHOWING = 4  # operations of the first problem that is shown, where nothing else was asked for
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf")

@@ -10,8 +10,8 @@ import numpy as np
 
 from synth.documents import Documents
 from synth.draw.lengths import SCALE, costs
+from synth.draw.missing_premise import drop_premise
 from synth.draw.problems import DrawSettings, draw
-from synth.draw.sentences_and_query import drop_premise
 from synth.draw.split import template_residue
 from synth.kernel import rng
 from synth.kernel.jit import jit

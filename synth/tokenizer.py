@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from synth import cli, spec
-from synth.entry import run_command
+from synth.exit_codes import run_command
 from synth.store.files import atomic_path
 from synth.store.hf_tokenizer import added_markers, fast_tokenizer, train_bpe, word_tokenizer
 

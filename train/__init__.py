@@ -1,5 +1,5 @@
 """Training: one loop for pretraining and distillation, run folders, checkpoints, evaluation, recipes, reports."""
 
-from synth.entry import quiet_start
+from synth.exit_codes import quiet_start
 
 quiet_start()

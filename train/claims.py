@@ -18,7 +18,7 @@ from typing import Literal
 import yaml
 
 from synth.cli import Parser, fail, print_lines
-from synth.entry import run_command
+from synth.exit_codes import run_command
 from synth.ranges import settings
 from synth.store.files import atomic_write, naming
 from train.config.compose import CONFIGS

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from synth.cli import Parser, fail, print_lines
-from synth.entry import run_command
+from synth.exit_codes import run_command
 from synth.store.files import naming
 from train.runs.results import Run, differences, full_accuracy, is_number, is_run
 from train.tables import Table, format_amount, format_interval

@@ -18,7 +18,7 @@ import torch
 from models.flops import n_params, training_flops_per_token
 from models.sizes import read_sizes
 from synth.cli import Parser, fail
-from synth.entry import run_command
+from synth.exit_codes import run_command
 from synth.spec import preset
 from synth.store.files import naming
 from train.runs.results import Run, is_run

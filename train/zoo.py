@@ -24,7 +24,7 @@ import numpy as np
 from synth.store.files import as_record, atomic_path, atomic_write, read_json, sha256, write_json, write_json_lines
 from train.config.compose import run_entry
 from train.core import checkpoint, zoo_paths
-from train.runs import checksums
+from train.runs import sha256sums
 from train.runs.results import Run, counts
 from train.statistics import wilson
 from train.tables import Table, format_interval
@@ -63,7 +63,7 @@ def row(name: str) -> list[str]:
     """A model's row of the list. Raises ValueError when its files have changed."""
     step = checkpoint.find(f"zoo/{name}")
     folder = step.parent.parent
-    checksums.check(folder)
+    sha256sums.check(folder)
     if checkpoint.latest(folder) != step:
         raise ValueError(f"zoo/{name}: its files are not the ones that were put there; accepted: a fresh checkout")
     card = as_record(folder / "card.json", read_json(folder / "card.json"))
@@ -110,7 +110,7 @@ def _write(folder: Path, step: Path, run: Run, evaluation: Run, config: ZooConfi
     card = card_of(run, evaluation, hashes, config)
     write_json(folder / "card.json", card)
     atomic_write(folder / "README.md", page(str(config.name), card))
-    checksums.write(folder, checksums.of_files(folder, unlisted=()))
+    sha256sums.write(folder, sha256sums.of_files(folder, unlisted=()))
 
 
 def card_of(run: Run, evaluation: Run, hashes: dict[str, str], config: ZooConfig) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
     python -m probes.run task=premise checkpoint=MODEL premise.before=STUDENT premise.teacher=TEACHER
 
-Every problem is asked twice: whole, and with one needed given taken out, where `Undetermined.` is right once all that
-can still be derived is written. Problems that have no such given are left out. For each model: how often it abstains
-on both twins (recall, false alarms), how much of its abstaining is right (precision), whether the answer is fully
-right, how much longer it writes on the broken twin, and whether it repeats itself.
+Every problem is asked twice: whole, and with one needed given taken out. There the right solution writes every step
+that can still be derived, then `Undetermined.` Problems that have no such given are left out. For each model: how often
+it abstains on both twins (recall, false alarms), how much of its abstaining is right (precision), whether the answer is
+fully right, how much longer it writes on the broken twin, and whether it repeats itself.
 """
 
 from dataclasses import replace
@@ -30,7 +30,7 @@ SHARES = ("abstains", "false_alarms", "precision", "right_missing", "right_whole
 
 @settings
 class Settings:
-    """`before`, what `model` was made from, and `teacher` are asked the same (null: not)."""
+    """Two more models get the same problems: `before`, from which `model` was trained, and `teacher`; null: none."""
 
     before: str | None = None  # the model before distillation
     teacher: str | None = None  # a run folder or checkpoint
@@ -38,7 +38,7 @@ class Settings:
 
 
 def run(config: ProbeConfig, c: Settings, models: Models, log: ResumeLog) -> dict[str, Any]:
-    """Table `premise`, a row for each model, and `first`: after which step it first says Undetermined."""
+    """Table `premise`, a row for each model, and `first`: how many abstained, and how many of them too early."""
     whole, missing = twins(config.data, c.problems)
     paths = {"model": config.model, "premise.before": c.before, "premise.teacher": c.teacher}
     rows, first, world = [], [], config.data.spec().load_world()
@@ -86,7 +86,7 @@ def behaviour(missing: Responses, whole: Responses) -> dict[str, Any]:
 
 
 def abstentions(missing: Responses) -> dict[str, int]:
-    """How many abstained; and how many of them before all that can be derived was, or in the answer only."""
+    """How many abstained. `too_early`: before writing every step that can be derived, or in the answer only."""
     v = missing.verdicts
     lost = v.answer == UNDETERMINED
     early = lost & (v.ending == EARLY)

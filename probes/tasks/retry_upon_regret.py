@@ -2,7 +2,7 @@
 
 The model writes greedily. The first sentence whose parameter the detector doubts is cut off with all that follows, a
 new one is drawn in its place, and the model goes on greedily, until nothing is doubted or the retries of a solution are
-used up. The paper draws whole solutions at temperature 1 from the cut on; only the new sentence here.
+used up. The paper samples all that follows the cut at temperature 1; here only the new sentence is sampled.
 
 Legend: N solutions, R response tokens, M steps.
 """
@@ -39,7 +39,7 @@ def perfect(steps: Steps, turn: int) -> np.ndarray:
 
 
 def chance(share: float, seed: int) -> Detector:
-    """Doubts the given share of sentences, whatever they say: what drawing anew brings without knowledge."""
+    """Doubts the given share of sentences, whatever they say: a control, the gain from resampling at random."""
 
     def doubts(steps: Steps, turn: int) -> np.ndarray:
         rng = np.random.Generator(np.random.Philox(key(seed, "probe chance", turn)))
@@ -51,7 +51,7 @@ def chance(share: float, seed: int) -> Detector:
 def continue_texts(
     model: GPT, texts: Sequence[Sequence[int]], most: int, *, temperature: float = 0.0, eos: int = EOS, seed: int = 0
 ) -> list[list[int]]:
-    """What the model writes behind each text, up to `eos` or `most` tokens; nothing behind the end of a document."""
+    """What the model writes behind each text, up to `eos` or `most` tokens; what follows `eos` is dropped."""
     generator = torch.Generator().manual_seed(seed)
     out = sample(model, texts, most, temperature=temperature, eos=eos, pad=PAD, generator=generator)
     texts = [row[:n] for row, n in zip(out.tokens_BT.tolist(), out.lengths_B.tolist(), strict=True)]
@@ -64,7 +64,7 @@ def prompts_of(documents: Documents) -> list[list[int]]:
 
 
 def written_by(model: GPT, documents: Documents, world: World, budget: int, **draws: Any) -> Solutions:
-    """The model's solutions, the most likely ones token by token; `draws`: settings of `continue_texts`."""
+    """The model's greedy solutions, unless `draws` (settings of `continue_texts`) has a temperature."""
     return padded_solutions(documents, world, continue_texts(model, prompts_of(documents), budget, **draws), budget)
 
 
@@ -104,11 +104,11 @@ def _go_on(
     most_each: int | None = None, **draws: Any,
 ) -> None:  # fmt: skip
     """Has the model finish these responses, or add at most `most_each` tokens, in place; `draws`: of `continue_texts`.
-    The budget is of each response: one that is near it cuts itself short and no other."""
+    The budget holds for each response alone: one near its end is cut, the others are not shortened."""
     rows = np.array([i for i in rows if responses[i][-1:] != [EOS] and len(responses[i]) < budget], dtype=np.int64)
     most = min(most_each or budget, budget - min((len(responses[i]) for i in rows), default=budget))
     longest = max((int(documents.prompt[i]) + len(responses[i]) for i in rows), default=0)
-    tight = longest + most > model.config.context  # then the most that one of them may need is too much for another
+    tight = longest + most > model.config.context  # a common limit would take the longest text past the context
     seed = draws.pop("seed", 0)
     for k, group in enumerate(([i] for i in rows) if tight else [rows] * bool(len(rows))):  # each with its own noise
         texts = [documents.prompt_tokens(i).tolist() + responses[i] for i in group]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from synth import cli
-from synth.entry import run_command
+from synth.exit_codes import run_command
 
 EXAMPLE = """examples:
   python -m synth.environment --preset tiny                            look at a prompt

@@ -2,7 +2,7 @@
 
 An equation is `LETTER = letters = numbers = ... = RESULT`; several for one letter are read as one. Expressions are read
 by Python's own parser, from letters, whole numbers, +, -, * and brackets alone; one with several operations becomes
-several clauses. Names of other letters than the world's are renamed to free ones.
+several clauses. Variables that are not letters of the world are replaced by unused letters.
 """
 
 import ast
@@ -68,7 +68,8 @@ class Steps:
         begin, joint, self.back, self.word = (
             self.phrase(role).strip() for role in (vocab.DEFINE, vocab.AS, vocab.BACK, vocab.UNDETERMINED)
         )
-        # Another name than the problem's is one when it looks like one; "define each number's letter as" is prose.
+        # A name that this problem lacks still counts if it is capitalised as the problem's names are; "define each
+        # number's letter as" is prose.
         capital = all(part.strip()[:1].isupper() for name in names for part in name.split(world.possessive))
         first = "[A-Z]" if capital else ""
         part = rf"{first}[^.;:\n=]{{1,60}}?"
@@ -91,7 +92,7 @@ class Steps:
         return UNDETERMINED if self.word and self.word.casefold() in words.casefold() else None
 
     def read(self, text: str, answer: int | None) -> str:
-        """The steps as sentences; and the one that the query is undetermined, where the text or the answer says so."""
+        """The steps as sentences, and `Undetermined.` where the text or the answer says so."""
         heads = self.heads(text)
         self._choose_letters(heads, text)
         ends = [*(h.start() for h in heads[1:]), len(text)]
@@ -108,7 +109,7 @@ class Steps:
         return "".join(sentences)
 
     def _choose_letters(self, heads: list[re.Match[str]], text: str) -> None:
-        """Letters of the world stay, others get free ones; later ones are chosen as they come."""
+        """Letters of the world stay, others get free ones; those that first occur inside equations get theirs there."""
         self.own = set(letter_names(self.world.n_letters))
         seen = set(re.findall(_NAME, text))
         self.free = iter(name for name in letter_names(self.world.n_letters) if name not in seen)
@@ -141,7 +142,7 @@ class Steps:
         return f"{begin} {self._name(letter)}{''.join(parts)}{f' {self.back}' if taken_back else ''}{stop}"
 
     def _with_letters(self, body: str) -> str:
-        """The text behind a head with signs for the world's words, and letters for the names they were defined for."""
+        """The text behind a head with parameter names replaced by their letters, operator words by signs."""
         for role, sign in ((vocab.IS, "="), *((role, sign) for sign, role in _OPERATORS.values())):
             if (word := self.phrase(role).strip()) and word != sign:
                 body = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", sign, body)
@@ -197,7 +198,7 @@ class Steps:
         modulus = self.world.modulus
         shape, first = next(iter([*symbolic, *numeric]), None), next(iter(numeric), None)
         said = [*(_value(t, modulus) for t in numeric), *(n % modulus for n in numbers if n is not None)]
-        seen = isinstance(first, ast.BinOp) and said[0] != result % modulus  # by the checker, which is given these two
+        seen = isinstance(first, ast.BinOp) and said[0] != result % modulus  # left to the checker, which sees both
         if not seen and any(value != result % modulus for value in said):
             return None
         written = ("", 0) if shape is None else self._write(shape, first)
@@ -208,8 +209,8 @@ class Steps:
         return f" {self._name(letter)}{equals}{written[0]}{equals if written[0] else ''} {result}"
 
     def _write(self, shape: ast.expr, numbers: ast.expr | None) -> tuple[str, int] | None:
-        """`a + b = 3 + 4` and its value, or `a` of a copy, with clauses for operations inside; None where the numbers
-        are not put into the same expression."""
+        """`a + b = 3 + 4` and its value, or `a` where the step only copies `a`, with clauses for inner operations; None
+        where the numbers stand in another expression than the letters."""
         if not isinstance(shape, ast.BinOp):
             return (f" {self._name(shape.id)}", 0) if isinstance(shape, ast.Name) else None
         if not isinstance(numbers, ast.BinOp | None):

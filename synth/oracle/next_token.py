@@ -124,7 +124,7 @@ def _walk(problems, tokens, offsets, shortest, ids, settings, abstain, state, st
 
 class Oracle:
     """The generator's own distribution of solutions, for the settings of a spec. world: of the problems, where it is
-    not the spec's own (a record's, `synth.problem.arrays.world_of`). Raises ValueError when the policy is unknown, the
+    not the spec's own (a record's, `synth.problem.records.world_of`). Raises ValueError when the policy is unknown, the
     spec's solutions have no closed form (published order), or the world's sentences have no end. Exact up to documents
     of 16,384 tokens, which make no more slips (`synth.write.solution`): only a slip rate above 0.9 gets there."""
 

@@ -2,7 +2,8 @@
 
 One `State` per solution. `emit` writes the distribution of the next token, `consume` believes a token and goes on; both
 are total: any token may come at any place. A state holds what has been written: which parameters are defined, which
-letters stand for them, with which numbers, and which names were tried as mistakes since the last definition.
+letters stand for them, with which numbers, and which names were tried as mistakes since the last definition. What is
+answered after a token that the generator cannot write is the policy of `synth.oracle.next_token`.
 """
 
 from typing import NamedTuple
@@ -17,13 +18,14 @@ from synth.problem.arrays import QUERY, SLOTS, name_tokens
 from synth.world import vocabulary as vocab
 from synth.write.mistakes import SLIP, next_needed, next_sentence_probs
 
-# where the walk stands: at the start of a sentence, after `Define`, after each name, after `as`, inside the clauses,
-# after them, after BACK, inside a sentence that is none, after `Undetermined`, after its full stop, after `<answer>`,
-# after the answer, after `<eos>`
+# Where the walk stands. BEGIN: at the start of a sentence; OWNER: after `Define`; THING: after the name's first part;
+# NAMED: after the whole name; CHOOSE: after `as`; CLAUSE, WHOLE: inside the clauses, after them; BACKED: after BACK;
+# LOST: inside a sentence that is none; DENIED, CLOSED: after `Undetermined`, after its full stop; ANSWERING: after
+# `<answer>`; ANSWERED: after the answer; OVER: after `<eos>`.
 BEGIN, OWNER, THING, NAMED, CHOOSE, CLAUSE, WHOLE, BACKED, LOST, DENIED, CLOSED, ANSWERING, ANSWERED, OVER = range(14)
-# columns of `scalars`: the phase; whether the prefix is possible so far; whether the sentence at hand is; owner token,
-# slot and letter of that sentence (-1 none); its last number; whether that is a slip;
-# and of the whole solution: how many letters it may use for steps that are not needed, 0 where it is the shortest
+# Columns of `scalars`. PHASE: where the walk stands; POSSIBLE, SOUND: whether the prefix, and the current sentence, are
+# possible so far; OWNER_TOKEN, SLOT, LETTER: of the current sentence (-1: none); LAST_NUMBER: its last number, and
+# SLIPPED: whether that is a slip; SPARE_LETTERS: letters that the solution may use for steps that are not needed.
 PHASE, POSSIBLE, SOUND, OWNER_TOKEN, SLOT, LETTER, LAST_NUMBER, SLIPPED, SPARE_LETTERS = range(9)
 
 
@@ -65,7 +67,7 @@ def state_buffer(n_letters: int, modulus: int) -> State:
 
 @jit
 def restart(state, p, settings, shortest):
-    """Stand at the start of the solution of problem p; shortest: whether it has no step that is not needed."""
+    """Stand at the start of the solution of problem p; shortest: whether it has needed steps only."""
     state.scalars[:] = -1
     state.scalars[SPARE_LETTERS] = 0 if shortest else settings.letters
     state.scalars[POSSIBLE] = 1
@@ -91,7 +93,7 @@ def _begin(state, p, settings):
 
 @jit
 def _ends(state, p):
-    """Whether no further step is to come: the query is defined, or nothing that it needs can be."""
+    """Whether no further step is to come: the query is defined, or no parameter that it needs can be computed now."""
     letters = state.scalars[SPARE_LETTERS]
     return state.done[p.scalars[0, QUERY]] > 0 or next_needed(p, state.done, state.mask, letters) == 0
 
@@ -154,7 +156,8 @@ def _emit_letters(state, n, ids, settings, chance):
 
 @jit
 def _emit_choice(state, ids, settings):
-    """BACK or a letter, by P(the named parameter is defined | its name), 1 where the name could not be written."""
+    """A letter with P(the named parameter is defined | its name), else BACK; only letters after a name that the
+    generator could not have written here."""
     x = state.scalars[SLOT]
     both = state.probs[0, x] + state.probs[1, x] if x >= 0 else 0.0
     defined = state.probs[0, x] / both if both > 0.0 else 1.0
@@ -206,7 +209,7 @@ def _emit_answer(state, p, ids, settings):
 
 @jit
 def to_take_back(state, settings):
-    """Whether the sentence at hand cannot be and the policy is to take it back here."""
+    """Whether the current sentence is impossible and the policy takes it back at this token."""
     phase = state.scalars[PHASE]
     inside = phase in (CHOOSE, CLAUSE, WHOLE, LOST)
     return settings.take_back and settings.retry_rate > 0.0 and state.scalars[SOUND] == 0 and inside
@@ -241,7 +244,7 @@ def emit(state, p, ids, settings):
 
 @jit
 def consume(state, p, ids, settings, token, n):
-    """Believe `token`, whose distribution (n entries) `emit` has just written, and go on."""
+    """Accepts `token`, likely or not, and updates the state. n: size of the distribution that `emit` has just left."""
     s = state.scalars
     found = False
     for i in range(n):

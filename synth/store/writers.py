@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 from synth.dataset import Source
 from synth.documents import Documents, join
-from synth.entry import interrupts_ignored
+from synth.exit_codes import interrupts_ignored
 from synth.spec import Spec
 from synth.store import data_card, shards
 from synth.store.columns import spec_hash

@@ -27,8 +27,8 @@ from train.export import for_generating
 from train.opd.divergence.kl_and_jsd import JSD
 from train.opd.method import Method
 from train.opd.objective import Objective
-from train.opd.rollouts import Prompts
-from train.opd.source.samplers import GoldDocuments, StudentSampler
+from train.opd.rollout_batch import Prompts
+from train.opd.source.rollout_sampling import GoldDocuments, StudentSampler
 from train.opd.teacher.external_and_oracle import ExternalTeacher
 from train.opd.teacher.teacher import Frozen, Teacher
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from synth.world.vocabulary import EOS, SPECIALS
 from tests.helpers.opd_methods import NAMES, method
 from tests.helpers.released_objectives.golden_files import File, Variant, ours
-from train.opd.rollouts import positions
+from train.opd.rollout_batch import positions
 
 FOLDER = Path(__file__).parent / "released"
 

@@ -13,7 +13,7 @@ from synth.store import encodings
 from tests.helpers.opd_batches import model
 from tests.helpers.opd_methods import NAMES, descend, judged, method, objective
 from train.core.distributed import Group, process_group
-from train.opd.rollouts import Rollouts
+from train.opd.rollout_batch import Rollouts
 
 
 def steps(name: str, group: Group) -> dict:

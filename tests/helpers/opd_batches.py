@@ -12,9 +12,9 @@ from synth.spec import preset
 from train.opd.log_probs import MicroBatchScores, Scored, Targets, next_token_log_probs
 from train.opd.method import Method
 from train.opd.objective import Objective
-from train.opd.rollouts import Prompts, Rollouts
+from train.opd.rollout_batch import Prompts, Rollouts
 from train.opd.run import frozen_models
-from train.opd.source.samplers import GoldDocuments, StudentSampler
+from train.opd.source.rollout_sampling import GoldDocuments, StudentSampler
 from train.opd.teacher.teacher import HiddenStates
 
 STUDENT = StudentSampler()

@@ -16,7 +16,7 @@ from train.core.distributed import Group
 from train.core.loop import SINGLE_PROCESS
 from train.opd.method import Method
 from train.opd.objective import Objective
-from train.opd.rollouts import Prompts
+from train.opd.rollout_batch import Prompts
 from train.opd.run import OpdConfig, frozen_models
 
 FILES = {

@@ -28,7 +28,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from synth.entry import message_of, run_command
+from synth.exit_codes import message_of, run_command
 from train.config import grammar, notes
 from train.config.help import page
 from train.config.loader import (
@@ -80,7 +80,7 @@ def run_entry(
     rewrite: Callable[[list[str], type], list[str]] | None = None,
     folder: Path = CONFIGS,
 ) -> int:
-    """Runs a command and returns its exit code, as `synth.entry.run_command` says.
+    """Runs a command and returns its exit code, as `synth.exit_codes.run_command` says.
 
     `main(config)` raises ValueError for input it cannot accept; the user reads it as one line on stderr. Beside Hydra's
     options, `--show` prints the resolved settings and `--traceback` shows where an error came from. `rewrite` writes

@@ -7,7 +7,7 @@ The first run of a command therefore leaves a note of them (`notes.py`), which l
 import sys
 from collections.abc import Callable
 
-from synth.entry import run_command
+from synth.exit_codes import run_command
 from train.config import notes
 
 VIEWS = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--hydra-help")

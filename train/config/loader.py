@@ -26,7 +26,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from synth.entry import message_of
+from synth.exit_codes import message_of
 from train.config import grammar
 from train.config.schema import assign, build, guess, is_single, merge, missing, reset, waits
 

@@ -41,7 +41,7 @@ from train.core.distributed import shard_like, sharded
 from train.core.lora import has_lora
 from train.core.optimizer import OptimConfig, Optimizer
 from train.data.batches import DataConfig
-from train.runs import checksums
+from train.runs import sha256sums
 from train.runs.run_folder import RunFolder
 
 INDEX = "checkpoints.jsonl"
@@ -126,7 +126,7 @@ def not_finite(model: nn.Module) -> str | None:
 def logs_of(run: Path) -> dict[str, dict[str, Any]]:
     """Size and hash of each log of a run as it is now."""
     contents = {name: (run / name).read_bytes() for name in LOGS if (run / name).is_file()}
-    return {name: {"bytes": len(text), "sha256": checksums.digest(text)} for name, text in contents.items()}
+    return {name: {"bytes": len(text), "sha256": sha256sums.digest(text)} for name, text in contents.items()}
 
 
 def _check_logs(run: Path, state: Mapping[str, Any], step: int) -> None:
@@ -137,7 +137,7 @@ def _check_logs(run: Path, state: Mapping[str, Any], step: int) -> None:
         text = path.read_bytes() if path.is_file() else b""
         if not text:
             print(f"warning: {path}: is not there; it begins anew at step {step}", file=sys.stderr)
-        elif checksums.digest(text[: noted["bytes"]]) != noted["sha256"]:
+        elif sha256sums.digest(text[: noted["bytes"]]) != noted["sha256"]:
             with naming(path):
                 begun = json.loads(text.partition(b"\n")[0])["step"]
             if begun <= step:
@@ -193,7 +193,7 @@ def index_lines(run: Path) -> list[dict[str, Any]]:
     path = run / INDEX
     if not path.is_file():
         return []
-    checksums.check(run, INDEX)
+    sha256sums.check(run, INDEX)
     lines = []
     for number, text in enumerate(path.read_bytes().splitlines(), start=1):
         try:
@@ -263,7 +263,7 @@ def find(path: str | Path, setting: str = "checkpoint") -> Path:
         what = f"{damaged[0]}, and no other is whole" if damaged else "holds no complete checkpoint"
         raise ValueError(f"{setting}={path}: {what}; {accepted}")
     newest = path / index_lines(path)[-1]["path"]
-    if found != newest and (path / checksums.SUMMARY).is_file():
+    if found != newest and (path / sha256sums.SUMMARY).is_file():
         what = f"the run is complete; {damaged[0] if damaged else f'{newest} is gone'}; the one before it is {found}"
         raise ValueError(f"{setting}={path}: {what}; accepted: the files as they were, or that one by its name")
     return _warned(found, damaged) or found

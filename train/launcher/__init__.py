@@ -28,7 +28,7 @@ def main() -> None:
         return
     if not module.startswith(("synth.", "models.", "train.", "probes.")) or not _exists(module):
         _fail(f"command {module}: there is none; accepted: a module such as synth.generate or train.recipe")
-    from synth.entry import quiet_start
+    from synth.exit_codes import quiet_start
 
     quiet_start(launched=True)
     sys.argv = [module, *arguments]

@@ -7,7 +7,7 @@ python -m train.opd.diff scope scope@release      # the two forms of a method (`
 import sys
 from typing import Any
 
-from synth.entry import run_command
+from synth.exit_codes import run_command
 from train.config.schema import plain
 from train.opd.table import read, short
 from train.runs.run_folder import METHOD_WORDS

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from train.core.distributed import Group
-from train.opd.rollouts import Rollouts, positions
+from train.opd.rollout_batch import Rollouts, positions
 
 LogProbs = Callable[[slice], Tensor]  # log-probabilities float32[n, V] at some of a batch's response positions
 Targets = tuple[

@@ -19,7 +19,7 @@ from train.opd.diagnostics.measures import PositionMeasures, StepTotals
 from train.opd.divergence.interface_and_topk import Divergence
 from train.opd.log_probs import Scored, Signals, Targets, advantage, token_log_probs
 from train.opd.outcome.outcome import GroupOutcome
-from train.opd.rollouts import Prompts, Rollouts, positions
+from train.opd.rollout_batch import Prompts, Rollouts, positions
 from train.opd.teacher.context import add_contexts
 from train.opd.teacher.teacher import Teacher
 

@@ -19,7 +19,7 @@ from train.opd.loss_terms import Extension
 from train.opd.outcome.outcome import TRRD, GroupOutcome, NoOutcome, OutcomeConfig
 from train.opd.regularizer import GoldLikelihood, RegularizerConfig
 from train.opd.schedule import Schedule
-from train.opd.source.samplers import Sampler, StudentSampler
+from train.opd.source.rollout_sampling import Sampler, StudentSampler
 from train.opd.teacher.context import PEERS, sections
 from train.opd.teacher.external_and_oracle import ExternalTeacher, NoTeacher, OracleTeacher
 from train.opd.teacher.teacher import TeacherConfig

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import yaml
 
-from synth.entry import run_command
+from synth.exit_codes import run_command
 from train.tables import Table
 
 

@@ -38,7 +38,7 @@ from train.opd.loss_terms import (
 from train.opd.method import Method
 from train.opd.outcome.outcome import GroupOutcome
 from train.opd.regularizer import regularizer_terms
-from train.opd.rollouts import ORIGINS, Prompts, Rollouts
+from train.opd.rollout_batch import ORIGINS, Prompts, Rollouts
 from train.opd.schedule import at_step
 from train.opd.source.replay_buffer import BatchSource
 from train.opd.teacher.context import add_contexts

@@ -15,9 +15,9 @@ from synth.ranges import NotNegative, settings
 from train.opd.divergence.interface_and_topk import NLL
 from train.opd.log_probs import Scored, Signals, kl, of_token
 from train.opd.loss_terms import LossBatch, LossTerm, Step
-from train.opd.rollouts import Rollouts
+from train.opd.rollout_batch import Rollouts
 from train.opd.schedule import OpenShare
-from train.opd.source.samplers import GoldDocuments
+from train.opd.source.rollout_sampling import GoldDocuments
 from train.opd.weight.sample_weights import FirstPair, Wrong
 from train.opd.weight.token_weights import columns, quantile
 from train.opd.weight.weight import WeightConfig, coefficients

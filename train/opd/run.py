@@ -46,8 +46,8 @@ from train.opd.diagnostics.recovery import OpdPeriodicConfig, Recovery
 from train.opd.diagnostics.rollout_log import SampleLog
 from train.opd.method import Method
 from train.opd.objective import Objective
-from train.opd.rollouts import Prompts
-from train.opd.source.samplers import GoldDocuments
+from train.opd.rollout_batch import Prompts
+from train.opd.source.rollout_sampling import GoldDocuments
 from train.opd.teacher.context import check_skill, described, longest, measure_skill
 from train.opd.teacher.self_teachers import Synced
 from train.opd.teacher.teacher import Teacher, frozen

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from synth.entry import run_command
+from synth.exit_codes import run_command
 from train.config.compose import CONFIGS
 from train.config.schema import Choice, assign, build, defaults, merge, plain
 from train.opd.method import Method

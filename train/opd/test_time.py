@@ -43,7 +43,7 @@ from train.evaluation.evaluator import (
     rate,
     sample_solutions,
 )
-from train.opd.rollouts import generation_flops, votes
+from train.opd.rollout_batch import generation_flops, votes
 from train.runs.results import Run
 from train.runs.run_folder import OutConfig, open_run
 from train.statistics import paired_difference

@@ -24,7 +24,7 @@ from synth.ranges import AboveZero, Positive, settings
 from train.opd.divergence.kl_and_jsd import ForwardKL
 from train.opd.log_probs import Signals
 from train.opd.loss_terms import DistillationTerm, LossBatch, LossTerm, Step
-from train.opd.rollouts import Prompts, Rollouts, assemble, generation_flops
+from train.opd.rollout_batch import Prompts, Rollouts, assemble, generation_flops
 from train.opd.schedule import Discount, OpenShare
 from train.opd.weight.token_weights import top
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from train.opd.divergence.kl_and_jsd import ReverseKL
 from train.opd.log_probs import Targets
 from train.opd.loss_terms import DistillationTerm, LossBatch, LossTerm, MicroBatch, OutcomeTerm, Step
-from train.opd.rollouts import Rollouts
+from train.opd.rollout_batch import Rollouts
 from train.opd.teacher.teacher import log_probs_of
 
 

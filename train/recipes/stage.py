@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from synth.entry import CommandFailed
+from synth.exit_codes import CommandFailed
 from synth.kernel.rng import key
 from synth.ranges import Count, Positive, settings
 from train.config.grammar import as_arguments

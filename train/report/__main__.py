@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from synth.cli import Parser, fail, print_lines
-from synth.entry import run_command
+from synth.exit_codes import run_command
 from synth.store.files import naming
 from train.report import build
 

@@ -16,7 +16,7 @@ import yaml
 from yaml.representer import SafeRepresenter
 
 from synth.store.files import Record, as_record, naming, read_json, read_json_lines
-from train.runs import checksums
+from train.runs import sha256sums
 from train.statistics import Estimate, wilson
 from train.tables import format_amount, format_interval
 
@@ -67,7 +67,7 @@ class Run:
 
     def _checked(self, name: str) -> Path:
         """The path of a file whose content is what was written, as far as the folder says."""
-        checksums.check(self.folder, name)
+        sha256sums.check(self.folder, name)
         return self.folder / name
 
     manifest = cached_property(lambda self: self.json("manifest"))

@@ -27,7 +27,7 @@ from typing import IO, Any, Self
 
 import yaml
 
-from synth.entry import say
+from synth.exit_codes import say
 from synth.ranges import Count, settings
 from synth.store.files import (
     atomic_path,
@@ -39,7 +39,7 @@ from synth.store.files import (
     remove_leftovers,
     write_json,
 )
-from train.runs import checksums
+from train.runs import sha256sums
 from train.runs.results import flat
 
 # What `kind` in a manifest may be: training makes models from data, merge and grow from models, distillation a student.
@@ -95,8 +95,8 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a file of the folder; numbers that are not finite become null."""
-        if name in (*checksums.ALWAYS, checksums.SUMMARY):
-            checksums.replace(self.path, name, json_bytes(finite(value)))
+        if name in (*sha256sums.ALWAYS, sha256sums.SUMMARY):
+            sha256sums.replace(self.path, name, json_bytes(finite(value)))
         else:
             write_json(self.path / name, finite(value))
 
@@ -182,7 +182,7 @@ def open_run(
     with ExitStack() as refused:
         refused.callback(run.close)
         if run.complete:
-            checksums.check(path)
+            sha256sums.check(path)
         if not created:
             _go_on(run, kept, config_hash(kept, inputs))
         if config["out"].get("path_file"):
@@ -199,7 +199,7 @@ def _create(path: Path, config: Mapping[str, Any], manifest: Mapping[str, Any]) 
             temporary.mkdir(parents=True)
             atomic_write(temporary / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
             write_json(temporary / "manifest.json", manifest)
-            checksums.write(temporary, checksums.of_files(temporary))
+            sha256sums.write(temporary, sha256sums.of_files(temporary))
     except OSError as error:
         if (path / "manifest.json").is_file():
             return False
@@ -218,7 +218,7 @@ def _go_on(run: RunFolder, config: Mapping[str, Any], digest: str) -> None:
         other |= {"hardware": now["hardware"]} if moved else {}
         manifest["resumed"].append({k: now[k] for k in ("time", "command", "commit", "changes")} | other)
     if not same:
-        (path / checksums.SUMMARY).unlink(missing_ok=True)
+        (path / sha256sums.SUMMARY).unlink(missing_ok=True)
     if run.complete:
         say(f"{path}: is complete already, nothing is run again")
         return
@@ -227,7 +227,7 @@ def _go_on(run: RunFolder, config: Mapping[str, Any], digest: str) -> None:
     run.write_json("manifest.json", manifest | {"config": digest})
     content = yaml.safe_dump(dict(config), sort_keys=False).encode()
     if content != (path / "config.yaml").read_bytes():
-        checksums.replace(path, "config.yaml", content)
+        sha256sums.replace(path, "config.yaml", content)
 
 
 def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -245,7 +245,7 @@ def _config_to_keep(
     """
     if not (path / "manifest.json").is_file() or not (path / "config.yaml").is_file():
         raise ValueError(f"{path}: exists and is not a run folder; accepted: a new folder, or a run of the same config")
-    checksums.check(path, *checksums.ALWAYS)
+    sha256sums.check(path, *sha256sums.ALWAYS)
     with naming(path / "manifest.json"):
         manifest = read_json(path / "manifest.json")
         digest = manifest["config"]
@@ -287,7 +287,7 @@ def _lock(path: Path) -> IO[str] | None:
     try:
         handle = (path / ".lock").open("w")
     except OSError:
-        if (path / checksums.SUMMARY).is_file():
+        if (path / sha256sums.SUMMARY).is_file():
             return None
         raise
     try:

@@ -9,7 +9,7 @@ import pytest
 from synth import check
 from synth import generate as generator
 from synth.dataset import Source
-from synth.entry import run_command
+from synth.exit_codes import run_command
 from synth.spec import preset
 from synth.store import writers
 

@@ -19,7 +19,7 @@ from train.core.loop import SINGLE_PROCESS
 from train.opd.log_probs import Scored, measure
 from train.opd.method import Method
 from train.opd.objective import weigh
-from train.opd.rollouts import ORIGINS, Rollouts, positions
+from train.opd.rollout_batch import ORIGINS, Rollouts, positions
 
 TOLERANCE = 1e-6
 END, PROMPT = 1, 2  # the end token of the files; tokens of the prompt that is put before the responses

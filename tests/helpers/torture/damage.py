@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from synth import audit
-from synth.entry import run_command
+from synth.exit_codes import run_command
 from synth.spec import preset
 from synth.store import writers
 from tests.helpers.untrained_models import save_untrained

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from synth.entry import run_command
+from synth.exit_codes import run_command
 from synth.spec import preset
 from synth.store import writers
 from synth.store.files import sha256

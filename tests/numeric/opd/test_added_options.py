@@ -19,7 +19,7 @@ from train.opd.log_probs import Signals, favourite_rank
 from train.opd.method import Method, Term
 from train.opd.objective import weigh
 from train.opd.outcome.outcome import GRPO, RLCSD, DrGRPO, ProcessGRPO
-from train.opd.rollouts import ORIGINS, agrees
+from train.opd.rollout_batch import ORIGINS, agrees
 from train.opd.schedule import Schedule
 from train.opd.source.mixed_samplers import Interleaved, Privileged, Rescued, WithTeacher
 from train.opd.source.replay_buffer import Adaptive, BatchSource

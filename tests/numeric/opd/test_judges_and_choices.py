@@ -15,10 +15,10 @@ from train.opd.divergence.kl_and_jsd import AdaptiveKL
 from train.opd.log_probs import Signals, kl
 from train.opd.outcome.outcome import GRPO, RLCSD, DrGRPO
 from train.opd.outcome.rewards import Discriminator, pairs
-from train.opd.rollouts import ORIGINS, positions
+from train.opd.rollout_batch import ORIGINS, positions
 from train.opd.source.mixed_samplers import StudentOrGold, WithTeacher
 from train.opd.source.replay_buffer import BatchSource
-from train.opd.source.samplers import FreshSolutions, Sampler
+from train.opd.source.rollout_sampling import FreshSolutions, Sampler
 from train.opd.teacher.context import add_contexts
 from train.opd.teacher.external_and_oracle import ExternalTeacher, Selection
 from train.opd.teacher.teacher import HiddenStates

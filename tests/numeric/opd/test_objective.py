@@ -27,9 +27,9 @@ from train.opd.objective import Objective
 from train.opd.outcome.outcome import GRPO, DrGRPO
 from train.opd.outcome.rewards import Answer
 from train.opd.regularizer import RegularizerConfig
-from train.opd.rollouts import ORIGINS, Prompts, Rollouts
+from train.opd.rollout_batch import ORIGINS, Prompts, Rollouts
 from train.opd.source.mixed_samplers import StudentOrGold
-from train.opd.source.samplers import GoldDocuments, StudentSampler
+from train.opd.source.rollout_sampling import GoldDocuments, StudentSampler
 from train.opd.teacher.external_and_oracle import ExternalTeacher, NoTeacher
 from train.opd.teacher.self_teachers import InitialStudent
 from train.opd.teacher.teacher import Frozen, Teacher, log_probs_of

@@ -15,11 +15,11 @@ from synth.world.vocabulary import EOS
 from tests.helpers.opd_batches import STUDENT, gradient, model, objective
 from train.opd.divergence.sampled_kl import PolicyGradient
 from train.opd.method import Method
-from train.opd.rollouts import ORIGINS, Prompts, positions
+from train.opd.rollout_batch import ORIGINS, Prompts, positions
 from train.opd.schedule import Schedule
 from train.opd.source.mixed_samplers import Revision, Spliced, TokenMixture
 from train.opd.source.replay_buffer import BatchSource, Replay
-from train.opd.source.samplers import CachedSampler
+from train.opd.source.rollout_sampling import CachedSampler
 from train.opd.teacher.teacher import Frozen
 
 

@@ -14,8 +14,8 @@ from tests.helpers.opd_batches import FOUR, GOLD, STUDENT, gradient, model, obje
 from train.opd.divergence.kl_and_jsd import JSD, ForwardKL
 from train.opd.method import Method
 from train.opd.objective import weigh
-from train.opd.rollouts import positions
-from train.opd.source.samplers import TeacherSampler
+from train.opd.rollout_batch import positions
+from train.opd.source.rollout_sampling import TeacherSampler
 from train.opd.teacher.context import add_contexts, longest
 from train.opd.teacher.external_and_oracle import (
     IMPOSSIBLE,

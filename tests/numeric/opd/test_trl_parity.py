@@ -17,7 +17,7 @@ from train.opd.divergence.kl_and_jsd import JSD
 from train.opd.divergence.sampled_kl import PolicyGradient
 from train.opd.log_probs import Scored, Signals
 from train.opd.outcome.outcome import GRPO
-from train.opd.rollouts import Rollouts
+from train.opd.rollout_batch import Rollouts
 from train.opd.weight.token_weights import EarlyTokens, ImportanceWeight
 from train.opd.weight.weight import WeightConfig, coefficients
 

@@ -20,7 +20,7 @@ from train.opd.objective import weigh
 from train.opd.outcome.outcome import GRPO, RLSD, TRRD, DrGRPO
 from train.opd.outcome.rewards import Answer
 from train.opd.regularizer import RegularizerConfig
-from train.opd.rollouts import Prompts, Rollouts
+from train.opd.rollout_batch import Prompts, Rollouts
 from train.opd.schedule import Schedule
 from train.opd.teacher.external_and_oracle import ExternalTeacher, NoTeacher
 from train.opd.teacher.teacher import Frozen, Teacher

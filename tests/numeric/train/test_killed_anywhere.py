@@ -69,8 +69,9 @@ print(*rows[steps // 3], *rows[-1])
 @pytest.mark.skipif(not TORTURE, reason="thousands of steps; make torture")
 @pytest.mark.parametrize("work", ["pretraining", "distillation"])
 def test_memory_does_not_grow_with_the_steps(tmp_path, work):
-    """After a third of the steps and at the end, in bytes: memory in use (200 a step more at most), and resident memory
-    (1,500 a step: the heap's holes settle slowly, and large pages come 2 MB at a time)."""
+    """After a third of the steps and at the end, in bytes: memory in use (200 a step more at most, and a megabyte for
+    buffers that once have to hold a longer text), and resident memory (1,500 a step: the heap's holes settle slowly,
+    and large pages come 2 MB at a time)."""
     steps = 3000
     command = [sys.executable, "-c", MEMORY, str(tmp_path / "work"), work, str(steps)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(), check=False)
@@ -78,4 +79,4 @@ def test_memory_does_not_grow_with_the_steps(tmp_path, work):
     in_use_third, third, in_use_last, last = map(int, done.stdout.split()[-4:])
     more = (in_use_last - in_use_third, last - third)
     print(f"{work}: {more[0] / 1e3:.0f} kB in use and {more[1] / 1e3:.0f} kB resident more in {steps * 2 // 3} steps")
-    assert more[0] < 200 * steps * 2 // 3 and more[1] < 1500 * steps * 2 // 3 + 2**21
+    assert more[0] < 200 * steps * 2 // 3 + 2**20 and more[1] < 1500 * steps * 2 // 3 + 2**21

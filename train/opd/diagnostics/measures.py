@@ -18,7 +18,7 @@ from train.core.budget_and_ledger import forward_flops, training_flops
 from train.core.distributed import Group
 from train.evaluation.repetition import compressible, periods, repetitive
 from train.opd.log_probs import Scored, advantage, entropy, kl
-from train.opd.rollouts import ORIGINS, Rollouts
+from train.opd.rollout_batch import ORIGINS, Rollouts
 from train.statistics import auroc
 
 

@@ -21,7 +21,7 @@ from synth.store.encodings import encoding_of
 from train.evaluation.callback import EvaluationCallbackConfig
 from train.evaluation.evaluator import Evaluation
 from train.opd.diagnostics.measures import first_wrong_span
-from train.opd.rollouts import Prompts, Rollouts, assemble
+from train.opd.rollout_batch import Prompts, Rollouts, assemble
 from train.opd.teacher.context import add_contexts
 from train.opd.teacher.teacher import Teacher
 

@@ -17,7 +17,7 @@ from synth.store.encodings import Encoding
 from synth.store.files import append_json_line, finite, last_json_line, read_json_lines, write_json_lines
 from synth.world.vocabulary import World
 from train.evaluation.evaluator import transcript
-from train.opd.rollouts import ORIGINS, Rollouts
+from train.opd.rollout_batch import ORIGINS, Rollouts
 
 
 class SampleLog:

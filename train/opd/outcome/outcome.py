@@ -23,7 +23,7 @@ from train.config.schema import Choice
 from train.opd.divergence.sampled_kl import PPOClip
 from train.opd.log_probs import Scored, Signals
 from train.opd.outcome.rewards import Reward
-from train.opd.rollouts import ORIGINS, Rollouts, group_mean, judged_right
+from train.opd.rollout_batch import ORIGINS, Rollouts, group_mean, judged_right
 from train.opd.schedule import OpenShare, Schedule
 from train.opd.weight.weight import NORMALISERS, Normaliser
 

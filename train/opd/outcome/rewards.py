@@ -20,7 +20,7 @@ from models.gpt import GPT
 from synth.ranges import AboveZero, settings
 from train.config.schema import Choice
 from train.core.budget_and_ledger import forward_flops, training_flops
-from train.opd.rollouts import ORIGINS, Prompts, Rollouts, agrees
+from train.opd.rollout_batch import ORIGINS, Prompts, Rollouts, agrees
 from train.statistics import auroc
 
 

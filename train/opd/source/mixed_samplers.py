@@ -27,7 +27,7 @@ from synth.world import vocabulary as W
 from synth.world.vocabulary import EOS, PAD
 from train.core.budget_and_ledger import forward_flops
 from train.opd.log_probs import of_token
-from train.opd.rollouts import (
+from train.opd.rollout_batch import (
     ORIGINS,
     Prompts,
     Rollouts,
@@ -40,7 +40,7 @@ from train.opd.rollouts import (
     together,
 )
 from train.opd.schedule import OpenShare, Schedule, at_step
-from train.opd.source.samplers import GoldDocuments, SampledResponses, needed
+from train.opd.source.rollout_sampling import GoldDocuments, SampledResponses, needed
 from train.opd.teacher.context import add_contexts
 
 

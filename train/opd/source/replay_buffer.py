@@ -17,9 +17,9 @@ from train.core.distributed import Group
 from train.core.loop import SINGLE_PROCESS
 from train.data.batches import in_epochs
 from train.opd.log_probs import token_log_probs
-from train.opd.rollouts import ORIGINS, TRACKS, Prompts, Rollouts, judged, stacked
+from train.opd.rollout_batch import ORIGINS, TRACKS, Prompts, Rollouts, judged, stacked
 from train.opd.schedule import Schedule, at_step
-from train.opd.source.samplers import GoldDocuments, OwnResponses, Sampler, check_share
+from train.opd.source.rollout_sampling import GoldDocuments, OwnResponses, Sampler, check_share
 from train.opd.teacher.teacher import log_probs_of
 
 

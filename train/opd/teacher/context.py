@@ -19,7 +19,7 @@ from synth.contexts.privileged import material
 from synth.kernel import rng
 from train.data.batches import DataConfig
 from train.evaluation.evaluator import evaluate
-from train.opd.rollouts import Prompts, Rollouts
+from train.opd.rollout_batch import Prompts, Rollouts
 from train.statistics import Z, paired_difference
 
 ABOUT_GOLD = {"gold", "partial"}

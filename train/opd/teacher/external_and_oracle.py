@@ -19,7 +19,7 @@ from synth.ranges import OneOf, Positive, Range, settings
 from synth.spec import Spec
 from train.evaluation.evaluator import PassConfig, sample_solutions
 from train.opd.log_probs import LogProbs, token_log_probs
-from train.opd.rollouts import Rollouts, positions, votes
+from train.opd.rollout_batch import Rollouts, positions, votes
 from train.opd.teacher.teacher import (
     Frozen,
     ReadingTeacher,

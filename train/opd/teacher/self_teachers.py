@@ -11,7 +11,7 @@ from models.gpt import GPT
 from synth.ranges import BadSetting, Positive, Share, settings
 from synth.spec import Spec
 from train.opd.log_probs import LogProbs
-from train.opd.rollouts import Rollouts
+from train.opd.rollout_batch import Rollouts
 from train.opd.schedule import OpenShare
 from train.opd.teacher.teacher import Frozen, ReadingTeacher, ScoringModel, frozen, log_probs_with_context
 

@@ -26,7 +26,7 @@ from synth.spec import Spec
 from train.config.schema import Choice
 from train.core.budget_and_ledger import forward_flops
 from train.opd.log_probs import LogProbs, Targets, next_token_log_probs
-from train.opd.rollouts import Rollouts, positions
+from train.opd.rollout_batch import Rollouts, positions
 from train.opd.teacher.transforms import Identity, Transform
 
 

@@ -14,7 +14,7 @@ from synth.contexts.context_tokens import written
 from synth.ranges import AboveZero, BadSetting, OneOf, Positive, settings
 from train.config.schema import Choice
 from train.opd.log_probs import Signals
-from train.opd.rollouts import ORIGINS, Rollouts, agrees, group_mean, judged_right
+from train.opd.rollout_batch import ORIGINS, Rollouts, agrees, group_mean, judged_right
 from train.opd.schedule import OpenShare
 
 CLEARLY = log(2.0)  # nats per token by which a sentence of the teacher's is likelier to it than to the student (ours)

@@ -17,7 +17,7 @@ from synth.ranges import AboveZero, Count, NotNegative, Positive, Range, Share, 
 from synth.world.vocabulary import EOS, SPECIALS
 from train.config.schema import Choice
 from train.opd.log_probs import Signals
-from train.opd.rollouts import Rollouts
+from train.opd.rollout_batch import Rollouts
 from train.opd.schedule import OpenShare
 
 

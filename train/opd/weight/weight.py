@@ -20,7 +20,7 @@ from torch import Tensor
 
 from synth.ranges import OneOf, settings
 from train.opd.log_probs import Signals
-from train.opd.rollouts import Rollouts
+from train.opd.rollout_batch import Rollouts
 from train.opd.weight.sample_weights import SampleWeight
 from train.opd.weight.token_weights import TokenWeight
 

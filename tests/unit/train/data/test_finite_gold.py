@@ -11,8 +11,8 @@ from tests.helpers import opd_batches
 from tests.helpers.opd_methods import PROMPTS, method, objective
 from train.config.compose import load
 from train.data.batches import BatchConfig, Batches, in_epochs
-from train.opd.rollouts import Prompts
-from train.opd.source.samplers import GoldDocuments, OwnResponses
+from train.opd.rollout_batch import Prompts
+from train.opd.source.rollout_sampling import GoldDocuments, OwnResponses
 from train.pretrain import PretrainConfig
 from train.runs.run_folder import config_hash
 

@@ -19,10 +19,10 @@ from train.opd.method import Method, Term
 from train.opd.objective import weigh
 from train.opd.outcome.outcome import GRPO, RLCSD, DrGRPO, OutcomeConfig, drgrpo_advantage, grpo_advantage
 from train.opd.regularizer import RegularizerConfig
-from train.opd.rollouts import Rollouts, join, positions, responses
+from train.opd.rollout_batch import Rollouts, join, positions, responses
 from train.opd.schedule import Schedule
 from train.opd.source.mixed_samplers import Revision
-from train.opd.source.samplers import GoldDocuments, Sampler, StudentSampler, TeacherSampler
+from train.opd.source.rollout_sampling import GoldDocuments, Sampler, StudentSampler, TeacherSampler
 from train.opd.table import main
 from train.opd.teacher.external_and_oracle import ExternalTeacher, NoTeacher, OracleTeacher
 from train.opd.teacher.self_teachers import EmaTeacher, InitialStudent

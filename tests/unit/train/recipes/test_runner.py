@@ -181,7 +181,7 @@ def test_a_stage_that_names_no_folder_is_a_failure(bench):
 def test_a_killed_recipe_leaves_no_process_and_continues(bench, root, blow):
     stages = "[Stage('a', 'stand_in', {}), Stage('b', 'stand_in', {'x': '@a', 'seconds': 1.5})]"
     code = (
-        "import sys; from pathlib import Path; from synth.entry import run_command;"
+        "import sys; from pathlib import Path; from synth.exit_codes import run_command;"
         "from train.recipes.runner import PlanFile, Runner, Stage;"
         "import train.recipes.runner; train.recipes.runner.code_digest = lambda: 'as it is';"
         f"stages = {stages}; runner = Runner(PlanFile(Path(sys.argv[1]) / 'plan-seed0.json', {{}}, stages), 0, 2);"

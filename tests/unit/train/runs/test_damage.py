@@ -17,7 +17,7 @@ from train import compare, cost, evaluate, merge, pretrain
 from train.config.compose import run_entry
 from train.core import checkpoint
 from train.report.__main__ import main as report
-from train.runs import checksums
+from train.runs import sha256sums
 
 pytestmark = pytest.mark.timeout(effort(600, 7200))
 NAMES = tuple(MAKE)
@@ -58,7 +58,7 @@ def test_every_command_names_a_damaged_file(made, tmp_path, name, hashed):
     """With the hashes of this version, and in a folder of an earlier one."""
     folder = shutil.copytree(made["a finished run"].folder, tmp_path / "run")
     if not hashed:
-        (folder / checksums.SUMS).unlink()
+        (folder / sha256sums.SUMS).unlink()
     file, content = SPOILT[name]
     (folder / file).write_bytes(content)
     words = [*SMALL, f"out.folder={folder}"]
@@ -93,16 +93,16 @@ def test_a_name_that_is_too_long_is_one_line(tmp_path):
 
 def test_the_hashes_are_those_of_sha256sum(made):
     folder = made["a finished run"].folder
-    listed = set(checksums.read(folder))
+    listed = set(sha256sums.read(folder))
     assert {"config.yaml", "manifest.json", "metrics.jsonl", "checkpoints.jsonl", "summary.json"} <= listed
     if shutil.which("sha256sum"):
-        subprocess.run(["sha256sum", "--quiet", "-c", checksums.SUMS], cwd=folder, check=True)
+        subprocess.run(["sha256sum", "--quiet", "-c", sha256sums.SUMS], cwd=folder, check=True)
 
 
 def test_a_file_that_is_being_replaced_has_both_hashes(made, tmp_path, monkeypatch):
     """A process that is killed between two of the writes leaves a folder that is read."""
     folder = shutil.copytree(made["a run that was stopped"].folder, tmp_path / "run")
-    whole, count = checksums.atomic_write, 0
+    whole, count = sha256sums.atomic_write, 0
 
     def dying(path, content):
         nonlocal count
@@ -111,12 +111,12 @@ def test_a_file_that_is_being_replaced_has_both_hashes(made, tmp_path, monkeypat
             raise KeyboardInterrupt
         whole(path, content)
 
-    monkeypatch.setattr(checksums, "atomic_write", dying)
+    monkeypatch.setattr(sha256sums, "atomic_write", dying)
     for at in (1, 2, 3):
         count, content = 0, json.dumps({"config": "x", "at": at}).encode()
         with pytest.raises(KeyboardInterrupt):
-            checksums.replace(folder, "manifest.json", content)
-        checksums.check(folder)
+            sha256sums.replace(folder, "manifest.json", content)
+        sha256sums.check(folder)
     assert (folder / "manifest.json").read_bytes() == content
 
 
@@ -134,7 +134,7 @@ def not_finite(folder):
 
 def enter(folder, step):
     """An index with the hashes of the files as they are."""
-    hashes = {name: checksums.digest((step / name).read_bytes()) for name in checkpoint.FILES}
+    hashes = {name: sha256sums.digest((step / name).read_bytes()) for name in checkpoint.FILES}
     line = {"step": 1, "path": f"checkpoints/{step.name}", "sha256": hashes}
     (folder / checkpoint.INDEX).write_text(json.dumps(line) + "\n")
 

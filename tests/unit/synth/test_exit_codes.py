@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from synth import generate, tokenizer
-from synth.entry import Stopped, message_of, run_command
+from synth.exit_codes import Stopped, message_of, run_command
 from tests.helpers.commands import environment
 from tests.helpers.paths import ROOT
 

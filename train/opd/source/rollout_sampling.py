@@ -19,7 +19,15 @@ from synth.documents import Documents
 from synth.ranges import NotNegative, Positive, settings
 from train.config.schema import Choice
 from train.data.batches import pad
-from train.opd.rollouts import ORIGINS, Prompts, Rollouts, assemble, generation_flops, repeated_prompts, responses_of
+from train.opd.rollout_batch import (
+    ORIGINS,
+    Prompts,
+    Rollouts,
+    assemble,
+    generation_flops,
+    repeated_prompts,
+    responses_of,
+)
 from train.opd.schedule import OpenShare, Schedule, at_step
 
 
