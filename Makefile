@@ -27,16 +27,17 @@ RUN_TESTS := PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q -n $(JOBS) --dist loadf
 export PYTHONMALLOC ?= malloc
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: help env tests demo test unit numeric golden cli torture lint style types bench lock clean
+.PHONY: help env tests demo test unit numeric golden cli torture peers lint style types bench lock clean
 
 help:
 	@echo "make demo   the whole lab on two CPU cores in under ten minutes; report in runs/quickstart/report.html"
 	@echo "make test   all tests that need no GPU; make unit, numeric, golden or cli: one folder of them"
 	@echo "make torture  in full what make test takes a sample of: runs killed at every moment, a million fuzzed solutions"
+	@echo "make peers  the environment inside reasoning-gym, verifiers and lm-evaluation-harness, which it installs"
 	@echo "make lint   make style (ruff; directions and cycles of imports) and make types (basedpyright)"
 	@echo "make bench  speed beside the peers, into tests/bench/README.md"
 	@echo "make env    .venv from requirements.lock; every target above makes it (tests, lint, bench: and requirements-test.lock)"
-	@echo "make lock   remake both lock files          make clean  remove caches and .venv, keep runs/"
+	@echo "make lock   remake the lock files           make clean  remove caches and .venv, keep runs/"
 
 env: $(STAMP)
 
@@ -79,6 +80,11 @@ torture: tests
 		tests/unit/train/runs/test_damage.py tests/unit/synth/store/test_writers.py tests/numeric/synth/test_resume_shards.py \
 		tests/numeric/synth/test_checker_fuzz.py tests/unit/train/config/test_fuzz.py tests/cli/train/test_sweeps.py
 
+# The environment inside reasoning-gym, verifiers and lm-evaluation-harness, really run: some eighty more packages.
+peers: tests
+	$(INSTALL) $(PIP_FLAGS) -r requirements-peers.lock -c requirements.lock -c requirements-test.lock
+	$(RUN_TESTS) -rs tests/numeric/environment
+
 lint: style types
 
 style: tests
@@ -101,8 +107,12 @@ lock:
 	@{ grep '^#' requirements.lock; $(FREEZE); } > .requirements.tmp
 	.venv-lock/bin/python -m pip install --quiet $(PIP_FLAGS) '.[test]' -c .requirements.tmp
 	@{ grep '^#' requirements-test.lock; $(FREEZE) | grep -vxFf .requirements.tmp; } > .requirements-test.tmp
+	.venv-lock/bin/python -m pip install --quiet $(PIP_FLAGS) '.[test,environments]' -c .requirements.tmp -c .requirements-test.tmp
+	@{ grep '^#' requirements-peers.lock; $(FREEZE) | grep -vxFf .requirements.tmp | grep -vxFf .requirements-test.tmp; } \
+		> .requirements-peers.tmp
 	mv .requirements.tmp requirements.lock
 	mv .requirements-test.tmp requirements-test.lock
+	mv .requirements-peers.tmp requirements-peers.lock
 	rm -rf .venv-lock
 
 clean:

@@ -1,7 +1,7 @@
 """The environment inside the libraries it is for, each really run: on an exported model of the zoo where one is needed.
 
 TRL is part of the extra `test`. reasoning-gym, verifiers and lm-evaluation-harness bring dozens of packages, some of
-which must be compiled; where they are not installed their tests are skipped (the extra `environments` has them).
+which must be compiled; where they are not installed their tests are skipped (`make peers` installs and runs them).
 """
 
 import asyncio
