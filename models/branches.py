@@ -9,6 +9,8 @@ positions are relative, so the padding before a text changes nothing.
 
 Try it:  branched_logits(model, Branches(text_BP, length_B, [Group(tokens_MQ, text_M, at_N)]))
 
+`repeated_prompts` finds rows that begin alike, such as the responses of a group, and makes branches of them.
+
 Legend: B texts, P tokens of a text; groups of M continuations of Q tokens, padded on the right; S earlier tokens that a
         convolution reads; C channels, H heads, D channels of a head.
 """
@@ -50,7 +52,8 @@ class _Layout:
 
     def __init__(self, branches: Branches) -> None:
         (self.B, self.P), self.groups = branches.text_BP.shape, branches.groups
-        column_P = torch.arange(self.P)
+        device = branches.text_BP.device
+        column_P = torch.arange(self.P, device=device)
         real_BP = column_P >= self.P - branches.length_B[:, None]
         self.padded = not bool(real_BP.all())
         self.real_BP1 = real_BP[..., None].float()
@@ -58,12 +61,13 @@ class _Layout:
         self.shapes = [(self.B, self.P), *(tuple(g.tokens_MQ.shape) for g in self.groups)]
         self.text_mask = None
         if self.padded:
-            seen_BPP = (real_BP[:, None] & (column_P[:, None] >= column_P)) | torch.eye(self.P, dtype=torch.bool)
+            own_PP = torch.eye(self.P, dtype=torch.bool, device=device)
+            seen_BPP = (real_BP[:, None] & (column_P[:, None] >= column_P)) | own_PP
             self.text_mask = _additive(seen_BPP)
         self.masks = []
         for g in self.groups:
             m, q = g.tokens_MQ.shape
-            own_QQ = torch.ones(q, q, dtype=torch.bool).tril()
+            own_QQ = torch.ones(q, q, dtype=torch.bool, device=device).tril()
             text_MQP = real_BP[g.text_M][:, None].expand(m, q, self.P)
             self.masks.append(_additive(torch.cat((text_MQP, own_QQ.expand(m, q, q)), 2)))
 
@@ -74,7 +78,7 @@ class _Layout:
 
 
 def _additive(seen: Tensor) -> Tensor:
-    return torch.zeros(seen.shape).masked_fill_(~seen, float("-inf"))[:, None]
+    return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, float("-inf"))[:, None]
 
 
 def branched_logits(model: GPT, branches: Branches) -> Tensor:
@@ -82,6 +86,11 @@ def branched_logits(model: GPT, branches: Branches) -> Tensor:
 
     Raises ValueError if a text with a continuation would outgrow the model's context.
     """
+    return F.linear(branched_hidden(model, branches), model.unembedding).float()
+
+
+def branched_hidden(model: GPT, branches: Branches) -> Tensor:
+    """The final hidden states behind these logits, [N, C]. Raises ValueError as `branched_logits`."""
     c, layout = model.config, _Layout(branches)
     longest = layout.P + max(g.tokens_MQ.shape[1] for g in branches.groups)
     if longest > c.context:
@@ -100,7 +109,41 @@ def branched_logits(model: GPT, branches: Branches) -> Tensor:
         h_NC = _convolved(block.norm_attn(x_NC), _shift(block.conv_attn), layout)
         x_NC = x_NC + block.attn.out(torch.cat([y.flatten(0, 1) for y in _attend(block.attn, h_NC, ropes, layout)]))
         x_NC = x_NC + block.mlp(_convolved(block.norm_mlp(x_NC), _shift(block.conv_mlp), layout))
-    return F.linear(model.ln_final(_last(last, x_NC, ropes, layout)), model.unembedding).float()
+    return model.ln_final(_last(last, x_NC, ropes, layout))
+
+
+# Tokens of the branched pass for each token of the plain one, from which on it is not worth its masks and copies.
+WORTHWHILE = 0.6
+
+
+def repeated_prompts(model: GPT, tokens_BT: Tensor, prompt_B: Tensor, length_B: Tensor) -> Branches | None:
+    """Rows of a prompt and a response as branches of their distinct prompts, whose wanted positions are those that
+    predict the responses, row after row; None where that would save little, or does not fit into the context.
+
+    tokens_BT: int64, padded on the right. prompt_B, length_B: tokens of the prompt and of the response, 1 or more.
+    """
+    c = model.config
+    reach = max(c.token_shift, c.conv)
+    text_B = prompt_B - 1 - reach  # the last tokens of a prompt stand in the continuations, where convolutions reach
+    B, device = len(tokens_BT), tokens_BT.device
+    if B < 2 or int(text_B.min()) < 1:
+        return None
+    column_P = torch.arange(int(text_B.max()), device=device)
+    texts_BP = torch.where(column_P < text_B[:, None], tokens_BT[:, : len(column_P)], -1)
+    texts_UP, text_of_B = texts_BP.unique(dim=0, return_inverse=True)
+    width, P = reach + int(length_B.max()), max(len(column_P), reach)
+    if P + width > c.context or len(texts_UP) * P + B * width > WORTHWHILE * B * (tokens_BT.shape[1] - 1):
+        return None
+    length_U = (texts_UP >= 0).sum(1)
+    from_UP = torch.arange(P, device=device) - (P - length_U[:, None])  # padded on the left
+    text_UP = texts_UP.gather(1, from_UP.clamp(min=0)).where(from_UP >= 0, 0)
+    own_BQ = text_B[:, None] + torch.arange(width, device=device)
+    inside_BQ = own_BQ < (prompt_B + length_B - 1)[:, None]
+    tokens_BQ = tokens_BT.gather(1, own_BQ.clamp(max=tokens_BT.shape[1] - 1)).where(inside_BQ, 0)
+    row_N = torch.repeat_interleave(length_B)
+    first_N = (length_B.cumsum(0) - length_B)[row_N]
+    at_N = row_N * width + reach + torch.arange(len(row_N), device=device) - first_N
+    return Branches(text_UP, length_U, [Group(tokens_BQ, text_of_B, at_N)])
 
 
 def _columns(rope: Rope, first: int, end: int) -> Rope:

@@ -38,7 +38,8 @@ class StepTotals:
             self.terms[name] += float(value.detach())
 
     def add_update(self, model: GPT, part: Rollouts) -> None:
-        """What the student read of a micro-batch to learn from it."""
+        """What the student read of a micro-batch to learn from it, row by row: a prompt that is read once for all
+        its responses (`models.branches.repeated_prompts`) saves time, not FLOPs of the ledger."""
         read_B = part.prompt_B + part.length_B - 1  # the last token of a row is only a target
         self.tokens["update"] += int((read_B + 1).sum())
         self.flops["update"] += training_flops(model.config, read_B)

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.gpt import GPT
+from models.branches import branched_hidden, repeated_prompts
+from models.gpt import GPT, has_hooks
 from synth.contexts.context_tokens import parse
 from synth.ranges import Positive, settings
 from synth.spec import Spec
@@ -51,6 +52,9 @@ class HiddenStates(nn.Module):
             tokens_BT: int64, prompt and response, padded on the right.
             prompt_B, length_B: tokens of this model's prompt and of the response.
         """
+        branches = repeated_prompts(self.model, tokens_BT, prompt_B, length_B)
+        if branches is not None and not has_hooks(self.model):
+            return branched_hidden(self.model, branches)
         row_N, time_N = positions(length_B)
         at_N = row_N * (tokens_BT.shape[1] - 1) + prompt_B[row_N] - 1 + time_N
         return self.model.hidden(tokens_BT[:, :-1], at_N=at_N)
