@@ -10,10 +10,14 @@ first of them prints none. TERM=dumb counts as no terminal. Of several processes
 
 import os
 import sys
+import threading
 from typing import IO, Any
 
 from tqdm import tqdm
 
+# tqdm's own lock is for bars of several processes on one terminal. It holds a semaphore of the system, of which Python
+# warns, after the last line of a command, when a stage is ended early.
+tqdm.set_lock(threading.RLock())
 PACE = 30.0  # seconds
 LINE = "{desc}: {percentage:.0f}%, {n_fmt} of {total_fmt}{unit}, {elapsed} gone, {remaining} left, {rate_fmt}{postfix}"
 LINE_WITHOUT_TOTAL = "{desc}: {n_fmt}{unit}, {elapsed} gone, {rate_fmt}{postfix}"

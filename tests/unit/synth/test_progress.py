@@ -2,11 +2,15 @@
 
 import io
 import re
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from synth.kernel import progress
 from synth.kernel.progress import Progress, has_colour
+from tests.helpers.paths import ROOT
 
 
 class Clock:
@@ -78,3 +82,15 @@ def test_a_terminal_gets_a_bar_and_a_dumb_one_lines_without_escapes(clock, monke
     monkeypatch.setenv("TERM", "dumb")
     said = shown(Terminal())
     assert "\r" not in said and "\x1b" not in said and said.count("\n") >= 3 and not has_colour(Terminal())
+
+
+def test_a_bar_leaves_no_semaphore_behind_a_process_that_is_killed():
+    """As in a recipe's stages, whose processes come from a fork server."""
+    code = (
+        "import multiprocessing, os, signal; multiprocessing.set_start_method('forkserver')\n"
+        "from synth.kernel.progress import Progress\n"
+        "for _ in Progress(range(2)): pass\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL and done.stderr == ""

@@ -255,7 +255,10 @@ def test_every_setting_of_every_recipe_is_accepted_by_its_stage(recipe, scale, c
 
 # Recipes whose arms differ in more: student, teacher, the budget of a response, how many solutions there are.
 OTHER_QUESTIONS = ("capability", "premise", "collapse", "collapse_search", "regime", "paper")
-OWN = ("method", "teacher", "prompts", "optim.lr", "optim.muon.lr", "skill.stop")  # of an arm; all else is shared
+OWN = (  # of an arm; all else is shared
+    "method", "teacher", "prompts", "optim.lr", "optim.muon.lr", "skill.stop",
+    "data.documents", "evaluate.every",  # of arms that read solutions, and whose steps are larger
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("recipe", [r for r in DISTILLING if r not in OTHER_QUESTIONS and r[:6] != "study_"])
