@@ -96,6 +96,7 @@ def test_single_runs_leave_no_folder_of_hydra(configs):
 
 @pytest.mark.skipif(not TORTURE, reason="three processes that import torch")
 def test_a_module_that_runs_as_main_is_found_by_a_launcher_s_processes(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     words = ["data=smoke", "model=smoke", "budget.steps=2", "batch.documents=2", "evaluate.every=0", "seed=0,1"]
     command = [sys.executable, "-m", "train.pretrain", "-m", *words, "hydra/launcher=joblib"]
     subprocess.run(command, cwd=tmp_path, env=environment(PYTHONPATH=str(ROOT)), check=True)
